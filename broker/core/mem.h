@@ -1,0 +1,16 @@
+/* mem.h: the only three calls by which the core gets and returns memory.
+ *
+ * The rule it keeps: no state here. The tests link another mem.c whose n-th allocation fails. A NULL from these
+ * is an error that every caller must bring to an orderly end (PN_QUOTA_EXCEEDED or PN_UNSPECIFIED_ERROR).
+ */
+#ifndef PEANUT_MEM_H
+#define PEANUT_MEM_H
+
+#include <stddef.h>
+
+void *pn_malloc(size_t size);               /* owned by the caller; NULL when there is none */
+void *pn_calloc(size_t count, size_t size); /* zeroed; NULL also when count * size overflows */
+void *pn_realloc(void *old, size_t size);   /* on NULL `old` stays valid and owned */
+void pn_free(void *ptr);                    /* NULL is fine */
+
+#endif
