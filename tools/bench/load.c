@@ -1,0 +1,1219 @@
+/* load.c -- the traffic generator of the benchmark: MQTT 3.1.1 publishers and subscribers in one thread.
+ *
+ * Rules it keeps:
+ *   - It blocks nowhere but in epoll_wait, and it counts the time it waits there: a generator that never waits is the
+ *     bottleneck, and the figures of that run are its own and not the broker's.
+ *   - Closed loop: a publisher has at most `window` messages that are not yet delivered to every subscriber and, for
+ *     QoS 1 and 2, acknowledged. So nothing queues up without bound, in the broker or here.
+ *   - Every message carries run, publisher and sequence number; loss, duplication, reordering and damage are counted.
+ *   - One recv for a ready socket, one send for a connection and turn: what a good client does, and cheap.
+ *   - It ends by itself: by count, by time, by a stall, by the deadline; a SIGALRM stands behind all of them.
+ *   - It talks to 127.0.0.1 only.
+ *
+ * The broker is read from outside, by its process id: CPU time of all its threads, dead ones included, in nanoseconds
+ * (clock_getcpuclockid, the scheduler's own sum), resident memory from /proc/PID/smaps_rollup.
+ *
+ * Output: one JSON object on one line. Exit status 0: the run was measured (look at lost, duplicated, reordered and
+ * damaged); 1: it could not be, and stderr says why; 2: usage.
+ *
+ * Build: cc -std=c11 -O2 -DWITH_TLS=1 load.c -lssl -lcrypto    or    cc -std=c11 -O2 -DWITH_TLS=0 load.c
+ */
+#define _GNU_SOURCE 1
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#if WITH_TLS
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#endif
+
+/* Limits, every one by name. */
+enum {
+    CLIENTS_MAX = 60000,         /* one source address, one ephemeral port each */
+    WINDOW_MAX = 64,             /* bits in tracker.seen */
+    PAYLOAD_MIN = 24,            /* run, publisher, sequence, time stamp */
+    PAYLOAD_MAX = 65536,
+    TOPIC_MAX = 128,
+    PACKET_MAX = PAYLOAD_MAX + TOPIC_MAX + 16,  /* longest packet accepted from the broker */
+    RECEIVE_SIZE = 256 * 1024,   /* one recv at the most, shared by all connections */
+    EVENTS_MAX = 256,            /* ready sockets a turn */
+    CONNECTS_AT_ONCE = 32,       /* below the listen backlog of any broker */
+    KEEP_ALIVE_S = 900,          /* longer than DEADLINE_MAX_S: no pings in the figures */
+    DEADLINE_MAX_S = 600,
+    WAIT_MS = 100,               /* the clock is looked at so often even if nothing happens */
+    STALL_S = 3,                 /* nothing received for so long: what is missing is lost */
+    SETTLE_STEP_MS = 2,          /* the broker is at rest when its CPU time stands still for so long */
+    SETTLE_STEPS_MAX = 100
+};
+
+enum { CONNECT = 1, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBSCRIBE, SUBACK };
+
+enum scenario { FAN_IN, FAN_OUT, PAIRS, IDLE };
+static const char *const scenario_names[] = {"fan-in", "fan-out", "pairs", "idle"};
+
+static struct {
+    enum scenario scenario;
+    unsigned port, publishers, subscribers, clients, base, qos, window;
+    size_t payload;
+    uint64_t messages;           /* deliveries to measure */
+    double seconds, deadline;
+    pid_t broker;
+    const char *topic, *filter;  /* "{}" stands for the publisher's number, four digits */
+    const char *ca, *cert, *key, *host, *ciphersuites;
+} opt = {
+    .scenario = FAN_IN, .publishers = 50, .subscribers = 50, .clients = 1100, .base = 100, .window = 4, .payload = 64,
+    .messages = 100000, .seconds = 10, .deadline = 60, .topic = "/plant/n{}/cmd/bench", .filter = "/plant/+/cmd/bench",
+    .host = "localhost", .ciphersuites = "TLS_AES_256_GCM_SHA384",
+};
+
+/* A connection's way up. */
+enum stage { CLOSED, TCP, TLS, GREETED, SUBSCRIBING, UP };
+
+struct conn {
+    int fd;
+    enum stage stage;
+    bool dirty, blocked;         /* is in the flush list; waits for EPOLLOUT */
+    unsigned number;             /* index in conns; publishers first, then subscribers */
+    uint8_t *out;                /* owned; bytes [sent, used) are to be written */
+    size_t sent, used, room;
+    uint8_t *part;               /* owned; the beginning of a packet whose rest has not arrived */
+    size_t part_used, part_room;
+#if WITH_TLS
+    SSL *ssl;                    /* owned */
+#endif
+};
+
+/* A message in flight. It is delivered when the last packet that tells a subscriber of it has come: PUBLISH, or PUBREL
+ * for QoS 2. */
+struct slot {
+    struct publisher *owner;     /* borrowed */
+    unsigned waiting;            /* deliveries, and one for the acknowledgement, still to come; 0: free */
+    uint8_t reply;               /* the packet type the broker owes us: PUBACK, PUBREC, PUBCOMP; 0: none */
+};
+
+struct publisher {
+    struct conn *conn;           /* borrowed */
+    uint8_t *packet;             /* owned; the PUBLISH to copy and to fill in */
+    size_t packet_len, id_at, payload_at;
+    char topic[TOPIC_MAX + 1];
+    size_t topic_len;
+    uint64_t sent, target;
+    bool queued;                 /* is in the refill list */
+    struct slot slots[WINDOW_MAX];  /* message n in slot n % window; its packet id is the slot's index plus one */
+};
+
+/* What a subscriber has from a publisher: bit k of `seen` says that sequence number next-1-k was received. No message
+ * older than the window can be missing, so 64 bits tell a late one from a second one exactly. */
+struct tracker {
+    uint64_t next, seen, received;
+};
+
+struct subscriber {
+    struct conn *conn;           /* borrowed */
+    unsigned first;              /* the publishers it hears: first .. first + count - 1 */
+    unsigned count;
+    struct tracker *trackers;    /* owned */
+    struct slot **releases;      /* owned; QoS 2: by packet id, the message that PUBREL will complete; borrowed slots */
+};
+
+static struct conn *conns;
+static unsigned n_conns, n_publishers, n_subscribers;
+static struct publisher *publishers;
+static struct subscriber *subscribers;
+static struct conn **flush_list;
+static unsigned flush_count;
+static struct publisher **refill_list;
+static unsigned refill_count;
+static uint8_t *receive_buffer;  /* PACKET_MAX for what was left over, RECEIVE_SIZE for what arrives */
+static uint8_t *filler;
+static int epoll_fd;
+static uint32_t run_id;
+
+static uint64_t now;             /* monotonic ns, read after every wait and every recv */
+static uint64_t last_progress;   /* when bytes arrived last */
+static uint64_t started, waited, turns;
+static uint64_t unsent, open_slots;
+static uint64_t delivered, duplicated, reordered, damaged;
+static unsigned opening, up;     /* connections on their way, connections that are there */
+
+/* Latency, ns: 16 linear steps in every power of two, 6 % wide. */
+enum { HIST_STEPS = 16, HIST_SIZE = 64 * HIST_STEPS };
+static uint64_t histogram[HIST_SIZE], latency_max;
+static bool measuring;
+
+static _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static _Noreturn void die(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fputs("load: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    exit(1);
+}
+
+static void *allocate(size_t count, size_t size)
+{
+    void *block = calloc(count, size);
+    if (block == NULL)
+        die("out of memory");
+    return block;
+}
+
+static uint64_t clock_ns(clockid_t id)
+{
+    struct timespec t;
+    if (clock_gettime(id, &t) != 0)
+        die("clock_gettime: %s", strerror(errno));
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static const char *who(const struct conn *c)
+{
+    static char name[32];
+    if (opt.scenario == IDLE)
+        snprintf(name, sizeof name, "client %u", c->number);
+    else if (c->number < n_publishers)
+        snprintf(name, sizeof name, "publisher %u", c->number);
+    else
+        snprintf(name, sizeof name, "subscriber %u", c->number - n_publishers);
+    return name;
+}
+
+/* --- Reading the broker and the machine from /proc ------------------------------------------------------------- */
+
+struct sample {
+    uint64_t broker_ns, own_ns;                /* CPU time of all threads */
+    uint64_t broker_user, broker_system;       /* the same in clock ticks, for the share of the kernel */
+    uint64_t machine_busy, machine_steal;      /* clock ticks of all cores */
+    uint64_t at;
+};
+
+static uint64_t broker_cpu(void)
+{
+    static clockid_t id;
+    static bool known;
+    if (opt.broker == 0)
+        return 0;
+    if (!known && clock_getcpuclockid(opt.broker, &id) != 0)
+        die("no broker process %d", (int)opt.broker);
+    known = true;
+    struct timespec t;
+    if (clock_gettime(id, &t) != 0)
+        die("the broker (process %d) has ended", (int)opt.broker);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static bool read_proc(const char *path, char *text, size_t size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    ssize_t n = read(fd, text, size - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    return n > 0;
+}
+
+static struct sample take_sample(void)
+{
+    struct sample s = {.broker_ns = broker_cpu(), .own_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID)};
+    char path[64], text[4096];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)opt.broker);
+    if (opt.broker != 0 && read_proc(path, text, sizeof text)) {
+        const char *after_name = strrchr(text, ')');  /* proc(5): utime and stime are fields 14 and 15 */
+        if (after_name != NULL)
+            sscanf(after_name + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64,
+                   &s.broker_user, &s.broker_system);
+    }
+    uint64_t user, nice, system, idle, iowait, irq, softirq, steal;
+    if (read_proc("/proc/stat", text, sizeof text) &&
+        sscanf(text, "cpu %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64,
+               &user, &nice, &system, &idle, &iowait, &irq, &softirq, &steal) == 8) {
+        s.machine_busy = user + nice + system + irq + softirq;
+        s.machine_steal = steal;
+    }
+    s.at = clock_ns(CLOCK_MONOTONIC);
+    return s;
+}
+
+/* Resident bytes of the broker. smaps_rollup walks the pages; VmRSS of /proc/PID/status may lag by 64 pages a core. */
+static uint64_t broker_rss(void)
+{
+    char path[64], text[4096];
+    uint64_t kib = 0;
+    if (opt.broker == 0)
+        return 0;
+    snprintf(path, sizeof path, "/proc/%d/smaps_rollup", (int)opt.broker);
+    const char *line = read_proc(path, text, sizeof text) ? strstr(text, "\nRss:") : NULL;
+    if (line != NULL && sscanf(line, "\nRss: %" SCNu64, &kib) == 1)
+        return kib * 1024;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)opt.broker);
+    line = read_proc(path, text, sizeof text) ? strstr(text, "\nVmRSS:") : NULL;
+    if (line != NULL && sscanf(line, "\nVmRSS: %" SCNu64, &kib) == 1)
+        return kib * 1024;
+    die("cannot read the memory of process %d", (int)opt.broker);
+}
+
+/* Waits until the broker has done what it still had to do. */
+static void settle(void)
+{
+    uint64_t before = broker_cpu();
+    for (int i = 0; i < SETTLE_STEPS_MAX; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = SETTLE_STEP_MS * 1000000L}, NULL);
+        uint64_t after = broker_cpu();
+        if (after == before)
+            return;
+        before = after;
+    }
+}
+
+static void record_latency(uint64_t ns)
+{
+    unsigned power = ns < HIST_STEPS ? 0 : (unsigned)(63 - __builtin_clzll(ns)) - 3;
+    unsigned step = power == 0 ? (unsigned)ns : (unsigned)(ns >> (power - 1)) - HIST_STEPS;
+    histogram[power * HIST_STEPS + step]++;
+    if (ns > latency_max)
+        latency_max = ns;
+}
+
+/* The upper end of the step that holds the given share of all deliveries, microseconds. */
+static double latency_us(double share)
+{
+    uint64_t total = 0, below = 0;
+    for (unsigned i = 0; i < HIST_SIZE; i++)
+        total += histogram[i];
+    uint64_t rank = (uint64_t)(share * (double)total);
+    for (unsigned i = 0; i < HIST_SIZE; i++) {
+        below += histogram[i];
+        if (below > rank) {
+            unsigned power = i / HIST_STEPS, step = i % HIST_STEPS;
+            double top = power == 0 ? step + 1 : (double)(HIST_STEPS + step + 1) * (double)(1ull << (power - 1));
+            return (top < (double)latency_max ? top : (double)latency_max) / 1000;
+        }
+    }
+    return 0;
+}
+
+/* --- Sockets and TLS ------------------------------------------------------------------------------------------- */
+
+#if WITH_TLS
+static SSL_CTX *tls_context;
+static char tls_name[96];
+
+static _Noreturn void die_tls(const char *what)
+{
+    char reason[256] = "no reason given";
+    unsigned long code = ERR_get_error();
+    if (code != 0)
+        ERR_error_string_n(code, reason, sizeof reason);
+    die("%s: %s", what, reason);
+}
+
+static void tls_setup(void)
+{
+    tls_context = SSL_CTX_new(TLS_client_method());
+    if (tls_context == NULL || SSL_CTX_set_min_proto_version(tls_context, TLS1_3_VERSION) != 1 ||
+        SSL_CTX_set_ciphersuites(tls_context, opt.ciphersuites) != 1)
+        die_tls("TLS 1.3");
+    if (SSL_CTX_load_verify_locations(tls_context, opt.ca, NULL) != 1)
+        die_tls(opt.ca);
+    if (SSL_CTX_use_certificate_chain_file(tls_context, opt.cert) != 1)
+        die_tls(opt.cert);
+    if (SSL_CTX_use_PrivateKey_file(tls_context, opt.key, SSL_FILETYPE_PEM) != 1)
+        die_tls(opt.key);
+    SSL_CTX_set_verify(tls_context, SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_session_cache_mode(tls_context, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_read_ahead(tls_context, 1);  /* one recv for many records; else two for each */
+    SSL_CTX_set_mode(tls_context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    if (opt.scenario == IDLE)  /* many and silent: our own memory counts; else an allocation a record would */
+        SSL_CTX_set_mode(tls_context, SSL_MODE_RELEASE_BUFFERS);
+}
+
+static void tls_begin(struct conn *c)
+{
+    c->ssl = SSL_new(tls_context);
+    if (c->ssl == NULL || SSL_set_fd(c->ssl, c->fd) != 1 || SSL_set_tlsext_host_name(c->ssl, opt.host) != 1 ||
+        SSL_set1_host(c->ssl, opt.host) != 1)
+        die_tls("TLS");
+    SSL_set_connect_state(c->ssl);
+}
+#endif
+
+static bool tls_wanted(void)
+{
+    return opt.ca != NULL;
+}
+
+static void want(struct conn *c, uint32_t events, int operation)
+{
+    struct epoll_event e = {.events = events, .data.u32 = c->number};
+    if (epoll_ctl(epoll_fd, operation, c->fd, &e) != 0)
+        die("epoll_ctl: %s", strerror(errno));
+}
+
+static void set_blocked(struct conn *c, bool blocked)
+{
+    if (c->blocked != blocked) {
+        c->blocked = blocked;
+        want(c, blocked ? EPOLLIN | EPOLLOUT : EPOLLIN, EPOLL_CTL_MOD);
+    }
+}
+
+static _Noreturn void lost_connection(const struct conn *c, const char *why)
+{
+    static const char *const during[] = {"closed", "connecting", "the TLS handshake", "CONNECT", "SUBSCRIBE", "traffic"};
+    die("the broker dropped %s during %s: %s", who(c), during[c->stage], why);
+}
+
+/* Reads once. Returns the number of bytes, 0 when there is nothing now. */
+static size_t receive(struct conn *c, uint8_t *to, size_t size)
+{
+#if WITH_TLS
+    if (c->ssl != NULL) {
+        size_t n = 0;
+        ERR_clear_error();
+        if (SSL_read_ex(c->ssl, to, size, &n) == 1)
+            return n;
+        int why = SSL_get_error(c->ssl, 0);
+        if (why == SSL_ERROR_WANT_READ)
+            return 0;
+        if (why == SSL_ERROR_SSL)
+            die_tls(who(c));
+        lost_connection(c, why == SSL_ERROR_ZERO_RETURN || errno == 0 ? "end of stream" : strerror(errno));
+    }
+#endif
+    ssize_t n = recv(c->fd, to, size, 0);
+    if (n > 0)
+        return (size_t)n;
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return 0;
+    lost_connection(c, n == 0 ? "end of stream" : strerror(errno));
+}
+
+/* Writes once. Returns the number of bytes, 0 when the socket takes none now. */
+static size_t transmit(struct conn *c, const uint8_t *from, size_t size)
+{
+#if WITH_TLS
+    if (c->ssl != NULL) {
+        size_t n = 0;
+        ERR_clear_error();
+        if (SSL_write_ex(c->ssl, from, size, &n) == 1)
+            return n;
+        int why = SSL_get_error(c->ssl, 0);
+        if (why == SSL_ERROR_WANT_WRITE)
+            return 0;
+        if (why == SSL_ERROR_SSL)
+            die_tls(who(c));
+        lost_connection(c, strerror(errno));
+    }
+#endif
+    ssize_t n = send(c->fd, from, size, MSG_NOSIGNAL);
+    if (n >= 0)
+        return (size_t)n;
+    if (errno == EAGAIN || errno == EINTR)
+        return 0;
+    lost_connection(c, strerror(errno));
+}
+
+/* Room for `size` more bytes of output, which the caller fills; they go out with the turn's flush. */
+static uint8_t *reserve(struct conn *c, size_t size)
+{
+    if (c->used + size > c->room) {
+        c->room = 2 * (c->used + size);
+        c->out = realloc(c->out, c->room);
+        if (c->out == NULL)
+            die("out of memory");
+    }
+    uint8_t *at = c->out + c->used;
+    c->used += size;
+    if (!c->dirty) {
+        c->dirty = true;
+        flush_list[flush_count++] = c;
+    }
+    return at;
+}
+
+static void flush(struct conn *c)
+{
+    while (c->sent < c->used) {
+        size_t n = transmit(c, c->out + c->sent, c->used - c->sent);
+        if (n == 0) {
+            set_blocked(c, true);
+            return;
+        }
+        c->sent += n;
+    }
+    c->sent = c->used = 0;
+    set_blocked(c, false);
+}
+
+/* --- MQTT 3.1.1 ------------------------------------------------------------------------------------------------- */
+
+static size_t put_u16(uint8_t *at, size_t value)
+{
+    at[0] = (uint8_t)(value >> 8);
+    at[1] = (uint8_t)value;
+    return 2;
+}
+
+static size_t put_string(uint8_t *at, const char *text, size_t len)
+{
+    memcpy(at + put_u16(at, len), text, len);
+    return 2 + len;
+}
+
+static size_t put_header(uint8_t *at, unsigned type, unsigned flags, size_t remaining)
+{
+    size_t n = 0;
+    at[n++] = (uint8_t)(type << 4 | flags);
+    do {
+        at[n++] = (uint8_t)((remaining & 127) | (remaining > 127 ? 128 : 0));
+        remaining >>= 7;
+    } while (remaining > 0);
+    return n;
+}
+
+static void send_connect(struct conn *c)
+{
+    char id[24];
+    size_t id_len = (size_t)snprintf(id, sizeof id, "bench-%05u", c->number);
+    uint8_t packet[64];
+    size_t n = put_header(packet, CONNECT, 0, 10 + 2 + id_len);
+    n += put_string(packet + n, "MQTT", 4);
+    packet[n++] = 4;  /* protocol level: 3.1.1 */
+    packet[n++] = 2;  /* clean session */
+    n += put_u16(packet + n, KEEP_ALIVE_S);
+    n += put_string(packet + n, id, id_len);
+    memcpy(reserve(c, n), packet, n);
+    c->stage = GREETED;
+}
+
+static void send_subscribe(struct conn *c, const char *filter)
+{
+    size_t len = strlen(filter);
+    uint8_t packet[TOPIC_MAX + 16];
+    size_t n = put_header(packet, SUBSCRIBE, 2, 2 + 2 + len + 1);
+    n += put_u16(packet + n, 1);
+    n += put_string(packet + n, filter, len);
+    packet[n++] = (uint8_t)opt.qos;
+    memcpy(reserve(c, n), packet, n);
+    c->stage = SUBSCRIBING;
+}
+
+static void send_reply(struct conn *c, unsigned type, size_t id)
+{
+    uint8_t *at = reserve(c, 4);
+    put_header(at, type, type == PUBREL ? 2 : 0, 2);
+    put_u16(at + 2, id);
+}
+
+static void prepare_publisher(struct publisher *p, unsigned number)
+{
+    const char *mark = strstr(opt.topic, "{}");
+    int len = mark == NULL ? snprintf(p->topic, sizeof p->topic, "%s", opt.topic)
+                           : snprintf(p->topic, sizeof p->topic, "%.*s%04u%s", (int)(mark - opt.topic), opt.topic, number,
+                                      mark + 2);
+    if (len < 1 || len > TOPIC_MAX)
+        die("the topic must have 1 to %d bytes", TOPIC_MAX);
+    p->topic_len = (size_t)len;
+    size_t id_len = opt.qos > 0 ? 2 : 0;
+    p->packet = allocate(1, opt.payload + p->topic_len + 16);
+    size_t n = put_header(p->packet, PUBLISH, opt.qos << 1, 2 + p->topic_len + id_len + opt.payload);
+    n += put_string(p->packet + n, p->topic, p->topic_len);
+    p->id_at = n;
+    p->payload_at = n + id_len;
+    p->packet_len = p->payload_at + opt.payload;
+    uint8_t *payload = p->packet + p->payload_at;
+    memcpy(payload, &run_id, 4);
+    memcpy(payload + 4, &number, 4);
+    memcpy(payload + PAYLOAD_MIN, filler, opt.payload - PAYLOAD_MIN);
+}
+
+static unsigned audience(void)
+{
+    return opt.scenario == FAN_OUT ? n_subscribers : 1;
+}
+
+static void publish(struct publisher *p)
+{
+    struct slot *s = &p->slots[p->sent % opt.window];
+    uint8_t *at = reserve(p->conn, p->packet_len);
+    memcpy(at, p->packet, p->packet_len);
+    if (opt.qos > 0)
+        put_u16(at + p->id_at, p->sent % opt.window + 1);
+    memcpy(at + p->payload_at + 8, &p->sent, 8);
+    memcpy(at + p->payload_at + 16, &now, 8);
+    p->sent++;
+    s->waiting = audience() + (opt.qos > 0);
+    s->reply = opt.qos == 0 ? 0 : opt.qos == 1 ? PUBACK : PUBREC;
+    open_slots++;
+    unsent--;
+}
+
+static void queue_refill(struct publisher *p)
+{
+    if (!p->queued) {
+        p->queued = true;
+        refill_list[refill_count++] = p;
+    }
+}
+
+static void refill(struct publisher *p)
+{
+    while (p->sent < p->target && p->slots[p->sent % opt.window].waiting == 0)
+        publish(p);
+    p->queued = false;
+}
+
+static void tick_off(struct slot *s)
+{
+    if (--s->waiting == 0) {
+        open_slots--;
+        queue_refill(s->owner);
+    }
+}
+
+static void on_reply(struct conn *c, unsigned type, size_t id)
+{
+    if (c->number >= n_publishers || id < 1 || id > opt.window)
+        die("%s got an acknowledgement (type %u) of packet id %zu, which it never sent", who(c), type, id);
+    struct slot *s = &publishers[c->number].slots[id - 1];
+    if (s->waiting == 0 || s->reply != type)
+        die("%s got an acknowledgement (type %u) of packet id %zu that was not due", who(c), type, id);
+    if (type == PUBREC) {
+        send_reply(c, PUBREL, id);
+        s->reply = PUBCOMP;
+    } else {
+        s->reply = 0;
+        tick_off(s);
+    }
+}
+
+/* Checks a message. Returns its slot, NULL when it is damaged or a duplicate. */
+static struct slot *check_message(struct subscriber *s, const uint8_t *topic, size_t topic_len, unsigned qos,
+                                  const uint8_t *payload, size_t len)
+{
+    uint32_t run, number;
+    uint64_t seq, stamp;
+    if (len != opt.payload) {
+        damaged++;
+        return NULL;
+    }
+    memcpy(&run, payload, 4);
+    memcpy(&number, payload + 4, 4);
+    memcpy(&seq, payload + 8, 8);
+    memcpy(&stamp, payload + 16, 8);
+    if (run != run_id || qos != opt.qos || number < s->first || number - s->first >= s->count ||
+        seq >= publishers[number].sent || topic_len != publishers[number].topic_len ||
+        memcmp(topic, publishers[number].topic, topic_len) != 0 ||
+        memcmp(payload + PAYLOAD_MIN, filler, len - PAYLOAD_MIN) != 0) {
+        damaged++;
+        return NULL;
+    }
+    struct tracker *t = &s->trackers[number - s->first];
+    if (seq >= t->next) {
+        uint64_t step = seq - t->next + 1;
+        t->seen = (step < 64 ? t->seen << step : 0) | 1;
+        t->next = seq + 1;
+    } else {
+        uint64_t back = t->next - 1 - seq;
+        if (back >= 64 || (t->seen >> back & 1) != 0) {
+            duplicated++;
+            return NULL;
+        }
+        t->seen |= UINT64_C(1) << back;
+        reordered++;
+    }
+    t->received++;
+    delivered++;
+    if (measuring)
+        record_latency(now > stamp ? now - stamp : 0);
+    return &publishers[number].slots[seq % opt.window];
+}
+
+static void on_publish(struct conn *c, unsigned flags, const uint8_t *body, size_t len)
+{
+    unsigned qos = flags >> 1 & 3;
+    if (opt.scenario == IDLE || c->number < n_publishers)
+        die("%s got a message without a subscription", who(c));
+    size_t topic_len = len >= 2 ? (size_t)body[0] << 8 | body[1] : SIZE_MAX;
+    size_t id_len = qos > 0 ? 2 : 0;
+    if (qos == 3 || topic_len > len - 2 || len - 2 - topic_len < id_len)
+        die("%s got a malformed PUBLISH", who(c));
+    const uint8_t *rest = body + 2 + topic_len;
+    struct subscriber *s = &subscribers[c->number - n_publishers];
+    struct slot *slot = check_message(s, body + 2, topic_len, qos, rest + id_len, len - 2 - topic_len - id_len);
+    size_t id = qos > 0 ? (size_t)rest[0] << 8 | rest[1] : 0;
+    if (qos > 0)
+        send_reply(c, qos == 1 ? PUBACK : PUBREC, id);
+    if (slot != NULL && qos == 2)
+        s->releases[id] = slot;
+    else if (slot != NULL)
+        tick_off(slot);
+}
+
+static void on_release(struct conn *c, size_t id)
+{
+    if (opt.qos != 2 || c->number < n_publishers)
+        die("%s got a PUBREL that was not due", who(c));
+    struct slot **slot = &subscribers[c->number - n_publishers].releases[id];
+    send_reply(c, PUBCOMP, id);
+    if (*slot != NULL)
+        tick_off(*slot);
+    *slot = NULL;
+}
+
+static void on_packet(struct conn *c, uint8_t first, const uint8_t *body, size_t len)
+{
+    unsigned type = first >> 4;
+    switch (type) {
+    case PUBLISH:
+        on_publish(c, first & 15, body, len);
+        return;
+    case PUBACK:
+    case PUBREC:
+    case PUBCOMP:
+        if (len != 2)
+            die("%s got an acknowledgement of %zu bytes", who(c), len);
+        on_reply(c, type, (size_t)body[0] << 8 | body[1]);
+        return;
+    case PUBREL:
+        if (len != 2)
+            die("%s got a PUBREL of %zu bytes", who(c), len);
+        on_release(c, (size_t)body[0] << 8 | body[1]);
+        return;
+    case CONNACK:
+        if (len != 2 || c->stage != GREETED)
+            die("%s got a CONNACK that was not due", who(c));
+        if (body[1] != 0)
+            die("the broker refused %s: CONNACK return code %u", who(c), body[1]);
+        if (opt.scenario != IDLE && c->number >= n_publishers) {
+            unsigned number = c->number - n_publishers;
+            send_subscribe(c, opt.scenario == FAN_IN ? opt.filter
+                                                     : publishers[opt.scenario == PAIRS ? number : 0].topic);
+            return;
+        }
+        break;
+    case SUBACK:
+        if (len != 3 || c->stage != SUBSCRIBING)
+            die("%s got a SUBACK that was not due", who(c));
+        if (body[2] != opt.qos)
+            die("the broker answered the subscription of %s with 0x%02x, not with QoS %u", who(c), body[2], opt.qos);
+        break;
+    default:
+        die("%s got a packet of type %u", who(c), type);
+    }
+    c->stage = UP;
+    opening--;
+    up++;
+}
+
+/* Takes whole packets off `data`. Returns the number of bytes taken. */
+static size_t parse(struct conn *c, const uint8_t *data, size_t len)
+{
+    size_t taken = 0;
+    for (;;) {
+        const uint8_t *at = data + taken;
+        size_t left = len - taken, head = 1, remaining = 0;
+        unsigned shift = 0;
+        for (;; head++, shift += 7) {
+            if (head >= left)
+                return taken;
+            if (shift > 21)
+                die("%s got a remaining length of more than four bytes", who(c));
+            remaining |= (size_t)(at[head] & 127) << shift;
+            if (at[head] < 128)
+                break;
+        }
+        head++;
+        if (head + remaining > PACKET_MAX)
+            die("%s got a packet of %zu bytes; at most %d are expected", who(c), head + remaining, PACKET_MAX);
+        if (left - head < remaining)
+            return taken;
+        on_packet(c, at[0], at + head, remaining);
+        taken += head + remaining;
+    }
+}
+
+static void keep_part(struct conn *c, const uint8_t *data, size_t len)
+{
+    if (len > c->part_room) {
+        c->part_room = 2 * len;
+        free(c->part);
+        c->part = allocate(1, c->part_room);
+    }
+    if (len > 0)
+        memcpy(c->part, data, len);
+    c->part_used = len;
+}
+
+static void read_ready(struct conn *c)
+{
+    for (;;) {
+        size_t kept = c->part_used;
+        size_t n = receive(c, receive_buffer + kept, RECEIVE_SIZE);
+        if (n == 0)
+            return;
+        now = last_progress = clock_ns(CLOCK_MONOTONIC);
+        if (kept > 0)
+            memcpy(receive_buffer, c->part, kept);
+        size_t taken = parse(c, receive_buffer, kept + n);
+        keep_part(c, receive_buffer + taken, kept + n - taken);
+#if WITH_TLS
+        if (c->ssl != NULL && SSL_has_pending(c->ssl))
+            continue;
+#endif
+        return;
+    }
+}
+
+/* --- The loop --------------------------------------------------------------------------------------------------- */
+
+#if WITH_TLS
+static void handshake(struct conn *c)
+{
+    ERR_clear_error();
+    int result = SSL_do_handshake(c->ssl);
+    if (result == 1) {
+        if (tls_name[0] == '\0')
+            snprintf(tls_name, sizeof tls_name, "%s %s", SSL_get_version(c->ssl), SSL_get_cipher_name(c->ssl));
+        set_blocked(c, false);
+        send_connect(c);
+        return;
+    }
+    int why = SSL_get_error(c->ssl, result);
+    if (why == SSL_ERROR_SSL)
+        die_tls("TLS handshake");
+    if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE)
+        lost_connection(c, errno == 0 ? "end of stream" : strerror(errno));
+    set_blocked(c, why == SSL_ERROR_WANT_WRITE);
+}
+#endif
+
+static void begin_connection(struct conn *c)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)opt.port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (c->fd < 0)
+        die("socket: %s", strerror(errno));
+    if (setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)) != 0)
+        die("TCP_NODELAY: %s", strerror(errno));
+    if (connect(c->fd, (struct sockaddr *)&to, sizeof to) != 0 && errno != EINPROGRESS)
+        die("connect to 127.0.0.1:%u: %s", opt.port, strerror(errno));
+    c->stage = TCP;
+    c->blocked = true;
+    opening++;
+    want(c, EPOLLIN | EPOLLOUT, EPOLL_CTL_ADD);
+}
+
+static void finish_connection(struct conn *c)
+{
+    int error = 0;
+    socklen_t size = sizeof error;
+    if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0 || error != 0)
+        die("connect to 127.0.0.1:%u: %s", opt.port, strerror(error != 0 ? error : errno));
+    last_progress = now;
+#if WITH_TLS
+    if (tls_wanted()) {
+        c->stage = TLS;
+        tls_begin(c);
+        handshake(c);
+        return;
+    }
+#endif
+    set_blocked(c, false);
+    send_connect(c);
+}
+
+static void on_event(struct conn *c, uint32_t events)
+{
+    if (c->stage == TCP) {
+        finish_connection(c);
+        return;
+    }
+#if WITH_TLS
+    if (c->stage == TLS) {
+        last_progress = now;
+        handshake(c);
+        return;
+    }
+#endif
+    if (events & EPOLLOUT)
+        flush(c);
+    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+        read_ready(c);
+}
+
+static void flush_all(void)
+{
+    for (unsigned i = 0; i < flush_count; i++) {
+        flush_list[i]->dirty = false;
+        if (!flush_list[i]->blocked)
+            flush(flush_list[i]);
+    }
+    flush_count = 0;
+}
+
+/* Publishes what the windows allow, writes everything out, waits for something to happen and reads it. */
+static void turn(void)
+{
+    for (unsigned i = 0; i < refill_count; i++)
+        refill(refill_list[i]);
+    refill_count = 0;
+    flush_all();
+
+    struct epoll_event events[EVENTS_MAX];
+    int n = epoll_wait(epoll_fd, events, EVENTS_MAX, 0);
+    now = clock_ns(CLOCK_MONOTONIC);
+    if (n == 0) {  /* only here does it wait for the broker */
+        uint64_t before = now;
+        n = epoll_wait(epoll_fd, events, EVENTS_MAX, WAIT_MS);
+        now = clock_ns(CLOCK_MONOTONIC);
+        waited += now - before;
+    }
+    if (n < 0 && errno != EINTR)
+        die("epoll_wait: %s", strerror(errno));
+    turns++;
+    for (int i = 0; i < n; i++)
+        on_event(&conns[events[i].data.u32], events[i].events);
+    if ((double)(now - started) > opt.deadline * 1e9)
+        die("not finished after %.0f seconds", opt.deadline);
+}
+
+static bool stalled(void)
+{
+    return now - last_progress > STALL_S * UINT64_C(1000000000);
+}
+
+static void connect_until(unsigned count)
+{
+    static unsigned begun;
+    last_progress = now = clock_ns(CLOCK_MONOTONIC);
+    while (up < count) {
+        while (begun < count && opening < CONNECTS_AT_ONCE)
+            begin_connection(&conns[begun++]);
+        turn();
+        if (stalled())
+            die("the broker left %u connections without an answer for %d seconds", opening, STALL_S);
+    }
+}
+
+/* Each publisher sends `each` messages, fewer when `seconds` are over. Returns when all is delivered and acknowledged,
+ * or when nothing more comes; the time of the last event is in `last_progress`. */
+static void phase(uint64_t each, double seconds)
+{
+    last_progress = now = clock_ns(CLOCK_MONOTONIC);
+    uint64_t end = now + (uint64_t)(seconds * 1e9);
+    for (unsigned i = 0; i < n_publishers; i++) {
+        publishers[i].target += each;
+        queue_refill(&publishers[i]);
+    }
+    unsent += each * n_publishers;
+    while (unsent + open_slots > 0 && !stalled()) {
+        turn();
+        if (unsent > 0 && now > end) {
+            for (unsigned i = 0; i < n_publishers; i++)
+                publishers[i].target = publishers[i].sent;
+            unsent = 0;
+        }
+    }
+    flush_all();  /* the subscribers' last acknowledgements */
+}
+
+static void disconnect_all(void)
+{
+    static const uint8_t disconnect[] = {0xE0, 0};
+    for (unsigned i = 0; i < n_conns; i++) {
+        struct conn *c = &conns[i];
+        if (c->stage == UP && c->used == c->sent)
+            (void)transmit(c, disconnect, sizeof disconnect);
+#if WITH_TLS
+        if (c->ssl != NULL)
+            (void)SSL_shutdown(c->ssl);
+        SSL_free(c->ssl);
+#endif
+        if (c->stage != CLOSED)
+            close(c->fd);
+        free(c->out);
+        free(c->part);
+    }
+}
+
+/* --- The run ---------------------------------------------------------------------------------------------------- */
+
+static _Noreturn void usage(const char *problem)
+{
+    fprintf(stderr,
+            "load: %s\n"
+            "usage: load --port PORT [--broker PID] [--scenario fan-in|fan-out|pairs|idle] [--publishers N]\n"
+            "            [--subscribers N] [--clients N] [--base N] [--qos 0|1|2] [--payload BYTES] [--window N]\n"
+            "            [--messages DELIVERIES] [--seconds S] [--deadline S] [--topic T] [--filter F]\n"
+            "            [--ca FILE --cert FILE --key FILE] [--host NAME] [--ciphersuites LIST]\n",
+            problem);
+    exit(2);
+}
+
+static unsigned long long number(const char *text, const char *name, unsigned long long least, unsigned long long most)
+{
+    char *end, problem[128];
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || text[0] == '-' || value < least || value > most) {
+        snprintf(problem, sizeof problem, "--%s must be a number from %llu to %llu", name, least, most);
+        usage(problem);
+    }
+    return value;
+}
+
+static void parse_options(int argc, char **argv)
+{
+    enum { SCENARIO, PORT, BROKER, PUBLISHERS, SUBSCRIBERS, CLIENTS, BASE, QOS, PAYLOAD, WINDOW, MESSAGES, SECONDS,
+           DEADLINE, TOPIC, FILTER, CA, CERT, KEY, HOST, CIPHERSUITES, COUNT };
+    static const char *const names[COUNT] = {
+        "scenario", "port", "broker", "publishers", "subscribers", "clients", "base", "qos", "payload", "window",
+        "messages", "seconds", "deadline", "topic", "filter", "ca", "cert", "key", "host", "ciphersuites"};
+    struct option options[COUNT + 1] = {{0}};
+    for (int i = 0; i < COUNT; i++)
+        options[i] = (struct option){.name = names[i], .has_arg = required_argument};
+    int which, scenario;
+    for (int found; (found = getopt_long(argc, argv, "", options, &which)) != -1;) {
+        if (found != 0)
+            usage("unknown option, or its value is missing");
+        const char *name = names[which];
+        switch (which) {
+        case SCENARIO:
+            for (scenario = FAN_IN; scenario <= IDLE && strcmp(optarg, scenario_names[scenario]) != 0; scenario++)
+                ;
+            if (scenario > IDLE)
+                usage("no such scenario");
+            opt.scenario = (enum scenario)scenario;
+            break;
+        case PORT: opt.port = (unsigned)number(optarg, name, 1, 65535); break;
+        case BROKER: opt.broker = (pid_t)number(optarg, name, 1, INT32_MAX); break;
+        case PUBLISHERS: opt.publishers = (unsigned)number(optarg, name, 1, CLIENTS_MAX / 2); break;
+        case SUBSCRIBERS: opt.subscribers = (unsigned)number(optarg, name, 1, CLIENTS_MAX / 2); break;
+        case CLIENTS: opt.clients = (unsigned)number(optarg, name, 1, CLIENTS_MAX); break;
+        case BASE: opt.base = (unsigned)number(optarg, name, 0, CLIENTS_MAX); break;
+        case QOS: opt.qos = (unsigned)number(optarg, name, 0, 2); break;
+        case PAYLOAD: opt.payload = (size_t)number(optarg, name, PAYLOAD_MIN, PAYLOAD_MAX); break;
+        case WINDOW: opt.window = (unsigned)number(optarg, name, 1, WINDOW_MAX); break;
+        case MESSAGES: opt.messages = number(optarg, name, 1, 1000000000); break;
+        case SECONDS: opt.seconds = (double)number(optarg, name, 1, DEADLINE_MAX_S); break;
+        case DEADLINE: opt.deadline = (double)number(optarg, name, 1, DEADLINE_MAX_S); break;
+        case TOPIC: opt.topic = optarg; break;
+        case FILTER: opt.filter = optarg; break;
+        case CA: opt.ca = optarg; break;
+        case CERT: opt.cert = optarg; break;
+        case KEY: opt.key = optarg; break;
+        case HOST: opt.host = optarg; break;
+        case CIPHERSUITES: opt.ciphersuites = optarg; break;
+        default: usage("unknown option");
+        }
+    }
+    if (optind < argc)
+        usage("there are no arguments but options");
+    if (opt.port == 0)
+        usage("--port is missing");
+    if ((opt.ca == NULL) != (opt.cert == NULL) || (opt.ca == NULL) != (opt.key == NULL))
+        usage("--ca, --cert and --key belong together");
+    if (!WITH_TLS && tls_wanted())
+        usage("built without TLS: install libssl-dev and build again");
+    if (strlen(opt.filter) > TOPIC_MAX || opt.filter[0] == '\0')
+        usage("the filter is too long or empty");
+    if (opt.scenario == IDLE && opt.base >= opt.clients)
+        usage("--base must be below --clients");
+}
+
+static void prepare(void)
+{
+    switch (opt.scenario) {
+    case FAN_IN: n_publishers = opt.publishers, n_subscribers = 1; break;
+    case FAN_OUT: n_publishers = 1, n_subscribers = opt.subscribers; break;
+    case PAIRS: n_publishers = n_subscribers = opt.publishers; break;
+    case IDLE: break;
+    }
+    n_conns = opt.scenario == IDLE ? opt.clients : n_publishers + n_subscribers;
+
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+        die("getrlimit: %s", strerror(errno));
+    files.rlim_cur = files.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_max < n_conns + 16)
+        die("%u connections need a higher limit of open files (ulimit -n %u)", n_conns, n_conns + 16);
+
+    while (run_id == 0)
+        if (getrandom(&run_id, sizeof run_id, 0) != sizeof run_id)
+            die("getrandom: %s", strerror(errno));
+    filler = allocate(1, PAYLOAD_MAX);
+    for (size_t i = 0; i < PAYLOAD_MAX; i++)
+        filler[i] = (uint8_t)(i * 31 + 7);
+    receive_buffer = allocate(1, PACKET_MAX + RECEIVE_SIZE);
+    conns = allocate(n_conns, sizeof *conns);
+    flush_list = allocate(n_conns, sizeof *flush_list);
+    refill_list = allocate(n_publishers + 1, sizeof *refill_list);
+    publishers = allocate(n_publishers + 1, sizeof *publishers);
+    subscribers = allocate(n_subscribers + 1, sizeof *subscribers);
+    for (unsigned i = 0; i < n_conns; i++)
+        conns[i].number = i;
+    for (unsigned i = 0; i < n_publishers; i++) {
+        publishers[i].conn = &conns[i];
+        for (unsigned k = 0; k < WINDOW_MAX; k++)
+            publishers[i].slots[k].owner = &publishers[i];
+        prepare_publisher(&publishers[i], i);
+    }
+    for (unsigned i = 0; i < n_subscribers; i++) {
+        struct subscriber *s = &subscribers[i];
+        s->conn = &conns[n_publishers + i];
+        s->first = opt.scenario == PAIRS ? i : 0;
+        s->count = opt.scenario == FAN_IN ? n_publishers : 1;
+        s->trackers = allocate(s->count, sizeof *s->trackers);
+        s->releases = opt.qos == 2 ? allocate(65536, sizeof *s->releases) : NULL;
+    }
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll_fd < 0)
+        die("epoll_create1: %s", strerror(errno));
+#if WITH_TLS
+    if (tls_wanted())
+        tls_setup();
+#endif
+}
+
+static void release(void)
+{
+    for (unsigned i = 0; i < n_publishers; i++)
+        free(publishers[i].packet);
+    for (unsigned i = 0; i < n_subscribers; i++) {
+        free(subscribers[i].trackers);
+        free(subscribers[i].releases);
+    }
+    free(publishers);
+    free(subscribers);
+    free(refill_list);
+    free(flush_list);
+    free(conns);
+    free(receive_buffer);
+    free(filler);
+    close(epoll_fd);
+#if WITH_TLS
+    SSL_CTX_free(tls_context);
+#endif
+}
+
+static uint64_t count_sent(void)
+{
+    uint64_t sent = 0;
+    for (unsigned i = 0; i < n_publishers; i++)
+        sent += publishers[i].sent;
+    return sent;
+}
+
+int main(int argc, char **argv)
+{
+    parse_options(argc, argv);
+    alarm((unsigned)opt.deadline + 5);
+    signal(SIGPIPE, SIG_IGN);
+    prepare();
+    started = now = clock_ns(CLOCK_MONOTONIC);
+
+    /* Connect. An idle run leaves out the first `base` clients: what is allocated once is not a connection's. */
+    uint64_t rss_start = broker_rss();
+    unsigned base = opt.scenario == IDLE ? opt.base : 0;
+    connect_until(base);
+    settle();
+    uint64_t rss_base = broker_rss(), connect_from = broker_cpu(), connect_at = clock_ns(CLOCK_MONOTONIC);
+    connect_until(n_conns);
+    double connect_seconds = (double)(now - connect_at) / 1e9;
+    settle();
+    double connect_us = (double)(broker_cpu() - connect_from) / 1e3 / (n_conns - base);
+    uint64_t rss_connected = broker_rss();
+
+    /* Warm up with a tenth, then measure from rest to rest. */
+    struct sample from = {0}, to = {0};
+    uint64_t first_delivery = 0, first_sent = 0, begin = 0, end = 0, own_begin = 0, own_end = 0;
+    if (opt.scenario != IDLE) {
+        uint64_t each = opt.messages / ((uint64_t)n_publishers * audience());
+        each = each > 0 ? each : 1;
+        phase(each / 10 + 1, opt.seconds / 10);
+        if (open_slots == 0) {
+            settle();
+            from = take_sample();
+            first_delivery = delivered, first_sent = count_sent();
+            waited = turns = 0;
+            measuring = true;
+            begin = clock_ns(CLOCK_MONOTONIC);
+            own_begin = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+            phase(each, opt.seconds);
+            end = last_progress;
+            own_end = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+            settle();
+            to = take_sample();
+        }
+    }
+    uint64_t rss_end = broker_rss();
+
+    uint64_t lost = 0, sent = count_sent() - first_sent, messages = delivered - first_delivery;
+    for (unsigned i = 0; i < n_subscribers; i++)
+        for (unsigned k = 0; k < subscribers[i].count; k++)
+            lost += publishers[subscribers[i].first + k].sent - subscribers[i].trackers[k].received;
+    double wall = end > begin ? (double)(end - begin) / 1e9 : 0;
+    double per = messages > 0 ? 1e-3 / (double)messages : 0;  /* ns of the run to microseconds a message */
+    double broker_ns = (double)(to.broker_ns - from.broker_ns);
+    double ticks = (double)sysconf(_SC_CLK_TCK);
+    double user = (double)(to.broker_user - from.broker_user), system = (double)(to.broker_system - from.broker_system);
+    double span = (double)(to.at - from.at) / 1e9;
+    double others = (double)(to.machine_busy - from.machine_busy) / ticks -
+                    (double)(to.broker_ns - from.broker_ns + to.own_ns - from.own_ns) / 1e9;
+
+    printf("{\"scenario\":\"%s\",\"qos\":%u,\"payload\":%zu,\"window\":%u,\"publishers\":%u,\"subscribers\":%u,"
+           "\"connections\":%u,\"tls\":",
+           scenario_names[opt.scenario], opt.qos, opt.payload, opt.window, n_publishers, n_subscribers, n_conns);
+#if WITH_TLS
+    printf(tls_wanted() ? "\"%s\"" : "null", tls_name);
+#else
+    printf("null");
+#endif
+    printf(",\"sent\":%" PRIu64 ",\"delivered\":%" PRIu64 ",\"lost\":%" PRIu64 ",\"duplicated\":%" PRIu64
+           ",\"reordered\":%" PRIu64 ",\"damaged\":%" PRIu64 ",\"unacknowledged\":%" PRIu64,
+           sent, messages, lost, duplicated, reordered, damaged, open_slots);
+    printf(",\"seconds\":%.6f,\"per_second\":%.1f,\"latency_us\":{\"p50\":%.1f,\"p99\":%.1f,\"max\":%.1f}", wall,
+           wall > 0 ? (double)messages / wall : 0, latency_us(0.5), latency_us(0.99), (double)latency_max / 1e3);
+    printf(",\"broker\":{\"cpu_us\":%.4f,\"busy\":%.4f,\"kernel_share\":%.3f,\"rss_start\":%" PRIu64
+           ",\"rss_base\":%" PRIu64 ",\"rss_connected\":%" PRIu64 ",\"rss_end\":%" PRIu64
+           ",\"connect_us\":%.2f,\"connect_bytes\":%.0f}",
+           broker_ns * per, wall > 0 ? broker_ns / 1e9 / wall : 0, user + system > 0 ? system / (user + system) : 0,
+           rss_start, rss_base, rss_connected, rss_end, connect_us,
+           ((double)rss_connected - (double)rss_base) / (n_conns - base));
+    printf(",\"generator\":{\"cpu_us\":%.4f,\"waiting\":%.4f,\"turns\":%" PRIu64 ",\"connect_seconds\":%.4f}",
+           (double)(own_end - own_begin) * per, wall > 0 ? (double)waited / 1e9 / wall : 0, turns, connect_seconds);
+    printf(",\"machine\":{\"others\":%.4f,\"steal\":%.4f}}\n", span > 0 ? (others > 0 ? others / span : 0) : 0,
+           span > 0 ? (double)(to.machine_steal - from.machine_steal) / ticks / span : 0);
+
+    disconnect_all();
+    release();
+    return fflush(stdout) == 0 ? 0 : 1;
+}
