@@ -62,7 +62,7 @@ enum pn_form { PN_NONE = 0, PN_BYTE, PN_TWO, PN_FOUR, PN_VARINT, PN_BINARY, PN_S
 #define PN_STRING_MAX 65535u                      /* 5.0 §1.5.4 */
 #define PN_EXPIRY_NEVER 0xFFFFFFFFu               /* 5.0 §3.1.2.11.2: the session does not expire */
 
-/* Limits of the core: the defaults of `struct pn_limits` (broker.h). Each has a test of its own. */
+/* Limits of the core: the defaults of `struct pn_limits` (session.h). Each has a test of its own. */
 #define PN_MAX_PACKET_SIZE 1048576u               /* bytes of one inbound packet */
 #define PN_MAX_TOPIC_LENGTH 1024u                 /* bytes of a topic name or filter */
 #define PN_MAX_TOPIC_LEVELS 64u                   /* levels of a topic name or filter */

@@ -1,8 +1,8 @@
 /* topic.h: topic names and filters, and the trie that maps them to things: subscriptions, retained messages, rules.
  *
- * The rule it keeps: a trie knows levels and nothing else. What hangs on a node is a `void *` of its owner's. Work is linear
- * in the bytes of the topic and in the nodes that can match it; a hostile topic makes it no worse, nor
- * can crafted levels make the hashing slow (the seed is the caller's secret).
+ * The rule it keeps: a trie knows levels and nothing else. What hangs on a node is a `void *` of its owner's. Work is
+ * linear in the bytes of the topic and in the nodes that can match it; a hostile topic makes it no worse, nor can crafted
+ * levels make the hashing slow (the seed is the caller's secret). Nothing recurses, and no walk allocates.
  */
 #ifndef PEANUT_TOPIC_H
 #define PEANUT_TOPIC_H
@@ -17,31 +17,40 @@ bool pn_topic_name_valid(pn_span name, uint32_t max_length, uint32_t max_levels)
 bool pn_topic_filter_valid(pn_span filter, uint32_t max_length, uint32_t max_levels);
 bool pn_topic_has_wildcard(pn_span filter);
 
-/* True when `filter` is `$share/group/…` in any shape, well formed or not (5.0 §4.8.2). */
+/* True when `filter` begins with `$share/`, whether or not what follows is well formed (5.0 §4.8.2, MQTT-4.8.2-1). */
 bool pn_topic_is_shared(pn_span filter);
 
-/* Whether `filter` matches `name` (5.0 §4.7; MQTT-4.7.2-1: a leading wildcard does not match `$…`). The plain definition;
- * the tries must agree with it. */
+/* Whether `filter` matches `name` (5.0 §4.7; MQTT-4.7.2-1: a leading wildcard does not match `$…`). The plain
+ * definition; the tries must agree with it. */
 bool pn_topic_matches(pn_span filter, pn_span name);
 
-/* Whether every name that `inner` matches is matched by `outer`; whether some name is matched by both. Both are filters. */
+/* Whether every name that `inner` matches is matched by `outer`; whether some name is matched by both. Both are valid
+ * filters. The `$` rule counts: `#` neither covers nor overlaps `$SYS/#`. And `+/#` covers `#`: they say the same. */
 bool pn_topic_covers(pn_span outer, pn_span inner);
 bool pn_topic_overlaps(pn_span a, pn_span b);
 
-/* A trie over names or filters, level by level. Opaque, owned by whoever made it. */
+/* A trie over names or filters, level by level. Opaque, owned by whoever made it.
+ * `seed` keys its hashing: random bytes, a secret of this process, so that nobody can craft levels that collide. */
 typedef struct pn_trie pn_trie;
 pn_trie *pn_trie_new(uint64_t seed); /* NULL without memory */
-void pn_trie_free(pn_trie *t);       /* the values are the owner's to free first (pn_trie_each) */
+void pn_trie_free(pn_trie *t);       /* the values are the owner's to free first (pn_trie_each); NULL is fine */
 
-/* The slot of `key`, made when absent with a NULL in it; NULL without memory. Borrowed until the next call that adds a key. */
+/* The most levels a key may have; names to be matched may have any number. It bounds the stack that a walk takes
+ * (50 KiB). A setting of the limit whose default is PN_MAX_TOPIC_LEVELS may go up to this. */
+#define PN_TRIE_MAX_LEVELS 1024u
+
+/* The slot of `key`, made when absent with a NULL in it. Borrowed until the next call that adds a key or removes this
+ * one. Whoever puts a key fills its slot or removes it again. NULL without memory, and for a key of more than
+ * PN_TRIE_MAX_LEVELS levels or PN_STRING_MAX bytes; the trie is then as it was. */
 void **pn_trie_put(pn_trie *t, pn_span key);
-/* The slot of `key`, or NULL. */
+/* The slot of `key` as pn_trie_put returned it, or NULL. */
 void **pn_trie_get(pn_trie *t, pn_span key);
-/* Removes `key`, and with it every node that carries nothing any more. The value is the caller's. */
+/* Removes `key`, and with it every node that carries nothing any more. The value is the caller's. An absent key is fine. */
 void pn_trie_remove(pn_trie *t, pn_span key);
-size_t pn_trie_count(const pn_trie *t); /* keys with a non-NULL value */
+size_t pn_trie_count(const pn_trie *t); /* keys put and not removed; O(1) */
 
-/* Calls `each(ctx, value)` for every non-NULL value; a false from it ends the walk and is returned. The trie must not be changed meanwhile.
+/* Calls `each(ctx, value)` once for every non-NULL value, in no order that means anything; a false from it ends the walk
+ * and is returned. The trie must not be changed meanwhile.
  *  - match:  keys are filters, `name` is a name: every filter that matches it.
  *  - search: keys are names, `filter` is a filter: every name that it matches.
  *  - each:   everything. */
@@ -50,18 +59,24 @@ bool pn_trie_match(const pn_trie *t, pn_span name, pn_trie_fn each, void *ctx);
 bool pn_trie_search(const pn_trie *t, pn_span filter, pn_trie_fn each, void *ctx);
 bool pn_trie_each(const pn_trie *t, pn_trie_fn each, void *ctx);
 
-/* Rules: who may do what, first match decides, no match denies. Compiled once, then only read. A level `{id}` in a rule's
- * filter stands for the identity's name, compared as literal bytes: an identity cannot smuggle a wildcard or a level
- * separator in (an identity that contains `/`, `+`, `#` or is empty matches no `{id}`). */
+/* Rules: who may do what, first match decides, no match denies. Compiled once, then only read. A level `{id}` in a
+ * rule's filter stands for the identity's name, compared as literal bytes: an identity cannot smuggle a wildcard or a
+ * level separator in (an identity that contains `/`, `+`, `#` or is empty matches no `{id}`). A topic's level that
+ * literally reads `{id}` is nothing special, and no rule can name it. */
 enum { PN_MAY_PUBLISH = 1, PN_MAY_SUBSCRIBE = 2 };
-enum pn_retain_rule { PN_RETAIN_ANY, PN_RETAIN_ONLY, PN_RETAIN_NEVER }; /* PUBLISH: the rule is for any, only retained, only unretained messages */
+/* Which messages a rule for PUBLISH is for: all, only retained ones, only those not retained. */
+enum pn_retain_rule { PN_RETAIN_ANY, PN_RETAIN_ONLY, PN_RETAIN_NEVER };
 typedef struct pn_rules pn_rules;
 pn_rules *pn_rules_new(uint64_t seed); /* owned by the caller; NULL without memory */
-void pn_rules_free(pn_rules *r);
-/* Appends a rule. Returns PN_SUCCESS, PN_TOPIC_FILTER_INVALID or PN_QUOTA_EXCEEDED (no memory). */
+void pn_rules_free(pn_rules *r);       /* NULL is fine */
+/* Appends a rule; `filter` is copied. Returns PN_SUCCESS; PN_TOPIC_FILTER_INVALID, also for `{id}` as a part of a level
+ * (it could only be a mistake) and for more than PN_TRIE_MAX_LEVELS levels; PN_QUOTA_EXCEEDED without memory. On failure
+ * nothing was added. */
 int pn_rules_add(pn_rules *r, bool allow, uint8_t actions, uint8_t retain, pn_span filter);
-/* publish: the first rule whose filter matches `topic` decides. Linear in the topic through a trie, however many rules there are.
- * subscribe: the first rule that either allows and covers `filter`, or denies and overlaps it, decides.
+/* publish: the first rule whose filter matches `topic` decides. One walk through a trie, however many rules there are.
+ * subscribe: the first rule that either allows and covers `filter`, or denies and overlaps it, decides; what the rules
+ * say about `retain` does not count. The caller strips `$share/group/` first. A filter that only several rules together
+ * cover is denied.
  * Both return the deciding rule's number (from 0) in *rule when not NULL, -1 when none did. */
 bool pn_rules_may_publish(const pn_rules *r, pn_span id, pn_span topic, bool retain, int *rule);
 bool pn_rules_may_subscribe(const pn_rules *r, pn_span id, pn_span filter, int *rule);

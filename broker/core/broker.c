@@ -1,0 +1,987 @@
+/* broker.c: the work of broker.h. From bytes to packets to sessions and back; the rest is in session.c, subs.c, topic.c.
+ *
+ * Two habits keep it free of re-entrance: nothing is closed in the middle of routing (a wire that breaks is only marked, and `settle`
+ * ends its link when the call is over), and a will is published when its session is already detached.
+ */
+#include "broker.h"
+
+#include "hash.h"
+#include "mem.h"
+#include "subs.h"
+
+enum link_state {
+    LINK_NEW,     /* waits for CONNECT */
+    LINK_ASKING,  /* its CONNECT, at the head of `in`, waits for the verdict */
+    LINK_LIVE,    /* has a session */
+    LINK_CLOSING, /* PN_EVENT_CLOSED has been raised; what it sends is ignored */
+};
+
+struct pn_link {
+    pn_broker *broker;
+    void *owner;
+    pn_session *session; /* while LIVE */
+    pn_link *dirty_prev, *dirty_next;
+    pn_wire wire;
+    pn_buf in; /* a packet that is not complete yet; while ASKING also what came behind the CONNECT */
+    int64_t heard, opened;
+    uint32_t index; /* in broker->links */
+    uint16_t keep_alive;
+    uint8_t state, version;
+    bool dirty;
+};
+
+typedef struct queued_event {
+    uint8_t kind, reason;
+    pn_link *link;
+    void *owner;
+    uint32_t text, text_n; /* in broker->texts */
+} queued_event;
+
+struct pn_broker {
+    pn_env env;
+    uint64_t seed;
+    pn_subs *subs;
+    pn_trie *retained; /* topic name -> pn_message, one reference */
+    pn_rules *rules[PN_RULE_SETS];
+    pn_link **links; /* owned array */
+    uint32_t link_count, link_cap;
+    pn_session **buckets; /* hash table of sessions by key; bucket_count is a power of two */
+    uint32_t bucket_count, session_count;
+    pn_session *sleepers; /* offline sessions that something is due to */
+    pn_link *dirty, *dirty_last;
+    queued_event *events; /* owned */
+    uint32_t event_head, event_count, event_cap, denied_room;
+    pn_buf texts;   /* of the events */
+    pn_buf scratch; /* properties and reason lists under construction */
+};
+
+/* --- tables --- */
+
+#define LIMIT(field, otherwise, least, most) {#field, offsetof(pn_limits, field), otherwise, least, most}
+const pn_limit_row pn_limit_table[] = {
+    LIMIT(max_packet_size, PN_MAX_PACKET_SIZE, 128, PN_PACKET_SIZE_MAX),
+    LIMIT(max_topic_length, PN_MAX_TOPIC_LENGTH, 1, PN_STRING_MAX),
+    LIMIT(max_topic_levels, PN_MAX_TOPIC_LEVELS, 1, 1024),
+    LIMIT(max_client_id, PN_MAX_CLIENT_ID, 23, PN_STRING_MAX), /* MQTT-3.1.3-5: at least 23 */
+    LIMIT(max_subscriptions, PN_MAX_SUBSCRIPTIONS, 1, 10000000),
+    LIMIT(receive_maximum, PN_RECEIVE_MAXIMUM_DEFAULT, 1, 65535),
+    LIMIT(max_inflight, PN_MAX_INFLIGHT, 1, 16384),
+    LIMIT(max_queued_messages, PN_MAX_QUEUED_MESSAGES, 1, 100000000),
+    LIMIT(max_queued_bytes, PN_MAX_QUEUED_BYTES, 1024, 4000000000u),
+    LIMIT(max_output_bytes, PN_MAX_OUTPUT_BYTES, 4096, 1000000000),
+    LIMIT(max_parked_bytes, PN_MAX_PARKED_BYTES, 1024, 1000000000),
+    LIMIT(max_session_expiry, PN_MAX_SESSION_EXPIRY, 0, PN_EXPIRY_NEVER),
+    LIMIT(max_keep_alive, PN_MAX_KEEP_ALIVE, 1, 65535),
+    LIMIT(connect_timeout, PN_CONNECT_TIMEOUT, 100, 3600000),
+    LIMIT(max_sessions, PN_MAX_SESSIONS, 1, 100000000),
+    LIMIT(max_retained, PN_MAX_RETAINED, 0, 100000000),
+    {0},
+};
+#undef LIMIT
+
+#define STAT(field) {#field, offsetof(pn_stats, field)}
+const pn_stat_row pn_stat_table[] = {
+    STAT(packets_in), STAT(publishes_in), STAT(publishes_out), STAT(bytes_in), STAT(bytes_out),
+    STAT(dropped_queue_full), STAT(dropped_slow_reader), STAT(dropped_expired), STAT(dropped_too_large),
+    STAT(dropped_denied), STAT(dropped_no_memory), STAT(links), STAT(sessions), STAT(subscriptions), STAT(retained),
+    {0},
+};
+#undef STAT
+
+void pn_limits_default(pn_limits *limits) {
+    for (const pn_limit_row *row = pn_limit_table; row->name; row++) {
+        *(uint32_t *)((char *)limits + row->offset) = row->otherwise;
+    }
+}
+
+/* --- events --- */
+
+static void raise_event(pn_broker *b, uint8_t kind, pn_link *l, uint8_t reason, const char *what, pn_span text) {
+    if (b->event_count == b->event_cap) {
+        /* Room for one CLOSED, one DISCONNECT and one CONNECT a link, and the DENIED of one feed, was reserved in pn_link_open. */
+        return;
+    }
+    queued_event *e = &b->events[b->event_count++];
+    *e = (queued_event){.kind = kind, .reason = reason, .link = l, .owner = l->owner, .text = pn_buf_len(&b->texts)};
+    if (what && pn_buf_add(&b->texts, what, strlen(what)) && pn_buf_add(&b->texts, text.p, text.n)) {
+        e->text_n = pn_buf_len(&b->texts) - e->text;
+    }
+}
+
+static void raise_denied(pn_link *l, const char *what, pn_span topic) {
+    pn_broker *b = l->broker;
+    b->env.stats.dropped_denied++;
+    if (b->denied_room == 0) return;
+    b->denied_room--;
+    raise_event(b, PN_EVENT_DENIED, l, PN_NOT_AUTHORIZED, what, topic);
+}
+
+bool pn_broker_event(pn_broker *b, pn_event *out) {
+    if (b->event_head == b->event_count) {
+        b->event_head = b->event_count = 0;
+        return false;
+    }
+    const queued_event *e = &b->events[b->event_head++];
+    *out = (pn_event){.kind = e->kind, .reason = e->reason, .link = e->link, .owner = e->owner};
+    if (e->text_n) out->text = pn_span_of(pn_buf_head(&b->texts) + e->text, e->text_n);
+    return true;
+}
+
+/* Every call that takes `now` begins here. */
+static void settle(pn_broker *b);
+
+static pn_env *enter(pn_broker *b, int64_t now) {
+    if (b->event_head == b->event_count) {
+        b->event_head = b->event_count = 0;
+        b->denied_room = PN_DENIED_EVENTS_MAX;
+        pn_buf_drop(&b->texts, pn_buf_len(&b->texts));
+    }
+    b->env.now = now;
+    return &b->env;
+}
+
+/* --- links --- */
+
+static void mark_dirty(pn_link *l) {
+    pn_broker *b = l->broker;
+    if (l->dirty || pn_buf_len(&l->wire.out) == 0) return;
+    l->dirty = true;
+    l->dirty_prev = b->dirty_last;
+    l->dirty_next = NULL;
+    *(b->dirty_last ? &b->dirty_last->dirty_next : &b->dirty) = l;
+    b->dirty_last = l;
+}
+
+static void unmark_dirty(pn_link *l) {
+    pn_broker *b = l->broker;
+    if (!l->dirty) return;
+    l->dirty = false;
+    *(l->dirty_prev ? &l->dirty_prev->dirty_next : &b->dirty) = l->dirty_next;
+    *(l->dirty_next ? &l->dirty_next->dirty_prev : &b->dirty_last) = l->dirty_prev;
+}
+
+pn_link *pn_broker_dirty(pn_broker *b) {
+    pn_link *l = b->dirty;
+    if (l) unmark_dirty(l);
+    return l;
+}
+
+pn_link *pn_link_open(pn_broker *b, void *owner, int64_t now) {
+    enter(b, now);
+    enum { EVENTS_PER_LINK = 3, LINKS_FIRST = 16 };
+    if (b->link_count == b->link_cap) {
+        uint32_t cap = b->link_cap ? b->link_cap * 2 : LINKS_FIRST;
+        pn_link **links = pn_realloc(b->links, cap * sizeof *links);
+        if (!links) return NULL;
+        b->links = links;
+        uint32_t event_cap = cap * EVENTS_PER_LINK + PN_DENIED_EVENTS_MAX;
+        queued_event *events = pn_realloc(b->events, event_cap * sizeof *events);
+        if (!events) return NULL;
+        b->events = events;
+        b->event_cap = event_cap;
+        b->link_cap = cap;
+    }
+    pn_link *l = pn_calloc(1, sizeof *l);
+    if (!l) return NULL;
+    l->broker = b;
+    l->owner = owner;
+    l->heard = l->opened = now;
+    l->index = b->link_count;
+    l->wire.max_packet = PN_PACKET_SIZE_MAX;
+    b->links[b->link_count++] = l;
+    b->env.stats.links = b->link_count;
+    return l;
+}
+
+void *pn_link_owner(const pn_link *l) { return l->owner; }
+
+pn_span pn_link_output(const pn_link *l) { return (pn_span){pn_buf_head(&l->wire.out), pn_buf_len(&l->wire.out)}; }
+
+void pn_link_sent(pn_link *l, size_t n, int64_t now) {
+    enum { KEEP = 4096 };
+    pn_env *env = enter(l->broker, now);
+    pn_buf *out = &l->wire.out;
+    env->stats.bytes_out += n;
+    pn_buf_drop(out, n);
+    if (pn_buf_len(out) == 0 && out->cap > KEEP) pn_buf_free(out);
+    if (l->session && l->session->cursor < l->session->ring_count) {
+        pn_session_pump(l->session, env);
+        mark_dirty(l);
+        settle(l->broker);
+    }
+}
+
+/* --- sessions by key --- */
+
+static pn_session **bucket_of(pn_broker *b, pn_span key) {
+    return &b->buckets[pn_hash(key.p, key.n, b->seed) & (b->bucket_count - 1)];
+}
+
+static pn_session *session_find(pn_broker *b, pn_span key) {
+    pn_session *s = *bucket_of(b, key);
+    while (s && !pn_span_eq(pn_session_key(s), key)) s = s->next;
+    return s;
+}
+
+static void buckets_grow(pn_broker *b) {
+    uint32_t n = b->bucket_count * 2;
+    pn_session **buckets = pn_calloc(n, sizeof *buckets);
+    if (!buckets) return; /* longer chains are slower, not wrong */
+    pn_session **old = b->buckets;
+    uint32_t old_n = b->bucket_count;
+    b->buckets = buckets;
+    b->bucket_count = n;
+    for (uint32_t i = 0; i < old_n; i++) {
+        for (pn_session *s = old[i], *next; s; s = next) {
+            next = s->next;
+            pn_session **to = bucket_of(b, pn_session_key(s));
+            s->next = *to;
+            *to = s;
+        }
+    }
+    pn_free(old);
+}
+
+static void sleepers_remove(pn_broker *b, pn_session *s) {
+    if (s->sleeper_prev) {
+        s->sleeper_prev->sleeper_next = s->sleeper_next;
+    } else if (b->sleepers == s) {
+        b->sleepers = s->sleeper_next;
+    } else {
+        return;
+    }
+    if (s->sleeper_next) s->sleeper_next->sleeper_prev = s->sleeper_prev;
+    s->sleeper_prev = s->sleeper_next = NULL;
+}
+
+static void sleepers_add(pn_broker *b, pn_session *s) {
+    s->sleeper_next = b->sleepers;
+    if (b->sleepers) b->sleepers->sleeper_prev = s;
+    b->sleepers = s;
+}
+
+/* Ends a session that is offline, without publishing anything. */
+static void session_end(pn_broker *b, pn_session *s) {
+    pn_session **at = bucket_of(b, pn_session_key(s));
+    while (*at != s) at = &(*at)->next;
+    *at = s->next;
+    sleepers_remove(b, s);
+    pn_subs_drop(b->subs, s, &b->env);
+    pn_session_free(s);
+    b->env.stats.sessions = --b->session_count;
+}
+
+static pn_session *session_begin(pn_broker *b, pn_span key, pn_span identity) {
+    if (b->session_count >= b->env.limits.max_sessions) return NULL;
+    pn_session *s = pn_session_new(key, identity);
+    if (!s) return NULL;
+    if (b->session_count >= b->bucket_count) buckets_grow(b);
+    pn_session **to = bucket_of(b, key);
+    s->next = *to;
+    *to = s;
+    b->env.stats.sessions = ++b->session_count;
+    return s;
+}
+
+/* --- publishing --- */
+
+static bool retain(pn_broker *b, pn_pub *pub) {
+    if (pub->payload.n == 0) { /* MQTT-3.3.1-6 */
+        void **slot = pn_trie_get(b->retained, pub->topic);
+        if (slot && *slot) {
+            pn_message_drop(*slot);
+            pn_trie_remove(b->retained, pub->topic);
+            b->env.stats.retained--;
+        }
+        return true;
+    }
+    void **slot = pn_trie_get(b->retained, pub->topic);
+    if (!slot || !*slot) {
+        if (b->env.stats.retained >= b->env.limits.max_retained) return false;
+        slot = pn_trie_put(b->retained, pub->topic);
+        if (!slot) return false;
+    }
+    pn_message *m = pn_pub_share(pub);
+    if (!m) {
+        if (!*slot) pn_trie_remove(b->retained, pub->topic);
+        return false;
+    }
+    if (*slot) {
+        pn_message_drop(*slot);
+    } else {
+        b->env.stats.retained++;
+    }
+    *slot = m;
+    return true;
+}
+
+typedef struct routing {
+    pn_broker *broker;
+    pn_pub *pub;
+} routing;
+
+static void route_one(void *ctx, pn_session *s, uint8_t qos, bool rap) {
+    const routing *r = ctx;
+    uint8_t granted = qos < r->pub->qos ? qos : r->pub->qos; /* MQTT-3.8.4-8 */
+    pn_session_deliver(s, r->pub, granted, rap && r->pub->retain, &r->broker->env);
+    if (s->link) mark_dirty(s->link);
+}
+
+/* Keeps it when it is to be retained, and sends it to everyone. PN_SUCCESS, PN_NO_MATCHING_SUBSCRIBERS or
+ * PN_QUOTA_EXCEEDED, and then it went nowhere. */
+static uint8_t publish(pn_broker *b, pn_pub *pub, const pn_session *publisher) {
+    pn_message *before = pub->shared;
+    uint8_t reason = PN_SUCCESS;
+    if (pub->retain && !retain(b, pub)) {
+        reason = PN_QUOTA_EXCEEDED;
+    } else {
+        int64_t reached = pn_subs_route(b->subs, pub->topic, publisher, route_one, &(routing){b, pub});
+        if (reached < 0) b->env.stats.dropped_no_memory++;
+        if (reached <= 0) reason = reached < 0 ? PN_QUOTA_EXCEEDED : PN_NO_MATCHING_SUBSCRIBERS;
+    }
+    if (pub->shared != before) pn_message_drop(pub->shared);
+    return reason;
+}
+
+bool pn_broker_publish(pn_broker *b, pn_span topic, pn_span payload, uint8_t qos, bool retained, int64_t now) {
+    enter(b, now);
+    pn_pub pub = {.topic = topic, .payload = payload, .qos = qos, .retain = retained, .expires = PN_NEVER};
+    bool kept = publish(b, &pub, NULL) != PN_QUOTA_EXCEEDED;
+    settle(b);
+    return kept;
+}
+
+const pn_message *pn_broker_retained(const pn_broker *b, pn_span topic) {
+    void **slot = pn_trie_get(b->retained, topic);
+    return slot ? *slot : NULL;
+}
+
+static void publish_will(pn_broker *b, pn_session *s) {
+    pn_message *will = s->will;
+    s->will = NULL;
+    s->will_at = PN_NEVER;
+    if (!will) return;
+    pn_pub pub = pn_message_pub(will);
+    publish(b, &pub, s);
+    pn_message_drop(will);
+}
+
+/* What of a PUBLISH or a will is forwarded unaltered (5.0 §3.3.2.3); when something must be left out, built in `scratch`. */
+static bool forwarded(pn_broker *b, const pn_props *props, pn_span *out) {
+    const uint64_t own = 1ull << PN_TOPIC_ALIAS | 1ull << PN_MESSAGE_EXPIRY_INTERVAL | 1ull << PN_WILL_DELAY_INTERVAL;
+    *out = props->raw;
+    if (!(props->present & own)) return true;
+    pn_buf_drop(&b->scratch, pn_buf_len(&b->scratch));
+    uint32_t at = 0;
+    for (pn_prop p; pn_prop_next(props, &at, &p);) {
+        if (!(own >> p.id & 1) && !pn_buf_add(&b->scratch, p.wire.p, p.wire.n)) return false;
+    }
+    *out = pn_span_of(pn_buf_head(&b->scratch), pn_buf_len(&b->scratch));
+    return true;
+}
+
+static int64_t expiry_of(const pn_broker *b, const pn_props *props) {
+    if (!pn_prop_has(props, PN_MESSAGE_EXPIRY_INTERVAL)) return PN_NEVER;
+    return b->env.now + 1000 * (int64_t)pn_prop_num(props, PN_MESSAGE_EXPIRY_INTERVAL, 0);
+}
+
+/* --- the end of a link --- */
+
+static int64_t later(int64_t now, uint32_t seconds) {
+    return seconds == PN_EXPIRY_NEVER ? PN_NEVER : now + 1000 * (int64_t)seconds;
+}
+
+/* Leaves a session to time: its will and its end come when they are due, which may be now. */
+static void session_sleep(pn_broker *b, pn_session *s) {
+    s->ends_at = later(b->env.now, s->expiry);
+    s->will_at = s->will ? later(b->env.now, s->will_delay) : PN_NEVER;
+    if (s->will_at > s->ends_at) s->will_at = s->ends_at; /* 5.0 §3.1.3.2.2: whichever comes first */
+    if (s->will_at <= b->env.now) publish_will(b, s);
+    if (s->ends_at <= b->env.now) {
+        session_end(b, s);
+    } else if (s->ends_at != PN_NEVER || s->will) {
+        sleepers_add(b, s);
+    }
+}
+
+/* The session goes on without its link, or ends with it. */
+static void session_offline(pn_link *l, uint8_t reason, bool with_will) {
+    pn_broker *b = l->broker;
+    pn_session *s = l->session;
+    l->session = NULL;
+    s->link = NULL;
+    pn_session_detach(s);
+    raise_event(b, PN_EVENT_DISCONNECT, l, reason, NULL, (pn_span){0});
+    if (!with_will) { /* MQTT-3.14.4-3 */
+        pn_message_drop(s->will);
+        s->will = NULL;
+    }
+    session_sleep(b, s);
+}
+
+/* Nothing more is read from this link; what is in its output may still go out. */
+static void link_end(pn_link *l, uint8_t reason, bool with_will) {
+    if (l->state == LINK_CLOSING) return;
+    if (l->session) session_offline(l, reason, with_will);
+    l->state = LINK_CLOSING;
+    pn_buf_free(&l->in);
+    raise_event(l->broker, PN_EVENT_CLOSED, l, reason, NULL, (pn_span){0});
+    mark_dirty(l);
+}
+
+/* Ends a link because of what its peer did, or on our own account: with a DISCONNECT where the protocol has one. */
+static void link_fail(pn_link *l, uint8_t reason) {
+    if (l->state == LINK_CLOSING) return;
+    if (l->state == LINK_LIVE && l->version >= PN_V5 && !l->wire.broken) {
+        pn_packet p = {.type = PN_DISCONNECT, .reason = reason};
+        pn_wire_send(&l->wire, &p, &l->broker->env);
+    } else if (l->state == LINK_NEW && reason == PN_UNSUPPORTED_VERSION) { /* MQTT-3.1.2-2, 3.1.1: return code 1 */
+        l->wire.version = PN_V311;
+        pn_packet p = {.type = PN_CONNACK, .reason = 1};
+        pn_wire_send(&l->wire, &p, &l->broker->env);
+    }
+    link_end(l, reason, true);
+}
+
+/* Every call that can make output ends here: links whose wires broke in its course are ended. Their wills may break others. */
+static void settle(pn_broker *b) {
+    for (pn_wire *w; (w = b->env.broken) != NULL;) {
+        b->env.broken = w->next_broken;
+        link_fail((pn_link *)((char *)w - offsetof(pn_link, wire)), PN_QUOTA_EXCEEDED);
+    }
+}
+
+void pn_link_close(pn_link *l, uint8_t reason, int64_t now) {
+    enter(l->broker, now);
+    if (l->state == LINK_CLOSING) return;
+    if (l->state == LINK_LIVE && l->version >= PN_V5) {
+        pn_packet p = {.type = PN_DISCONNECT, .reason = reason};
+        pn_wire_send(&l->wire, &p, &l->broker->env);
+    }
+    link_end(l, reason, reason != PN_SUCCESS);
+    settle(l->broker);
+}
+
+static void link_free(pn_link *l) {
+    pn_broker *b = l->broker;
+    unmark_dirty(l);
+    b->links[l->index] = b->links[--b->link_count];
+    b->links[l->index]->index = l->index;
+    b->env.stats.links = b->link_count;
+    pn_buf_free(&l->in);
+    pn_buf_free(&l->wire.out);
+    pn_free(l);
+}
+
+void pn_link_lost(pn_link *l, int64_t now) {
+    pn_broker *b = l->broker;
+    enter(b, now);
+    if (l->session) session_offline(l, PN_UNSPECIFIED_ERROR, true);
+    settle(b);
+    link_free(l);
+}
+
+/* --- CONNECT --- */
+
+bool pn_link_connect(const pn_link *l, pn_packet *out) {
+    if (l->state != LINK_ASKING) return false;
+    return pn_packet_decode(pn_buf_head(&l->in), pn_buf_len(&l->in), 0, l->broker->env.limits.max_packet_size, out) > 0;
+}
+
+/* The return code of 3.1.1 (§3.2.2.3) nearest to a reason code of 5.0. */
+static uint8_t return_code(uint8_t reason) {
+    switch (reason) {
+    case PN_SUCCESS: return 0;
+    case PN_UNSUPPORTED_VERSION: return 1;
+    case PN_CLIENT_ID_NOT_VALID: return 2;
+    case PN_SERVER_UNAVAILABLE:
+    case PN_SERVER_BUSY:
+    case PN_SERVER_SHUTTING_DOWN:
+    case PN_QUOTA_EXCEEDED: return 3;
+    case PN_BAD_USER_OR_PASSWORD: return 4;
+    default: return 5;
+    }
+}
+
+static void add_prop(pn_broker *b, pn_props *props, uint8_t id, pn_span text, uint32_t num) {
+    size_t n = pn_prop_size(id, (pn_span){0}, text, num);
+    uint8_t *at = pn_buf_room(&b->scratch, n);
+    if (!at) return; /* each of them may be left out */
+    pn_prop_put(at, id, (pn_span){0}, text, num);
+    b->scratch.tail += (uint32_t)n;
+    props->present |= 1ull << id;
+    props->raw = pn_span_of(pn_buf_head(&b->scratch), pn_buf_len(&b->scratch));
+}
+
+static pn_props props_begin(pn_broker *b) {
+    pn_buf_drop(&b->scratch, pn_buf_len(&b->scratch));
+    return (pn_props){0};
+}
+
+void pn_link_refuse(pn_link *l, uint8_t reason, pn_span text, int64_t now) {
+    pn_broker *b = l->broker;
+    pn_env *env = enter(b, now);
+    pn_packet connect;
+    if (!pn_link_connect(l, &connect)) return;
+    pn_packet p = {.type = PN_CONNACK, .reason = l->version >= PN_V5 ? reason : return_code(reason)};
+    l->wire.version = l->version;
+    if (l->version >= PN_V5 && text.n) {
+        p.props = props_begin(b);
+        add_prop(b, &p.props, PN_REASON_STRING, text, 0);
+        int64_t n = pn_packet_encode(&p, l->version, NULL, 0);
+        if (n < 0 || n > pn_prop_num(&connect.props, PN_MAXIMUM_PACKET_SIZE, PN_PACKET_SIZE_MAX)) p.props = (pn_props){0};
+    }
+    pn_wire_send(&l->wire, &p, env);
+    link_end(l, reason, false);
+    settle(b);
+}
+
+/* MQTT-3.1.2-8: the will is kept with the session. False without memory. */
+static bool keep_will(pn_broker *b, pn_session *s, const pn_packet *connect) {
+    if (!connect->has_will) return true;
+    pn_pub pub = {.topic = connect->will_topic, .payload = connect->will_payload, .qos = connect->will_qos,
+                  .retain = connect->will_retain, .expires = PN_NEVER};
+    if (!forwarded(b, &connect->will_props, &pub.props)) return false;
+    s->will = pn_message_new(&pub);
+    s->will_delay = pn_prop_num(&connect->will_props, PN_WILL_DELAY_INTERVAL, 0);
+    return s->will != NULL;
+}
+
+/* The session under `v->session`, emptied or as it was left, without a link; NULL when there is no room for one. */
+static pn_session *session_for(pn_broker *b, const pn_verdict *v, bool clean_start, bool *present) {
+    pn_session *s = session_find(b, v->session);
+    if (s && s->link) { /* MQTT-3.1.4-3 */
+        pn_link *other = s->link;
+        if (clean_start) s->expiry = 0; /* MQTT-3.1.2-4: nothing of it survives, and its will is due now */
+        link_fail(other, PN_SESSION_TAKEN_OVER);
+        s = session_find(b, v->session);
+    }
+    if (s && clean_start) {
+        publish_will(b, s); /* 5.0 §3.1.3.2.2: a delayed will is due when its session ends */
+        session_end(b, s);
+        s = NULL;
+    }
+    *present = s != NULL;
+    if (!s) return session_begin(b, v->session, v->identity);
+    sleepers_remove(b, s);
+    pn_message_drop(s->will); /* MQTT-3.1.3-9: the client is back before the delay is over */
+    s->will = NULL;
+    s->will_at = s->ends_at = PN_NEVER;
+    return s;
+}
+
+static void drain(pn_link *l);
+
+void pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
+    pn_broker *b = l->broker;
+    pn_env *env = enter(b, now);
+    const pn_limits *limits = &env->limits;
+    pn_packet c;
+    if (!pn_link_connect(l, &c)) return;
+    if (c.has_will) {
+        if (!pn_topic_name_valid(c.will_topic, limits->max_topic_length, limits->max_topic_levels)) {
+            pn_link_refuse(l, PN_TOPIC_NAME_INVALID, (pn_span){0}, now);
+            return;
+        }
+        const pn_rules *rules = pn_broker_rules(b, v->rules);
+        if (!rules || !pn_rules_may_publish(rules, v->identity, c.will_topic, c.will_retain, NULL)) {
+            raise_denied(l, "will ", c.will_topic);
+            pn_link_refuse(l, PN_NOT_AUTHORIZED, (pn_span){0}, now);
+            return;
+        }
+    }
+    bool v5 = c.version >= PN_V5, present;
+    pn_session *s = session_for(b, v, c.clean_start, &present);
+    if (!s || !keep_will(b, s, &c)) { /* no room: an older session is left as it was */
+        if (s) session_sleep(b, s);
+        pn_link_refuse(l, PN_QUOTA_EXCEEDED, (pn_span){0}, now);
+        return;
+    }
+    uint32_t wish = v5 ? pn_prop_num(&c.props, PN_SESSION_EXPIRY_INTERVAL, 0)
+                       : (c.clean_start ? 0 : limits->max_session_expiry); /* 5.0 §3.1.2.4 says how 3.1.1 maps */
+    s->expiry = wish < limits->max_session_expiry ? wish : limits->max_session_expiry;
+    s->rules = v->rules;
+    s->version = c.version;
+    l->keep_alive = c.keep_alive;
+    if (v5 && (l->keep_alive == 0 || l->keep_alive > limits->max_keep_alive) && limits->max_keep_alive < PN_MAX_KEEP_ALIVE) {
+        l->keep_alive = (uint16_t)limits->max_keep_alive; /* MQTT-3.1.2-21 */
+    }
+    uint32_t window = v5 ? pn_prop_num(&c.props, PN_RECEIVE_MAXIMUM, 65535) : 65535;
+    l->wire.window = (uint16_t)(window < limits->max_inflight ? window : limits->max_inflight);
+    l->wire.max_packet = v5 ? pn_prop_num(&c.props, PN_MAXIMUM_PACKET_SIZE, PN_PACKET_SIZE_MAX) : PN_PACKET_SIZE_MAX;
+    l->wire.version = c.version;
+
+    pn_packet ack = {.type = PN_CONNACK, .session_present = present && c.version >= PN_V311};
+    if (v5) {
+        ack.props = props_begin(b);
+        const pn_span none = {0};
+        if (s->expiry != wish) add_prop(b, &ack.props, PN_SESSION_EXPIRY_INTERVAL, none, s->expiry);
+        add_prop(b, &ack.props, PN_RECEIVE_MAXIMUM, none, limits->receive_maximum);
+        add_prop(b, &ack.props, PN_MAXIMUM_PACKET_SIZE, none, limits->max_packet_size);
+        if (v->assigned.n) add_prop(b, &ack.props, PN_ASSIGNED_CLIENT_IDENTIFIER, v->assigned, 0);
+        if (l->keep_alive != c.keep_alive) add_prop(b, &ack.props, PN_SERVER_KEEP_ALIVE, none, l->keep_alive);
+        add_prop(b, &ack.props, PN_SUBSCRIPTION_IDENTIFIER_AVAILABLE, none, 0);
+        add_prop(b, &ack.props, PN_SHARED_SUBSCRIPTION_AVAILABLE, none, 0);
+    }
+    pn_wire_send(&l->wire, &ack, env);
+    l->session = s;
+    l->state = LINK_LIVE;
+    s->link = l;
+    pn_buf_drop(&l->in, (size_t)pn_packet_size(pn_buf_head(&l->in), pn_buf_len(&l->in)));
+    pn_session_attach(s, &l->wire, env);
+    drain(l);
+    mark_dirty(l);
+    settle(b);
+}
+
+/* --- packets from the client --- */
+
+/* A handler returns PN_SUCCESS, or the reason code with which the link ends. */
+
+static uint8_t on_publish(pn_link *l, const pn_packet *p) {
+    pn_broker *b = l->broker;
+    pn_env *env = &b->env;
+    pn_session *s = l->session;
+    env->stats.publishes_in++;
+    if (p->props.present) {
+        if (pn_prop_has(&p->props, PN_TOPIC_ALIAS)) return PN_TOPIC_ALIAS_INVALID;   /* MQTT-3.3.2-9: we announced no maximum */
+        if (pn_prop_has(&p->props, PN_SUBSCRIPTION_IDENTIFIER)) return PN_PROTOCOL_ERROR; /* MQTT-3.3.4-6 */
+    }
+    if (!pn_topic_name_valid(p->topic, env->limits.max_topic_length, env->limits.max_topic_levels)) {
+        return PN_TOPIC_NAME_INVALID;
+    }
+    uint8_t reason = PN_SUCCESS;
+    bool again = false;
+    if (p->qos == 2) {
+        uint8_t begun = pn_session_begin_qos2(s, p->id, env);
+        if (begun == PN_RECEIVE_MAXIMUM_EXCEEDED || begun == PN_QUOTA_EXCEEDED) return begun; /* MQTT-3.3.4-9 */
+        again = begun == PN_PACKET_ID_IN_USE; /* MQTT-4.3.3-10 */
+    }
+    if (!again) {
+        const pn_rules *rules = pn_broker_rules(b, s->rules);
+        if (!rules || !pn_rules_may_publish(rules, pn_session_identity(s), p->topic, p->retain, NULL)) {
+            raise_denied(l, p->retain ? "publish retained " : "publish ", p->topic);
+            reason = PN_NOT_AUTHORIZED; /* 3.1.1 has no word for it: acknowledged and dropped (3.1.1 MQTT-3.3.5-2) */
+        } else {
+            pn_pub pub = {.topic = p->topic, .payload = p->payload, .qos = p->qos, .retain = p->retain, .expires = expiry_of(b, &p->props)};
+            reason = forwarded(b, &p->props, &pub.props) ? publish(b, &pub, s) : PN_QUOTA_EXCEEDED;
+        }
+    }
+    if (p->qos == 1) {
+        pn_wire_ack(&l->wire, PN_PUBACK, p->id, reason, env);
+    } else if (p->qos == 2) {
+        if (reason >= 0x80) pn_session_end_qos2(s, p->id); /* MQTT-4.3.3: a PUBREC of 0x80 or more ends the exchange */
+        pn_wire_ack(&l->wire, PN_PUBREC, p->id, reason, env);
+    }
+    return PN_SUCCESS;
+}
+
+static uint8_t on_ack(pn_link *l, const pn_packet *p) {
+    pn_session_acked(l->session, p->type, p->id, p->reason, &l->broker->env);
+    return PN_SUCCESS;
+}
+
+static uint8_t on_pubrel(pn_link *l, const pn_packet *p) {
+    bool known = pn_session_end_qos2(l->session, p->id);
+    pn_wire_ack(&l->wire, PN_PUBCOMP, p->id, known ? PN_SUCCESS : PN_PACKET_ID_NOT_FOUND, &l->broker->env); /* MQTT-4.3.3-11 */
+    return PN_SUCCESS;
+}
+
+/* What a SUBSCRIBE's filter is answered with; below 0x80 it is in force. */
+static uint8_t subscribe_one(pn_link *l, const pn_filter *f, bool *existed) {
+    pn_broker *b = l->broker;
+    pn_session *s = l->session;
+    const pn_limits *limits = &b->env.limits;
+    if (pn_topic_is_shared(f->filter)) return PN_SHARED_NOT_SUPPORTED;
+    if (!pn_topic_filter_valid(f->filter, limits->max_topic_length, limits->max_topic_levels)) return PN_TOPIC_FILTER_INVALID;
+    const pn_rules *rules = pn_broker_rules(b, s->rules);
+    if (!rules || !pn_rules_may_subscribe(rules, pn_session_identity(s), f->filter, NULL)) {
+        raise_denied(l, "subscribe ", f->filter);
+        return PN_NOT_AUTHORIZED;
+    }
+    uint8_t failed = pn_subs_add(b->subs, s, f, existed, &b->env);
+    return failed ? failed : f->qos;
+}
+
+typedef struct retained_walk {
+    pn_broker *broker;
+    pn_session *session;
+    uint8_t qos;
+} retained_walk;
+
+static bool deliver_retained(void *ctx, void *value) {
+    const retained_walk *w = ctx;
+    pn_message *m = value;
+    pn_pub pub = pn_message_pub(m);
+    pn_session_deliver(w->session, &pub, m->qos < w->qos ? m->qos : w->qos, true, &w->broker->env); /* MQTT-3.3.1-8 */
+    return true;
+}
+
+static uint8_t on_subscribe(pn_link *l, const pn_packet *p) {
+    enum { SKIP_RETAINED = 0x40 }; /* in a verdict, beside the granted QoS */
+    pn_broker *b = l->broker;
+    if (pn_prop_has(&p->props, PN_SUBSCRIPTION_IDENTIFIER)) return PN_SUBSCRIPTION_IDS_NOT_SUPPORTED; /* CONNACK said so */
+    pn_buf verdicts = {0}, *wire = &b->scratch;
+    pn_buf_drop(wire, pn_buf_len(wire));
+    uint32_t at = 0;
+    bool kept = true;
+    for (pn_filter f; kept && pn_filter_next(p, &at, &f);) {
+        bool existed = false;
+        uint8_t verdict = subscribe_one(l, &f, &existed);
+        uint8_t reason = verdict >= 0x80 && l->version < PN_V5 ? PN_UNSPECIFIED_ERROR : verdict; /* 3.1.1 MQTT-3.9.3-2 */
+        if (verdict < 0x80 && (f.retain_handling == 2 || (f.retain_handling == 1 && existed))) verdict |= SKIP_RETAINED;
+        kept = pn_buf_add(&verdicts, &verdict, 1) && pn_buf_add(wire, &reason, 1);
+    }
+    if (kept) {
+        pn_packet ack = {.type = PN_SUBACK, .id = p->id, .payload = {pn_buf_head(wire), pn_buf_len(wire)}};
+        pn_wire_send(&l->wire, &ack, &b->env);
+        const uint8_t *verdict = pn_buf_head(&verdicts);
+        at = 0;
+        for (pn_filter f; pn_filter_next(p, &at, &f); verdict++) {
+            if (*verdict > 2) continue;
+            pn_trie_search(b->retained, f.filter, deliver_retained, &(retained_walk){b, l->session, *verdict});
+        }
+    }
+    pn_buf_free(&verdicts);
+    return kept ? PN_SUCCESS : PN_QUOTA_EXCEEDED;
+}
+
+static uint8_t on_unsubscribe(pn_link *l, const pn_packet *p) {
+    pn_broker *b = l->broker;
+    pn_buf *reasons = &b->scratch;
+    pn_buf_drop(reasons, pn_buf_len(reasons));
+    uint32_t at = 0;
+    for (pn_filter f; pn_filter_next(p, &at, &f);) {
+        bool existed = pn_subs_remove(b->subs, l->session, f.filter, &b->env);
+        uint8_t reason = existed ? PN_SUCCESS : PN_NO_SUBSCRIPTION_EXISTED;
+        if (!pn_buf_add(reasons, &reason, 1)) return PN_QUOTA_EXCEEDED;
+    }
+    pn_packet ack = {.type = PN_UNSUBACK, .id = p->id};
+    if (l->version >= PN_V5) ack.payload = pn_span_of(pn_buf_head(reasons), pn_buf_len(reasons));
+    pn_wire_send(&l->wire, &ack, &b->env);
+    return PN_SUCCESS;
+}
+
+static uint8_t on_pingreq(pn_link *l, const pn_packet *p) {
+    (void)p;
+    pn_packet answer = {.type = PN_PINGRESP};
+    pn_wire_send(&l->wire, &answer, &l->broker->env);
+    return PN_SUCCESS;
+}
+
+static uint8_t on_disconnect(pn_link *l, const pn_packet *p) {
+    pn_session *s = l->session;
+    if (pn_prop_has(&p->props, PN_SESSION_EXPIRY_INTERVAL)) {
+        uint32_t wish = pn_prop_num(&p->props, PN_SESSION_EXPIRY_INTERVAL, 0), most = l->broker->env.limits.max_session_expiry;
+        if (s->expiry == 0 && wish != 0) return PN_PROTOCOL_ERROR; /* 5.0 §3.14.2.2.2 */
+        s->expiry = wish < most ? wish : most;
+    }
+    link_end(l, p->reason, p->reason != PN_SUCCESS);
+    return PN_SUCCESS;
+}
+
+static uint8_t on_connect_again(pn_link *l, const pn_packet *p) {
+    (void)l, (void)p;
+    return PN_PROTOCOL_ERROR; /* MQTT-3.1.0-2 */
+}
+
+/* What a server may be sent once it has answered a CONNECT. NULL: only servers send it, or (AUTH) no exchange is under way. */
+static uint8_t (*const handlers[PN_TYPES])(pn_link *, const pn_packet *) = {
+    [PN_CONNECT] = on_connect_again, [PN_PUBLISH] = on_publish,         [PN_PUBACK] = on_ack,
+    [PN_PUBREC] = on_ack,            [PN_PUBREL] = on_pubrel,           [PN_PUBCOMP] = on_ack,
+    [PN_SUBSCRIBE] = on_subscribe,   [PN_UNSUBSCRIBE] = on_unsubscribe, [PN_PINGREQ] = on_pingreq,
+    [PN_DISCONNECT] = on_disconnect,
+};
+
+/* Takes one packet from `data`. Bytes consumed; 0: no more can be taken now. The link may have ended. */
+static size_t step(pn_link *l, const uint8_t *data, size_t n) {
+    pn_broker *b = l->broker;
+    pn_packet p;
+    int64_t used = pn_packet_decode(data, n, l->version, b->env.limits.max_packet_size, &p);
+    if (used <= 0) {
+        if (used < 0) link_fail(l, (uint8_t)-used);
+        return 0;
+    }
+    b->env.stats.packets_in++;
+    if (l->state == LINK_NEW) {
+        if (p.client_id.n > b->env.limits.max_client_id) {
+            link_fail(l, PN_CLIENT_ID_NOT_VALID);
+            return 0;
+        }
+        l->version = p.version;
+        l->state = LINK_ASKING; /* the packet stays at the head of `in` until the verdict */
+        raise_event(b, PN_EVENT_CONNECT, l, PN_SUCCESS, NULL, (pn_span){0});
+        return 0;
+    }
+    uint8_t (*handle)(pn_link *, const pn_packet *) = handlers[p.type];
+    uint8_t reason = handle ? handle(l, &p) : PN_PROTOCOL_ERROR;
+    if (reason) link_fail(l, reason);
+    return (size_t)used;
+}
+
+/* Works off what is in `in`, as far as it goes. */
+static void drain(pn_link *l) {
+    size_t used;
+    while (l->state == LINK_LIVE && !l->wire.broken && pn_buf_len(&l->in) &&
+           (used = step(l, pn_buf_head(&l->in), pn_buf_len(&l->in))) != 0) {
+        if (l->state == LINK_LIVE) pn_buf_drop(&l->in, used);
+    }
+    if (pn_buf_len(&l->in) == 0) pn_buf_free(&l->in);
+}
+
+/* Keeps bytes for later. */
+static bool keep(pn_link *l, const uint8_t *data, size_t n) {
+    if (pn_buf_add(&l->in, data, n)) return true;
+    link_fail(l, PN_QUOTA_EXCEEDED);
+    return false;
+}
+
+static void feed(pn_link *l, const uint8_t *data, size_t n) {
+    uint32_t held = pn_buf_len(&l->in);
+    if (l->state == LINK_ASKING) {
+        if (held + n > (uint64_t)l->broker->env.limits.max_packet_size + l->broker->env.limits.max_parked_bytes) {
+            link_fail(l, PN_QUOTA_EXCEEDED);
+        } else {
+            keep(l, data, n);
+        }
+        return;
+    }
+    /* A packet begun in an earlier chunk: top it up to its end and no further, so that the rest is read where it lies. */
+    while (held && n) {
+        int64_t size = pn_packet_size(pn_buf_head(&l->in), held);
+        size_t missing = size > (int64_t)held ? (size_t)size - held : 1; /* a header not complete yet grows by the byte */
+        size_t part = missing < n ? missing : n;
+        if (!keep(l, data, part)) return;
+        data += part;
+        n -= part;
+        held += (uint32_t)part;
+        size_t used = step(l, pn_buf_head(&l->in), held);
+        if (l->state == LINK_CLOSING) return;
+        if (l->state == LINK_ASKING) {
+            if (n) keep(l, data, n);
+            return;
+        }
+        if (used) {
+            pn_buf_free(&l->in);
+            held = 0;
+        }
+    }
+    while (n && !l->wire.broken) {
+        size_t used = step(l, data, n);
+        if (l->state == LINK_CLOSING) return;
+        if (!used) {
+            keep(l, data, n);
+            return;
+        }
+        data += used;
+        n -= used;
+    }
+}
+
+void pn_link_feed(pn_link *l, const uint8_t *data, size_t n, int64_t now) {
+    pn_broker *b = l->broker;
+    pn_env *env = enter(b, now);
+    l->heard = now;
+    env->stats.bytes_in += n;
+    if (l->state == LINK_CLOSING) return;
+    feed(l, data, n);
+    mark_dirty(l);
+    settle(b);
+}
+
+/* --- time --- */
+
+void pn_broker_tick(pn_broker *b, int64_t now) {
+    pn_env *env = enter(b, now);
+    for (uint32_t i = 0; i < b->link_count; i++) { /* link_end leaves the array alone */
+        pn_link *l = b->links[i];
+        if (l->state == LINK_LIVE) {
+            if (l->keep_alive && now - l->heard > l->keep_alive * 1500ll) link_fail(l, PN_KEEP_ALIVE_TIMEOUT); /* MQTT-3.1.2-22 */
+        } else if (l->state != LINK_CLOSING && now - l->opened > env->limits.connect_timeout) {
+            link_fail(l, PN_KEEP_ALIVE_TIMEOUT);
+        }
+    }
+    for (pn_session *s = b->sleepers, *next; s; s = next) {
+        next = s->sleeper_next;
+        if (s->will_at <= now) publish_will(b, s);
+        if (s->ends_at <= now) session_end(b, s);
+    }
+    settle(b);
+}
+
+/* --- the broker itself --- */
+
+const pn_stats *pn_broker_stats(const pn_broker *b) { return &b->env.stats; }
+
+void pn_broker_set_limits(pn_broker *b, const pn_limits *limits) { b->env.limits = *limits; }
+
+const pn_rules *pn_broker_rules(const pn_broker *b, uint8_t slot) { return slot < PN_RULE_SETS ? b->rules[slot] : NULL; }
+
+void pn_broker_set_rules(pn_broker *b, uint8_t slot, pn_rules *rules) {
+    if (slot >= PN_RULE_SETS) {
+        pn_rules_free(rules);
+        return;
+    }
+    pn_rules_free(b->rules[slot]);
+    b->rules[slot] = rules;
+    for (uint32_t i = 0; i < b->bucket_count; i++) {
+        for (pn_session *s = b->buckets[i]; s; s = s->next) {
+            if (s->rules != slot) continue;
+            for (uint32_t k = s->sub_count; k-- > 0;) {
+                pn_span filter = pn_subs_filter(s, k);
+                if (rules && pn_rules_may_subscribe(rules, pn_session_identity(s), filter, NULL)) continue;
+                pn_subs_remove(b->subs, s, filter, &b->env);
+            }
+        }
+    }
+}
+
+pn_broker *pn_broker_new(const pn_limits *limits, uint64_t seed) {
+    enum { BUCKETS_FIRST = 64 };
+    pn_broker *b = pn_calloc(1, sizeof *b);
+    if (!b) return NULL;
+    b->env.limits = *limits;
+    b->seed = seed;
+    b->denied_room = PN_DENIED_EVENTS_MAX;
+    b->bucket_count = BUCKETS_FIRST;
+    b->buckets = pn_calloc(b->bucket_count, sizeof *b->buckets);
+    b->subs = pn_subs_new(seed + 1);
+    b->retained = pn_trie_new(seed + 2);
+    if (b->buckets && b->subs && b->retained) return b;
+    pn_broker_free(b);
+    return NULL;
+}
+
+static bool drop_message(void *ctx, void *value) {
+    (void)ctx;
+    pn_message_drop(value);
+    return true;
+}
+
+void pn_broker_free(pn_broker *b) {
+    if (!b) return;
+    while (b->link_count) {
+        pn_link *l = b->links[b->link_count - 1];
+        if (l->session) l->session->link = NULL, l->session->wire = NULL;
+        link_free(l);
+    }
+    for (uint32_t i = 0; b->buckets && i < b->bucket_count; i++) {
+        for (pn_session *s = b->buckets[i], *next; s; s = next) {
+            next = s->next;
+            pn_subs_drop(b->subs, s, &b->env);
+            pn_session_free(s);
+        }
+    }
+    if (b->retained) {
+        pn_trie_each(b->retained, drop_message, NULL);
+        pn_trie_free(b->retained);
+    }
+    pn_subs_free(b->subs);
+    for (int i = 0; i < PN_RULE_SETS; i++) pn_rules_free(b->rules[i]);
+    pn_free(b->buckets);
+    pn_free(b->links);
+    pn_free(b->events);
+    pn_buf_free(&b->texts);
+    pn_buf_free(&b->scratch);
+    pn_free(b);
+}

@@ -1,0 +1,102 @@
+/* broker.h: the whole broker without a socket and without a clock: links, sessions, routing, retained messages, wills, time.
+ *
+ * The rule it keeps: bytes in, bytes out, and time is an argument. The core never calls back. A driver does this:
+ *
+ *     link = pn_link_open(broker, owner, now)        a socket was accepted
+ *     pn_link_feed(link, data, n, now)               bytes have come
+ *     while pn_broker_event(broker, &event) …        after every call that takes `now`, before the next one
+ *     while (link = pn_broker_dirty(broker)) …       once a turn of its loop: pn_link_output, send, pn_link_sent
+ *     pn_broker_tick(broker, now)                    once a second or more often
+ *     pn_link_lost(link, now)                        the socket is gone; frees the link
+ *
+ * `now` is milliseconds of a monotonic clock. Not thread-safe: one broker, one thread.
+ */
+#ifndef PEANUT_BROKER_H
+#define PEANUT_BROKER_H
+
+#include "session.h"
+#include "topic.h"
+
+#define PN_RULE_SETS 16
+#define PN_DENIED_EVENTS_MAX 32 /* PN_EVENT_DENIED that one feed reports; all are counted */
+
+typedef struct pn_broker pn_broker;
+typedef struct pn_link pn_link;
+
+/* One row a limit: its name in gateway.toml, the field, the default, what it may be set to. */
+typedef struct pn_limit_row {
+    const char *name;
+    size_t offset;
+    uint32_t otherwise, least, most;
+} pn_limit_row;
+extern const pn_limit_row pn_limit_table[]; /* ends with a NULL name */
+void pn_limits_default(pn_limits *limits);
+
+/* One row a counter or gauge of pn_stats. */
+typedef struct pn_stat_row {
+    const char *name;
+    size_t offset;
+} pn_stat_row;
+extern const pn_stat_row pn_stat_table[]; /* ends with a NULL name */
+
+pn_broker *pn_broker_new(const pn_limits *limits, uint64_t seed); /* owned; NULL without memory */
+void pn_broker_free(pn_broker *b);                                /* with every link and session */
+const pn_stats *pn_broker_stats(const pn_broker *b);
+void pn_broker_set_limits(pn_broker *b, const pn_limits *limits); /* for what comes from now on */
+
+/* Steals `rules` and puts them in `slot`, freeing what was there. Sessions of that slot lose the subscriptions that are no longer allowed. */
+void pn_broker_set_rules(pn_broker *b, uint8_t slot, pn_rules *rules);
+const pn_rules *pn_broker_rules(const pn_broker *b, uint8_t slot); /* borrowed; may be NULL: denies everything */
+
+/* Publishes in the gateway's own name; no rule is asked. False when the retained store is full or there is no memory. */
+bool pn_broker_publish(pn_broker *b, pn_span topic, pn_span payload, uint8_t qos, bool retain, int64_t now);
+/* The retained message of exactly `topic`, borrowed until the next call, or NULL. */
+const pn_message *pn_broker_retained(const pn_broker *b, pn_span topic);
+
+void pn_broker_tick(pn_broker *b, int64_t now);
+
+/* The next link that has output, or NULL. A link is handed out once until it gets more output. */
+pn_link *pn_broker_dirty(pn_broker *b);
+
+enum pn_event_kind {
+    PN_EVENT_NONE,
+    PN_EVENT_CONNECT,    /* a CONNECT waits: pn_link_connect, then accept or refuse */
+    PN_EVENT_DISCONNECT, /* the session of an accepted link is offline; once for each accept */
+    PN_EVENT_CLOSED,     /* send what is left of the output, close the socket, call pn_link_lost */
+    PN_EVENT_DENIED      /* no rule allows it; `text` says what */
+};
+typedef struct pn_event {
+    uint8_t kind, reason;
+    pn_link *link; /* freed already when pn_link_lost on it raised the event */
+    void *owner;   /* the link's */
+    pn_span text; /* borrowed until the next call that takes `now` */
+} pn_event;
+bool pn_broker_event(pn_broker *b, pn_event *out);
+
+pn_link *pn_link_open(pn_broker *b, void *owner, int64_t now); /* NULL without memory */
+void *pn_link_owner(const pn_link *l);
+void pn_link_feed(pn_link *l, const uint8_t *data, size_t n, int64_t now);
+
+/* The CONNECT that waits for its verdict; its spans are borrowed until the next call on this link. */
+bool pn_link_connect(const pn_link *l, pn_packet *out);
+
+typedef struct pn_verdict {
+    pn_span session;  /* the key its session is kept under: unique to identity and client id */
+    pn_span identity; /* what {id} stands for in the rules */
+    pn_span assigned; /* Assigned Client Identifier, or empty */
+    uint8_t rules;    /* the slot */
+} pn_verdict;
+/* Lets the client in, and goes on with what it sent behind its CONNECT. A will that the rules do not allow ends it with PN_NOT_AUTHORIZED instead. */
+void pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now);
+/* CONNACK with `reason`, `text` as its Reason String (MQTT-3.2.2-19: left out when it does not fit), and the end. */
+void pn_link_refuse(pn_link *l, uint8_t reason, pn_span text, int64_t now);
+/* Ends the link from our side. The will is published unless `reason` is PN_SUCCESS. */
+void pn_link_close(pn_link *l, uint8_t reason, int64_t now);
+/* The socket is gone. Frees the link. */
+void pn_link_lost(pn_link *l, int64_t now);
+
+/* Encoded output, borrowed until the next call; pn_link_sent drops `n` bytes of it and may make room for what waited. */
+pn_span pn_link_output(const pn_link *l);
+void pn_link_sent(pn_link *l, size_t n, int64_t now);
+
+#endif

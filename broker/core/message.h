@@ -1,0 +1,53 @@
+/* message.h: an application message: borrowed while it is routed, shared once somebody has to keep it.
+ *
+ * The rule it keeps: a message is immutable and counted, the only thing in the core that is. A publication that nobody has to keep
+ * (QoS 0, not retained) never becomes one.
+ */
+#ifndef PEANUT_MESSAGE_H
+#define PEANUT_MESSAGE_H
+
+#include "packet.h"
+
+#define PN_NEVER INT64_MAX
+
+/* A message kept by sessions, the retained store or a will. */
+typedef struct pn_message {
+    uint32_t refs;
+    uint8_t qos; /* as published */
+    bool retain;
+    int64_t expires; /* milliseconds of the broker's clock, PN_NEVER without Message Expiry Interval */
+    pn_span topic, payload, props; /* inside `data` */
+    uint8_t data[];
+} pn_message;
+
+/* A message on its way. The spans are borrowed for the time of the call that gets it. */
+typedef struct pn_pub {
+    pn_span topic, payload;
+    pn_span props; /* what is forwarded unaltered: no topic alias, no expiry, no subscription identifier (5.0 §3.3.2.3) */
+    uint8_t qos;
+    bool retain;
+    int64_t expires;
+    pn_message *shared; /* borrowed or owned as the maker says; see pn_pub_share */
+} pn_pub;
+
+/* A new message with one reference, the caller's; NULL without memory. */
+pn_message *pn_message_new(const pn_pub *pub);
+pn_message *pn_message_ref(pn_message *m);
+void pn_message_drop(pn_message *m); /* NULL is fine */
+
+/* The same message as a publication; borrows from `m`. */
+pn_pub pn_message_pub(pn_message *m);
+
+/* A reference to the one shared message of this publication, made when first asked for and then held in pub->shared too:
+ * whoever made the pn_pub drops that one at the end. NULL without memory. */
+pn_message *pn_pub_share(pn_pub *pub);
+
+/* Bytes that keeping it costs, for queue limits. */
+static inline uint32_t pn_message_bytes(const pn_message *m) { return m->topic.n + m->payload.n + m->props.n; }
+
+/* Appends a PUBLISH packet to `out`. The remaining Message Expiry Interval is counted from `now` (MQTT-3.3.2-6).
+ * Returns the bytes appended, 0 when it would exceed `max_packet` (MQTT-3.1.2-25: it is then dropped), -1 without memory. */
+int64_t pn_pub_encode(const pn_pub *pub, pn_buf *out, uint8_t version, uint32_t max_packet, uint8_t qos, bool retain,
+                      bool dup, uint16_t id, int64_t now);
+
+#endif

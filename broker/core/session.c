@@ -1,0 +1,261 @@
+/* session.c: the work of session.h. */
+#include "session.h"
+
+#include "mem.h"
+
+enum {
+    RING_FIRST = 8,
+    IDS_SPAN = 32768,    /* identifiers under way span less than half their space, so that none can be given twice */
+    WIRE_MARGIN = 65536, /* bytes of answers that may stand in the output above max_output_bytes */
+};
+
+pn_session *pn_session_new(pn_span key, pn_span identity) {
+    pn_session *s = pn_calloc(1, sizeof *s + key.n + identity.n);
+    if (!s) return NULL;
+    s->next_id = 1;
+    s->will_at = s->ends_at = PN_NEVER;
+    s->key_length = key.n;
+    s->identity_length = identity.n;
+    if (key.n) memcpy(s->text, key.p, key.n);
+    if (identity.n) memcpy(s->text + key.n, identity.p, identity.n);
+    return s;
+}
+
+static pn_out *at(const pn_session *s, uint32_t i) { return &s->ring[(s->ring_head + i) & (s->ring_cap - 1)]; }
+
+void pn_session_free(pn_session *s) {
+    if (!s) return;
+    for (uint32_t i = 0; i < s->ring_count; i++) pn_message_drop(at(s, i)->message);
+    pn_message_drop(s->will);
+    pn_free(s->ring);
+    pn_free(s->in_ids);
+    pn_free(s->subs);
+    pn_free(s);
+}
+
+/* --- the wire --- */
+
+static void wire_break(pn_wire *w, pn_env *env) {
+    if (w->broken) return;
+    w->broken = true;
+    w->next_broken = env->broken;
+    env->broken = w;
+}
+
+void pn_wire_send(pn_wire *w, const pn_packet *p, pn_env *env) {
+    enum { USUAL = 64 };
+    if (w->broken) return;
+    if (pn_buf_len(&w->out) > (uint64_t)env->limits.max_output_bytes + WIRE_MARGIN) {
+        wire_break(w, env);
+        return;
+    }
+    uint8_t *room = pn_buf_room(&w->out, USUAL);
+    int64_t n = room ? pn_packet_encode(p, w->version, room, USUAL) : -1;
+    if (n > USUAL) {
+        room = pn_buf_room(&w->out, (size_t)n);
+        n = room ? pn_packet_encode(p, w->version, room, (size_t)n) : -1;
+    }
+    if (n < 0) {
+        wire_break(w, env);
+    } else if ((uint64_t)n <= w->max_packet) {
+        w->out.tail += (uint32_t)n;
+    } /* else: MQTT-3.1.2-24, the client does not take it */
+}
+
+void pn_wire_ack(pn_wire *w, uint8_t type, uint16_t id, uint8_t reason, pn_env *env) {
+    pn_packet p = {.type = type, .id = id, .reason = w->version >= PN_V5 ? reason : 0};
+    pn_wire_send(w, &p, env);
+}
+
+/* --- to the client --- */
+
+/* Forgets what an entry held; it keeps its place and identifier until it reaches the head. */
+static void finish(pn_session *s, pn_out *e, uint8_t state) {
+    if (e->message) {
+        s->queued_bytes -= pn_message_bytes(e->message);
+        pn_message_drop(e->message);
+        e->message = NULL;
+    }
+    e->state = state;
+}
+
+static void trim(pn_session *s) {
+    while (s->cursor > 0 && at(s, 0)->state == PN_OUT_DONE) {
+        s->ring_head = (s->ring_head + 1) & (s->ring_cap - 1);
+        s->ring_count--;
+        s->numbered--;
+        s->cursor--;
+    }
+    if (s->ring_count == 0 && s->ring_cap > RING_FIRST) { /* a backlog has been worked off: an idle session is small again */
+        pn_free(s->ring);
+        s->ring = NULL;
+        s->ring_cap = s->ring_head = 0;
+    }
+}
+
+static void number(pn_session *s, pn_out *e) {
+    e->id = s->next_id;
+    s->next_id = s->next_id == UINT16_MAX ? 1 : (uint16_t)(s->next_id + 1);
+    s->numbered++;
+}
+
+void pn_session_pump(pn_session *s, pn_env *env) {
+    pn_wire *w = s->wire;
+    if (!w) return;
+    while (s->cursor < s->ring_count && s->unacked < w->window && !w->broken &&
+           pn_buf_len(&w->out) < env->limits.max_output_bytes) {
+        pn_out *e = at(s, s->cursor);
+        if (e->state == PN_OUT_DONE) {
+            s->cursor++;
+            continue;
+        }
+        if (e->state == PN_OUT_RELEASED) {
+            pn_wire_ack(w, PN_PUBREL, e->id, PN_SUCCESS, env);
+        } else {
+            bool again = e->state == PN_OUT_PUBLISHED;
+            if (!again && s->numbered >= IDS_SPAN) break;
+            if (!again) number(s, e);
+            pn_pub pub = pn_message_pub(e->message);
+            int64_t n;
+            if (!again && pub.expires <= env->now) { /* MQTT-3.3.2-5 */
+                env->stats.dropped_expired++;
+                n = 0;
+            } else {
+                n = pn_pub_encode(&pub, &w->out, w->version, w->max_packet, e->qos, e->retain, again, e->id, env->now);
+                if (n == 0) env->stats.dropped_too_large++;
+            }
+            if (n == 0) { /* MQTT-3.1.2-25: as if it had been delivered */
+                finish(s, e, PN_OUT_DONE);
+                s->cursor++;
+                continue;
+            }
+            e->state = PN_OUT_PUBLISHED;
+            if (n < 0) {
+                wire_break(w, env);
+                break;
+            }
+            env->stats.publishes_out++;
+        }
+        s->cursor++;
+        s->unacked++;
+    }
+    trim(s);
+}
+
+static bool ring_grow(pn_session *s) {
+    uint32_t cap = s->ring_cap ? s->ring_cap * 2 : RING_FIRST;
+    pn_out *ring = pn_malloc(cap * sizeof *ring);
+    if (!ring) return false;
+    for (uint32_t i = 0; i < s->ring_count; i++) ring[i] = *at(s, i);
+    pn_free(s->ring);
+    s->ring = ring;
+    s->ring_cap = cap;
+    s->ring_head = 0;
+    return true;
+}
+
+void pn_session_deliver(pn_session *s, pn_pub *pub, uint8_t qos, bool retain, pn_env *env) {
+    if (pub->expires <= env->now) {
+        env->stats.dropped_expired++;
+        return;
+    }
+    pn_wire *w = s->wire;
+    if (qos == 0) {
+        if (!w || w->broken) return;
+        if (pn_buf_len(&w->out) >= env->limits.max_output_bytes) {
+            env->stats.dropped_slow_reader++;
+            return;
+        }
+        int64_t n = pn_pub_encode(pub, &w->out, w->version, w->max_packet, 0, retain, false, 0, env->now);
+        if (n > 0) {
+            env->stats.publishes_out++;
+        } else if (n == 0) {
+            env->stats.dropped_too_large++;
+        } else {
+            env->stats.dropped_no_memory++;
+        }
+        return;
+    }
+    uint32_t waiting = s->ring_count - s->cursor;
+    uint64_t bytes = (uint64_t)s->queued_bytes + pub->topic.n + pub->payload.n + pub->props.n;
+    if (waiting >= env->limits.max_queued_messages || bytes > env->limits.max_queued_bytes) {
+        env->stats.dropped_queue_full++;
+        return;
+    }
+    if (s->ring_count == s->ring_cap && !ring_grow(s)) {
+        env->stats.dropped_no_memory++;
+        return;
+    }
+    pn_message *m = pn_pub_share(pub);
+    if (!m) {
+        env->stats.dropped_no_memory++;
+        return;
+    }
+    *at(s, s->ring_count++) = (pn_out){.message = m, .state = PN_OUT_WAITING, .qos = qos & 3u, .retain = retain};
+    s->queued_bytes += pn_message_bytes(m);
+    pn_session_pump(s, env);
+}
+
+void pn_session_acked(pn_session *s, uint8_t type, uint16_t id, uint8_t reason, pn_env *env) {
+    pn_out *e = NULL;
+    uint32_t i = 0;
+    if (s->numbered) {
+        uint32_t first = at(s, 0)->id;
+        i = id >= first ? id - first : id + 65535u - first; /* identifiers run from 1 to 65535 and round */
+        if (i < s->numbered) e = at(s, i);
+    }
+    bool known = e && (type == PN_PUBACK   ? e->state == PN_OUT_PUBLISHED && e->qos == 1
+                       : type == PN_PUBREC ? (e->state == PN_OUT_PUBLISHED && e->qos == 2) || e->state == PN_OUT_RELEASED
+                                           : e->state == PN_OUT_RELEASED);
+    if (!known) { /* 5.0 §4.13.1: nothing to end; but a PUBREC must be answered so that the client can let go */
+        if (type == PN_PUBREC && reason < 0x80) pn_wire_ack(s->wire, PN_PUBREL, id, PN_PACKET_ID_NOT_FOUND, env);
+        return;
+    }
+    if (type == PN_PUBREC && reason < 0x80) {
+        finish(s, e, PN_OUT_RELEASED);
+        pn_wire_ack(s->wire, PN_PUBREL, id, PN_SUCCESS, env);
+        return;
+    }
+    finish(s, e, PN_OUT_DONE);
+    if (i < s->cursor) s->unacked--;
+    pn_session_pump(s, env);
+}
+
+void pn_session_attach(pn_session *s, pn_wire *wire, pn_env *env) {
+    s->wire = wire;
+    s->cursor = s->unacked = 0;
+    pn_session_pump(s, env);
+}
+
+void pn_session_detach(pn_session *s) {
+    s->wire = NULL;
+    s->cursor = s->unacked = 0;
+}
+
+/* --- from the client --- */
+
+uint8_t pn_session_begin_qos2(pn_session *s, uint16_t id, const pn_env *env) {
+    for (uint32_t i = s->in_count; i-- > 0;) {
+        if (s->in_ids[i] == id) return PN_PACKET_ID_IN_USE;
+    }
+    if (s->in_count >= env->limits.receive_maximum) return PN_RECEIVE_MAXIMUM_EXCEEDED;
+    if (s->in_count == s->in_cap) {
+        uint32_t cap = s->in_cap ? s->in_cap * 2u : 8u;
+        if (cap > UINT16_MAX) cap = UINT16_MAX;
+        uint16_t *ids = pn_realloc(s->in_ids, cap * sizeof *ids);
+        if (!ids) return PN_QUOTA_EXCEEDED;
+        s->in_ids = ids;
+        s->in_cap = (uint16_t)cap;
+    }
+    s->in_ids[s->in_count++] = id;
+    return PN_SUCCESS;
+}
+
+bool pn_session_end_qos2(pn_session *s, uint16_t id) {
+    for (uint32_t i = 0; i < s->in_count; i++) {
+        if (s->in_ids[i] != id) continue;
+        s->in_ids[i] = s->in_ids[--s->in_count];
+        return true;
+    }
+    return false;
+}

@@ -1,0 +1,124 @@
+/* session.h: one client's session: what must reach it, what it is in the midst of sending, what it subscribed to, its will.
+ *
+ * The rule it keeps: a session lives whole here, with or without a connection. It writes packets to the wire it is attached to
+ * and nothing else; who may attach, and where publications go, is the broker's (broker.c).
+ *
+ * Delivery of QoS 1 and 2 is one ring in the order of arrival. Its entries run through
+ *   waiting → published → done                     (QoS 1)
+ *   waiting → published → released → done          (QoS 2)
+ * Packet identifiers are given in ring order, so an acknowledgement finds its entry by subtraction, and redelivery after a
+ * reconnect is a walk from the head (MQTT-4.4.0-1, MQTT-4.6.0-1).
+ */
+#ifndef PEANUT_SESSION_H
+#define PEANUT_SESSION_H
+
+#include "message.h"
+
+/* What a peer may make the core hold. All have defaults in mqtt.h. */
+typedef struct pn_limits {
+    uint32_t max_packet_size, max_topic_length, max_topic_levels, max_client_id, max_subscriptions, receive_maximum,
+        max_inflight, max_queued_messages, max_queued_bytes, max_output_bytes, max_parked_bytes, max_session_expiry,
+        max_keep_alive, connect_timeout, max_sessions, max_retained;
+} pn_limits;
+
+/* Counters since the start, and gauges of now. */
+typedef struct pn_stats {
+    uint64_t packets_in, publishes_in, publishes_out, bytes_in, bytes_out;
+    uint64_t dropped_queue_full, dropped_slow_reader, dropped_expired, dropped_too_large, dropped_denied, dropped_no_memory;
+    uint64_t links, sessions, subscriptions, retained;
+} pn_stats;
+
+/* What every call needs to know of its surroundings. */
+typedef struct pn_env {
+    pn_limits limits;
+    pn_stats stats;
+    int64_t now; /* milliseconds, monotonic */
+    struct pn_wire *broken; /* wires that broke in this call; the broker ends their links at its end */
+} pn_env;
+
+/* The way out to a connected client. */
+typedef struct pn_wire {
+    pn_buf out;
+    uint32_t max_packet; /* the client's Maximum Packet Size (5.0 §3.1.2.11.4) */
+    uint16_t window;     /* QoS 1 and 2 publications that may be unacknowledged: the smaller of its Receive Maximum and max_inflight */
+    uint8_t version;
+    bool broken; /* something that must not be lost did not fit: the broker ends the connection */
+    struct pn_wire *next_broken;
+} pn_wire;
+
+enum pn_out_state { PN_OUT_WAITING, PN_OUT_PUBLISHED, PN_OUT_RELEASED, PN_OUT_DONE };
+
+typedef struct pn_out {
+    pn_message *message; /* one reference, until released or done */
+    uint16_t id;
+    uint8_t state;
+    uint8_t qos : 2;
+    uint8_t retain : 1;
+} pn_out;
+
+/* Where one of the session's subscriptions stands in the index (subs.h). */
+typedef struct pn_sub_ref {
+    struct pn_sub_node *node;
+    uint32_t at;
+} pn_sub_ref;
+
+typedef struct pn_session {
+    struct pn_link *link; /* NULL while offline */
+    pn_wire *wire;        /* the link's; NULL while offline */
+    struct pn_session *next; /* in its hash bucket */
+    struct pn_session *sleeper_prev, *sleeper_next; /* among the offline ones */
+    pn_out *ring; /* owned; ring_cap is a power of two or 0 */
+    uint32_t ring_cap, ring_head, ring_count;
+    uint32_t numbered;  /* entries from the head on that have a packet identifier */
+    uint32_t cursor;    /* entries from the head on that this connection has been sent */
+    uint32_t unacked;   /* of those, the ones not done */
+    uint32_t queued_bytes;
+    uint16_t next_id;
+    uint16_t in_count, in_cap;
+    uint16_t *in_ids; /* owned: QoS 2 identifiers received and not yet released */
+    pn_sub_ref *subs; /* owned array */
+    uint32_t sub_count, sub_cap;
+    uint32_t mark_at; /* subs.c: where this session stands in the routing of publication `mark` */
+    uint64_t mark;
+    pn_message *will; /* one reference */
+    uint32_t will_delay, expiry; /* seconds; expiry PN_EXPIRY_NEVER: for ever, 0: ends with the connection */
+    int64_t will_at, ends_at;    /* while offline, milliseconds; PN_NEVER: not */
+    uint8_t version, rules;
+    uint32_t key_length, identity_length;
+    uint8_t text[]; /* key, then identity */
+} pn_session;
+
+static inline pn_span pn_session_key(const pn_session *s) { return (pn_span){s->text, s->key_length}; }
+static inline pn_span pn_session_identity(const pn_session *s) {
+    return (pn_span){s->text + s->key_length, s->identity_length};
+}
+
+pn_session *pn_session_new(pn_span key, pn_span identity); /* owned; NULL without memory */
+void pn_session_free(pn_session *s);                       /* its subscriptions must be gone from the index */
+
+/* Attaches a wire and sends again what was under way, then what waited. Detach with pn_session_detach. */
+void pn_session_attach(pn_session *s, pn_wire *wire, pn_env *env);
+void pn_session_detach(pn_session *s);
+
+/* Sends `pub` at `qos`, or keeps it until it can be sent. What cannot be kept within the limits is dropped and counted: the newest goes,
+ * so that what was promised first is kept. QoS 0 is not kept for a client that is away or does not read. */
+void pn_session_deliver(pn_session *s, pn_pub *pub, uint8_t qos, bool retain, pn_env *env);
+
+/* Sends what waits, as far as window and wire allow. */
+void pn_session_pump(pn_session *s, pn_env *env);
+
+/* The client's PUBACK, PUBREC or PUBCOMP. */
+void pn_session_acked(pn_session *s, uint8_t type, uint16_t id, uint8_t reason, pn_env *env);
+
+/* QoS 2 from the client. begin: PN_SUCCESS when new, PN_PACKET_ID_IN_USE when it was received before (do not route again),
+ * PN_RECEIVE_MAXIMUM_EXCEEDED, or PN_QUOTA_EXCEEDED without memory. end: false when the identifier is unknown. */
+uint8_t pn_session_begin_qos2(pn_session *s, uint16_t id, const pn_env *env);
+bool pn_session_end_qos2(pn_session *s, uint16_t id);
+
+/* Appends a packet other than PUBLISH. What a client makes us answer without ever reading is bounded: above max_output_bytes
+ * and a margin the wire is broken. */
+void pn_wire_send(pn_wire *w, const pn_packet *p, pn_env *env);
+/* PUBACK, PUBREC, PUBREL or PUBCOMP. */
+void pn_wire_ack(pn_wire *w, uint8_t type, uint16_t id, uint8_t reason, pn_env *env);
+
+#endif

@@ -1,0 +1,724 @@
+/* topic.c: the work of topic.h.
+ *
+ * How a trie is built. Nodes are 64 bytes and live in one growing array; an index, not a pointer, names them, so the
+ * array may move. Node 0 is the root, and as nothing points down to it, index 0 also means "none". A node knows its
+ * `+` and its `#` child directly. Its literal children hang in a list (for search and each) and are found through one
+ * hash table for the whole trie, keyed by (parent, level): open addressing, linear probing, backward-shift deletion,
+ * so there are no tombstones and removal leaves no trace. The invariant: every node but the root is a key or has a
+ * child. The arrays keep the size of the largest content the trie has had; the owners' limits bound that.
+ *
+ * Why crafted levels cannot slow the table down. A level is hashed with SipHash-1-3, a pseudo-random function under a
+ * key that peers do not have and whose outputs they never see: different levels land independently of each other.
+ * Equal levels under different parents differ by parent times a secret odd number, which is universal hashing: two of
+ * them collide no more often than chance has it. Split like this, a level of a topic is hashed once, not once for every
+ * node that the walk stands on.
+ *
+ * Depth. Nothing here recurses. A key has at most PN_TRIE_MAX_LEVELS levels, so the walks keep what is pending in
+ * arrays of a fixed size and allocate nothing. A name may have more levels: no key is that deep, so the walk ends by
+ * itself. A walk stands on a node at most once.
+ */
+#include "topic.h"
+
+#include "mem.h"
+
+/* ---- Levels ---------------------------------------------------------------------------------------------------- */
+
+enum kind { LITERAL, PLUS, MANY }; /* a level's text, `+`, `#` */
+
+/* What is left of a topic. `more` tells "a/" (an empty level follows) from "a" (none does). */
+typedef struct levels {
+    const uint8_t *p;
+    uint32_t n;
+    bool more;
+} levels;
+
+static inline levels levels_of(pn_span topic) { return (levels){topic.p, topic.n, true}; }
+
+/* The next level; only while `more`. */
+static inline pn_span next_level(levels *l) {
+    const uint8_t *slash = l->n ? memchr(l->p, '/', l->n) : NULL;
+    pn_span level = {l->p, slash ? (uint32_t)(slash - l->p) : l->n};
+    l->more = slash != NULL;
+    if (slash) {
+        l->p = slash + 1;
+        l->n -= level.n + 1;
+    }
+    return level;
+}
+
+static inline enum kind kind_of(pn_span level) {
+    if (level.n != 1) return LITERAL;
+    return level.p[0] == '+' ? PLUS : level.p[0] == '#' ? MANY : LITERAL;
+}
+
+static inline bool is_dollar(pn_span topic) { return topic.n > 0 && topic.p[0] == '$'; }
+
+static const uint8_t ID_TEXT[] = {'{', 'i', 'd', '}'};
+static const pn_span ID_LEVEL = {ID_TEXT, sizeof ID_TEXT};
+
+/* ---- Names and filters by themselves --------------------------------------------------------------------------- */
+
+/* Both kinds in one pass. The four bytes that matter are all below '0', which few bytes of a topic are. */
+static bool topic_valid(pn_span topic, uint32_t max_length, uint32_t max_levels, bool wildcards) {
+    if (topic.n == 0 || topic.n > max_length) return false;
+    uint32_t count = 1;
+    for (uint32_t i = 0; i < topic.n; i++) {
+        uint8_t c = topic.p[i];
+        if (c > '/') continue;
+        if (c == '/') {
+            count++;
+        } else if (c == '+' || c == '#') {
+            if (!wildcards || (i > 0 && topic.p[i - 1] != '/')) return false;
+            if (i + 1 < topic.n && (c == '#' || topic.p[i + 1] != '/')) return false;
+        } else if (c == 0) {
+            return false;
+        }
+    }
+    return count <= max_levels;
+}
+
+bool pn_topic_name_valid(pn_span name, uint32_t max_length, uint32_t max_levels) {
+    return topic_valid(name, max_length, max_levels, false);
+}
+
+bool pn_topic_filter_valid(pn_span filter, uint32_t max_length, uint32_t max_levels) {
+    return topic_valid(filter, max_length, max_levels, true);
+}
+
+bool pn_topic_has_wildcard(pn_span filter) {
+    return filter.n > 0 && (memchr(filter.p, '+', filter.n) || memchr(filter.p, '#', filter.n));
+}
+
+bool pn_topic_is_shared(pn_span filter) {
+    static const char prefix[] = "$share/";
+    return filter.n >= sizeof prefix - 1 && memcmp(filter.p, prefix, sizeof prefix - 1) == 0;
+}
+
+bool pn_topic_matches(pn_span filter, pn_span name) {
+    levels f = levels_of(filter), n = levels_of(name);
+    for (bool first = true;; first = false) {
+        if (!f.more) return !n.more;
+        pn_span want = next_level(&f);
+        enum kind kind = kind_of(want);
+        if (kind != LITERAL && first && is_dollar(name)) return false;
+        if (kind == MANY) return !f.more; /* "a/#" matches "a" as well; a `#` that is not last matches nothing */
+        if (!n.more) return false;
+        pn_span have = next_level(&n);
+        if (kind == LITERAL && !pn_span_eq(want, have)) return false;
+    }
+}
+
+/* A level of a filter, or of a rule: where `id` is given, `{id}` stands for it, as literal bytes. */
+static inline enum kind next_of_rule(levels *l, const pn_span *id, pn_span *level) {
+    *level = next_level(l);
+    if (id && pn_span_eq(*level, ID_LEVEL)) {
+        *level = *id;
+        return LITERAL;
+    }
+    return kind_of(*level);
+}
+
+static bool covers(pn_span outer, const pn_span *id, pn_span inner) {
+    levels o = levels_of(outer), i = levels_of(inner);
+    for (bool first = true;; first = false) {
+        if (!o.more) return !i.more;
+        pn_span a, b;
+        enum kind ka = next_of_rule(&o, id, &a);
+        if (!i.more) return ka == MANY; /* "a/#" covers "a" */
+        enum kind kb = next_of_rule(&i, NULL, &b);
+        if (ka != LITERAL && first && kb == LITERAL && is_dollar(b)) return false;
+        if (ka == MANY) return true;
+        if (kb == MANY) { /* no filter without `#` here has it all, except that "+/#" says the same as "#" */
+            return first && ka == PLUS && o.more && o.n == 1 && o.p[0] == '#';
+        }
+        if (ka == LITERAL && (kb == PLUS || !pn_span_eq(a, b))) return false;
+    }
+}
+
+static bool overlaps(pn_span rule, const pn_span *id, pn_span filter) {
+    levels x = levels_of(rule), y = levels_of(filter);
+    for (bool first = true;; first = false) {
+        if (!x.more && !y.more) return true;
+        pn_span a = {NULL, 0}, b = {NULL, 0};
+        enum kind ka = LITERAL, kb = LITERAL;
+        bool has_a = x.more, has_b = y.more;
+        if (has_a) ka = next_of_rule(&x, id, &a);
+        if (has_b) kb = next_of_rule(&y, NULL, &b);
+        if (first && ka != kb && ((ka == LITERAL && is_dollar(a)) || (kb == LITERAL && is_dollar(b)))) return false;
+        if (ka == MANY || kb == MANY) return true; /* also where the other has just ended */
+        if (!has_a || !has_b) return false;
+        if (ka == LITERAL && kb == LITERAL && !pn_span_eq(a, b)) return false;
+    }
+}
+
+bool pn_topic_covers(pn_span outer, pn_span inner) { return covers(outer, NULL, inner); }
+
+bool pn_topic_overlaps(pn_span a, pn_span b) { return overlaps(a, NULL, b); }
+
+/* ---- Hashing --------------------------------------------------------------------------------------------------- */
+
+static inline uint64_t load32(const uint8_t *p) {
+    return (uint64_t)p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 24;
+}
+
+static inline uint64_t load64(const uint8_t *p) { return load32(p) | load32(p + 4) << 32; }
+
+static inline uint64_t rotl(uint64_t x, int by) { return x << by | x >> (64 - by); }
+
+#define SIP_ROUND                                                                                 \
+    do {                                                                                          \
+        v0 += v1, v1 = rotl(v1, 13) ^ v0, v0 = rotl(v0, 32);                                      \
+        v2 += v3, v3 = rotl(v3, 16) ^ v2;                                                         \
+        v0 += v3, v3 = rotl(v3, 21) ^ v0;                                                         \
+        v2 += v1, v1 = rotl(v1, 17) ^ v2, v2 = rotl(v2, 32);                                      \
+    } while (0)
+
+/* SipHash-1-3 (Aumasson and Bernstein, with the round counts that hash tables use). */
+static uint64_t siphash(const uint64_t key[2], pn_span s) {
+    uint64_t v0 = key[0] ^ 0x736f6d6570736575u, v1 = key[1] ^ 0x646f72616e646f6du;
+    uint64_t v2 = key[0] ^ 0x6c7967656e657261u, v3 = key[1] ^ 0x7465646279746573u;
+    const uint8_t *p = s.p;
+    uint32_t left = s.n;
+    for (; left >= 8; left -= 8, p += 8) {
+        uint64_t word = load64(p);
+        v3 ^= word;
+        SIP_ROUND;
+        v0 ^= word;
+    }
+    uint64_t last = (uint64_t)s.n << 56;
+    if (left >= 4) { /* the two loads share bytes, and OR leaves those as they are */
+        last |= load32(p) | load32(p + left - 4) << (8 * (left - 4));
+    } else if (left > 0) {
+        last |= (uint64_t)p[0] | (uint64_t)p[left / 2] << (8 * (left / 2)) | (uint64_t)p[left - 1] << (8 * (left - 1));
+    }
+    v3 ^= last;
+    SIP_ROUND;
+    v0 ^= last;
+    v2 ^= 0xff;
+    SIP_ROUND;
+    SIP_ROUND;
+    SIP_ROUND;
+    return v0 ^ v1 ^ v2 ^ v3;
+}
+
+/* splitmix64: spreads the caller's one seed over the keys. */
+static uint64_t spread(uint64_t *state) {
+    uint64_t x = *state += 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+/* ---- The trie -------------------------------------------------------------------------------------------------- */
+
+enum { NEAR = 24, FIRST_NODES = 16, FIRST_BITS = 4, MAX_BITS = 31 };
+
+typedef struct node {
+    void *value;            /* the owner's */
+    uint32_t parent;
+    uint32_t first;         /* literal children */
+    uint32_t next, prev;    /* literal siblings; a free node's `next` is the next free one */
+    uint32_t plus, many;    /* the children `+` and `#` */
+    uint32_t hash;          /* of (parent, level): where the table has it; literal nodes only */
+    uint16_t length;        /* of the level */
+    bool key;               /* put and not removed */
+    union {
+        uint8_t near[NEAR];
+        uint8_t *far; /* owned; a level longer than NEAR */
+    } level;
+} node;
+
+/* An index has 32 bits and an array's bytes fit size_t. No limit of the core lets a peer come near it. */
+#define MAX_NODES (SIZE_MAX / sizeof(node) > 0x80000000u ? 0x80000000u : 0x2000000u)
+
+_Static_assert(sizeof(node) <= 64, "a node is no more than a cache line");
+_Static_assert(PN_STRING_MAX <= UINT16_MAX, "a level's length fits its field");
+_Static_assert(PN_MAX_TOPIC_LEVELS <= PN_TRIE_MAX_LEVELS, "the default limit fits the trie");
+
+typedef struct slot {
+    uint32_t hash;
+    uint32_t node; /* 0 is an empty slot */
+} slot;
+
+struct pn_trie {
+    node *nodes; /* owned; `used` of `cap` have been in use, those on the free list are not now */
+    uint32_t used, cap, free;
+    slot *slots; /* owned; 2^bits of them, `filled` not empty, at most two thirds */
+    uint32_t filled, bits;
+    uint64_t sip[2], by_parent, by_sum; /* secrets; the last two are odd */
+    size_t count;
+};
+
+/* A level and the half of its hash that does not depend on the parent. */
+typedef struct hashed {
+    pn_span text;
+    uint64_t hash;
+} hashed;
+
+static inline hashed hash_level(const pn_trie *t, pn_span text) { return (hashed){text, siphash(t->sip, text)}; }
+
+static inline uint32_t hash_under(const pn_trie *t, uint32_t parent, uint64_t level_hash) {
+    uint64_t x = level_hash + parent * t->by_parent;
+    return (uint32_t)(((x ^ x >> 32) * t->by_sum) >> 32);
+}
+
+static inline const uint8_t *level_bytes(const node *n) { return n->length > NEAR ? n->level.far : n->level.near; }
+
+/* The literal child of `parent`, 0 when there is none. */
+static inline uint32_t child(const pn_trie *t, uint32_t parent, const hashed *level) {
+    uint32_t hash = hash_under(t, parent, level->hash), mask = (1u << t->bits) - 1;
+    for (uint32_t i = hash >> (32 - t->bits); t->slots[i].node; i = (i + 1) & mask) {
+        if (t->slots[i].hash != hash) continue;
+        const node *n = &t->nodes[t->slots[i].node];
+        pn_span text = {level_bytes(n), n->length};
+        if (n->parent == parent && pn_span_eq(text, level->text)) return t->slots[i].node;
+    }
+    return 0;
+}
+
+static void slot_fill(slot *slots, uint32_t bits, slot s) {
+    uint32_t mask = (1u << bits) - 1, i = s.hash >> (32 - bits);
+    while (slots[i].node) i = (i + 1) & mask;
+    slots[i] = s;
+}
+
+static void slot_empty(pn_trie *t, uint32_t index) {
+    uint32_t mask = (1u << t->bits) - 1, hole = t->nodes[index].hash >> (32 - t->bits);
+    while (t->slots[hole].node != index) hole = (hole + 1) & mask;
+    for (uint32_t i = (hole + 1) & mask; t->slots[i].node; i = (i + 1) & mask) {
+        uint32_t home = t->slots[i].hash >> (32 - t->bits);
+        if (((i - home) & mask) < ((i - hole) & mask)) continue; /* its home is past the hole */
+        t->slots[hole] = t->slots[i];
+        hole = i;
+    }
+    t->slots[hole] = (slot){0, 0};
+    t->filled--;
+}
+
+/* Room in the table for one more. Slots lie in the order of their hashes: this reads and writes from front to back. */
+static bool slots_grow(pn_trie *t) {
+    if ((t->filled + 1) * 3ull <= 2ull << t->bits) return true;
+    if (t->bits == MAX_BITS) return false;
+    uint32_t bits = t->bits + 1;
+    slot *slots = pn_calloc((size_t)1 << bits, sizeof *slots);
+    if (!slots) return false;
+    for (size_t i = 0; i < (size_t)1 << t->bits; i++) {
+        if (t->slots[i].node) slot_fill(slots, bits, t->slots[i]);
+    }
+    pn_free(t->slots);
+    t->slots = slots;
+    t->bits = bits;
+    return true;
+}
+
+/* Room in the array for one more. */
+static bool nodes_grow(pn_trie *t) {
+    if (t->free || t->used < t->cap) return true;
+    if (t->cap >= MAX_NODES) return false;
+    node *nodes = pn_realloc(t->nodes, sizeof *nodes * 2 * t->cap);
+    if (!nodes) return false;
+    t->nodes = nodes;
+    t->cap *= 2;
+    return true;
+}
+
+/* A new node that carries nothing yet; 0 without memory, and then nothing has changed. */
+static uint32_t add_node(pn_trie *t, uint32_t parent, enum kind kind, const hashed *level) {
+    uint8_t *far = NULL;
+    if (!nodes_grow(t) || (kind == LITERAL && !slots_grow(t))) return 0;
+    if (level->text.n > NEAR && !(far = pn_malloc(level->text.n))) return 0;
+
+    uint32_t index = t->free ? t->free : t->used++;
+    node *n = &t->nodes[index], *p = &t->nodes[parent];
+    if (index == t->free) t->free = n->next;
+    *n = (node){.parent = parent, .length = (uint16_t)level->text.n};
+    if (far) n->level.far = far;
+    if (level->text.n) memcpy(far ? far : n->level.near, level->text.p, level->text.n);
+
+    if (kind == PLUS) {
+        p->plus = index;
+    } else if (kind == MANY) {
+        p->many = index;
+    } else {
+        n->next = p->first;
+        if (p->first) t->nodes[p->first].prev = index;
+        p->first = index;
+        n->hash = hash_under(t, parent, level->hash);
+        slot_fill(t->slots, t->bits, (slot){n->hash, index});
+        t->filled++;
+    }
+    return index;
+}
+
+static void drop_node(pn_trie *t, uint32_t index) {
+    node *n = &t->nodes[index], *p = &t->nodes[n->parent];
+    if (p->plus == index) {
+        p->plus = 0;
+    } else if (p->many == index) {
+        p->many = 0;
+    } else {
+        slot_empty(t, index);
+        if (n->next) t->nodes[n->next].prev = n->prev;
+        *(n->prev ? &t->nodes[n->prev].next : &p->first) = n->next;
+    }
+    if (n->length > NEAR) pn_free(n->level.far);
+    *n = (node){.next = t->free};
+    t->free = index;
+}
+
+/* Restores the invariant from `index` upwards. */
+static void prune(pn_trie *t, uint32_t index) {
+    while (index) {
+        const node *n = &t->nodes[index];
+        if (n->key || n->first || n->plus || n->many) return;
+        uint32_t parent = n->parent;
+        drop_node(t, index);
+        index = parent;
+    }
+}
+
+/* In the tries of rules the level `{id}` is kept as this one, which no level of a topic can be. */
+static const pn_span MARKER = {(const uint8_t *)"/", 1};
+
+/* One step down from `at`, as keys go: wildcards are levels like others. */
+static uint32_t step(const pn_trie *t, uint32_t at, enum kind kind, const hashed *level) {
+    if (kind == PLUS) return t->nodes[at].plus;
+    if (kind == MANY) return t->nodes[at].many;
+    return child(t, at, level);
+}
+
+/* The node of `key`; 0 when there is none. Where `make` is not NULL it is `t` again, and missing nodes are made; then
+ * 0 means no memory or too deep, and the trie is as it was. */
+static uint32_t find(const pn_trie *t, pn_trie *make, pn_span key, bool rule) {
+    if (key.n > PN_STRING_MAX) return 0;
+    levels l = levels_of(key);
+    uint32_t at = 0, depth = 0;
+    do {
+        pn_span text = next_level(&l);
+        if (rule && pn_span_eq(text, ID_LEVEL)) text = MARKER;
+        enum kind kind = kind_of(text);
+        hashed level = kind == LITERAL ? hash_level(t, text) : (hashed){text, 0};
+        uint32_t down = depth++ < PN_TRIE_MAX_LEVELS ? step(t, at, kind, &level) : 0;
+        if (!down && make && depth <= PN_TRIE_MAX_LEVELS) down = add_node(make, at, kind, &level);
+        if (!down) {
+            if (make) prune(make, at);
+            return 0;
+        }
+        at = down;
+    } while (l.more);
+    return at;
+}
+
+pn_trie *pn_trie_new(uint64_t seed) {
+    pn_trie *t = pn_calloc(1, sizeof *t);
+    if (!t) return NULL;
+    t->nodes = pn_calloc(FIRST_NODES, sizeof *t->nodes);
+    t->slots = pn_calloc((size_t)1 << FIRST_BITS, sizeof *t->slots);
+    if (!t->nodes || !t->slots) {
+        pn_free(t->nodes);
+        pn_free(t->slots);
+        pn_free(t);
+        return NULL;
+    }
+    t->used = 1; /* the root */
+    t->cap = FIRST_NODES;
+    t->bits = FIRST_BITS;
+    t->sip[0] = spread(&seed);
+    t->sip[1] = spread(&seed);
+    t->by_parent = spread(&seed) | 1;
+    t->by_sum = spread(&seed) | 1;
+    return t;
+}
+
+void pn_trie_free(pn_trie *t) {
+    if (!t) return;
+    for (uint32_t i = 1; i < t->used; i++) { /* a free node has length 0 */
+        if (t->nodes[i].length > NEAR) pn_free(t->nodes[i].level.far);
+    }
+    pn_free(t->nodes);
+    pn_free(t->slots);
+    pn_free(t);
+}
+
+static void **put(pn_trie *t, pn_span key, bool rule) {
+    uint32_t at = find(t, t, key, rule);
+    if (!at) return NULL;
+    node *n = &t->nodes[at];
+    if (!n->key) {
+        n->key = true;
+        t->count++;
+    }
+    return &n->value;
+}
+
+void **pn_trie_put(pn_trie *t, pn_span key) { return put(t, key, false); }
+
+void **pn_trie_get(pn_trie *t, pn_span key) {
+    node *n = &t->nodes[find(t, NULL, key, false)];
+    return n->key ? &n->value : NULL; /* the root is no key */
+}
+
+void pn_trie_remove(pn_trie *t, pn_span key) {
+    uint32_t at = find(t, NULL, key, false);
+    node *n = &t->nodes[at];
+    if (!n->key) return;
+    n->key = false;
+    n->value = NULL;
+    t->count--;
+    prune(t, at);
+}
+
+size_t pn_trie_count(const pn_trie *t) { return t->count; }
+
+/* ---- Walks ----------------------------------------------------------------------------------------------------- */
+
+static inline bool visit(const pn_trie *t, uint32_t index, pn_trie_fn each, void *ctx) {
+    void *value = t->nodes[index].value;
+    return !value || each(ctx, value);
+}
+
+/* Every filter that matches `name`; with `id`, also through `{id}` where the level is `id`. */
+static inline bool match(const pn_trie *t, pn_span name, const pn_span *id, pn_trie_fn each, void *ctx) {
+    struct {
+        uint32_t node, depth; /* a node, and how many levels of the name lead to it */
+    } todo[2 * PN_TRIE_MAX_LEVELS + 1]; /* a node leaves at most two more behind than the one that is taken up next */
+    hashed level[PN_TRIE_MAX_LEVELS];   /* the first `known` levels of the name, hashed once, when they are reached */
+    uint32_t todos = 0, known = 0;
+    levels rest = levels_of(name);
+    hashed marker = id ? hash_level(t, MARKER) : (hashed){MARKER, 0};
+
+    todo[todos].node = 0;
+    todo[todos++].depth = 0;
+    while (todos) {
+        uint32_t at = todo[--todos].node, depth = todo[todos].depth;
+        const node *n = &t->nodes[at];
+        bool wild = at || !is_dollar(name); /* MQTT-4.7.2-1 */
+        if (n->many && wild && !visit(t, n->many, each, ctx)) return false;
+        if (depth == known) {
+            if (!rest.more) { /* the name ends here */
+                if (!visit(t, at, each, ctx)) return false;
+                continue;
+            }
+            if (!n->first && !n->plus) continue; /* also: nothing is as deep as PN_TRIE_MAX_LEVELS and has children */
+            level[known++] = hash_level(t, next_level(&rest));
+        }
+        uint32_t down[3] = {wild ? n->plus : 0, 0, 0};
+        if (n->first) {
+            if (id && pn_span_eq(level[depth].text, *id)) down[1] = child(t, at, &marker);
+            down[2] = child(t, at, &level[depth]);
+        }
+        for (int i = 0; i < 3; i++) {
+            if (!down[i]) continue;
+            todo[todos].node = down[i];
+            todo[todos++].depth = depth + 1;
+        }
+    }
+    return true;
+}
+
+bool pn_trie_match(const pn_trie *t, pn_span name, pn_trie_fn each, void *ctx) {
+    return match(t, name, NULL, each, ctx);
+}
+
+/* `top` and everything below it, parents first. */
+static bool subtree(const pn_trie *t, uint32_t top, pn_trie_fn each, void *ctx) {
+    for (uint32_t at = top;;) {
+        if (!visit(t, at, each, ctx)) return false;
+        const node *n = &t->nodes[at];
+        uint32_t next = n->first ? n->first : n->plus ? n->plus : n->many;
+        while (!next) { /* all below `at` is done: on to its sibling (literals, then `+`, then `#`), else up */
+            if (at == top) return true;
+            n = &t->nodes[at];
+            const node *p = &t->nodes[n->parent];
+            if (at == p->plus) {
+                next = p->many;
+            } else if (at != p->many) {
+                next = n->next ? n->next : p->plus ? p->plus : p->many;
+            }
+            at = n->parent;
+        }
+        at = next;
+    }
+}
+
+bool pn_trie_each(const pn_trie *t, pn_trie_fn each, void *ctx) { return subtree(t, 0, each, ctx); }
+
+/* `index` or the first of its later siblings that a wildcard may stand for. */
+static uint32_t skip_dollar(const pn_trie *t, uint32_t index) {
+    while (index && t->nodes[index].parent == 0 && t->nodes[index].length && level_bytes(&t->nodes[index])[0] == '$') {
+        index = t->nodes[index].next;
+    }
+    return index;
+}
+
+bool pn_trie_search(const pn_trie *t, pn_span filter, pn_trie_fn each, void *ctx) {
+    struct {
+        enum kind kind;
+        hashed level;
+    } want[PN_TRIE_MAX_LEVELS + 1]; /* the filter's levels as far as the walk has come; one more for the `#` of "…/#" */
+    uint32_t known = 0, at = 0, depth = 0;
+    levels rest = levels_of(filter);
+
+    for (;;) {
+        uint32_t down = 0;
+        if (depth == known && rest.more) {
+            pn_span text = next_level(&rest);
+            enum kind kind = kind_of(text);
+            want[known].kind = kind;
+            want[known++].level = kind == LITERAL ? hash_level(t, text) : (hashed){text, 0};
+        }
+        if (depth == known) { /* the filter ends here */
+            if (!visit(t, at, each, ctx)) return false;
+        } else if (want[depth].kind == LITERAL) {
+            down = child(t, at, &want[depth].level);
+        } else if (want[depth].kind == PLUS) {
+            down = skip_dollar(t, t->nodes[at].first);
+        } else if (at) {
+            if (!rest.more && !subtree(t, at, each, ctx)) return false;
+        } else if (!rest.more) {
+            for (uint32_t i = skip_dollar(t, t->nodes[0].first); i; i = skip_dollar(t, t->nodes[i].next)) {
+                if (!subtree(t, i, each, ctx)) return false;
+            }
+        }
+        for (; !down; at = t->nodes[at].parent) { /* back to the nearest `+` that has siblings left */
+            if (depth == 0) return true;
+            if (want[--depth].kind == PLUS) down = skip_dollar(t, t->nodes[at].next);
+        }
+        at = down;
+        depth++;
+    }
+}
+
+/* ---- Rules ----------------------------------------------------------------------------------------------------- */
+
+struct rule {
+    uint8_t *filter; /* owned */
+    uint32_t length;
+    uint32_t next, last; /* rules of the same filter: the next one (0: none), and in the first one the last */
+    uint8_t actions, retain;
+    bool allow, has_id;
+};
+
+struct pn_rules {
+    pn_trie *trie; /* owned; the value of a filter is the number of its first rule plus one */
+    struct rule *rules; /* owned */
+    uint32_t count, cap;
+};
+
+pn_rules *pn_rules_new(uint64_t seed) {
+    pn_rules *r = pn_calloc(1, sizeof *r);
+    if (!r) return NULL;
+    r->trie = pn_trie_new(seed);
+    if (!r->trie) {
+        pn_free(r);
+        return NULL;
+    }
+    return r;
+}
+
+void pn_rules_free(pn_rules *r) {
+    if (!r) return;
+    for (uint32_t i = 0; i < r->count; i++) pn_free(r->rules[i].filter);
+    pn_free(r->rules);
+    pn_trie_free(r->trie);
+    pn_free(r);
+}
+
+/* Whether `{id}` is a level of `filter`; -1 where it is only a part of one, which would never be what was meant. */
+static int has_id_level(pn_span filter) {
+    int found = 0;
+    levels l = levels_of(filter);
+    while (l.more) {
+        pn_span level = next_level(&l);
+        if (pn_span_eq(level, ID_LEVEL)) {
+            found = 1;
+            continue;
+        }
+        for (uint32_t i = 0; i + ID_LEVEL.n <= level.n; i++) {
+            if (memcmp(level.p + i, ID_LEVEL.p, ID_LEVEL.n) == 0) return -1;
+        }
+    }
+    return found;
+}
+
+int pn_rules_add(pn_rules *r, bool allow, uint8_t actions, uint8_t retain, pn_span filter) {
+    if (!pn_topic_filter_valid(filter, PN_STRING_MAX, PN_TRIE_MAX_LEVELS)) return PN_TOPIC_FILTER_INVALID;
+    int has_id = has_id_level(filter);
+    if (has_id < 0) return PN_TOPIC_FILTER_INVALID;
+    if (r->count == INT32_MAX) return PN_QUOTA_EXCEEDED;
+    if (r->count == r->cap) {
+        uint32_t cap = r->cap ? r->cap * 2 : 16;
+        struct rule *rules = pn_realloc(r->rules, sizeof *rules * cap);
+        if (!rules) return PN_QUOTA_EXCEEDED;
+        r->rules = rules;
+        r->cap = cap;
+    }
+    uint8_t *copy = pn_malloc(filter.n);
+    void **value = copy ? put(r->trie, filter, true) : NULL;
+    if (!value) {
+        pn_free(copy);
+        return PN_QUOTA_EXCEEDED;
+    }
+    memcpy(copy, filter.p, filter.n);
+    uint32_t number = r->count++;
+    r->rules[number] = (struct rule){copy, filter.n, 0, number, actions, retain, allow, has_id > 0};
+    if (*value) {
+        struct rule *head = &r->rules[(uintptr_t)*value - 1];
+        r->rules[head->last].next = number;
+        head->last = number;
+    } else {
+        *value = (void *)((uintptr_t)number + 1);
+    }
+    return PN_SUCCESS;
+}
+
+/* An identity that could smuggle in more than one literal level stands for nothing. */
+static bool id_usable(pn_span id) { return id.n > 0 && !pn_topic_has_wildcard(id) && !memchr(id.p, '/', id.n); }
+
+typedef struct decision {
+    const pn_rules *rules;
+    bool retain;
+    uint32_t best; /* lowest number so far; the count of the rules when none */
+} decision;
+
+static bool decide(void *ctx, void *value) {
+    decision *d = ctx;
+    uint32_t number = (uint32_t)((uintptr_t)value - 1);
+    while (number < d->best) { /* ascending: the first that applies is the lowest of this filter */
+        const struct rule *r = &d->rules->rules[number];
+        bool applies = r->retain == PN_RETAIN_ANY || (r->retain == PN_RETAIN_ONLY) == d->retain;
+        if ((r->actions & PN_MAY_PUBLISH) && applies) {
+            d->best = number;
+        } else if (!r->next) {
+            break;
+        } else {
+            number = r->next;
+        }
+    }
+    return true;
+}
+
+static bool decided(const pn_rules *r, uint32_t number, int *rule) {
+    bool some = number < r->count;
+    if (rule) *rule = some ? (int)number : -1;
+    return some && r->rules[number].allow;
+}
+
+bool pn_rules_may_publish(const pn_rules *r, pn_span id, pn_span topic, bool retain, int *rule) {
+    decision d = {r, retain, r->count};
+    match(r->trie, topic, id_usable(id) ? &id : NULL, decide, &d);
+    return decided(r, d.best, rule);
+}
+
+bool pn_rules_may_subscribe(const pn_rules *r, pn_span id, pn_span filter, int *rule) {
+    bool usable = id_usable(id);
+    uint32_t i = 0;
+    for (; i < r->count; i++) {
+        const struct rule *x = &r->rules[i];
+        if (!(x->actions & PN_MAY_SUBSCRIBE) || (x->has_id && !usable)) continue;
+        pn_span own = {x->filter, x->length};
+        const pn_span *stands = x->has_id ? &id : NULL;
+        if (x->allow ? covers(own, stands, filter) : overlaps(own, stands, filter)) break;
+    }
+    return decided(r, i, rule);
+}
