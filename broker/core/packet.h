@@ -97,6 +97,9 @@ uint8_t pn_prop_form(uint8_t id);
 const char *pn_prop_name(uint8_t id);
 const char *pn_type_name(uint8_t type);
 
+/* The standard's name of a reason code in snake_case ("malformed_packet"; 0 is "success"), NULL when there is none. */
+const char *pn_reason_name(uint8_t code);
+
 /* Variable byte integers (5.0 §1.5.5). put: 1 to 4 bytes, returns the end. get: bytes read, 0 need more, < 0 minus a reason code;
  * a longer form than needed is malformed (MQTT-1.5.5-1). */
 uint8_t *pn_varint_put(uint8_t *at, uint32_t value);
