@@ -1,0 +1,38 @@
+"""The command `peanut`, also `python -m peanut`: wires the groups of commands, and nothing else."""
+
+import os
+from pathlib import Path
+
+import click
+
+from peanut import __version__
+from peanut.cli import Group
+from peanut.cli_device import device_group
+from peanut.cli_init import init_command, operator_group
+from peanut.cli_send import send_command
+from peanut.home import resolve
+
+
+@click.group(cls=Group)
+@click.version_option(__version__, message="peanut %(version)s")
+@click.option(
+    "--home", type=click.Path(path_type=Path), metavar="DIR", help="Fleet home. Default: $PEANUT_HOME, else ./fleet."
+)
+@click.pass_context
+def main(ctx: click.Context, home: Path | None) -> None:
+    """Run a fleet of nodes in greenhouses and vehicles.
+
+    \b
+    From nothing to a greenhouse at 15 degrees:
+      peanut init
+      peanut device add peanut --kind greenhouse
+      peanut send peanut UpdateTemperature 15
+    """
+    ctx.obj = resolve(home, os.environ.get("PEANUT_HOME"))
+
+
+for command in (init_command, device_group, operator_group, send_command):
+    main.add_command(command)
+
+if __name__ == "__main__":
+    main(prog_name="peanut")

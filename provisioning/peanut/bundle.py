@@ -1,0 +1,122 @@
+"""node.json: what a node reads about itself. Generated from the board file; the other half of agreement 3.
+
+Rule: pure functions; the same arguments give the same bytes.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from peanut import board as boards
+from peanut.board import Board, Value
+from peanut.errors import PeanutError
+from peanut.names import Kind, topic_root
+
+FORMAT = 1
+FILES = ("key.der", "cert.der", "ca.der", "node.json")  # the device bundle, in the order in which it is written
+
+Node = dict[str, Any]
+Settings = Sequence[tuple[str, str, str]]  # section, key, value as it was typed
+
+
+def parse_settings(texts: Sequence[str]) -> Settings:
+    """`section.key=value` each; PeanutError lists the sections and keys there are."""
+    found = []
+    for text in texts:
+        path, equals, value = text.partition("=")
+        section, _, key = path.strip().partition(".")
+        if not equals or not key:
+            raise PeanutError(f"--set {text!r} is not SECTION.KEY=VALUE", "For example: --set control.setpoint=16")
+        table = boards.SECTIONS.get(section)
+        if table is None:
+            raise PeanutError(f"--set {text!r}: no section {section!r}", f"Sections: {', '.join(boards.SECTIONS)}.")
+        if key not in table:
+            raise PeanutError(f"--set {text!r}: no key {key!r} in {section}", f"Keys: {', '.join(table)}.")
+        found.append((section, key, value.strip()))
+    return found
+
+
+def new_node(name: str, kind: Kind, board: Board, gateway: tuple[str, int], *, simulate: bool) -> Node:
+    """node.json of a new device, with the board's defaults. simulate: run the model in place of the pins."""
+    if kind not in board.profiles:
+        can = ", ".join(board.profiles) or "nothing"
+        raise PeanutError(f"the board {board.name!r} is no {kind}", f"It can be: {can}. Choose another --board.")
+    greenhouse = kind is Kind.GREENHOUSE
+    if simulate and (board.simulate is None or not greenhouse):
+        raise PeanutError(f"there is no model of a {kind} on the board {board.name!r}", "Leave out --simulate.")
+    node: Node = {
+        "format": FORMAT,
+        "name": name,
+        "kind": str(kind),
+        "root": topic_root(name, kind),
+        "gateway": {"host": gateway[0], "port": gateway[1]},
+        "board": {
+            "name": board.name,
+            "chip": board.chip,
+            # The outputs of a board file are a greenhouse's; a car has no vent to open.
+            "outputs": _plain(board.outputs) if greenhouse else {},
+            "sensors": _plain(board.sensors) if greenhouse else {},
+        },
+    }
+    if greenhouse:
+        node["control"] = dict(board.control)
+    node["report"] = dict(board.report)
+    if board.link is not None:
+        node["link"] = dict(board.link)
+    if greenhouse and (simulate or board.simulated) and board.simulate is not None:
+        node["simulate"] = dict(board.simulate)
+    return node
+
+
+def _plain(tables: Mapping[str, Mapping[str, Value]]) -> dict[str, dict[str, Value]]:
+    return {name: dict(table) for name, table in tables.items()}
+
+
+def apply(node: Node, settings: Settings) -> Node:
+    """A copy of `node` with the settings applied and checked; PeanutError names the setting that is wrong."""
+    result: Node = json.loads(json.dumps(node))
+    for section, key, text in settings:
+        where = f"--set {section}.{key}"
+        if section == "link":
+            # optional in node.json; the node's own defaults hold for the keys that are not given
+            result.setdefault("link", {})
+        if section not in result:
+            what = "give --simulate as well" if section == "simulate" else "leave this out"
+            raise PeanutError(f"{where}: {node['name']} has no {section}", what[0].upper() + what[1:] + ".")
+        field = boards.SECTIONS[section][key]
+        value: object = text
+        if field.type is not str:
+            try:
+                value = json.loads(text)
+            except ValueError:
+                value = text
+        result[section][key] = boards.check_value(field, value, where)
+    link = result.get("link", {})
+    sections = {"control": result.get("control", {})}
+    if {"base_s", "cap_s"} <= set(link):
+        sections["link"] = link
+    boards.check_sense(sections, str(node["name"]))
+    return result
+
+
+def differences(old: Node, new: Node) -> list[str]:
+    """What changes, as `section.key: old -> new`."""
+    found = []
+    for key in dict.fromkeys([*old, *new]):
+        before, after = old.get(key), new.get(key)
+        if before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += [f"{key}.{line}" for line in differences(before, after)]
+        else:
+            found.append(f"{key}: {_show(before)} -> {_show(after)}")
+    return found
+
+
+def _show(value: object) -> str:
+    return "none" if value is None else json.dumps(value)
+
+
+def render(node: Node) -> bytes:
+    """The bytes of node.json: JSON, two spaces, one newline at the end."""
+    return (json.dumps(node, indent=2, ensure_ascii=True) + "\n").encode()

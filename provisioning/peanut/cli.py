@@ -1,0 +1,75 @@
+"""What all commands share: the fleet home as context, errors in words, output for terminals and for pipes.
+
+Rule: results go to standard output, problems and advice to standard error; no escape code and no prompt where there is
+no terminal.
+"""
+
+import errno
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from peanut.errors import Exit, PeanutError
+from peanut.home import Home
+
+pass_home = click.make_pass_decorator(Home)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+
+INTERRUPTED = 128 + 2  # as a shell reports SIGINT
+
+
+class Group(click.Group):
+    """The top of the commands: turns what went wrong into words and an exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PeanutError as error:
+            warn(f"peanut: {error.message}")
+            if error.fix:
+                warn(f"  {error.fix}")
+            ctx.exit(error.status)
+        except KeyboardInterrupt:
+            warn("peanut: interrupted")
+            ctx.exit(INTERRUPTED)
+        except OSError as error:
+            if error.errno == errno.EPIPE or error.filename is None:
+                raise
+            warn(f"peanut: {error.filename}: {error.strerror}")
+            ctx.exit(Exit.USAGE)
+
+
+def say(text: str) -> None:
+    """One line of the result."""
+    click.echo(text)
+
+
+def warn(text: str) -> None:
+    """One line beside the result."""
+    click.echo(text, err=True)
+
+
+def say_json(value: object) -> None:
+    """The result for a program."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table: drawn with rich on a terminal, aligned plain text else."""
+    if sys.stdout.isatty():
+        from rich.console import Console  # slow to import, and of use on a terminal only
+        from rich.table import Table
+        from rich.text import Text
+
+        drawn = Table(*head)
+        for row in rows:
+            drawn.add_row(*map(Text, row))
+        Console().print(drawn)
+        return
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,163 @@
+"""`peanut device add|list|show|bundle`."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from peanut import board, bundle, ca, device, ledger, plan
+from peanut.cli import dry_run_option, json_option, pass_home, say, say_json, table, warn
+from peanut.home import Home
+from peanut.names import Kind
+
+
+@click.group("device")
+def device_group() -> None:
+    """Greenhouses and vehicles: enrol them, look at them, hand out their files."""
+
+
+@device_group.command("add")
+@click.argument("name")
+@click.option("--kind", type=click.Choice([kind.value for kind in Kind]), required=True, help="What it is.")
+@click.option("--board", "board_name", metavar="BOARD", help=f"What it runs on. Default: {device.DEFAULT_BOARD}.")
+@click.option("--simulate", is_flag=True, help="Run the physical model in place of the board's pins.")
+@click.option(
+    "--set",
+    "texts",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help=f"Change a default of node.json; sections: {', '.join(board.SECTIONS)}. May be given several times.",
+)
+@click.option(
+    "--boards",
+    "folder",
+    type=click.Path(path_type=Path),
+    envvar="PEANUT_BOARDS",
+    metavar="DIR",
+    help="Folder of board files, in place of the built-in ones. [env: PEANUT_BOARDS]",
+)
+@dry_run_option
+@pass_home
+def add(
+    home: Home,
+    name: str,
+    kind: str,
+    board_name: str | None,
+    simulate: bool,
+    texts: tuple[str, ...],
+    folder: Path | None,
+    dry_run: bool,
+) -> None:
+    """Enrol a device: key, certificate, node.json, a row in the ledger.
+
+    A greenhouse's NAME has a-z, 0-9 and '-'; a vehicle's is its VIN. Safe to run again: it keeps what is there,
+    completes what is missing, applies each --set, and renews a certificate that is about to expire.
+
+    \b
+    Examples:
+      peanut device add peanut --kind greenhouse
+      peanut device add tomato --kind greenhouse --set control.setpoint=16 --set simulate.speed=120
+      peanut device add 1M8GDM9AXKP042788 --kind vehicle
+    """
+    request = device.Request(name, Kind(kind), board_name, simulate, bundle.parse_settings(texts))
+    boards = board.folder(folder)
+    now = ca.utc_now()
+    home.require()
+    if dry_run:
+        plan.carry_out(device.plan(home, request, boards, now), say, dry_run=True)
+    else:
+        with home.lock(warn):
+            plan.carry_out(device.plan(home, request, boards, now), say, dry_run=False)
+    for warning in device.warnings(request, boards):
+        warn(f"Warning: {warning}")
+
+
+@device_group.command("list")
+@json_option
+@pass_home
+def list_(home: Home, as_json: bool) -> None:
+    """List the devices of the fleet.
+
+    \b
+    Examples:
+      peanut device list
+      peanut device list --json | jq -r '.[].name'
+    """
+    home.require()
+    now = ca.utc_now()
+    rows = ledger.devices(home.ledger)
+    if as_json:
+        say_json([{**asdict(row), "days_left": _days(row, now)} for row in rows])
+        return
+    if not rows:
+        warn("No devices yet. Enrol one: peanut device add NAME --kind greenhouse")
+        return
+    table(
+        ("NAME", "KIND", "BOARD", "VALID UNTIL", "DAYS LEFT", "SERIAL"),
+        [(r.name, r.kind, r.board, _date(r.not_after), str(_days(r, now)), r.serial[:12]) for r in rows],
+    )
+
+
+@device_group.command("show")
+@click.argument("name")
+@json_option
+@pass_home
+def show(home: Home, name: str, as_json: bool) -> None:
+    """Show everything about one device that is no secret.
+
+    \b
+    Examples:
+      peanut device show peanut
+      peanut device show peanut --json
+    """
+    info = device.info(home, device.row(home, name), ca.utc_now())
+    row = info.row
+    if as_json:
+        extra = {k: v for k, v in asdict(info).items() if k != "row"}
+        say_json({**asdict(row), **extra, "bundle": str(home.device(name))})
+        return
+    lines: dict[str, Any] = {
+        "name": row.name,
+        "kind": row.kind,
+        "board": row.board + (" (simulated)" if info.simulated else ""),
+        "root topic": info.root,
+        "gateway": info.gateway,
+        "serial": row.serial,
+        "fingerprint": info.fingerprint,
+        "valid from": _date(row.not_before),
+        "valid until": f"{_date(row.not_after)} ({info.days_left} days left)",
+        "enrolled": _date(row.created),
+        "bundle": home.device(name),
+        "problem": info.problem,
+    }
+    for key, value in lines.items():
+        if str(value):
+            say(f"{key:<12} {value}")
+
+
+@device_group.command("bundle")
+@click.argument("name")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where to; made if it is not there."
+)
+@click.option("--force", is_flag=True, help="Replace the bundle's files in a directory that is not empty.")
+@dry_run_option
+@pass_home
+def bundle_command(home: Home, name: str, out: Path, force: bool, dry_run: bool) -> None:
+    """Copy a device's four files (key.der cert.der ca.der node.json) to a directory.
+
+    \b
+    Examples:
+      peanut device bundle peanut --out /media/stick/peanut
+    """
+    device.copy_bundle(home, name, out, say, force=force, dry_run=dry_run)
+
+
+def _days(row: ledger.Device, now: datetime) -> int:
+    return (datetime.fromtimestamp(row.not_after, UTC) - now).days
+
+
+def _date(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

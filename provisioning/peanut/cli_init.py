@@ -1,0 +1,136 @@
+"""`peanut init` and `peanut operator add`: what founds a fleet and who may command it."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from peanut import ca, init, names, operators, plan
+from peanut.cli import dry_run_option, pass_home, say, warn
+from peanut.errors import PeanutError
+from peanut.home import Home
+
+
+@click.command("init")
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="NAME_OR_IP",
+    help="How nodes reach the gateway; the first is what they use. May be given several times, and later again to add "
+    "one. Default: this machine's host name, the same under .local, and its address on the LAN.",
+)
+@click.option("--operator", metavar="NAME", help="Name of the first operator account. Default: operator.")
+@click.option(
+    "--passphrase-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Its first line is the passphrase of the root's key.",
+)
+@click.option("--generate-passphrase", is_flag=True, help="Generate one and write it to ca/root.pass; ask nothing.")
+@dry_run_option
+@pass_home
+def init_command(
+    home: Home,
+    hosts: tuple[str, ...],
+    operator: str | None,
+    passphrase_file: Path | None,
+    generate_passphrase: bool,
+    dry_run: bool,
+) -> None:
+    """Found a fleet: root CA, issuing CA, gateway certificate, first operator account.
+
+    Safe to run again: it keeps what is there, completes what is missing, and renews what is about to expire.
+
+    \b
+    Examples:
+      peanut init
+      peanut init --host gateway.local --host 192.168.1.20
+      peanut init --host greenhouse.example.org      # later: one name more
+      peanut init --passphrase-file /run/secrets/root --dry-run
+    """
+    if passphrase_file and generate_passphrase:
+        raise click.UsageError("--passphrase-file and --generate-passphrase exclude each other.")
+    wanted = [names.check_host(host) for host in hosts]
+    if operator is not None:
+        names.check_name(operator, "operator's name")
+    say(f"Fleet home {home.path}")
+    now = ca.utc_now()
+    if dry_run:
+        plan.carry_out(init.plan(home, wanted, operator, None, now), say, dry_run=True)
+        return
+    with home.lock(warn):
+        passphrase = _passphrase(home, passphrase_file, generate_passphrase) if init.needs_passphrase(home) else None
+        plan.carry_out(init.plan(home, wanted, operator, passphrase, now), say, dry_run=False)
+    if (home.ca / "root.pass").exists():
+        warn(
+            f"Move {home.ca / 'root.pass'} and {home.ca / 'root.key'} to a place off this machine:\n"
+            "  whoever has both can impersonate the whole fleet, and the daily work needs neither."
+        )
+
+
+def _passphrase(home: Home, file: Path | None, generate: bool) -> init.Passphrase:
+    left = init.left_passphrase(home)
+    if file is not None:
+        given = init.passphrase_file(file)
+        if left is not None and left.value != given:
+            raise PeanutError(
+                f"{home.ca / 'root.pass'} holds another passphrase than {file}",
+                "Leave out --passphrase-file to go on with the one in root.pass.",
+            )
+        exists = (home.ca / "root.key").exists()
+        return init.Passphrase(given, generated=False) if exists else init.check_passphrase(given)
+    if left is not None:
+        return left
+    terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    if (home.ca / "root.key").exists():
+        if not terminal:
+            raise PeanutError(
+                "the passphrase of ca/root.key is needed, and there is no terminal to ask at",
+                "Give --passphrase-file FILE.",
+            )
+        return init.Passphrase(_ask("Passphrase of the root's key", again=False), generated=False)
+    if generate or not terminal:
+        return init.generate_passphrase()
+    value = _ask("Passphrase for the root's key (empty: generate one)", again=True)
+    return init.check_passphrase(value) if value else init.generate_passphrase()
+
+
+def _ask(text: str, *, again: bool) -> bytes:
+    answer = click.prompt(
+        text,
+        default="",
+        show_default=False,
+        hide_input=True,
+        confirmation_prompt="Once more" if again else False,
+        err=True,
+    )
+    return str(answer).encode(errors="surrogateescape")
+
+
+@click.group("operator")
+def operator_group() -> None:
+    """Who may command the nodes: operator accounts."""
+
+
+@operator_group.command("add")
+@click.argument("name")
+@dry_run_option
+@pass_home
+def operator_add(home: Home, name: str, dry_run: bool) -> None:
+    """Make an operator account: a certificate that may command every node.
+
+    \b
+    Examples:
+      peanut operator add maria
+      mosquitto_pub --cafile fleet/operators/maria/ca.crt \\
+        --cert fleet/operators/maria/operator.crt --key fleet/operators/maria/operator.key \\
+        -h gateway.local -p 8883 -q 1 -t /plant/peanut/UpdateTemperature -m temperature:15
+    """
+    names.check_name(name, "operator's name")
+    home.require()
+    now = ca.utc_now()
+    if dry_run:
+        plan.carry_out(operators.plan(home, name, now), say, dry_run=True)
+        return
+    with home.lock(warn):
+        plan.carry_out(operators.plan(home, name, now), say, dry_run=False)

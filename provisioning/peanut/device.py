@@ -1,0 +1,269 @@
+"""Devices: enrolling one, completing one, copying its bundle out.
+
+Rule: devices/<name>/ is the truth (key.der cert.der ca.der node.json), the ledger its index; `plan` brings both to what
+was asked for, from whatever state an interrupted run left.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+
+from peanut import board as boards
+from peanut import bundle, ca, credentials, ledger, modes, names, settings, store
+from peanut.errors import PeanutError
+from peanut.home import PUBLIC, SECRET, Home, make_private_dir, write_file
+from peanut.names import Kind
+from peanut.plan import State, Step, there
+
+DEFAULT_BOARD = "sim"  # the only board so far; no pin of anybody's hardware is at stake
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for. board: None if not said; simulate: whether --simulate was given."""
+
+    name: str
+    kind: Kind
+    board: str | None = None
+    simulate: bool = False
+    settings: bundle.Settings = ()
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is known of an enrolled device. problem: in words, empty if it is ready to be used."""
+
+    row: ledger.Device
+    root: str
+    fingerprint: str
+    days_left: int
+    gateway: str
+    simulated: bool
+    problem: str
+
+
+def plan(home: Home, request: Request, folder: Path, now: datetime) -> list[Step]:
+    """The steps that make, complete or change a device. folder: of the boards."""
+    name, kind = names.check_device(request.name, request.kind), request.kind
+    where, uri = home.device(name), names.device_uri(name, kind)
+    key, crt = where / "key.der", where / "cert.der"
+    row = ledger.device(home.ledger, name)
+    if row is not None and row.kind != kind:
+        raise PeanutError(f"{name} is enrolled as a {row.kind}", f"Say --kind {row.kind}, or take another name.")
+    node_step, node = _node(home, request, folder, row)
+
+    def issue() -> None:
+        made = ca.issue_client(store.key(key).public_key(), name, uri, store.issuing(home), now)
+        write_file(crt, ca.certificate_der(made), PUBLIC)
+
+    certificate_step = credentials.client_step(home, crt, key, uri, now, issue)
+    return [
+        *modes.plan(home, where, ["key.der"]),
+        credentials.key_step(home, key, "its key"),
+        certificate_step,
+        credentials.root_step(home, where / "ca.der"),
+        node_step,
+        _row(home, name, row, node, certificate_step.state is not State.THERE, now),
+    ]
+
+
+def _node(home: Home, request: Request, folder: Path, row: ledger.Device | None) -> tuple[Step, bundle.Node]:
+    path = home.device(request.name) / "node.json"
+    what = home.relative(path)
+    if path.exists():
+        old = read_node(path)
+        if old.get("kind") != request.kind:
+            raise PeanutError(f"{path} is for a {old.get('kind')}", "Move it away and run this again.")
+        board_name = str(_table(old, "board").get("name"))
+        if request.board is not None and request.board != board_name:
+            raise PeanutError(
+                f"{request.name} is on the board {board_name!r}", f"To change it, move {path} away and run this again."
+            )
+        new = json.loads(json.dumps(old))
+        if request.simulate and "simulate" not in old:
+            model = boards.read(board_name, folder).simulate
+            if model is None:
+                raise PeanutError(f"the board {board_name!r} has no [simulate] table", "Leave out --simulate.")
+            new["simulate"] = dict(model)
+        new = bundle.apply(new, request.settings)
+    else:
+        old = None
+        board = boards.read(request.board or (row.board if row else DEFAULT_BOARD), folder)
+        known = settings.hosts(home)
+        if not known:
+            raise PeanutError(f"{home.fleet_toml} is missing", "Run `peanut init`: it makes it anew.")
+        port = settings.mqtts_address(home)[1]
+        new = bundle.new_node(request.name, request.kind, board, (known[0], port), simulate=request.simulate)
+        new = bundle.apply(new, request.settings)
+    host = new["gateway"]["host"]
+    if host not in [*settings.hosts(home), *ca.LOOPBACK]:
+        raise PeanutError(
+            f"the gateway has no certificate for {host}: nodes would refuse it", f"First: peanut init --host {host}"
+        )
+    note = f"board {new['board']['name']}, gateway {host}:{new['gateway']['port']}"
+    if old is None:
+        return Step(State.MAKE, what, note, lambda: write_file(path, bundle.render(new), PUBLIC)), new
+    changes = bundle.differences(old, new)
+    if changes:
+        note = f"{', '.join(changes)}; give the node its new bundle"
+        return Step(State.CHANGE, what, note, lambda: write_file(path, bundle.render(new), PUBLIC)), new
+    return there(what, note), new
+
+
+def _row(home: Home, name: str, row: ledger.Device | None, node: bundle.Node, reissued: bool, now: datetime) -> Step:
+    created = row.created if row else int(now.timestamp())
+
+    def record() -> None:
+        made = store.certificate(home.device(name) / "cert.der")
+        with ledger.opened(home.ledger) as connection:
+            ledger.put(connection, _row_of(name, node, made, created))
+
+    what = home.relative(home.ledger)
+    if row is None:
+        return Step(State.MAKE, what, f"row of {name}", record)
+    if reissued or row != _row_of(name, node, store.certificate(home.device(name) / "cert.der"), created):
+        return Step(State.CHANGE, what, f"row of {name}", record)
+    return there(what, f"row of {name}")
+
+
+def _row_of(name: str, node: bundle.Node, certificate: x509.Certificate, created: int) -> ledger.Device:
+    return ledger.Device(
+        name=name,
+        kind=str(node["kind"]),
+        board=str(_table(node, "board")["name"]),
+        serial=f"{certificate.serial_number:x}",
+        not_before=int(certificate.not_valid_before_utc.timestamp()),
+        not_after=int(certificate.not_valid_after_utc.timestamp()),
+        created=created,
+    )
+
+
+def rows_from_bundles(home: Home) -> list[ledger.Device]:
+    """The rows of a ledger that was lost, as the device bundles tell them. Incomplete bundles are left out."""
+    rows = []
+    for path in sorted(home.devices.glob("*/cert.der")):
+        name = path.parent.name
+        if (path.parent / "node.json").exists():
+            certificate, node = store.certificate(path), read_node(path.parent / "node.json")
+            # when it was first enrolled is forgotten; its certificate is the best witness
+            created = int((certificate.not_valid_before_utc + ca.BACKDATE).timestamp())
+            rows.append(_row_of(name, node, certificate, created))
+    return rows
+
+
+def read_node(path: Path) -> bundle.Node:
+    """node.json as it is on disk; PeanutError if it is not one."""
+    try:
+        node = json.loads(store.read(path))
+    except ValueError:
+        node = None
+    if (
+        not isinstance(node, dict)
+        or not isinstance(node.get("board"), dict)
+        or not isinstance(node.get("gateway"), dict)
+    ):
+        raise PeanutError(f"{path} is not a node's configuration", "Move it away and run `peanut device add` again.")
+    return node
+
+
+def _table(node: bundle.Node, key: str) -> dict[str, Any]:
+    found = node.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def row(home: Home, name: str) -> ledger.Device:
+    """The ledger's row of an enrolled device; PeanutError that lists the devices if there is none."""
+    home.require()
+    rows = ledger.devices(home.ledger)
+    for found in rows:
+        if found.name == name:
+            return found
+    if not rows:
+        raise PeanutError(
+            f"there is no device {name!r}", "There are none yet: peanut device add NAME --kind greenhouse"
+        )
+    listed = ", ".join(d.name for d in rows[:20]) + (", …" if len(rows) > 20 else "")
+    raise PeanutError(f"there is no device {names.printable(name)!r}", f"Devices: {listed}.")
+
+
+def info(home: Home, found: ledger.Device, now: datetime) -> Info:
+    """Everything about one device that is no secret."""
+    where = home.device(found.name)
+    fingerprint, gateway, simulated, problem = "", "", False, ""
+    left = (datetime.fromtimestamp(found.not_after, now.tzinfo) - now).days
+    try:
+        certificate, node = _check(home, found)
+        fingerprint, left = ca.fingerprint(certificate), ca.days_left(certificate, now)
+        gateway = f"{node['gateway'].get('host')}:{node['gateway'].get('port')}"
+        simulated = "simulate" in node
+        if certificate.not_valid_after_utc <= now:
+            problem = f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
+    except PeanutError as error:
+        problem = error.message.replace(f"{where}/", "")
+    return Info(found, names.topic_root(found.name, Kind(found.kind)), fingerprint, left, gateway, simulated, problem)
+
+
+def _check(home: Home, found: ledger.Device) -> tuple[x509.Certificate, bundle.Node]:
+    # A bundle whose parts do not fit is found here, not by a node on a pole.
+    where = home.device(found.name)
+    certificate, node = store.certificate(where / "cert.der"), read_node(where / "node.json")
+    if not ca.same_key(certificate, store.key(where / "key.der")):
+        raise PeanutError(f"{where / 'cert.der'} is for another key")
+    if not ca.issued_by(certificate, store.certificate(home.ca / "issuing.crt")):
+        raise PeanutError(f"{where / 'cert.der'} was not issued by this fleet's CA")
+    if ca.san_uris(certificate) != [names.device_uri(found.name, Kind(found.kind))]:
+        raise PeanutError(f"{where / 'cert.der'} names somebody else")
+    if store.read(where / "ca.der") != ca.certificate_der(store.root_certificate(home)):
+        raise PeanutError(f"{where / 'ca.der'} is not this fleet's root")
+    return certificate, node
+
+
+def copy_bundle(home: Home, name: str, out: Path, say: Callable[[str], None], *, force: bool, dry_run: bool) -> None:
+    """Copy the four files of a bundle to `out`, the key 0600.
+
+    Raises PeanutError, with nothing written, if the bundle is not whole, or if `out` is not empty and `force` not set.
+    """
+    found = row(home, name)
+    source = home.device(name)
+    try:
+        _check(home, found)
+    except PeanutError as error:
+        raise PeanutError(
+            error.message, f"Run `peanut device add {name} --kind {found.kind}`: it completes the bundle."
+        ) from None
+    if out.resolve() == source.resolve():
+        raise PeanutError(f"{out} is where the bundle is already", "Name another directory.")
+    if out.exists() and not out.is_dir():
+        raise PeanutError(f"{out} is not a directory", "Name another one.")
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise PeanutError(
+            f"{out} is not empty", "Name another directory, or replace the bundle's files in it with --force."
+        )
+    for file in bundle.FILES:
+        say(f"  copy  {out / file}")
+    if dry_run:
+        say("Dry run: nothing was written.")
+        return
+    make_private_dir(out)
+    for file in bundle.FILES:
+        write_file(out / file, store.read(source / file), SECRET if file == "key.der" else PUBLIC)
+
+
+def warnings(request: Request, folder: Path) -> Sequence[str]:
+    """What the operator should know and `plan` does not mind."""
+    found = []
+    if request.kind is Kind.VEHICLE:
+        digit = names.vin_check_digit(request.name)
+        if request.name[8] != digit:
+            found.append(
+                f"the check digit of {request.name} is {request.name[8]}, and would be {digit} in North America: "
+                "look again for a slip of the pen"
+            )
+    if request.board is not None:
+        found += [f"board {request.board}: {w}" for w in boards.read(request.board, folder).warnings]
+    return found

@@ -1,0 +1,70 @@
+"""Keys and certificates as files: reading them back with errors that name the file and the fix.
+
+Rule: the only file that turns the bytes of a fleet home into keys and certificates; nothing here writes.
+"""
+
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from peanut import ca
+from peanut.errors import PeanutError
+from peanut.home import Home
+
+FILE_MAX = 64 * 1024  # bytes; no key, certificate or settings file of ours comes near
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file of at most FILE_MAX; PeanutError in plain words if that does not work."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_MAX + 1)
+    except FileNotFoundError:
+        raise PeanutError(f"{path} is missing") from None
+    except OSError as error:
+        raise PeanutError(f"cannot read {path}: {error.strerror}", "Mend its owner or mode and try again.") from None
+    if len(data) > FILE_MAX:
+        raise PeanutError(f"{path} is larger than {FILE_MAX} bytes: not a file of a fleet home", "Move it away.")
+    return data
+
+
+def certificate(path: Path) -> x509.Certificate:
+    """A certificate in PEM (the first of a chain) or DER, by the file's name."""
+    data = read(path)
+    try:
+        return x509.load_der_x509_certificate(data) if path.suffix == ".der" else x509.load_pem_x509_certificate(data)
+    except ValueError:
+        raise PeanutError(f"{path} is not a certificate", "Put it back from a backup, or move it away.") from None
+
+
+def key(path: Path, passphrase: bytes | None = None) -> ca.Key:
+    """A P-256 private key in PEM or DER, by the file's name; PeanutError for a wrong passphrase as well."""
+    data = read(path)
+    load = serialization.load_der_private_key if path.suffix == ".der" else serialization.load_pem_private_key
+    try:
+        found = load(data, passphrase)
+    except (ValueError, TypeError):
+        if b"ENCRYPTED" in data:
+            raise PeanutError(f"the passphrase does not open {path}", "Try again with the right one.") from None
+        raise PeanutError(f"{path} is not a private key", "Put it back from a backup, or move it away.") from None
+    if not isinstance(found, ec.EllipticCurvePrivateKey) or found.curve.name != "secp256r1":
+        raise PeanutError(f"{path} is not a key on the curve P-256", "Put back the one that `peanut` made.")
+    return found
+
+
+def issuing(home: Home) -> ca.Authority:
+    """The issuing CA, ready to sign."""
+    home.require()
+    authority = ca.Authority(certificate(home.ca / "issuing.crt"), key(home.ca / "issuing.key"))
+    if not ca.same_key(authority.certificate, authority.key):
+        raise PeanutError(
+            f"{home.ca / 'issuing.key'} does not belong to issuing.crt beside it", "Put both back from one backup."
+        )
+    return authority
+
+
+def root_certificate(home: Home) -> x509.Certificate:
+    """The root's certificate."""
+    return certificate(home.ca / "root.crt")
