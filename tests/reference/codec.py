@@ -366,8 +366,8 @@ def _read_subscribe(reader: _Reader, version: int, _flags: int) -> Packet:
         if options & (0xC0 if version == 5 else 0xFC):
             raise _malformed("a reserved subscription option is set")
         qos, retain_handling = options & 3, options >> 4 & 3
-        if qos == 3:
-            raise _protocol("maximum QoS 3")
+        if qos == 3:  # 5.0 §3.8.3.1 calls it a Protocol Error, 3.1.1 (MQTT-3-8.3-4) malformed
+            raise (_protocol if version == 5 else _malformed)("maximum QoS 3")
         if retain_handling == 3:
             raise _protocol("retain handling 3")
         filters.append(
