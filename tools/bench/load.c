@@ -62,7 +62,6 @@ enum {
     KEEP_ALIVE_S = 900,          /* longer than DEADLINE_MAX_S: no pings in the figures */
     DEADLINE_MAX_S = 600,
     WAIT_MS = 100,               /* the clock is looked at so often even if nothing happens */
-    STALL_S = 3,                 /* nothing received for so long: what is missing is lost */
     SETTLE_STEP_MS = 2,          /* the broker is at rest when its CPU time stands still for so long */
     SETTLE_STEPS_MAX = 100
 };
@@ -78,13 +77,14 @@ static struct {
     size_t payload;
     uint64_t messages;           /* deliveries to measure */
     double seconds, deadline;
+    unsigned stall;              /* seconds: nothing received for so long, and what is missing is lost */
     pid_t broker;
     const char *topic, *filter;  /* "{}" stands for the publisher's number, four digits */
     const char *ca, *cert, *key, *host, *ciphersuites;
 } opt = {
     .scenario = FAN_IN, .publishers = 50, .subscribers = 50, .clients = 1100, .base = 100, .window = 4, .payload = 64,
-    .messages = 100000, .seconds = 10, .deadline = 60, .topic = "/plant/n{}/cmd/bench", .filter = "/plant/+/cmd/bench",
-    .host = "localhost", .ciphersuites = "TLS_AES_256_GCM_SHA384",
+    .messages = 100000, .seconds = 10, .deadline = 60, .stall = 3, .topic = "/plant/n{}/cmd/bench",
+    .filter = "/plant/+/cmd/bench", .host = "localhost", .ciphersuites = "TLS_AES_256_GCM_SHA384",
 };
 
 /* A connection's way up. */
@@ -385,7 +385,8 @@ static void set_blocked(struct conn *c, bool blocked)
 
 static _Noreturn void lost_connection(const struct conn *c, const char *why)
 {
-    static const char *const during[] = {"closed", "connecting", "the TLS handshake", "CONNECT", "SUBSCRIBE", "traffic"};
+    static const char *const during[] = {"the end",  "connecting", "the TLS handshake",
+                                         "CONNECT",  "SUBSCRIBE",  "traffic"};
     die("the broker dropped %s during %s: %s", who(c), during[c->stage], why);
 }
 
@@ -534,9 +535,10 @@ static void send_reply(struct conn *c, unsigned type, size_t id)
 static void prepare_publisher(struct publisher *p, unsigned number)
 {
     const char *mark = strstr(opt.topic, "{}");
-    int len = mark == NULL ? snprintf(p->topic, sizeof p->topic, "%s", opt.topic)
-                           : snprintf(p->topic, sizeof p->topic, "%.*s%04u%s", (int)(mark - opt.topic), opt.topic, number,
-                                      mark + 2);
+    int len = mark == NULL
+                  ? snprintf(p->topic, sizeof p->topic, "%s", opt.topic)
+                  : snprintf(p->topic, sizeof p->topic, "%.*s%04u%s", (int)(mark - opt.topic), opt.topic, number,
+                             mark + 2);
     if (len < 1 || len > TOPIC_MAX)
         die("the topic must have 1 to %d bytes", TOPIC_MAX);
     p->topic_len = (size_t)len;
@@ -806,6 +808,9 @@ static void handshake(struct conn *c)
         return;
     }
     int why = SSL_get_error(c->ssl, result);
+    long verdict = SSL_get_verify_result(c->ssl);
+    if (why == SSL_ERROR_SSL && verdict != X509_V_OK)
+        die("TLS handshake: the broker's certificate is refused: %s", X509_verify_cert_error_string(verdict));
     if (why == SSL_ERROR_SSL)
         die_tls("TLS handshake");
     if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE)
@@ -907,7 +912,7 @@ static void turn(void)
 
 static bool stalled(void)
 {
-    return now - last_progress > STALL_S * UINT64_C(1000000000);
+    return now - last_progress > opt.stall * UINT64_C(1000000000);
 }
 
 static void connect_until(unsigned count)
@@ -919,7 +924,7 @@ static void connect_until(unsigned count)
             begin_connection(&conns[begun++]);
         turn();
         if (stalled())
-            die("the broker left %u connections without an answer for %d seconds", opening, STALL_S);
+            die("the broker left %u connections without an answer for %u seconds", opening, opt.stall);
     }
 }
 
@@ -972,7 +977,7 @@ static _Noreturn void usage(const char *problem)
             "load: %s\n"
             "usage: load --port PORT [--broker PID] [--scenario fan-in|fan-out|pairs|idle] [--publishers N]\n"
             "            [--subscribers N] [--clients N] [--base N] [--qos 0|1|2] [--payload BYTES] [--window N]\n"
-            "            [--messages DELIVERIES] [--seconds S] [--deadline S] [--topic T] [--filter F]\n"
+            "            [--messages DELIVERIES] [--seconds S] [--deadline S] [--stall S] [--topic T] [--filter F]\n"
             "            [--ca FILE --cert FILE --key FILE] [--host NAME] [--ciphersuites LIST]\n",
             problem);
     exit(2);
@@ -993,10 +998,10 @@ static unsigned long long number(const char *text, const char *name, unsigned lo
 static void parse_options(int argc, char **argv)
 {
     enum { SCENARIO, PORT, BROKER, PUBLISHERS, SUBSCRIBERS, CLIENTS, BASE, QOS, PAYLOAD, WINDOW, MESSAGES, SECONDS,
-           DEADLINE, TOPIC, FILTER, CA, CERT, KEY, HOST, CIPHERSUITES, COUNT };
+           DEADLINE, STALL, TOPIC, FILTER, CA, CERT, KEY, HOST, CIPHERSUITES, COUNT };
     static const char *const names[COUNT] = {
         "scenario", "port", "broker", "publishers", "subscribers", "clients", "base", "qos", "payload", "window",
-        "messages", "seconds", "deadline", "topic", "filter", "ca", "cert", "key", "host", "ciphersuites"};
+        "messages", "seconds", "deadline", "stall", "topic", "filter", "ca", "cert", "key", "host", "ciphersuites"};
     struct option options[COUNT + 1] = {{0}};
     for (int i = 0; i < COUNT; i++)
         options[i] = (struct option){.name = names[i], .has_arg = required_argument};
@@ -1025,6 +1030,7 @@ static void parse_options(int argc, char **argv)
         case MESSAGES: opt.messages = number(optarg, name, 1, 1000000000); break;
         case SECONDS: opt.seconds = (double)number(optarg, name, 1, DEADLINE_MAX_S); break;
         case DEADLINE: opt.deadline = (double)number(optarg, name, 1, DEADLINE_MAX_S); break;
+        case STALL: opt.stall = (unsigned)number(optarg, name, 1, DEADLINE_MAX_S); break;
         case TOPIC: opt.topic = optarg; break;
         case FILTER: opt.filter = optarg; break;
         case CA: opt.ca = optarg; break;

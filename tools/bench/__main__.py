@@ -1,0 +1,225 @@
+"""`python -m tools.bench`: runs what is asked for, writes a JSON line a run, prints the tables.
+
+The rule it keeps: rounds are interleaved (every broker in turn in every round), so that the machine's mood meets all of
+them; everything it starts it stops; it ends with status 1 when a message was lost, doubled, reordered or damaged.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from . import codec, report
+from .brokers import BROKERS, Broker, BrokerError, workplace
+from .generator import BUILD, NO_TLS, Case, Generator, GeneratorError, Load, build, faults, run
+
+TRAFFIC = ("fan-in", "fan-out", "pairs")
+SCENARIOS = ("codec", *TRAFFIC, "idle")
+TRANSPORTS = ("plain", "tls")
+RESULTS = BUILD / "results.jsonl"
+TABLE = BUILD / "table.txt"
+
+EPILOG = """examples:
+  python -m tools.bench                                    everything, under five minutes
+  python -m tools.bench --quick                            one short round of everything, under a minute
+  python -m tools.bench --scenario fan-in --qos 0 --window 1 --rounds 5
+  python -m tools.bench --scenario idle --transport tls --brokers peanutd
+  python -m tools.bench --scenario codec
+"""
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _choice(allowed: tuple[str, ...]) -> Any:
+    def parse(text: str) -> list[str]:
+        chosen = [part.strip() for part in text.split(",")]
+        for part in chosen:
+            if part not in allowed:
+                raise argparse.ArgumentTypeError(f"{part!r} is none of {', '.join(allowed)}")
+        return list(dict.fromkeys(chosen))
+
+    return parse
+
+
+def _positive(most: int) -> Any:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {most}")
+        return int(text)
+
+    return parse
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.bench",
+        description="Nanoseconds a packet for decoders; messages a second, CPU a message and memory for MQTT brokers.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--scenario", type=_choice(SCENARIOS), default=list(SCENARIOS), help=f"of {','.join(SCENARIOS)} (all)")
+    add("--brokers", type=_choice(tuple(BROKERS)), default=None, help=f"of {','.join(BROKERS)} (those that are here)")
+    add("--transport", type=_choice(TRANSPORTS), default=list(TRANSPORTS), help="of plain,tls (both)")
+    add("--qos", type=_choice(("0", "1", "2")), default=["0", "1"], help="of 0,1,2 (0,1)")
+    add("--rounds", type=_positive(100), default=None, help="rounds, of which the median counts (3; quick: 1)")
+    add("--messages", type=_positive(10**8), default=None, help="deliveries measured in a run (150000; quick: 20000)")
+    add("--clients", type=_positive(5000), default=50, help="publishers, subscribers or pairs (50)")
+    add("--idle-clients", type=_positive(40000), default=None, help="connections of the idle run (1000; quick: 300)")
+    add("--window", type=_positive(64), default=4, help="messages in flight a publisher (4)")
+    add("--payload", type=_positive(65536), default=64, help="bytes of payload, 24 or more (64)")
+    add("--quick", action="store_true", help="one short round, under a minute")
+    arguments = parser.parse_args(argv)
+    if arguments.payload < 24:
+        parser.error("--payload: 24 bytes are needed for run, publisher, sequence number and time")
+    arguments.rounds = arguments.rounds or (1 if arguments.quick else 3)
+    arguments.messages = arguments.messages or (20_000 if arguments.quick else 150_000)
+    arguments.idle_clients = arguments.idle_clients or (300 if arguments.quick else 1_000)
+    return arguments
+
+
+def _cores() -> tuple[int | None, int | None]:
+    """(broker's core, generator's core). The broker gets the last one: the first one tends to have the interrupts."""
+    cores = sorted(os.sched_getaffinity(0))
+    return (cores[-1], cores[0]) if len(cores) > 1 else (None, None)
+
+
+def _cases(arguments: argparse.Namespace, generator: Generator) -> list[Case]:
+    transports = [each for each in arguments.transport if each == "plain" or generator.tls]
+    if len(transports) < len(arguments.transport):
+        _say(NO_TLS)
+    cases = [
+        Case(scenario, int(qos), transport)
+        for transport in transports
+        for scenario in TRAFFIC
+        if scenario in arguments.scenario
+        for qos in arguments.qos
+    ]
+    if "idle" in arguments.scenario:
+        cases += [Case("idle", 0, transport) for transport in transports]
+    return cases
+
+
+def _brokers(arguments: argparse.Namespace) -> list[str]:
+    """Names of the brokers to run: those asked for, which must be here, or those that are here."""
+    names: list[str] = arguments.brokers or list(BROKERS)
+    missing = {name: why for name in names if (why := BROKERS[name].missing()) is not None}
+    for name, why in missing.items():
+        _say(f"{name} is left out: {why}" if arguments.brokers is None else f"{name}: {why}")
+    if missing and arguments.brokers is not None:
+        raise SystemExit(2)
+    return [name for name in names if name not in missing]
+
+
+def _run_case(broker: Broker, generator: Generator, case: Case, load: Load, number: int) -> report.Run:
+    broker_core, generator_core = _cores()
+    try:
+        with broker.running(case.transport, broker_core) as endpoint:
+            figures = run(generator, endpoint, case, load, generator_core)
+        return report.Run(case, broker.name, number, figures)
+    except (BrokerError, GeneratorError) as error:
+        return report.Run(case, broker.name, number, None, str(error))
+
+
+def _progress(result: report.Run, step: int, steps: int) -> str:
+    case = result.case
+    head = f"[{step:>{len(str(steps))}}/{steps}] {case.transport:5} {case.scenario:7} QoS {case.qos} {result.broker:9} "
+    if result.figures is None:
+        return f"{head} failed: {result.error}"
+    broker = result.figures["broker"]
+    if case.scenario == "idle":
+        return f"{head} {broker['connect_bytes'] / 1024:9.2f} KiB a connection"
+    wrong = faults(result.figures)
+    tail = f"  WRONG: {', '.join(wrong)}" if wrong else ""
+    return f"{head} {broker['cpu_us']:9.3f} us a message, {result.figures['per_second']:11,.0f} a second{tail}"
+
+
+def _write(lines: list[str]) -> None:
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(143)  # through the `with` blocks, which stop what runs
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the benchmark. Returns the exit status: 0, 1 after a failed run or a wrong message, 2 for wrong usage."""
+    arguments = _arguments(argv)
+    signal.signal(signal.SIGTERM, _terminated)
+    broker_core, generator_core = _cores()
+    load = Load(
+        messages=arguments.messages,
+        clients=arguments.clients,
+        window=arguments.window,
+        payload=arguments.payload,
+        idle_clients=arguments.idle_clients,
+    )
+    traffic = arguments.scenario != ["codec"]
+    names = _brokers(arguments) if traffic else []
+    settings: dict[str, Any] = asdict(load) | {
+        "rounds": arguments.rounds,
+        "pinning": "one core only, nothing pinned: not comparable"
+        if broker_core is None
+        else f"broker on core {broker_core}, generator on core {generator_core}",
+    }
+    context = report.machine(BROKERS[name].version() for name in names)
+    if traffic and context["load_before"] > 0.5:
+        _say("the machine is not quiet: expect figures that are too high; shares suffer less")
+
+    sections: list[list[str]] = []
+    failed = False
+    if "codec" in arguments.scenario:
+        try:
+            rounds, seconds = (3, 0.1) if arguments.quick else (5, 0.2)
+            decoded = codec.measure(rounds, seconds, _say)
+            _write([json.dumps({"machine": context, "scenario": "codec"} | line) for line in decoded])
+            sections.append(report.codec_table(decoded))
+        except codec.CodecError as error:
+            _say(f"codec: {error}")
+            failed = True
+
+    runs: list[report.Run] = []
+    try:
+        if traffic and names:
+            generator = build()
+            cases = _cases(arguments, generator)
+            steps = arguments.rounds * len(cases) * len(names)
+            with contextlib.ExitStack() as stack:
+                places = [stack.enter_context(workplace(name)) for name in names]
+                for number in range(arguments.rounds):
+                    for case in cases:
+                        for broker in places:
+                            result = _run_case(broker, generator, case, load, number)
+                            runs.append(result)
+                            _write([report.json_line(context, settings, result)])
+                            _say(_progress(result, len(runs), steps))
+    except GeneratorError as error:
+        _say(str(error))
+        failed = True
+    except KeyboardInterrupt:
+        _say("interrupted; the table has what was measured so far")
+        failed = True
+
+    sections += [report.traffic_table(runs), report.idle_table(runs)]
+    text = "\n\n".join("\n".join(section) for section in [report.preamble(context, settings), *sections] if section)
+    print(f"\n{text}", flush=True)
+    TABLE.parent.mkdir(parents=True, exist_ok=True)
+    TABLE.write_text(f"{text}\n")
+    shown = Path(os.path.relpath(RESULTS))
+    _say(f"\nevery run: {shown}; this table: {Path(os.path.relpath(TABLE))}")
+    wrong = any(each.figures is None or faults(each.figures) for each in runs)
+    return 1 if failed or wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

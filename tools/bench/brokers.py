@@ -1,0 +1,241 @@
+"""The brokers under test: how each is configured, started on a free port of 127.0.0.1, and stopped.
+
+The rule it keeps: a broker is started fresh for every run, pinned to its core before its first instruction, and gone
+when the `with` block ends. To add a broker: a subclass of Broker and a line in BROKERS.
+"""
+
+import contextlib
+import importlib.metadata
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import pki
+
+ROOT = Path(__file__).resolve().parents[2]
+HOST = "127.0.0.1"
+START_S = 20.0  # a broker must listen within
+STOP_S = 10.0  # and be gone within, after SIGTERM
+STEP_S = 0.01
+LOG_LINES = 15  # shown when it does not start
+
+
+class BrokerError(Exception):
+    """A broker that cannot be started or that did not live; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a client of the TLS listener needs: PEM files, and the name the server's certificate must carry."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+    host: str = "localhost"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A running broker."""
+
+    pid: int
+    port: int
+    credentials: Credentials | None
+
+
+class Broker(ABC):
+    """One broker program. `directory` is its own, temporary, and outlives its runs."""
+
+    name: str
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @classmethod
+    @abstractmethod
+    def missing(cls) -> str | None:
+        """Why it cannot run here and what to do about it; None when it can."""
+
+    @classmethod
+    @abstractmethod
+    def version(cls) -> str:
+        """Name and version, as the table shows them."""
+
+    @abstractmethod
+    def prepare(self, transport: str, port: int) -> tuple[list[str], Credentials | None]:
+        """Writes the configuration for `transport` ("plain" or "tls"); returns the command and the client's part."""
+
+    @contextlib.contextmanager
+    def running(self, transport: str, core: int | None) -> Iterator[Endpoint]:
+        """Starts the broker on `core` (None: anywhere), waits until it listens, stops it at the end.
+
+        Raises BrokerError with the tail of its log when it does not listen within START_S, or did not live to the end.
+        """
+        port = _free_port()
+        command, credentials = self.prepare(transport, port)
+        log = self.directory / "log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                command,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
+            )
+        try:
+            self._await_port(process, port, log)
+            yield Endpoint(process.pid, port, credentials)
+            if process.poll() is not None:
+                raise BrokerError(f"{self.name} ended with status {process.returncode} during the run:\n{_tail(log)}")
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _await_port(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        end = time.monotonic() + START_S
+        while True:
+            if process.poll() is not None:
+                raise BrokerError(f"{self.name} ended with status {process.returncode} at start:\n{_tail(log)}")
+            with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+                return
+            if time.monotonic() > end:
+                raise BrokerError(f"{self.name} does not listen on {HOST}:{port} after {START_S:.0f} s:\n{_tail(log)}")
+            time.sleep(STEP_S)
+
+
+class Mosquitto(Broker):
+    """Eclipse mosquitto from the distribution: the yardstick, since everyone can install the same."""
+
+    name = "mosquitto"
+
+    @classmethod
+    def _program(cls) -> str | None:
+        return shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None if cls._program() else "not installed: apt-get install mosquitto"
+
+    @classmethod
+    def version(cls) -> str:
+        program = cls._program()
+        if program is None:
+            return "mosquitto, not installed"
+        text = subprocess.run([program, "-h"], capture_output=True, text=True, check=False, timeout=10).stdout
+        return text.splitlines()[0].replace(" version ", " ") if text else "mosquitto, version unknown"
+
+    def prepare(self, transport: str, port: int) -> tuple[list[str], Credentials | None]:
+        lines = [
+            f"listener {port} {HOST}",
+            "allow_anonymous true",
+            "persistence false",
+            "set_tcp_nodelay true",
+            "max_inflight_messages 0",
+            "max_queued_messages 0",
+            "sys_interval 0",
+            "connection_messages false",
+            "log_dest stderr",
+            "log_type error",
+            "log_type warning",
+        ]
+        if os.geteuid() == 0:
+            lines.insert(0, "user root")  # else it gives up root and cannot read its keys
+        credentials = None
+        if transport == "tls":
+            certificates = pki.make(self.directory)
+            lines += [
+                f"cafile {certificates.authorities}",
+                f"certfile {certificates.chain}",
+                f"keyfile {certificates.server_key}",
+                "require_certificate true",
+                "tls_version tlsv1.3",
+            ]
+            credentials = Credentials(certificates.root, certificates.client, certificates.client_key)
+        config = self.directory / "mosquitto.conf"
+        config.write_text("\n".join(lines) + "\n")
+        return [str(self._program()), "-c", str(config)], credentials
+
+
+class Peanutd(Broker):
+    """The gateway daemon of this repository, from the environment that `make setup` makes."""
+
+    name = "peanutd"
+    _bin = Path(sys.executable).parent
+
+    @classmethod
+    def missing(cls) -> str | None:
+        absent = [name for name in ("peanutd", "peanut") if not (cls._bin / name).exists()]
+        return f"no {' and no '.join(absent)} beside {Path(sys.executable).name}: make setup" if absent else None
+
+    @classmethod
+    def version(cls) -> str:
+        try:
+            version = importlib.metadata.version("peanutd")
+        except importlib.metadata.PackageNotFoundError:
+            return "peanutd, not installed"
+        git = subprocess.run(
+            ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+        )
+        return f"peanutd {version} ({git.stdout.strip()})" if git.returncode == 0 else f"peanutd {version}"
+
+    def prepare(self, transport: str, port: int) -> tuple[list[str], Credentials | None]:
+        home = self.directory / "fleet"
+        if not home.exists():
+            init = subprocess.run(
+                [str(self._bin / "peanut"), "--home", str(home), "init", "--host", "localhost"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+            )
+            if init.returncode != 0:
+                raise BrokerError(f"`peanut init` ended with status {init.returncode}:\n{init.stderr.strip()}")
+        plain = transport == "plain"
+        (home / "gateway.toml").write_text(
+            "[listen]\n"
+            f'mqtt = "{f"{HOST}:{port}" if plain else ""}"\n'
+            f'mqtts = "{"" if plain else f"{HOST}:{port}"}"\n'
+            'https = ""\n'
+            'metrics = ""\n'
+            "[access]\n"
+            f"anonymous = {'true' if plain else 'false'}\n"
+        )
+        operator = home / "operators" / "operator"
+        credentials = Credentials(operator / "ca.crt", operator / "operator.crt", operator / "operator.key")
+        return [str(self._bin / "peanutd"), "--home", str(home)], None if plain else credentials
+
+
+BROKERS: dict[str, type[Broker]] = {each.name: each for each in (Mosquitto, Peanutd)}
+
+
+@contextlib.contextmanager
+def workplace(name: str) -> Iterator[Broker]:
+    """The broker called `name` with a directory of its own, which is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix=f"bench-{name}-") as directory:
+        yield BROKERS[name](Path(directory))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+    return "\n".join(f"  {line}" for line in lines) or "  (its log is empty)"

@@ -1,0 +1,224 @@
+"""What was measured, for machines (a JSON line a run) and for people (aligned tables), and on what it was measured.
+
+The rule it keeps: medians of the rounds; the share of mosquitto is taken inside each round, where both met the same
+mood of the machine, and then its median; what spoils a figure stands beside it as a remark.
+"""
+
+import datetime
+import json
+import os
+import platform
+import ssl
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .generator import Case, faults
+
+BASELINE = "mosquitto"
+BUSY = 0.90  # of its core: the broker is what limits
+WAITS = 0.05  # of the time: a generator that waits less is what limits
+NOISE = 0.05  # of a core: other programs that took more spoil the run
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one broker. `figures` is the generator's output; `error` says why there is none."""
+
+    case: Case
+    broker: str
+    round: int
+    figures: dict[str, Any] | None
+    error: str | None = None
+
+
+def machine(versions: Iterable[str]) -> dict[str, Any]:
+    """What the figures depend on: CPU, cores, kernel, Python, OpenSSL, brokers, load before, date (UTC)."""
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "openssl": ssl.OPENSSL_VERSION,
+        "versions": list(versions),
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def json_line(context: dict[str, Any], settings: dict[str, Any], run: Run) -> str:
+    """A run as one line of results.jsonl; `context` and `settings` are repeated so that a line stands alone."""
+    return json.dumps(
+        {"machine": context, "settings": settings, "transport": run.case.transport} | asdict(run), separators=(",", ":")
+    )
+
+
+def align(header: list[str], rows: list[list[str]], left: int) -> list[str]:
+    """Lines of a table, columns two blanks apart; the first `left` columns and the last one flush left."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = []
+    for row in [header, ["-" * width for width in widths], *rows]:
+        cells = [
+            cell.ljust(width) if i < left or i == len(row) - 1 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _number(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+class _Rounds:
+    """The good rounds of one case and broker."""
+
+    def __init__(self, runs: list[Run]) -> None:
+        self.runs = runs
+        self.figures = [run.figures for run in runs if run.figures is not None]
+
+    def median(self, pick: Callable[[dict[str, Any]], float]) -> float:
+        return statistics.median(pick(figures) for figures in self.figures)
+
+    def share(self, baseline: "_Rounds", pick: Callable[[dict[str, Any]], float]) -> str:
+        """Median over the rounds of this broker's figure as a share of the baseline's in the same round."""
+        theirs = {run.round: pick(run.figures) for run in baseline.runs if run.figures is not None}
+        shares = [
+            pick(run.figures) / theirs[run.round]
+            for run in self.runs
+            if run.figures is not None and theirs.get(run.round, 0) > 0
+        ]
+        return f"{statistics.median(shares):.3f}" if shares else "-"
+
+    def remarks(self) -> str:
+        failed = len(self.runs) - len(self.figures)
+        said = [f"{failed} of {len(self.runs)} failed"] if failed else []
+        for figures in self.figures:
+            said += [fault for fault in faults(figures) if fault not in said]
+        if self.figures and self.figures[0]["delivered"]:
+            waits, busy = self.median(lambda f: f["generator"]["waiting"]), self.median(lambda f: f["broker"]["busy"])
+            noise = self.median(lambda f: f["machine"]["others"] + f["machine"]["steal"])
+            if noise > NOISE:
+                said.append(f"noise: others took {noise:.0%} of a core")
+            elif waits < WAITS:
+                said.append("limited by the generator")
+            elif busy < BUSY:
+                said.append("limited by neither: both wait")
+        return ", ".join(said)
+
+
+def _cpu(figures: dict[str, Any]) -> float:
+    return float(figures["broker"]["cpu_us"])
+
+
+def _spread(rounds: _Rounds) -> str:
+    values = [_cpu(figures) for figures in rounds.figures]
+    return f"{(max(values) - min(values)) / statistics.median(values):.0%}" if len(values) > 1 else "-"
+
+
+MEBI = 1024 * 1024
+
+
+def _group(runs: Iterable[Run]) -> dict[Case, dict[str, _Rounds]]:
+    grouped: dict[Case, dict[str, list[Run]]] = {}
+    for run in runs:
+        grouped.setdefault(run.case, {}).setdefault(run.broker, []).append(run)
+    return {case: {broker: _Rounds(each) for broker, each in brokers.items()} for case, brokers in grouped.items()}
+
+
+def traffic_table(runs: list[Run]) -> list[str]:
+    """Messages per second and CPU per delivered message; a line per case and broker."""
+    header = ["transport", "scenario", "QoS", "broker", "msg/s", "CPU us/msg", "of " + BASELINE, "spread", "kernel",
+              "busy", "gen us/msg", "gen waits", "p50 ms", "p99 ms", "RSS MiB", "remarks"]  # fmt: skip
+    rows = []
+    for case, brokers in _group(run for run in runs if run.case.scenario != "idle").items():
+        for broker, rounds in brokers.items():
+            start = [case.transport, case.scenario, str(case.qos), broker]
+            if not any(figures["delivered"] for figures in rounds.figures):
+                rows.append([*start, *["-"] * (len(header) - len(start) - 1), rounds.remarks() or "nothing delivered"])
+                continue
+            share = rounds.share(brokers[BASELINE], _cpu) if BASELINE in brokers else "-"
+            rows.append([
+                *start,
+                f"{rounds.median(lambda f: f['per_second']):,.0f}",
+                _number(rounds.median(_cpu)),
+                share,
+                _spread(rounds),
+                f"{rounds.median(lambda f: f['broker']['kernel_share']):.0%}",
+                f"{rounds.median(lambda f: f['broker']['busy']):.0%}",
+                _number(rounds.median(lambda f: f["generator"]["cpu_us"])),
+                f"{rounds.median(lambda f: f['generator']['waiting']):.0%}",
+                _number(rounds.median(lambda f: f["latency_us"]["p50"] / 1000)),
+                _number(rounds.median(lambda f: f["latency_us"]["p99"] / 1000)),
+                f"{rounds.median(lambda f: f['broker']['rss_end'] / MEBI):.1f}",
+                rounds.remarks(),
+            ])  # fmt: skip
+    return align(header, rows, 4) if rows else []
+
+
+def idle_table(runs: list[Run]) -> list[str]:
+    """Memory and CPU that a connection costs; a line per transport and broker."""
+    header = ["transport", "broker", "connections", "KiB/connection", "of " + BASELINE, "connect CPU us",
+              "of " + BASELINE, "RSS MiB", "remarks"]  # fmt: skip
+    rows = []
+    for case, brokers in _group(run for run in runs if run.case.scenario == "idle").items():
+        for broker, rounds in brokers.items():
+            if not rounds.figures:
+                rows.append([case.transport, broker, *["-"] * (len(header) - 3), rounds.remarks()])
+                continue
+            baseline = brokers.get(BASELINE)
+            rows.append([
+                case.transport,
+                broker,
+                str(rounds.figures[0]["connections"]),
+                f"{rounds.median(lambda f: f['broker']['connect_bytes']) / 1024:.2f}",
+                rounds.share(baseline, lambda f: f["broker"]["connect_bytes"]) if baseline else "-",
+                _number(rounds.median(lambda f: f["broker"]["connect_us"])),
+                rounds.share(baseline, lambda f: f["broker"]["connect_us"]) if baseline else "-",
+                f"{rounds.median(lambda f: f['broker']['rss_connected'] / MEBI):.1f}",
+                rounds.remarks(),
+            ])  # fmt: skip
+    return align(header, rows, 2) if rows else []
+
+
+def codec_table(lines: list[dict[str, Any]]) -> list[str]:
+    """Nanoseconds per packet; a line per sample and codec."""
+    header = ["sample", "codec", "bytes/packet", "stream ns", "one by one ns", "reference / it", "version"]
+    reference = {line["sample"]: line["stream_ns"] for line in lines if line["codec"] == "reference"}
+    rows = [
+        [
+            line["sample"],
+            line["codec"],
+            f"{line['bytes']:.0f}",
+            _number(line["stream_ns"]),
+            _number(line["single_ns"]) if line["single_ns"] is not None else "-",
+            f"{reference[line['sample']] / line['stream_ns']:.1f}",
+            line["version"],
+        ]
+        for line in lines
+    ]
+    return align(header, rows, 2) if rows else []
+
+
+def preamble(context: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """On what and how it was measured."""
+    return [
+        f"{context['date']}  {context['cpu']}, {context['cores']} cores, {context['kernel']}",
+        f"{context['python']}, {context['openssl']}, {', '.join(context['versions'])}",
+        f"{settings['rounds']} rounds of {settings['messages']:,} deliveries, {settings['payload']}-byte payloads, "
+        f"{settings['clients']} clients a side, {settings['window']} messages in flight a publisher; "
+        f"{settings['pinning']}; load before: {context['load_before']}",
+    ]

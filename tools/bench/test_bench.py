@@ -1,0 +1,409 @@
+"""Proves that the benchmark sees what it claims to see: every wrong message is counted, every broken broker named.
+
+The rule it keeps: a check that has never failed proves nothing, so a small broker that loses, doubles, swaps and spoils
+messages on purpose stands in front of the generator, which is built with address and undefined-behaviour sanitizers.
+"""
+
+import asyncio
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.bench import codec, report
+from tools.bench.brokers import Broker, BrokerError, Credentials, Mosquitto, workplace
+from tools.bench.generator import SOURCE, Case, Generator, GeneratorError, Load, build, compile_c, faults, run
+
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+MESSAGES = 60
+
+needs_mosquitto = pytest.mark.skipif(Mosquitto.missing() is not None, reason="mosquitto is not installed")
+
+
+@pytest.fixture(scope="session")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
+    program = tmp_path_factory.mktemp("load") / "load"
+    assert compile_c([SOURCE], program, "-DWITH_TLS=1", *SANITIZERS, "-lssl", "-lcrypto") is None
+    return Generator(program, tls=True)
+
+
+# --- A broker that misbehaves ---------------------------------------------------------------------------------------
+
+
+def _packet(first: int, body: bytes) -> bytes:
+    size, length = len(body), b""
+    while True:
+        length += bytes([size & 127 | (128 if size > 127 else 0)])
+        size >>= 7
+        if not size:
+            return bytes([first]) + length + body
+
+
+async def _read_packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    first, size, shift = (await reader.readexactly(1))[0], 0, 0
+    while True:
+        byte = (await reader.readexactly(1))[0]
+        size |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return first, await reader.readexactly(size)
+
+
+@dataclass
+class Liar:
+    """A broker of QoS 0 and 1 without topics: all is for all. `deliver` may change what the n-th message becomes."""
+
+    deliver: Callable[[int, bytes], list[bytes]] = lambda _number, packet: [packet]
+    connack: bytes = b"\x20\x02\x00\x00"
+    suback: Callable[[int], bytes] = lambda qos: b"\x90\x03\x00\x01" + bytes([qos])
+    puback: Callable[[bytes], bytes] = lambda packet_id: b"\x40\x02" + packet_id
+    count: int = 0
+    audience: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                first, body = await _read_packet(reader)
+                kind = first >> 4
+                if kind == 1:
+                    writer.write(self.connack)
+                elif kind == 8:
+                    self.audience.append(writer)
+                    writer.write(self.suback(body[-1]))
+                elif kind == 3:
+                    packet = _packet(first, body)
+                    if first & 6:
+                        topic = 2 + int.from_bytes(body[:2])
+                        writer.write(self.puback(body[topic : topic + 2]))
+                    for wire in self.deliver(self.count, packet):
+                        for each in self.audience:
+                            each.write(wire)
+                    self.count += 1
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+def _drive(generator: Generator, liar: Liar, **options: object) -> tuple[int, dict[str, Any], str]:
+    """Runs the generator against the liar: exit status, figures, what it said."""
+
+    async def both() -> tuple[int, bytes, bytes]:
+        server = await asyncio.start_server(liar.serve, "127.0.0.1", 0)
+        given = {
+            "port": server.sockets[0].getsockname()[1],
+            "publishers": 3,
+            "subscribers": 3,
+            "messages": MESSAGES,
+            "deadline": 20,
+            "stall": 1,
+        } | options
+        command = [text for name, value in given.items() for text in (f"--{name}", str(value))]
+        process = await asyncio.create_subprocess_exec(
+            str(generator.program), *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        out, err = await process.communicate()
+        server.close()
+        assert process.returncode is not None
+        return process.returncode, out, err
+
+    status, out, err = asyncio.run(both())
+    return status, json.loads(out) if out else {}, err.decode()
+
+
+def _wrong(figures: dict[str, Any]) -> dict[str, int]:
+    return {kind: figures[kind] for kind in ("lost", "duplicated", "reordered", "damaged") if figures[kind]}
+
+
+@pytest.mark.parametrize("scenario", ["fan-in", "fan-out"])
+@pytest.mark.parametrize("qos", [0, 1])
+def test_an_honest_broker_gets_no_complaint(generator: Generator, scenario: str, qos: int) -> None:
+    status, figures, said = _drive(generator, Liar(), scenario=scenario, qos=qos)
+    assert (status, said) == (0, "")
+    assert figures["delivered"] == MESSAGES
+    assert faults(figures) == []
+    assert 0 < figures["latency_us"]["p50"] <= figures["latency_us"]["p99"] <= figures["latency_us"]["max"]
+
+
+@pytest.mark.parametrize("payload", [24, 65536])
+def test_packets_of_every_size_come_in_pieces(generator: Generator, payload: int) -> None:
+    status, figures, said = _drive(generator, Liar(), payload=payload, qos=1, scenario="fan-out", window=64)
+    assert (status, said) == (0, "")
+    assert (figures["delivered"], faults(figures)) == (MESSAGES, [])
+
+
+def test_a_lost_message_is_counted(generator: Generator) -> None:
+    status, figures, _ = _drive(generator, Liar(lambda n, packet: [] if n == 30 else [packet]))
+    assert status == 0
+    assert _wrong(figures) == {"lost": 1}
+    assert faults(figures) == ["1 lost", "1 unacknowledged"]
+
+
+def test_a_doubled_message_is_counted(generator: Generator) -> None:
+    _, figures, _ = _drive(generator, Liar(lambda n, packet: [packet, packet] if n in (20, 40) else [packet]))
+    assert _wrong(figures) == {"duplicated": 2}
+    assert figures["delivered"] == MESSAGES
+
+
+def test_a_message_doubled_long_after_is_counted(generator: Generator) -> None:
+    first: list[bytes] = []
+
+    def deliver(number: int, packet: bytes) -> list[bytes]:
+        first.append(packet)
+        return [packet, first[0]] if number == 250 else [packet]
+
+    _, figures, _ = _drive(generator, Liar(deliver), publishers=1, messages=300)
+    assert _wrong(figures) == {"duplicated": 1}
+
+
+def test_swapped_messages_are_counted(generator: Generator) -> None:
+    held: list[bytes] = []
+
+    def deliver(number: int, packet: bytes) -> list[bytes]:
+        if number == 30:
+            held.append(packet)
+            return []
+        return [packet, held.pop()] if held else [packet]
+
+    _, figures, _ = _drive(generator, Liar(deliver), publishers=1)
+    assert _wrong(figures) == {"reordered": 1}
+    assert figures["delivered"] == MESSAGES
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda packet: packet[:-1] + bytes([packet[-1] ^ 1]), id="last byte of the payload"),
+        pytest.param(lambda packet: packet.replace(b"bench", b"Bench"), id="topic"),
+        pytest.param(lambda packet: _packet(packet[0], packet[2:-1]), id="a byte short"),
+        pytest.param(lambda packet: packet[:-64] + bytes(64), id="zeros"),
+        pytest.param(lambda packet: _packet(packet[0] | 2, packet[2:-64] + b"\0\1" + packet[-64:]), id="QoS"),
+    ],
+)
+def test_a_damaged_message_is_counted(generator: Generator, spoil: Callable[[bytes], bytes]) -> None:
+    _, figures, _ = _drive(generator, Liar(lambda n, packet: [spoil(packet), packet] if n == 30 else [packet]))
+    assert _wrong(figures) == {"damaged": 1}
+
+
+def test_a_message_that_was_never_sent_is_damage(generator: Generator) -> None:
+    ahead = (10**6).to_bytes(8, "little")  # its sequence number
+    _, figures, _ = _drive(
+        generator, Liar(lambda n, packet: [packet[:-56] + ahead + packet[-48:], packet] if n == 30 else [packet])
+    )
+    assert _wrong(figures) == {"damaged": 1}
+
+
+@pytest.mark.parametrize(
+    ("liar", "options", "words"),
+    [
+        pytest.param(Liar(connack=b"\x20\x02\x00\x05"), {}, "CONNACK return code 5", id="refused"),
+        pytest.param(Liar(connack=b""), {}, "without an answer", id="silent"),
+        pytest.param(
+            Liar(suback=lambda _: b"\x90\x03\x00\x01\x80"), {}, "with 0x80, not with QoS 0", id="no subscription"
+        ),
+        pytest.param(Liar(lambda _n, _p: [b"\x30\xff\xff\xff\xff\x01"]), {}, "more than four bytes", id="length"),
+        pytest.param(Liar(lambda _n, _p: [b"\x30\xff\xff\x7f"]), {}, "at most", id="too large"),
+        pytest.param(Liar(lambda _n, _p: [b"\x30\x02\x00\x05"]), {}, "malformed PUBLISH", id="topic beyond the end"),
+        pytest.param(Liar(lambda _n, _p: [b"\x30\x00"]), {}, "malformed PUBLISH", id="empty PUBLISH"),
+        pytest.param(Liar(lambda _n, _p: [b"\x32\x03\x00\x01t"]), {}, "malformed PUBLISH", id="no packet id"),
+        pytest.param(Liar(lambda _n, _p: [b"\xf0\x00"]), {}, "packet of type 15", id="type"),
+        pytest.param(Liar(lambda _n, _p: [b"\x62\x02\x00\x01"]), {}, "PUBREL that was not due", id="stray PUBREL"),
+        pytest.param(Liar(puback=lambda _: b"\x40\x02\x00\x40"), {"qos": 1}, "which it never sent", id="packet id"),
+        pytest.param(
+            Liar(puback=lambda i: 2 * (b"\x40\x02" + i)), {"qos": 1, "window": 1}, "not due", id="PUBACK twice"
+        ),
+        pytest.param(Liar(puback=lambda i: b"\x70\x02" + i), {"qos": 1}, "not due", id="PUBCOMP for PUBACK"),
+    ],
+)
+def test_a_broken_broker_is_named(generator: Generator, liar: Liar, options: dict[str, object], words: str) -> None:
+    status, figures, said = _drive(generator, liar, **options)
+    assert (status, figures) == (1, {})
+    assert words in said
+    assert "Sanitizer" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "--port is missing"),
+        ({"port": "70000"}, "--port must be a number from 1 to 65535"),
+        ({"port": "1883", "window": "65"}, "--window must be a number from 1 to 64"),
+        ({"port": "1883", "payload": "23"}, "--payload must be a number from 24"),
+        ({"port": "1883", "scenario": "fan"}, "no such scenario"),
+        ({"port": "1883", "ca": "x"}, "belong together"),
+    ],
+)
+def test_wrong_options_are_named(generator: Generator, options: dict[str, str], words: str) -> None:
+    command = [text for name, value in options.items() for text in (f"--{name}", value)]
+    done = subprocess.run([generator.program, *command], capture_output=True, text=True, check=False, timeout=10)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+# --- Against the real one -------------------------------------------------------------------------------------------
+
+
+@needs_mosquitto
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+def test_every_scenario_runs_against_mosquitto(generator: Generator, transport: str) -> None:
+    load = Load(messages=400, clients=4, idle_clients=20)
+    with workplace("mosquitto") as broker, broker.running(transport, None) as endpoint:
+        for scenario in ("fan-in", "fan-out", "pairs"):
+            for qos in (0, 1, 2):
+                figures = run(generator, endpoint, Case(scenario, qos, transport), load, None)
+                assert (figures["delivered"], faults(figures)) == (400, []), (scenario, qos)
+                assert (figures["tls"] or "").startswith("TLSv1.3" if transport == "tls" else "")
+                assert figures["broker"]["cpu_us"] > 0
+                assert figures["broker"]["rss_end"] > 1024 * 1024
+        figures = run(generator, endpoint, Case("idle", 0, transport), load, None)
+        assert figures["connections"] == 22
+        assert figures["broker"]["connect_us"] > 0
+
+
+@needs_mosquitto
+def test_the_server_must_be_the_right_one(generator: Generator) -> None:
+    with workplace("mosquitto") as broker, workplace("mosquitto") as other:
+        _, foreign = other.prepare("tls", 1)
+        assert foreign is not None
+        with broker.running("tls", None) as endpoint:
+            assert endpoint.credentials is not None
+            own = endpoint.credentials
+            for credentials, words in (
+                (
+                    Credentials(foreign.ca, own.certificate, own.key),
+                    "certificate is refused: certificate signature failure",
+                ),
+                (
+                    Credentials(own.ca, own.certificate, own.key, host="impostor"),
+                    "certificate is refused: hostname mismatch",
+                ),
+            ):
+                wrong = type(endpoint)(endpoint.pid, endpoint.port, credentials)
+                with pytest.raises(GeneratorError, match=words):
+                    run(generator, wrong, Case("fan-in", 0, "tls"), Load(messages=10, clients=2), None)
+
+
+@needs_mosquitto
+def test_a_broker_that_does_not_start_shows_its_log() -> None:
+    class Misconfigured(Mosquitto):
+        def prepare(self, transport: str, port: int) -> tuple[list[str], Credentials | None]:
+            command, credentials = super().prepare(transport, port)
+            Path(command[-1]).write_text("no_such_setting 1\n")
+            return command, credentials
+
+    with workplace("mosquitto") as place:
+        broker: Broker = Misconfigured(place.directory)
+        with (
+            pytest.raises(BrokerError, match=r"(?s)ended with status \d+ at start:.*no_such_setting"),
+            broker.running("plain", None),
+        ):
+            pass
+
+
+@needs_mosquitto
+def test_a_stopped_broker_is_gone() -> None:
+    with workplace("mosquitto") as broker:
+        with broker.running("plain", None) as endpoint:
+            assert Path(f"/proc/{endpoint.pid}").exists()
+        assert not Path(f"/proc/{endpoint.pid}").exists()
+    assert not broker.directory.exists()
+
+
+def test_without_tls_headers_the_plain_rows_remain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "cc"
+    real = shutil.which("gcc") or shutil.which("cc")
+    compiler.write_text(f'#!/bin/sh\ncase "$*" in *WITH_TLS=1*) echo no headers >&2; exit 1;; esac\nexec {real} "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    built = build(tmp_path)
+    assert not built.tls
+    done = subprocess.run(
+        [built.program, "--port", "1", "--ca", "x", "--cert", "x", "--key", "x"],
+        capture_output=True, text=True, check=False, timeout=10,
+    )  # fmt: skip
+    assert (done.returncode, "install libssl-dev" in done.stderr) == (2, True)
+
+
+# --- The report -----------------------------------------------------------------------------------------------------
+
+
+def _figures(cpu: float, waiting: float = 0.5, busy: float = 1.0, others: float = 0.0, lost: int = 0) -> dict[str, Any]:
+    return {
+        "delivered": 100, "lost": lost, "duplicated": 0, "reordered": 0, "damaged": 0, "unacknowledged": 0,
+        "per_second": 1e6 / cpu, "latency_us": {"p50": 1000.0, "p99": 2000.0, "max": 3000.0},
+        "broker": {"cpu_us": cpu, "busy": busy, "kernel_share": 0.8, "rss_end": 8 * 1024 * 1024},
+        "generator": {"cpu_us": 1.0, "waiting": waiting}, "machine": {"others": others, "steal": 0.0},
+    }  # fmt: skip
+
+
+def _row(runs: list[report.Run], broker: str) -> list[str]:
+    lines = report.traffic_table(runs)
+    line = next(line for line in lines if f"  {broker}" in line)
+    return line.split(maxsplit=15)
+
+
+CASE = Case("fan-in", 0, "plain")
+
+
+def test_the_share_is_taken_inside_the_rounds() -> None:
+    """The machine was three times slower in the second round; medians apart would give 8/10, or 0.8."""
+    cpu = {"mosquitto": [10.0, 30.0, 9.0], "peanutd": [5.0, 15.0, 8.0]}
+    runs = [report.Run(CASE, name, i, _figures(values[i])) for name, values in cpu.items() for i in range(3)]
+    assert _row(runs, "mosquitto")[5:7] == ["10.0", "1.000"]
+    assert _row(runs, "peanutd")[5:8] == ["8.00", "0.500", "125%"]
+
+
+@pytest.mark.parametrize(
+    ("figures", "remark"),
+    [
+        (_figures(10, waiting=0.01), "limited by the generator"),
+        (_figures(10, busy=0.6), "limited by neither: both wait"),
+        (_figures(10, others=0.3), "noise: others took 30% of a core"),
+        (_figures(10, lost=2), "2 lost"),
+    ],
+)
+def test_what_spoils_a_figure_stands_beside_it(figures: dict[str, Any], remark: str) -> None:
+    assert _row([report.Run(CASE, "mosquitto", 0, figures)], "mosquitto")[-1] == remark
+
+
+def test_a_failed_round_is_not_hidden() -> None:
+    runs = [report.Run(CASE, "mosquitto", 0, _figures(10)), report.Run(CASE, "mosquitto", 1, None, "it fell over")]
+    assert _row(runs, "mosquitto")[-1] == "1 of 2 failed"
+    only_failed = report.traffic_table(runs[1:])
+    assert only_failed[-1].endswith("1 of 1 failed")
+
+
+def test_a_json_line_stands_alone() -> None:
+    line = json.loads(report.json_line({"cpu": "x"}, {"rounds": 3}, report.Run(CASE, "mosquitto", 2, _figures(10))))
+    assert (line["machine"], line["settings"], line["transport"]) == ({"cpu": "x"}, {"rounds": 3}, "plain")
+    assert (line["case"]["scenario"], line["round"], line["figures"]["lost"]) == ("fan-in", 2, 0)
+
+
+# --- The codecs -----------------------------------------------------------------------------------------------------
+
+
+def test_the_mix_has_all_fifteen_packet_types() -> None:
+    mix = codec.samples()[0]
+    assert len({packet["type"] for packet in mix.packets}) == 15
+    assert len(mix.packets) == len(mix.single) == codec.MIX_PACKETS
+
+
+def test_every_codec_here_decodes_the_samples() -> None:
+    said: list[str] = []
+    lines = codec.measure(1, 0.001, said.append)
+    timed = {line["codec"] for line in lines}
+    assert {"reference", "mqtt5"} <= timed
+    assert all(line["stream_ns"] > 0 for line in lines)
+    assert len(timed) + len(said) == 4
+
+
+def test_a_codec_that_decodes_something_else_is_not_timed() -> None:
+    sample = codec.samples()[1]
+    wrong = codec.Codec("wrong", "", lambda *_: 1.0, None, lambda s: [p | {"payload": b""} for p in s.packets])
+    with pytest.raises(codec.CodecError, match="something else"):
+        codec._check(wrong, sample)
