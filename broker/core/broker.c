@@ -913,6 +913,10 @@ void pn_broker_tick(pn_broker *b, int64_t now) {
 
 const pn_stats *pn_broker_stats(const pn_broker *b) { return &b->env.stats; }
 
+int64_t pn_broker_now(const pn_broker *b) { return b->env.now; }
+
+uint64_t pn_broker_seed(const pn_broker *b) { return b->seed; }
+
 void pn_broker_set_limits(pn_broker *b, const pn_limits *limits) { b->env.limits = *limits; }
 
 const pn_rules *pn_broker_rules(const pn_broker *b, uint8_t slot) { return slot < PN_RULE_SETS ? b->rules[slot] : NULL; }
