@@ -1,0 +1,248 @@
+"""peanutd: the gateway of a Peanut fleet. This file wires the house and holds no logic of its own.
+
+The rule it keeps: it starts whole or not at all, with a reason on stderr; SIGTERM and SIGINT end it in order within
+five seconds; SIGHUP takes new settings and certificates, or, when they are bad, says why and keeps the old.
+Exit status: 0 ended in order, 1 could not start (address in use), 2 settings or certificates are wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import importlib.metadata
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from peanutd import access, fleet, tls
+from peanutd._core import LIMITS, Broker
+from peanutd.config import Config, ConfigError, Listen, load
+from peanutd.log import Log
+from peanutd.server import SPARE_FILES, Listener, ListenError, Server, raise_file_limit
+
+OK: Final = 0
+CANNOT_START: Final = 1
+BAD_SETTINGS: Final = 2
+
+DESCRIPTION: Final = (
+    "The gateway of a Peanut fleet: an MQTT broker that lets in the fleet's certificates and nobody else."
+)
+EPILOG: Final = """\
+examples:
+  peanutd                        serves the fleet home $PEANUT_HOME, or else ./fleet
+  peanutd --home /srv/fleet      serves that one
+  peanutd --check                looks at settings and certificates, says what is wrong, serves nothing
+
+signals:
+  SIGTERM, SIGINT                ends in order
+  SIGHUP                         reads gateway.toml and the certificates again
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns its exit status."""
+    arguments = _arguments(argv)
+    home = Path(arguments.home or os.environ.get("PEANUT_HOME") or "fleet")
+    log = Log()
+    try:
+        settings = _settings(home)
+        credentials = tls.load(home, datetime.now(UTC)) if settings.listen.mqtts else None
+        broker = _broker(settings)
+    except (ConfigError, tls.TlsError) as error:
+        print(f"peanutd: {error}", file=sys.stderr)
+        return BAD_SETTINGS
+    if arguments.check:
+        return _check(home, settings, credentials)
+    try:
+        name, make_loop = _loop()
+    except ConfigError as error:
+        print(f"peanutd: {error}", file=sys.stderr)
+        return BAD_SETTINGS
+    log.set_level(settings.log_level)
+    log.info("peanutd", f"version {_version()}", home=str(home), loop=name, python=sys.version.split()[0])
+    for warning in (*settings.warnings, *(credentials.warnings if credentials else ())):
+        log.warning("peanutd", warning)
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        loop = runner.get_loop()
+        loop.set_exception_handler(
+            lambda _, context: log.error("loop", str(context.get("message")), error=repr(context.get("exception")))
+        )
+        server = Server(broker, log, loop, credentials=credentials)
+        files = raise_file_limit()
+        _apply(server, settings, files)
+        _mark_offline(home, server)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, server.end)
+        loop.add_signal_handler(signal.SIGHUP, _Reload(home, settings, server, files))
+        try:
+            runner.run(server.serve(_listeners(settings)))
+        except ListenError as error:
+            print(f"peanutd: cannot listen on {error}", file=sys.stderr)
+            return CANNOT_START
+    return OK
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "peanutd", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--home", metavar="DIR", help="the fleet home that `peanut init` has made")
+    parser.add_argument(
+        "--check", action="store_true", help="check settings and certificates, then exit: 0 good, 2 not"
+    )
+    parser.add_argument("--version", action="version", version=f"peanutd {_version()}")
+    return parser.parse_args(argv)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("peanutd")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _settings(home: Path) -> Config:
+    if not home.is_dir():
+        raise ConfigError(
+            f"{home}: no fleet home there; make one with `peanut --home {home} init`, or name it: --home DIR"
+        )
+    return load(home, LIMITS)
+
+
+def _broker(settings: Config) -> Broker:
+    try:
+        return Broker(seed=secrets.token_bytes(16), **settings.limits)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"[mqtt] in gateway.toml: {error}") from None
+
+
+def _loop() -> tuple[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """uvloop where it is installed, else asyncio; PEANUTD_LOOP forces one of them."""
+    wanted = os.environ.get("PEANUTD_LOOP", "")
+    if wanted not in ("", "asyncio", "uvloop"):
+        raise ConfigError(f'PEANUTD_LOOP is "{wanted}"; it must be asyncio or uvloop')
+    if wanted != "asyncio":
+        try:
+            uvloop: Any = importlib.import_module("uvloop")
+        except ImportError:
+            if wanted:
+                raise ConfigError("PEANUTD_LOOP is uvloop, but uvloop is not installed") from None
+        else:
+            return "uvloop", uvloop.new_event_loop
+    return "asyncio", asyncio.new_event_loop
+
+
+def _check(home: Path, settings: Config, credentials: tls.Credentials | None) -> int:
+    """--check: what would be served, and what is not as it should be. Rules are proved by setting them."""
+    broker = _broker(settings)
+    for slot, rules in access.RULES.items():
+        broker.set_rules(slot.value, rules)
+    warnings = [*settings.warnings, *(credentials.warnings if credentials else ())]
+    print(f"home      {home}")
+    for listener in _listeners(settings):
+        who = "certificates of this fleet" if listener.secure else "anybody" if listener.anonymous else "nobody"
+        print(f"listen    {listener.scheme} {listener.address}, lets in {who}")
+    if credentials is not None:
+        print(f"gateway   certificate until {credentials.certificate.not_valid_after_utc:%Y-%m-%d}")
+        for authority in credentials.authorities:
+            subject = authority.subject.rfc4514_string()
+            print(f"CA        {subject} until {authority.not_valid_after_utc:%Y-%m-%d}")
+    print(f"rules     {', '.join(f'{slot.name.lower()} {len(rules)}' for slot, rules in access.RULES.items())}")
+    try:
+        print(f"nodes     {len(fleet.devices(home))}")
+    except fleet.LedgerError as error:
+        warnings.append(str(error))
+    for warning in warnings:
+        print(f"warning   {warning}")
+    dead = credentials is not None and any(
+        datetime.now(UTC) > certificate.not_valid_after_utc
+        for certificate in (credentials.certificate, *credentials.authorities)
+    )
+    if dead:
+        print("peanutd: a certificate has expired: nobody can connect", file=sys.stderr)
+    return BAD_SETTINGS if dead else OK
+
+
+def _listeners(settings: Config) -> list[Listener]:
+    found: list[Listener] = []
+    if settings.listen.mqtts is not None:
+        found.append(Listener(settings.listen.mqtts, secure=True))
+    if settings.listen.mqtt is not None:
+        found.append(Listener(settings.listen.mqtt, secure=False, anonymous=settings.access.anonymous))
+    return found
+
+
+def _apply(server: Server, settings: Config, files: int) -> None:
+    """The settings that can change while the gateway serves."""
+    server.log.set_level(settings.log_level)
+    server.handshake_timeout = settings.listen.handshake_timeout
+    server.max_connections = min(settings.listen.max_connections, max(1, files - SPARE_FILES))
+    if server.max_connections < settings.listen.max_connections:
+        server.log.warning(
+            "peanutd",
+            "fewer connections than max_connections in [listen]: the system's limit of open files is lower",
+            connections=server.max_connections,
+            files=files,
+        )
+
+
+class _Reload:
+    """What SIGHUP does."""
+
+    def __init__(self, home: Path, settings: Config, server: Server, files: int) -> None:
+        self._home = home
+        self._settings = settings
+        self._server = server
+        self._files = files
+
+    def __call__(self) -> None:
+        """New settings and certificates both, or none of them."""
+        server, log, old = self._server, self._server.log, self._settings
+        try:
+            new = _settings(self._home)
+            credentials = tls.load(self._home, datetime.now(UTC)) if old.listen.mqtts else None
+        except (ConfigError, tls.TlsError) as error:
+            for line in str(error).splitlines():
+                log.error("peanutd", f"not reloaded, the old settings and certificates stay: {line}")
+            return
+        self._settings = replace(old, listen=_changeable(old, new), log_level=new.log_level)
+        server.credentials = credentials
+        _apply(server, self._settings, self._files)
+        log.info("peanutd", "reloaded")
+        for warning in (*new.warnings, *(credentials.warnings if credentials else ())):
+            log.warning("peanutd", warning)
+        if (new.listen, new.access, new.limits) != (self._settings.listen, old.access, old.limits):
+            log.warning("peanutd", "addresses, [access] and [mqtt] have changed: these need a restart")
+        _mark_offline(self._home, server)
+
+
+def _changeable(old: Config, new: Config) -> Listen:
+    """[listen] with the new limits and the old addresses."""
+    return replace(
+        old.listen, max_connections=new.listen.max_connections, handshake_timeout=new.listen.handshake_timeout
+    )
+
+
+def _mark_offline(home: Path, server: Server) -> None:
+    """Says of each node of which nothing is known that it is offline: what is retained is honest until it returns."""
+    try:
+        devices = fleet.devices(home)
+    except fleet.LedgerError as error:
+        server.log.warning("peanutd", f"nodes that are away will not be shown as offline: {error}")
+        return
+    status = json.dumps({"state": "offline", "why": "gateway restarted", "ts": int(time.time())}, separators=(",", ":"))
+    for device in devices:
+        server.publish_unless_known(f"{device.root}/status", status.encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,317 @@
+"""Who may come in, and who may do what: identities, rules and the verdict on a CONNECT.
+
+The rule it keeps: what nothing allows is refused, with a reason that a person can act on. The identity is the one
+`peanut:` URI in a certificate that this fleet's CA issued and that is valid now; the README's first agreement is the
+law, its topic table the source of the rules. Nothing here awaits or touches a socket; the core applies the rules.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from peanutd._core import MAY_PUBLISH, MAY_SUBSCRIBE, RETAIN_ANY, RETAIN_NEVER
+
+URI_PREFIX: Final = "peanut:"
+NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+"""Names of greenhouses and operators."""
+VIN: Final = re.compile(r"[A-HJ-NPR-Z0-9]{17}")
+"""Vehicle identification number: no I, O, Q (ISO 3779)."""
+
+# Reason codes of MQTT 5.0 §2.4 that a verdict may have.
+CLIENT_ID_NOT_VALID: Final = 0x85
+BAD_USER_OR_PASSWORD: Final = 0x86
+NOT_AUTHORIZED: Final = 0x87
+BAD_AUTH_METHOD: Final = 0x8C
+
+
+class IdentityError(Exception):
+    """Why a certificate names nobody, in words for the log and for the peer."""
+
+
+class Kind(Enum):
+    """What a certificate may name; the value is the word in its URI."""
+
+    PLANT = "plant"
+    VIN = "vin"
+    OPERATOR = "operator"
+
+    @property
+    def word(self) -> str:
+        return {"plant": "greenhouse", "vin": "vehicle", "operator": "operator"}[self.value]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A member of the fleet, as its certificate names it."""
+
+    kind: Kind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """An identity and the moment from which its certificate proves it no longer."""
+
+    identity: Identity
+    not_after: datetime
+
+
+# --- from a certificate to an identity --------------------------------------------------------------------------------
+
+
+def identify(der: bytes | None, authorities: Sequence[x509.Certificate], now: datetime) -> Credential:
+    """The identity in the client certificate `der`, which the TLS handshake has proved the peer to own.
+
+    OpenSSL has checked chain and purpose, but was told not to look at the clock (see tls.py), so that the reason can be
+    given in words: this function is what stands between an expired certificate and the fleet. It trusts nothing that it
+    has not checked: the signature by one of `authorities` (and theirs, up to the root), the validity of each of them at
+    `now`, purpose, name. Where several authorities fit, the first one counts. IdentityError says what is wrong.
+    """
+    if not der:
+        raise IdentityError("no client certificate given")
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        identity = _name(certificate)
+        who = f"certificate of {identity.kind.word} {identity.name}"
+        chain = [certificate, *_issuers(certificate, authorities, who)]
+        _check_purpose(certificate, who)
+        # The outermost first: that is the one to renew when several are over.
+        for number, link in reversed(list(enumerate(chain))):
+            _check_time(link, who if number == 0 else f"this fleet's CA certificate {_common_name(link)}", now)
+        return Credential(identity, min(link.not_valid_after_utc for link in chain))
+    except IdentityError:
+        raise
+    except Exception as error:  # the parser's errors are many; whatever it is, the certificate is not one of ours
+        raise IdentityError(f"client certificate cannot be read: {type(error).__name__}: {error}") from None
+
+
+def parse_uri(uri: str) -> Identity:
+    """`peanut:plant/<name>`, `peanut:vin/<VIN>` or `peanut:operator/<name>`; IdentityError when it is none of them."""
+    kind, slash, name = uri.removeprefix(URI_PREFIX).partition("/")
+    shape = {"plant": NAME, "vin": VIN, "operator": NAME}.get(kind)
+    if not uri.startswith(URI_PREFIX) or not slash or shape is None or not shape.fullmatch(name):
+        raise IdentityError(f'client certificate has the name "{uri}", which is none that a fleet gives')
+    return Identity(Kind(kind), name)
+
+
+def _name(certificate: x509.Certificate) -> Identity:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = [uri for uri in names.get_values_for_type(x509.UniformResourceIdentifier) if uri.startswith(URI_PREFIX)]
+    except x509.ExtensionNotFound:
+        uris = []
+    if not uris:
+        raise IdentityError(f"client certificate ({_common_name(certificate)}) has no {URI_PREFIX} name in it")
+    if len(uris) > 1:
+        raise IdentityError(
+            f"client certificate has {len(uris)} {URI_PREFIX} names ({', '.join(uris)}); one is allowed"
+        )
+    return parse_uri(uris[0])
+
+
+def _issuers(
+    certificate: x509.Certificate, authorities: Sequence[x509.Certificate], who: str
+) -> list[x509.Certificate]:
+    """The CAs above `certificate`, the root last. Only our own files count, not what the peer has sent along."""
+    chain: list[x509.Certificate] = []
+    below = certificate
+    while len(chain) <= len(authorities):
+        issuer = next((authority for authority in authorities if _issued(below, authority)), None)
+        if issuer is None:
+            break
+        if issuer in chain:  # the root, which issued itself
+            return chain
+        chain.append(issuer)
+        below = issuer
+    raise IdentityError(f"{who} is not issued by this fleet's CA")
+
+
+def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _check_purpose(certificate: x509.Certificate, who: str) -> None:
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    if ExtendedKeyUsageOID.CLIENT_AUTH not in usage:
+        raise IdentityError(f"{who} is not for clients (its extended key usage has no clientAuth)")
+
+
+def _check_time(certificate: x509.Certificate, who: str, now: datetime) -> None:
+    if now < certificate.not_valid_before_utc:
+        raise IdentityError(f"{who} not yet valid before {_moment(certificate.not_valid_before_utc)}")
+    if now > certificate.not_valid_after_utc:
+        raise IdentityError(f"{who} expired since {_moment(certificate.not_valid_after_utc)}")
+
+
+def _moment(when: datetime) -> str:
+    return when.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(names[0].value) if names else "without a CN"
+
+
+# --- rules ------------------------------------------------------------------------------------------------------------
+
+Rule = tuple[bool, int, int, str]
+
+
+class Slot(Enum):
+    """Rule sets by their number in the core."""
+
+    PLANT = 0
+    VIN = 1
+    OPERATOR = 2
+    ANONYMOUS = 3
+
+
+_TO_NODE: Final = ("cmd/+", "config/desired", "ota/desired", "ota/chunk")
+_KEPT_FROM_NODE: Final = ("status", "state", "config/reported")
+_FROM_NODE: Final = ("ack", "telemetry", "health", "event", "log", "ota/status")
+_COMMANDS: Final[Mapping[Kind, tuple[str, ...]]] = {
+    Kind.PLANT: ("UpdateTemperature",),
+    Kind.VIN: ("unlock", "lock", "start", "stop", "horn"),
+}
+_ROOT: Final[Mapping[Kind, str]] = {Kind.PLANT: "/plant/", Kind.VIN: "vin/"}
+FLEET: Final = "fleet/#"
+
+
+def root_of(kind: Kind, name: str) -> str:
+    """The topic under which everything of a node lives: `/plant/<name>` or `vin/<VIN>`."""
+    return _ROOT[kind] + name
+
+
+def _node(kind: Kind) -> tuple[Rule, ...]:
+    """A node reads its own commands and writes its own reports, and nothing else."""
+    root = root_of(kind, "{id}")
+    return (
+        *((True, MAY_SUBSCRIBE, RETAIN_ANY, f"{root}/{topic}") for topic in (*_COMMANDS[kind], *_TO_NODE)),
+        (True, MAY_SUBSCRIBE, RETAIN_ANY, FLEET),
+        *((True, MAY_PUBLISH, RETAIN_ANY, f"{root}/{topic}") for topic in _KEPT_FROM_NODE),
+        *((True, MAY_PUBLISH, RETAIN_NEVER, f"{root}/{topic}") for topic in _FROM_NODE),
+    )
+
+
+def _operator() -> tuple[Rule, ...]:
+    """An operator reads everything and commands every node; nobody writes a node's reports but the node.
+
+    Commands, updates and the time are never retained: a node would obey them again whenever it comes back.
+    """
+    roots = [(kind, root_of(kind, "+")) for kind in _ROOT]
+    return (
+        (True, MAY_SUBSCRIBE, RETAIN_ANY, "#"),
+        (True, MAY_SUBSCRIBE, RETAIN_ANY, "$SYS/#"),
+        *((True, MAY_PUBLISH, RETAIN_NEVER, f"{root}/{topic}") for kind, root in roots for topic in _COMMANDS[kind]),
+        *(
+            (True, MAY_PUBLISH, RETAIN_NEVER, f"{root}/{topic}")
+            for _, root in roots
+            for topic in _TO_NODE
+            if topic != "config/desired"
+        ),
+        *((True, MAY_PUBLISH, RETAIN_ANY, f"{root}/config/desired") for _, root in roots),
+        (True, MAY_PUBLISH, RETAIN_NEVER, FLEET),
+    )
+
+
+RULES: Final[Mapping[Slot, tuple[Rule, ...]]] = MappingProxyType(
+    {
+        Slot.PLANT: _node(Kind.PLANT),
+        Slot.VIN: _node(Kind.VIN),
+        Slot.OPERATOR: _operator(),
+        Slot.ANONYMOUS: (
+            (True, MAY_PUBLISH | MAY_SUBSCRIBE, RETAIN_ANY, "#"),
+            (True, MAY_SUBSCRIBE, RETAIN_ANY, "$SYS/#"),
+        ),
+    }
+)
+"""(allow, actions, retain condition, filter): the first rule that fits decides, and when none does the answer is no."""
+
+
+# --- the verdict on a CONNECT -----------------------------------------------------------------------------------------
+
+
+class Wish(Protocol):
+    """What of a CONNECT the verdict depends on; `peanutd._core.Connect` is one."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def client_id(self) -> str: ...
+    @property
+    def username(self) -> str | None: ...
+    @property
+    def clean_start(self) -> bool: ...
+    @property
+    def authentication_method(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Let it in: the key of its session, what {id} stands for, its rules, and the client id it gets if it sent none."""
+
+    session: str
+    identity: str
+    slot: Slot
+    assigned: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Turn it away with a reason code of MQTT 5.0 and the reason in words."""
+
+    reason: int
+    text: str
+
+
+_SLOT: Final = {Kind.PLANT: Slot.PLANT, Kind.VIN: Slot.VIN, Kind.OPERATOR: Slot.OPERATOR}
+
+
+def decide(wish: Wish, identity: Identity | None, anonymous: bool) -> Accept | Refuse:
+    """The verdict. `identity` is None where there is no TLS; `anonymous` says whether such clients are let in there."""
+    if wish.authentication_method is not None:
+        return Refuse(BAD_AUTH_METHOD, f'authentication method "{wish.authentication_method}" is not supported')
+    if identity is None and not anonymous:
+        return Refuse(NOT_AUTHORIZED, "this listener asks for no certificate and [access] anonymous is false")
+    # A user name adds nothing to a certificate, but one that contradicts it is a mix-up of certificates or of settings.
+    if identity is not None and wish.username is not None and wish.username != identity.name:
+        return Refuse(
+            BAD_USER_OR_PASSWORD,
+            f'user name "{wish.username}" is not the certificate\'s name "{identity.name}"; leave it out',
+        )
+    if identity is not None and identity.kind is not Kind.OPERATOR:
+        if wish.client_id != identity.name:
+            return Refuse(
+                CLIENT_ID_NOT_VALID,
+                f'client id "{wish.client_id}" is not the certificate\'s name "{identity.name}"',
+            )
+        return Accept(str(identity), identity.name, _SLOT[identity.kind])
+    assigned = None
+    if not wish.client_id:
+        if not wish.clean_start and wish.version < 5:  # MQTT-3.1.3-8 of 3.1.1: there is nothing to find the session by
+            return Refuse(CLIENT_ID_NOT_VALID, "an empty client id needs a clean session")
+        assigned = f"auto-{secrets.token_hex(10)}"
+    client_id = assigned or wish.client_id
+    if identity is None:
+        return Accept(f"anonymous/{client_id}", "anonymous", Slot.ANONYMOUS, assigned)
+    return Accept(f"{identity}/{client_id}", identity.name, Slot.OPERATOR, assigned)

@@ -1,0 +1,182 @@
+"""TLS contexts from the fleet home, and handshake failures in plain words.
+
+The rule it keeps: a peer is let in by a certificate of this fleet or not at all, TLS 1.2 or 1.3, P-256, AEAD ciphers
+with forward secrecy. OpenSSL checks chain, signature and purpose but not the clock, because all it could say is
+"certificate has expired"; `access.identify` checks the clock right after, and says whose certificate and since when.
+"""
+
+from __future__ import annotations
+
+import ssl
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+NO_CHECK_TIME: Final = 0x200000
+"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h; Python's ssl has no name for it."""
+
+CIPHERS: Final = ":".join(
+    f"ECDHE-{key}-{cipher}"
+    for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    for key in ("ECDSA", "RSA")
+)
+"""Those of TLS 1.2; an ESP32 offers ECDHE-ECDSA on P-256. TLS 1.3 has only ciphers of this sort."""
+
+CURVE: Final = "prime256v1"
+SOON: Final = timedelta(days=14)
+"""A certificate of the gateway that ends within this time is worth a warning."""
+
+
+class TlsError(Exception):
+    """Why the gateway has no certificates to serve with, and what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What new connections are served with. `authorities` are this fleet's CAs, those valid longest first."""
+
+    context: ssl.SSLContext
+    authorities: tuple[x509.Certificate, ...]
+    certificate: x509.Certificate
+    warnings: tuple[str, ...]
+
+
+def load(home: Path, now: datetime) -> Credentials:
+    """Reads CAs, the gateway's chain and its key from the fleet home. TlsError names the file and the remedy."""
+    roots, issuing = home / "ca" / "root.crt", home / "ca" / "issuing.crt"
+    chain, key = home / "gateway" / "gateway.crt", home / "gateway" / "gateway.key"
+    for path in (roots, issuing, chain, key):
+        if not path.is_file():
+            raise TlsError(f"{path}: not there; make the fleet home with `peanut --home {home} init`")
+    # After a CA was renewed with its old key, old and new fit the same signatures: access.identify takes the first.
+    found = [*_certificates(roots), *_certificates(issuing)]
+    authorities = tuple(sorted(found, key=lambda authority: authority.not_valid_after_utc, reverse=True))
+    certificate = _certificates(chain)[0]
+    context = _context(chain, key)
+    try:
+        context.load_verify_locations(cadata="\n".join(path.read_text() for path in (roots, issuing)))
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise TlsError(f"{roots} and {issuing}: not usable as CA certificates: {error}") from None
+    return Credentials(context, authorities, certificate, _warnings(authorities, certificate, chain, key, now))
+
+
+def _context(chain: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VerifyFlags(NO_CHECK_TIME)
+    # No resumption: every connection proves its certificate anew, and no ticket key has to be kept secret or renewed.
+    context.options |= (
+        ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    )
+    context.num_tickets = 0
+    context.set_ciphers(CIPHERS)
+    context.set_ecdh_curve(CURVE)
+    try:
+        # Without a password function OpenSSL would ask at the terminal, and a daemon would hang there.
+        context.load_cert_chain(chain, key, password=lambda: b"")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None)
+        if reason == "KEY_VALUES_MISMATCH":
+            raise TlsError(f"{key}: not the key of {chain}; put back the pair that `peanut init` made") from None
+        if isinstance(error, PermissionError):
+            raise TlsError(f"{key}: not readable by this user; start peanutd as the owner of the fleet home") from None
+        raise TlsError(f"{chain} and {key}: not a usable certificate with its key (unencrypted PEM): {error}") from None
+    return context
+
+
+def _certificates(path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise TlsError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise TlsError(f"{path}: not a certificate in PEM; put back the file that `peanut init` made") from None
+
+
+def _warnings(
+    authorities: Sequence[x509.Certificate], certificate: x509.Certificate, chain: Path, key: Path, now: datetime
+) -> tuple[str, ...]:
+    """What works, but not for everybody or not for long."""
+    found: list[str] = []
+    subjects = [(f"CA certificate {c.subject.rfc4514_string()}", c) for c in authorities]
+    for what, subject in [*subjects, (f"{chain}: the gateway's certificate", certificate)]:
+        end = subject.not_valid_after_utc
+        if now > end:
+            found.append(f"{what} expired since {end:%Y-%m-%d}: nobody will trust it; renew it")
+        elif now < subject.not_valid_before_utc:
+            found.append(f"{what} not valid before {subject.not_valid_before_utc:%Y-%m-%d}; is the clock right?")
+        elif end - now < SOON:
+            found.append(f"{what} ends on {end:%Y-%m-%d}; renew it")
+    if not any(_issued(certificate, authority) for authority in authorities):
+        found.append(f"{chain}: not issued by this fleet's CA: nodes will not trust it; run `peanut init` again")
+    if key.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        found.append(f"{key}: readable by others; run `chmod 600 {key}`")
+    return tuple(found)
+
+
+def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+# --- handshake failures in plain words --------------------------------------------------------------------------------
+
+# OpenSSL's reason -> what happened. The peer's alerts are spelled with the version that introduced them.
+_REASONS: Final = {
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no client certificate given",
+    "UNSUPPORTED_PROTOCOL": "TLS version too old (1.2 or 1.3 is needed)",
+    "VERSION_TOO_LOW": "TLS version too old (1.2 or 1.3 is needed)",
+    "NO_SHARED_CIPHER": "no shared cipher (TLS 1.3, or TLS 1.2 with ECDHE and AES-GCM or ChaCha20, is needed)",
+    "NO_SHARED_GROUP": "no shared curve (P-256 is needed)",
+    "NO_SUITABLE_KEY_SHARE": "no shared curve (P-256 is needed)",
+    "NO_SHARED_SIGNATURE_ALGORITHMS": "no shared signature algorithm (ECDSA with SHA-256 is needed)",
+    "NO_SUITABLE_SIGNATURE_ALGORITHM": "no shared signature algorithm (ECDSA with SHA-256 is needed)",
+    "TLSV1_ALERT_UNKNOWN_CA": "the client does not trust this gateway's CA (it has another fleet's CA certificate)",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the client does not accept this gateway's certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "the client does not accept this gateway's certificate (its CA, host name or dates)",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client finds this gateway's certificate expired (or its clock is wrong)",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "the client broke off the handshake",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "the client does not speak TLS 1.2 or 1.3",
+    "TLSV1_ALERT_INTERNAL_ERROR": "the client broke off the handshake: internal error there",
+    "BAD_SIGNATURE": "the client does not have the key of its certificate",
+    "DECRYPT_ERROR": "the client does not have the key of its certificate",
+    "BAD_ECPOINT": "the client sent a key that is none",
+}
+
+# X509_V_ERR_… of OpenSSL's x509_vfy.h -> what is wrong with the peer's certificate.
+_VERIFY: Final = {
+    2: "client certificate not issued by this fleet's CA",
+    7: "client certificate not issued by this fleet's CA (its signature is false)",
+    18: "client certificate not issued by this fleet's CA (it is self-signed)",
+    19: "client certificate not issued by this fleet's CA (it comes from another one)",
+    20: "client certificate not issued by this fleet's CA",
+    21: "client certificate not issued by this fleet's CA",
+    24: "client certificate not issued by a CA certificate",
+    25: "client certificate not issued by this fleet's CA (its CA may not issue CAs)",
+    26: "client certificate is not for clients (its extended key usage has no clientAuth)",
+}
+
+
+def explain(error: Exception | None, first: bytes) -> str:
+    """Why the handshake failed: OpenSSL's error, if it came to that, and the first bytes that the peer sent."""
+    if first[:1] != b"\x16":  # the record type of a handshake (RFC 8446 §5.1); a client has nothing else to begin with
+        if first[:1] == b"\x10":
+            return "not TLS: an MQTT CONNECT without encryption; set the client to TLS (mqtts)"
+        if first[:4] in (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"PRI "):
+            return "not TLS: an HTTP request"
+        return "not TLS"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _VERIFY.get(error.verify_code, f"client certificate not accepted: {error.verify_message}")
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return _REASONS.get(error.reason, f"TLS: {error.reason.lower().replace('_', ' ')}")
+    return f"TLS: {error}"
