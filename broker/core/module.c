@@ -1,0 +1,799 @@
+/* module.c: the core as the Python module `peanutd._core`; the only file that includes Python.h.
+ *
+ * The rule it keeps: it translates and decides nothing. No state outside the module object (multi-phase initialisation,
+ * heap types, so that every interpreter has its own), every object that owns another one is known to the collector.
+ * Functions that return a PyObject * return a new reference or NULL with an exception set; functions that return int
+ * return 0, or -1 with an exception set.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "packet.h"
+
+/* ==== Module state ============================================================================================== */
+
+/* The keys of packet dictionaries, in the order of `enum key`. */
+#define KEYS(K)                                                                                                  \
+    K(type) K(version) K(clean_start) K(keep_alive) K(client_id) K(properties) K(will) K(username) K(password)     \
+    K(qos) K(retain) K(topic) K(payload) K(session_present) K(reason) K(dup) K(id) K(filters) K(filter)            \
+    K(no_local) K(retain_as_published) K(retain_handling) K(reasons)
+
+#define KEY_ENUM(name) K_##name,
+enum key { KEYS(KEY_ENUM) KEY_COUNT };
+
+typedef struct core_state {
+    PyObject *mqtt_error;              /* class MqttError */
+    PyObject *decoder_type;            /* class Decoder */
+    PyObject *keys[KEY_COUNT];         /* interned */
+    PyObject *types[PN_TYPES];         /* "CONNECT" … at their numbers, else NULL; interned */
+    PyObject *props[PN_PROPERTY_IDS];  /* "topic_alias" … at their identifiers, else NULL; interned */
+} core_state;
+
+static core_state *state_of_module(PyObject *module) { return (core_state *)PyModule_GetState(module); }
+
+/* The state behind an object of one of our types (none of which may be subclassed). */
+static core_state *state_of(PyObject *self) { return (core_state *)PyType_GetModuleState(Py_TYPE(self)); }
+
+/* ==== Helpers for every section ================================================================================= */
+
+/* Raises MqttError with `code`, its name and a sentence (a format of PyUnicode_FromFormat). Returns NULL. */
+static PyObject *raise_mqtt(core_state *st, int code, const char *format, ...) {
+    const char *name = pn_reason_name((uint8_t)code);
+    va_list args;
+    va_start(args, format);
+    PyObject *why = PyUnicode_FromFormatV(format, args);
+    va_end(args);
+    if (!why) return NULL;
+    PyObject *error = PyObject_CallOneArg(st->mqtt_error, why);
+    Py_DECREF(why);
+    if (!error) return NULL;
+    PyObject *number = PyLong_FromLong(code), *text = PyUnicode_FromString(name ? name : "unknown");
+    if (number && text && PyObject_SetAttrString(error, "code", number) == 0 &&
+        PyObject_SetAttrString(error, "name", text) == 0)
+        PyErr_SetObject(st->mqtt_error, error);
+    Py_XDECREF(number);
+    Py_XDECREF(text);
+    Py_DECREF(error);
+    return NULL;
+}
+
+static PyObject *text_of(pn_span s) { return PyUnicode_DecodeUTF8((const char *)s.p, (Py_ssize_t)s.n, NULL); }
+
+static PyObject *bytes_of(pn_span s) { return PyBytes_FromStringAndSize((const char *)s.p, (Py_ssize_t)s.n); }
+
+/* Converters for PyArg_Parse…: the protocol level, None meaning 0; and a size limit in bytes. */
+static int convert_version(PyObject *value, void *out) {
+    long version = 0;
+    if (value != Py_None) {
+        version = PyLong_AsLong(value);
+        if (version == -1 && PyErr_Occurred()) return 0;
+        if (version < PN_V31 || version > PN_V5) {
+            PyErr_Format(PyExc_ValueError, "version is %ld, must be 3, 4, 5 or None", version);
+            return 0;
+        }
+    }
+    *(uint8_t *)out = (uint8_t)version;
+    return 1;
+}
+
+static int convert_size(PyObject *value, void *out) {
+    Py_ssize_t size = PyLong_AsSsize_t(value);
+    if (size == -1 && PyErr_Occurred()) return 0;
+    if (size < 2) {
+        PyErr_Format(PyExc_ValueError, "max_size is %zd, the smallest packet has 2 bytes", size);
+        return 0;
+    }
+    *(uint32_t *)out = size < (Py_ssize_t)PN_PACKET_SIZE_MAX ? (uint32_t)size : PN_PACKET_SIZE_MAX;
+    return 1;
+}
+
+/* ==== Packets as dictionaries: the fields ======================================================================= */
+
+/* How a member of pn_packet looks in Python. */
+enum kind {
+    FLAG,    /* bool: bool */
+    BYTE,    /* uint8_t: int */
+    TWO,     /* uint16_t: int */
+    ID,      /* uint16_t: int, None for 0 */
+    TEXT,    /* span: str */
+    DATA,    /* span: bytes */
+    CODES,   /* span: list of int */
+    PROPS,   /* pn_props: list of [name, value] */
+    FILTERS, /* span: list of dict or of str */
+    WILL     /* has_will: dict or None */
+};
+
+typedef struct field {
+    uint8_t key, kind;
+    uint8_t at;     /* offset in pn_packet */
+    uint8_t has;    /* offset of the bool that says whether it is there, else None; 0: it always is */
+    uint16_t types; /* bit n: packets of type n have it */
+} field;
+
+#define AT(member) offsetof(pn_packet, member)
+#define T(type) (1u << PN_##type)
+#define T_ACK (T(PUBACK) | T(PUBREC) | T(PUBREL) | T(PUBCOMP))
+#define T_SUB (T(SUBSCRIBE) | T(UNSUBSCRIBE))
+#define T_SUBACK (T(SUBACK) | T(UNSUBACK))
+#define T_NO_PING (0xFFFFu & ~(T(PINGREQ) | T(PINGRESP)))
+
+static const field packet_fields[] = {
+    {K_version, BYTE, AT(version), 0, T(CONNECT)},
+    {K_clean_start, FLAG, AT(clean_start), 0, T(CONNECT)},
+    {K_keep_alive, TWO, AT(keep_alive), 0, T(CONNECT)},
+    {K_client_id, TEXT, AT(client_id), 0, T(CONNECT)},
+    {K_session_present, FLAG, AT(session_present), 0, T(CONNACK)},
+    {K_dup, FLAG, AT(dup), 0, T(PUBLISH)},
+    {K_qos, BYTE, AT(qos), 0, T(PUBLISH)},
+    {K_retain, FLAG, AT(retain), 0, T(PUBLISH)},
+    {K_topic, TEXT, AT(topic), 0, T(PUBLISH)},
+    {K_id, ID, AT(id), 0, T(PUBLISH) | T_ACK | T_SUB | T_SUBACK},
+    {K_reason, BYTE, AT(reason), 0, T(CONNACK) | T_ACK | T(DISCONNECT) | T(AUTH)},
+    {K_properties, PROPS, AT(props), 0, T_NO_PING},
+    {K_payload, DATA, AT(payload), 0, T(PUBLISH)},
+    {K_filters, FILTERS, AT(filters), 0, T_SUB},
+    {K_reasons, CODES, AT(payload), 0, T_SUBACK},
+    {K_will, WILL, AT(has_will), AT(has_will), T(CONNECT)},
+    {K_username, TEXT, AT(username), AT(has_username), T(CONNECT)},
+    {K_password, DATA, AT(password), AT(has_password), T(CONNECT)},
+};
+
+static const field will_fields[] = {
+    {K_qos, BYTE, AT(will_qos), 0, T(CONNECT)},
+    {K_retain, FLAG, AT(will_retain), 0, T(CONNECT)},
+    {K_properties, PROPS, AT(will_props), 0, T(CONNECT)},
+    {K_topic, TEXT, AT(will_topic), 0, T(CONNECT)},
+    {K_payload, DATA, AT(will_payload), 0, T(CONNECT)},
+};
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+/* ==== Packets to dictionaries =================================================================================== */
+
+/* Appends `item` to `list` and gives up the reference to it; NULL for `item` is an error already set. */
+static int append(PyObject *list, PyObject *item) {
+    int result = item ? PyList_Append(list, item) : -1;
+    Py_XDECREF(item);
+    return result;
+}
+
+static PyObject *value_of_prop(const pn_prop *prop) {
+    switch ((enum pn_form)pn_prop_form(prop->id)) {
+    case PN_PAIR: return Py_BuildValue("[NN]", text_of(prop->key), text_of(prop->value));
+    case PN_STRING: return text_of(prop->value);
+    case PN_BINARY: return bytes_of(prop->value);
+    default: return PyLong_FromUnsignedLong(prop->num);
+    }
+}
+
+static PyObject *list_of_props(core_state *st, const pn_props *props) {
+    PyObject *list = PyList_New(0);
+    uint32_t at = 0;
+    for (pn_prop prop; list && pn_prop_next(props, &at, &prop);)
+        if (append(list, Py_BuildValue("[ON]", st->props[prop.id], value_of_prop(&prop)))) Py_CLEAR(list);
+    return list;
+}
+
+static PyObject *dict_of_filter(core_state *st, const pn_filter *f) {
+    return Py_BuildValue("{O:N,O:i,O:O,O:O,O:i}", st->keys[K_filter], text_of(f->filter), st->keys[K_qos], f->qos,
+                         st->keys[K_no_local], f->no_local ? Py_True : Py_False, st->keys[K_retain_as_published],
+                         f->retain_as_published ? Py_True : Py_False, st->keys[K_retain_handling], f->retain_handling);
+}
+
+static PyObject *list_of_filters(core_state *st, const pn_packet *p) {
+    PyObject *list = PyList_New(0);
+    uint32_t at = 0;
+    for (pn_filter f; list && pn_filter_next(p, &at, &f);)
+        if (append(list, p->type == PN_SUBSCRIBE ? dict_of_filter(st, &f) : text_of(f.filter))) Py_CLEAR(list);
+    return list;
+}
+
+static PyObject *list_of_codes(pn_span codes) {
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list && i < codes.n; i++)
+        if (append(list, PyLong_FromLong(codes.p[i]))) Py_CLEAR(list);
+    return list;
+}
+
+static int fields_to_dict(core_state *st, const field *fields, size_t count, const pn_packet *p, PyObject *dict);
+
+static PyObject *dict_of_will(core_state *st, const pn_packet *p) {
+    PyObject *dict = PyDict_New();
+    if (dict && fields_to_dict(st, will_fields, COUNT(will_fields), p, dict)) Py_CLEAR(dict);
+    return dict;
+}
+
+static PyObject *value_of_field(core_state *st, const field *f, const pn_packet *p) {
+    const char *at = (const char *)p + f->at;
+    if (f->has && !*(const bool *)((const char *)p + f->has)) Py_RETURN_NONE;
+    switch ((enum kind)f->kind) {
+    case FLAG: return PyBool_FromLong(*(const bool *)at);
+    case BYTE: return PyLong_FromLong(*(const uint8_t *)at);
+    case TWO: return PyLong_FromLong(*(const uint16_t *)at);
+    case ID:
+        if (!p->id) Py_RETURN_NONE;
+        return PyLong_FromLong(p->id);
+    case TEXT: return text_of(*(const pn_span *)at);
+    case DATA: return bytes_of(*(const pn_span *)at);
+    case CODES: return list_of_codes(*(const pn_span *)at);
+    case PROPS: return list_of_props(st, (const pn_props *)at);
+    case FILTERS: return list_of_filters(st, p);
+    case WILL: return dict_of_will(st, p);
+    }
+    Py_UNREACHABLE();
+}
+
+static int fields_to_dict(core_state *st, const field *fields, size_t count, const pn_packet *p, PyObject *dict) {
+    for (const field *f = fields; f < fields + count; f++) {
+        if (!(f->types >> p->type & 1)) continue;
+        PyObject *value = value_of_field(st, f, p);
+        int failed = value ? PyDict_SetItem(dict, st->keys[f->key], value) : -1;
+        Py_XDECREF(value);
+        if (failed) return -1;
+    }
+    return 0;
+}
+
+/* A decoded packet as a dictionary that owns all it shows. */
+static PyObject *dict_of_packet(core_state *st, const pn_packet *p) {
+    PyObject *dict = PyDict_New();
+    if (dict && (PyDict_SetItem(dict, st->keys[K_type], st->types[p->type]) ||
+                 fields_to_dict(st, packet_fields, COUNT(packet_fields), p, dict)))
+        Py_CLEAR(dict);
+    return dict;
+}
+
+/* ==== Dictionaries to packets =================================================================================== */
+
+/* A packet under construction. Its spans point into the objects of `keep` and into `wire`. */
+typedef struct packing {
+    core_state *st;
+    pn_packet packet;
+    PyObject *keep[2]; /* owned copies of the packet's dictionary and of the will's: they keep the values alive */
+    pn_buf wire[2];    /* owned: properties; properties of the will, filters or reason codes */
+} packing;
+
+static void packing_free(packing *k) {
+    for (size_t i = 0; i < COUNT(k->keep); i++) Py_XDECREF(k->keep[i]);
+    for (size_t i = 0; i < COUNT(k->wire); i++) pn_buf_free(&k->wire[i]);
+}
+
+/* The value at `key`, borrowed from the dictionary; NULL with KeyError when it is missing. */
+static PyObject *item_of(core_state *st, PyObject *dict, enum key key) {
+    PyObject *value = PyDict_GetItemWithError(dict, st->keys[key]);
+    if (!value && !PyErr_Occurred()) PyErr_Format(PyExc_KeyError, "the packet has no %R", st->keys[key]);
+    return value;
+}
+
+static int number_of(core_state *st, PyObject *value, uint32_t max, PyObject *name, uint32_t *out) {
+    if (!PyLong_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "%U must be int, not %s", name, Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    int over;
+    long long number = PyLong_AsLongLongAndOverflow(value, &over);
+    if (over || number < 0 || number > (long long)max) {
+        (void)raise_mqtt(st, PN_PROTOCOL_ERROR, "%U is %S, must be 0 to %lu", name, value, (unsigned long)max);
+        return -1;
+    }
+    *out = (uint32_t)number;
+    return 0;
+}
+
+/* The UTF-8 of a str or the content of a bytes object, borrowed from it. */
+static int span_of(core_state *st, PyObject *value, bool text, PyObject *name, pn_span *out) {
+    Py_ssize_t n;
+    const char *p;
+    if (text ? !PyUnicode_Check(value) : !PyBytes_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "%U must be %s, not %s", name, text ? "str" : "bytes", Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    if (text) {
+        p = PyUnicode_AsUTF8AndSize(value, &n);
+        if (!p) return -1;
+    } else {
+        p = PyBytes_AS_STRING(value);
+        n = PyBytes_GET_SIZE(value);
+    }
+    if (n > (Py_ssize_t)PN_REMAINING_LENGTH_MAX) {
+        (void)raise_mqtt(st, PN_PACKET_TOO_LARGE, "%U has %zd bytes", name, n);
+        return -1;
+    }
+    *out = pn_span_of(p, (size_t)n);
+    return 0;
+}
+
+/* A span that goes behind a two-byte length. */
+static int field_of(core_state *st, PyObject *value, bool text, PyObject *name, pn_span *out) {
+    if (span_of(st, value, text, name, out)) return -1;
+    if (out->n <= PN_STRING_MAX) return 0;
+    (void)raise_mqtt(st, PN_PACKET_TOO_LARGE, "%U has %lu bytes, at most %lu go into its field", name,
+                     (unsigned long)out->n, (unsigned long)PN_STRING_MAX);
+    return -1;
+}
+
+static int check_list(PyObject *value, PyObject *name) {
+    if (PyList_Check(value) || PyTuple_Check(value)) return 0;
+    PyErr_Format(PyExc_TypeError, "%U must be a list, not %s", name, Py_TYPE(value)->tp_name);
+    return -1;
+}
+
+/* Room for `n` bytes at the tail of `wire`, which are then part of it. */
+static uint8_t *extend(pn_buf *wire, size_t n) {
+    uint8_t *at = pn_buf_room(wire, n);
+    if (!at) {
+        (void)PyErr_NoMemory();
+        return NULL;
+    }
+    wire->tail += (uint32_t)n;
+    return at;
+}
+
+static int prop_id(core_state *st, PyObject *name) {
+    for (int id = 0; id < PN_PROPERTY_IDS; id++)
+        if (st->props[id] && PyUnicode_Check(name) && PyUnicode_Compare(st->props[id], name) == 0) return id;
+    PyErr_Format(PyExc_ValueError, "there is no property %R", name);
+    return -1;
+}
+
+/* Two items of a list or tuple, borrowed; -1 with ValueError when it is not two. */
+static int pair_of(PyObject *value, PyObject *name, PyObject **first, PyObject **second) {
+    if (check_list(value, name)) return -1;
+    if (PySequence_Fast_GET_SIZE(value) != 2) {
+        PyErr_Format(PyExc_ValueError, "%U: two items needed, not %zd", name, PySequence_Fast_GET_SIZE(value));
+        return -1;
+    }
+    *first = PySequence_Fast_GET_ITEM(value, 0);
+    *second = PySequence_Fast_GET_ITEM(value, 1);
+    return 0;
+}
+
+static int pack_prop(core_state *st, PyObject *entry, pn_buf *wire) {
+    static const uint32_t most[] = {[PN_BYTE] = UINT8_MAX, [PN_TWO] = UINT16_MAX, [PN_FOUR] = UINT32_MAX,
+                                    [PN_VARINT] = PN_REMAINING_LENGTH_MAX};
+    PyObject *name, *value, *key_object, *value_object;
+    if (pair_of(entry, st->keys[K_properties], &name, &value)) return -1;
+    int id = prop_id(st, name);
+    if (id < 0) return -1;
+    uint8_t form = pn_prop_form((uint8_t)id);
+    pn_span key = {0}, content = {0};
+    uint32_t num = 0;
+    if (form < PN_BINARY) {
+        if (number_of(st, value, most[form], name, &num)) return -1;
+    } else if (form == PN_PAIR) {
+        if (pair_of(value, name, &key_object, &value_object) || field_of(st, key_object, true, name, &key) ||
+            field_of(st, value_object, true, name, &content))
+            return -1;
+    } else if (field_of(st, value, form == PN_STRING, name, &content)) {
+        return -1;
+    }
+    uint8_t *at = extend(wire, pn_prop_size((uint8_t)id, key, content, num));
+    if (!at) return -1;
+    (void)pn_prop_put(at, (uint8_t)id, key, content, num);
+    return 0;
+}
+
+static int pack_text(core_state *st, PyObject *value, PyObject *name, pn_buf *wire) {
+    pn_span text;
+    if (field_of(st, value, true, name, &text)) return -1;
+    uint8_t *at = extend(wire, 2 + (size_t)text.n);
+    if (!at) return -1;
+    at[0] = (uint8_t)(text.n >> 8);
+    at[1] = (uint8_t)text.n;
+    if (text.n) memcpy(at + 2, text.p, text.n);
+    return 0;
+}
+
+static int pack_byte(core_state *st, PyObject *value, PyObject *name, pn_buf *wire) {
+    uint32_t number;
+    uint8_t *at;
+    if (number_of(st, value, UINT8_MAX, name, &number) || !(at = extend(wire, 1))) return -1;
+    *at = (uint8_t)number;
+    return 0;
+}
+
+static int pack_subscription(core_state *st, PyObject *entry, pn_buf *wire) {
+    static const struct { uint8_t key, shift; uint8_t max; } options[] = {
+        {K_qos, 0, 3}, {K_no_local, 2, 1}, {K_retain_as_published, 3, 1}, {K_retain_handling, 4, 3}};
+    if (!PyDict_Check(entry)) {
+        PyErr_Format(PyExc_TypeError, "a filter of SUBSCRIBE must be a dict, not %s", Py_TYPE(entry)->tp_name);
+        return -1;
+    }
+    PyObject *filter = item_of(st, entry, K_filter);
+    if (!filter || pack_text(st, filter, st->keys[K_filter], wire)) return -1;
+    uint32_t byte = 0;
+    for (size_t i = 0; i < COUNT(options); i++) {
+        uint32_t number;
+        PyObject *value = item_of(st, entry, options[i].key);
+        if (!value || number_of(st, value, options[i].max, st->keys[options[i].key], &number)) return -1;
+        byte |= number << options[i].shift;
+    }
+    uint8_t *at = extend(wire, 1);
+    if (!at) return -1;
+    *at = (uint8_t)byte;
+    return 0;
+}
+
+/* Every item of the list `value` in wire form. */
+static int pack_list(packing *k, const field *f, PyObject *value, pn_buf *wire, pn_span *out) {
+    core_state *st = k->st;
+    PyObject *name = st->keys[f->key];
+    if (check_list(value, name)) return -1;
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(value); i++) {
+        PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(value, i));
+        int failed = f->kind == PROPS                   ? pack_prop(st, item, wire)
+                     : f->kind == CODES                 ? pack_byte(st, item, name, wire)
+                     : k->packet.type == PN_UNSUBSCRIBE ? pack_text(st, item, name, wire)
+                                                        : pack_subscription(st, item, wire);
+        Py_DECREF(item);
+        if (failed) return -1;
+    }
+    *out = pn_span_of(pn_buf_head(wire), pn_buf_len(wire));
+    return 0;
+}
+
+static int fields_from_dict(packing *k, const field *fields, size_t count, PyObject *dict, pn_buf *props);
+
+static int pack_will(packing *k, PyObject *value) {
+    if (!PyDict_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "will must be a dict or None, not %s", Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    k->keep[1] = PyDict_Copy(value);
+    return k->keep[1] ? fields_from_dict(k, will_fields, COUNT(will_fields), k->keep[1], &k->wire[1]) : -1;
+}
+
+static int pack_field(packing *k, const field *f, PyObject *value, pn_buf *props) {
+    char *at = (char *)&k->packet + f->at;
+    PyObject *name = k->st->keys[f->key];
+    uint32_t number = 0;
+    if (f->has) {
+        *(bool *)((char *)&k->packet + f->has) = value != Py_None;
+        if (value == Py_None) return 0;
+    }
+    switch ((enum kind)f->kind) {
+    case FLAG:
+        if (number_of(k->st, value, 1, name, &number)) return -1;
+        *(bool *)at = number;
+        return 0;
+    case BYTE:
+        if (number_of(k->st, value, UINT8_MAX, name, &number)) return -1;
+        *(uint8_t *)at = (uint8_t)number;
+        return 0;
+    case ID:
+        if (value == Py_None) return 0;
+        /* fall through */
+    case TWO:
+        if (number_of(k->st, value, UINT16_MAX, name, &number)) return -1;
+        *(uint16_t *)at = (uint16_t)number;
+        return 0;
+    case TEXT: return span_of(k->st, value, true, name, (pn_span *)at);
+    case DATA: return span_of(k->st, value, false, name, (pn_span *)at);
+    case PROPS: return pack_list(k, f, value, props, &((pn_props *)at)->raw);
+    case CODES:
+    case FILTERS: return pack_list(k, f, value, &k->wire[1], (pn_span *)at);
+    case WILL: return pack_will(k, value);
+    }
+    Py_UNREACHABLE();
+}
+
+static int fields_from_dict(packing *k, const field *fields, size_t count, PyObject *dict, pn_buf *props) {
+    for (const field *f = fields; f < fields + count; f++) {
+        if (!(f->types >> k->packet.type & 1)) continue;
+        PyObject *value = item_of(k->st, dict, f->key);
+        if (!value || pack_field(k, f, value, props)) return -1;
+    }
+    return 0;
+}
+
+static int packet_type(core_state *st, PyObject *name) {
+    for (int type = 0; type < PN_TYPES; type++)
+        if (st->types[type] && PyUnicode_Check(name) && PyUnicode_Compare(st->types[type], name) == 0) return type;
+    PyErr_Format(PyExc_ValueError, "there is no packet type %R", name);
+    return -1;
+}
+
+static int pack(packing *k, PyObject *packet) {
+    k->keep[0] = PyDict_Copy(packet);
+    PyObject *name = k->keep[0] ? item_of(k->st, k->keep[0], K_type) : NULL;
+    int type = name ? packet_type(k->st, name) : -1;
+    if (type < 0) return -1;
+    k->packet.type = (uint8_t)type;
+    return fields_from_dict(k, packet_fields, COUNT(packet_fields), k->keep[0], &k->wire[0]);
+}
+
+/* ==== decode and encode ========================================================================================= */
+
+/* Raises what pn_packet_decode or pn_packet_encode answered. Returns NULL. */
+static PyObject *raise_codec(core_state *st, int64_t result, const char *what) {
+    const char *name = pn_reason_name((uint8_t)-result);
+    return raise_mqtt(st, (int)-result, "%s: %s (0x%x)", what, name ? name : "unknown", (int)-result);
+}
+
+PyDoc_STRVAR(decode_doc,
+"decode(data, version=None, max_size=PACKET_SIZE_MAX)\n--\n\n"
+"Reads one packet from the head of data: (packet, bytes consumed), or None when more bytes are needed.\n\n"
+"version is the protocol level of the connection (3, 4 or 5), or None before CONNECT. A packet of more than max_size\n"
+"bytes is refused as soon as its header is there. Raises MqttError.");
+
+static PyObject *core_decode(PyObject *module, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"data", "version", "max_size", NULL};
+    core_state *st = state_of_module(module);
+    Py_buffer data;
+    uint8_t version = 0;
+    uint32_t max_size = PN_PACKET_SIZE_MAX;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "y*|O&O&:decode", names, &data, convert_version, &version,
+                                     convert_size, &max_size))
+        return NULL;
+    PyObject *result = NULL;
+    pn_packet p;
+    int64_t used = pn_packet_decode(data.buf, (size_t)data.len, version, max_size, &p);
+    if (used > 0) {
+        PyObject *dict = dict_of_packet(st, &p);
+        result = dict ? Py_BuildValue("(NL)", dict, (long long)used) : NULL;
+    } else if (used == 0) {
+        result = Py_NewRef(Py_None);
+    } else {
+        (void)raise_codec(st, used, "not a packet");
+    }
+    PyBuffer_Release(&data);
+    return result;
+}
+
+PyDoc_STRVAR(encode_doc,
+"encode(packet, version)\n--\n\n"
+"The packet as bytes, in the shortest form that the standard allows. A CONNECT goes by its own version.\n\n"
+"What encode returns, decode accepts. Raises MqttError when the packet breaks the standard, KeyError, TypeError or\n"
+"ValueError when the dictionary is not a packet.");
+
+static PyObject *encode_packing(packing *k, uint8_t version) {
+    const pn_packet *p = &k->packet;
+    if (version < PN_V5 && (p->props.raw.n || p->will_props.raw.n))
+        return raise_mqtt(k->st, PN_PROTOCOL_ERROR, "properties before MQTT 5.0");
+    int64_t size = pn_packet_encode(p, version, NULL, 0);
+    if (size < 0) return raise_codec(k->st, size, "cannot be written");
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    if (!bytes) return NULL;
+    uint8_t *at = (uint8_t *)PyBytes_AS_STRING(bytes);
+    (void)pn_packet_encode(p, version, at, (size_t)size);
+    /* The encoder trusts text and properties, Python's callers are not trusted: the decoder is the judge. */
+    pn_packet again;
+    int64_t verdict = pn_packet_decode(at, (size_t)size, version, PN_PACKET_SIZE_MAX, &again);
+    if (verdict != size) {
+        Py_DECREF(bytes);
+        return raise_codec(k->st, verdict < 0 ? verdict : -PN_MALFORMED_PACKET, "nobody would accept it");
+    }
+    return bytes;
+}
+
+static PyObject *core_encode(PyObject *module, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"packet", "version", NULL};
+    PyObject *packet;
+    uint8_t version = 0;
+    packing k = {.st = state_of_module(module)};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O&:encode", names, &PyDict_Type, &packet, convert_version, &version))
+        return NULL;
+    PyObject *bytes = NULL;
+    if (pack(&k, packet) == 0) bytes = encode_packing(&k, k.packet.type == PN_CONNECT ? k.packet.version : version);
+    packing_free(&k);
+    return bytes;
+}
+
+/* ==== Decoder: packets out of a stream of chunks ================================================================ */
+
+typedef struct decoder {
+    PyObject_HEAD
+    pn_buf input;      /* owned: the beginning of a packet that is not complete */
+    uint32_t max_size; /* bytes of a packet */
+    uint8_t version;   /* 0 before CONNECT */
+    bool busy;         /* a feed is under way: the collector may run others' code, which must not feed */
+    int64_t error;     /* what ended the stream: minus a reason code */
+} decoder;
+
+PyDoc_STRVAR(decoder_doc,
+"Decoder(version=None, max_size=PACKET_SIZE_MAX)\n--\n\n"
+"Packets out of a stream of chunks, cut anywhere. With version None the first packet must be a CONNECT, which sets it.\n"
+"Holds at most one incomplete packet.");
+
+PyDoc_STRVAR(feed_doc,
+"feed($self, chunk, /)\n--\n\n"
+"The packets that chunk completes, in order. Raises MqttError at the first that breaks the standard; packets before it\n"
+"in the same chunk go with it, and every later call raises the same error.");
+
+static int decoder_init(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"version", "max_size", NULL};
+    decoder *d = (decoder *)self;
+    uint8_t version = 0;
+    uint32_t max_size = PN_PACKET_SIZE_MAX;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O&O&:Decoder", names, convert_version, &version, convert_size,
+                                     &max_size))
+        return -1;
+    if (d->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "the decoder is being fed");
+        return -1;
+    }
+    pn_buf_free(&d->input);
+    d->version = version;
+    d->max_size = max_size;
+    d->error = 0;
+    return 0;
+}
+
+static void decoder_dealloc(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    pn_buf_free(&((decoder *)self)->input);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static int decoder_traverse(PyObject *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+/* Appends every packet that is complete at the head of `data` to `list`; bytes used, or -1. */
+static Py_ssize_t decode_all(decoder *d, const uint8_t *data, size_t n, PyObject *list) {
+    core_state *st = state_of((PyObject *)d);
+    size_t used = 0;
+    for (;;) {
+        pn_packet p;
+        int64_t size = pn_packet_decode(data + used, n - used, d->version, d->max_size, &p);
+        if (size == 0) return (Py_ssize_t)used;
+        if (size < 0) {
+            d->error = size;
+            (void)raise_codec(st, size, "not a packet");
+            return -1;
+        }
+        if (append(list, dict_of_packet(st, &p))) return -1;
+        if (p.type == PN_CONNECT) d->version = p.version;
+        used += (size_t)size;
+    }
+}
+
+/* The work of feed: whole packets are read where they lie, only an incomplete one is kept. */
+static int decoder_take(decoder *d, const uint8_t *data, size_t n, PyObject *list) {
+    bool held = pn_buf_len(&d->input) > 0;
+    if (n == 0) return 0;
+    if (held && !pn_buf_add(&d->input, data, n)) goto no_memory;
+    Py_ssize_t used = held ? decode_all(d, pn_buf_head(&d->input), pn_buf_len(&d->input), list)
+                           : decode_all(d, data, n, list);
+    if (used < 0) return -1;
+    if (held)
+        pn_buf_drop(&d->input, (size_t)used);
+    else if (!pn_buf_add(&d->input, data + used, n - (size_t)used))
+        goto no_memory;
+    if (pn_buf_len(&d->input) == 0) pn_buf_free(&d->input);
+    return 0;
+no_memory:
+    (void)PyErr_NoMemory();
+    return -1;
+}
+
+static PyObject *decoder_feed(PyObject *self, PyObject *chunk) {
+    decoder *d = (decoder *)self;
+    Py_buffer data;
+    if (d->error) return raise_codec(state_of(self), d->error, "the stream has ended");
+    if (d->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "the decoder is being fed");
+        return NULL;
+    }
+    if (PyObject_GetBuffer(chunk, &data, PyBUF_SIMPLE)) return NULL;
+    PyObject *list = PyList_New(0);
+    d->busy = true;
+    if (list && decoder_take(d, data.buf, (size_t)data.len, list)) Py_CLEAR(list);
+    d->busy = false;
+    PyBuffer_Release(&data);
+    return list;
+}
+
+static PyObject *decoder_get_version(PyObject *self, void *closure) {
+    (void)closure;
+    decoder *d = (decoder *)self;
+    if (!d->version) Py_RETURN_NONE;
+    return PyLong_FromLong(d->version);
+}
+
+static PyMethodDef decoder_methods[] = {
+    {"feed", decoder_feed, METH_O, feed_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef decoder_getset[] = {
+    {"version", decoder_get_version, NULL, "The protocol level, None before CONNECT.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot decoder_slots[] = {
+    {Py_tp_doc, (void *)decoder_doc},     {Py_tp_init, decoder_init},         {Py_tp_dealloc, decoder_dealloc},
+    {Py_tp_traverse, decoder_traverse},   {Py_tp_methods, decoder_methods},   {Py_tp_getset, decoder_getset},
+    {0, NULL},
+};
+
+static PyType_Spec decoder_spec = {
+    .name = "peanutd._core.Decoder",
+    .basicsize = sizeof(decoder),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = decoder_slots,
+};
+
+/* ==== The module ================================================================================================ */
+
+static const char *const key_names[] = {
+#define KEY_NAME(name) #name,
+    KEYS(KEY_NAME)
+};
+
+/* Interns `text`, when there is one, into `*slot`. */
+static int intern(PyObject **slot, const char *text) {
+    if (!text) return 0;
+    *slot = PyUnicode_InternFromString(text);
+    return *slot ? 0 : -1;
+}
+
+static int core_exec(PyObject *module) {
+    core_state *st = state_of_module(module);
+    for (int i = 0; i < KEY_COUNT; i++)
+        if (intern(&st->keys[i], key_names[i])) return -1;
+    for (uint8_t i = 0; i < PN_TYPES; i++)
+        if (intern(&st->types[i], pn_type_name(i))) return -1;
+    for (uint8_t i = 0; i < PN_PROPERTY_IDS; i++)
+        if (intern(&st->props[i], pn_prop_name(i))) return -1;
+
+    st->mqtt_error = PyErr_NewExceptionWithDoc("peanutd._core.MqttError",
+        "Something that breaks the MQTT standard. `code` is the reason code (5.0 §2.4; used for the older versions too),\n"
+        "`name` its name in snake_case, such as \"malformed_packet\".", NULL, NULL);
+    st->decoder_type = PyType_FromModuleAndSpec(module, &decoder_spec, NULL);
+    if (PyModule_AddObjectRef(module, "MqttError", st->mqtt_error) ||
+        PyModule_AddObjectRef(module, "Decoder", st->decoder_type) ||
+        PyModule_AddIntConstant(module, "PACKET_SIZE_MAX", (long)PN_PACKET_SIZE_MAX))
+        return -1;
+    return 0;
+}
+
+static int core_traverse(PyObject *module, visitproc visit, void *arg) {
+    core_state *st = state_of_module(module);
+    Py_VISIT(st->mqtt_error);
+    Py_VISIT(st->decoder_type);
+    return 0;
+}
+
+static int core_clear(PyObject *module) {
+    core_state *st = state_of_module(module);
+    Py_CLEAR(st->mqtt_error);
+    Py_CLEAR(st->decoder_type);
+    for (size_t i = 0; i < COUNT(st->keys); i++) Py_CLEAR(st->keys[i]);
+    for (size_t i = 0; i < COUNT(st->types); i++) Py_CLEAR(st->types[i]);
+    for (size_t i = 0; i < COUNT(st->props); i++) Py_CLEAR(st->props[i]);
+    return 0;
+}
+
+static void core_free(void *module) { (void)core_clear((PyObject *)module); }
+
+static PyMethodDef core_methods[] = {
+    {"decode", (PyCFunction)(void (*)(void))core_decode, METH_VARARGS | METH_KEYWORDS, decode_doc},
+    {"encode", (PyCFunction)(void (*)(void))core_encode, METH_VARARGS | METH_KEYWORDS, encode_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot core_slots[] = {
+    {Py_mod_exec, core_exec},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static PyModuleDef core_module = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "peanutd._core",
+    .m_doc = "The packet path in C: the MQTT codec.",
+    .m_size = sizeof(core_state),
+    .m_methods = core_methods,
+    .m_slots = core_slots,
+    .m_traverse = core_traverse,
+    .m_clear = core_clear,
+    .m_free = core_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&core_module); }
