@@ -1,0 +1,170 @@
+"""Commands: strict reading, checking, and the memory that answers a repetition without acting twice.
+
+Rule: pure; time and limits are arguments. Every refusal says why, and begins with a word of the agreement in
+README.md: malformed, range, expired, retained, unknown, busy. Nothing here raises, whatever the payload.
+"""
+
+import binascii
+
+from node import strictjson
+from node.control import HEATER_MODES, VENT_MODES
+
+MAX_BARE = 32  # bytes of `temperature:15`, white space included
+MAX_JSON = 512  # bytes of a command in JSON
+MAX_ID = 64  # characters
+MAX_ECHO = 128  # characters of a payload repeated in an ack
+RECENT = 16  # ids remembered
+
+SETPOINT = "UpdateTemperature"
+_MODES = {"heater": HEATER_MODES, "vent": VENT_MODES}
+VERBS = ("heater", "vent", "identify")
+
+
+class Command:
+    """One command as read. `why` is None, or the reason of its rejection; `value` the set point, the mode or None."""
+
+    def __init__(self, name, echo, crc):
+        self.name = name
+        self.id = None
+        self.echo = echo
+        self.crc = crc
+        self.exp = None
+        self.value = None
+        self.why = None
+
+
+def printable(text, limit):
+    """`text` (str or bytes) as ASCII without control characters, at most `limit` characters."""
+    out = "".join([c if " " <= c <= "~" else "?" for c in (chr(b) if isinstance(b, int) else b for b in text[:limit])])
+    return out + "..." if len(text) > limit else out
+
+
+def parse(name, payload, retained=False):
+    """Read a command. name: "UpdateTemperature" or the verb of cmd/<verb>; payload: bytes-like. Returns a Command."""
+    raw = bytes(payload[: MAX_JSON + 1])
+    cmd = Command(printable(name, MAX_ID), printable(raw, MAX_ECHO), binascii.crc32(raw, binascii.crc32(name.encode())))
+    try:
+        if name == SETPOINT and raw.lstrip()[:1] != b"{":
+            cmd.value = _bare(raw)
+        else:
+            _document(cmd, name, raw)
+    except ValueError as e:
+        cmd.why = str(e)
+    if retained:
+        cmd.why = "retained: a command must not be retained"
+    return cmd
+
+
+def check(cmd, now, low, high):
+    """Judge expiry (now: Unix seconds, None if unknown) and range (deg C). Returns `why`, or None."""
+    if cmd.exp is not None:
+        if now is None:
+            return "busy: the clock is not set, so `exp` cannot be judged"
+        if now >= cmd.exp:
+            return "expired %d s ago" % (now - cmd.exp)
+    if cmd.name == SETPOINT and not low <= cmd.value <= high:
+        return "range: %s is not within %s to %s" % (_short(cmd.value), _short(low), _short(high))
+    return None
+
+
+def _short(number):
+    return ("%.2f" % number).rstrip("0").rstrip(".") if abs(number) < 1e6 else "%g" % number
+
+
+def _bare(raw):
+    """The number of `temperature:15`, white space around it allowed."""
+    expected = ValueError("malformed: expected temperature:15, temperature:15.5 or JSON")
+    text = raw.strip(b" \t\r\n")
+    if len(raw) > MAX_BARE or not text.startswith(b"temperature:"):
+        raise expected
+    number = text[12:]
+    whole, dot, part = (number[1:] if number[:1] == b"-" else number).partition(b".")
+    if not 1 <= len(whole) <= 3 or len(part) > 3 or (dot and not part) or (len(whole) > 1 and whole[:1] == b"0"):
+        raise expected
+    for digit in whole + part:
+        if not 48 <= digit <= 57:
+            raise expected
+    return round(float(number.decode()), 2)
+
+
+def _document(cmd, name, raw):
+    """Fill `cmd` from JSON. Raises ValueError with the reason."""
+    if len(raw) > MAX_JSON:
+        raise ValueError("malformed: more than %d bytes" % MAX_JSON)
+    try:
+        body = strictjson.loads(raw)
+    except strictjson.JSONError as e:
+        raise ValueError("malformed: %s" % e)
+    if not isinstance(body, dict):
+        raise ValueError("malformed: a JSON object expected")
+    if "id" in body:
+        ident = body["id"]
+        if not isinstance(ident, str) or not 0 < len(ident) <= MAX_ID or printable(ident, MAX_ID) != ident:
+            raise ValueError("malformed: id must be 1 to %d printable ASCII characters" % MAX_ID)
+        cmd.id = ident
+    if name != SETPOINT and name not in VERBS:
+        raise ValueError("unknown command %s; known: %s" % (cmd.name, ", ".join(VERBS)))
+    what = "temperature" if name == SETPOINT else "args"
+    for key in body:
+        if key not in ("id", "exp", what):
+            raise ValueError("malformed: unknown key %s" % printable(key, 32))
+    if "exp" in body:
+        exp = body["exp"]
+        if isinstance(exp, bool) or not isinstance(exp, int) or not 0 < exp < 1 << 40:
+            raise ValueError("malformed: exp must be a whole number of Unix seconds")
+        cmd.exp = exp
+    if name == SETPOINT:
+        cmd.value = _temperature(body)
+        return
+    if cmd.id is None:
+        raise ValueError("malformed: id is missing")
+    cmd.value = _args(name, body.get("args", {}))
+
+
+def _temperature(body):
+    value = body.get("temperature")
+    # inf is what a float makes of 1e999; check() could not print it in a helpful way.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value in (float("inf"), -float("inf")):
+        raise ValueError("malformed: temperature must be a number")
+    return round(float(value), 2)
+
+
+def _args(name, args):
+    if not isinstance(args, dict):
+        raise ValueError("malformed: args must be an object")
+    modes = _MODES.get(name)
+    for key in args:
+        if modes is None or key != "mode":
+            raise ValueError("malformed: unknown argument %s" % printable(key, 32))
+    if modes is None:
+        return None
+    if args.get("mode") not in modes:
+        raise ValueError('malformed: mode must be one of "%s"' % '", "'.join(modes))
+    return args["mode"]
+
+
+class Recent:
+    """The last RECENT commands with an id, and how each was answered. Bounded; the oldest is forgotten first."""
+
+    def __init__(self):
+        self._known = []
+
+    def find(self, cmd):
+        """None for a new command; else the entry [id, crc, stage, why] of the one with this id."""
+        for entry in self._known:
+            if cmd.id is not None and entry[0] == cmd.id:
+                return entry
+        return None
+
+    def note(self, cmd, stage, why=None):
+        """Remember the latest stage of a command that has an id."""
+        if cmd.id is None:
+            return
+        entry = self.find(cmd)
+        if entry is None:
+            if len(self._known) >= RECENT:
+                self._known.pop(0)
+            self._known.append([cmd.id, cmd.crc, stage, why])
+        elif entry[1] == cmd.crc:
+            entry[2] = stage
+            entry[3] = why

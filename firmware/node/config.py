@@ -1,0 +1,177 @@
+"""node.json: read whole, checked whole against a schema that is data, before anything starts.
+
+Rule: a node runs on a configuration that it understands wholly, or says what is wrong with it and does not start.
+Unknown keys are refused by name. The board's outputs and sensors are the board file's; of them only what is used here
+is checked.
+"""
+
+from node import strictjson
+from node.control import MIN_TIMES
+
+NODE_JSON = "node.json"
+MAX_SIZE = 4096  # bytes
+
+_MUST = object()
+
+# name: (type, low, high, default) for numbers; (str, words or None, None, default) for text; a dict is a table of its
+# own.
+SCHEMA = {
+    "format": (int, 1, 1, _MUST),
+    "name": (str, None, None, _MUST),
+    "kind": (str, ("greenhouse",), None, _MUST),
+    "root": (str, None, None, _MUST),
+    "gateway": {"host": (str, None, None, _MUST), "port": (int, 1, 65535, _MUST)},
+    "board": {"name": (str, None, None, _MUST), "chip": (str, None, None, _MUST), "outputs": dict, "sensors": dict},
+    "control": {
+        "setpoint": (float, -20, 44, _MUST),
+        "min": (float, -20, 44, _MUST),
+        "max": (float, -20, 44, _MUST),
+        "hysteresis": (float, 0.1, 10, 0.5),
+        "vent_fail": (str, ("open", "closed"), None, "closed"),
+    },
+    "report": {"telemetry_s": (float, 0.1, 86400, 60), "state_s": (float, 1, 86400, 300)},
+    "link": {
+        "base_s": (float, 0.05, 300, 1),
+        "cap_s": (float, 0.05, 3600, 60),
+        "first_s": (float, 0, 300, 10),
+        "settle_s": (float, 0, 3600, 60),
+        "refused_cap_s": (float, 0.05, 3600, 300),
+        "connect_s": (float, 0.5, 300, 30),
+        "keepalive_s": (int, 2, 3600, 60),
+    },
+    "simulate": {
+        "speed": (float, 0.1, 3600, 1),
+        "start": (float, -60, 60, 18.0),
+        "outside": (float, -60, 60, 6.0),
+        "swing": (float, 0, 30, 0.0),
+        "hour": (float, 0, 24, 8.0),
+        "sun_w": (float, 0, 20000, 1500.0),
+        "heater_w": (float, 0, 50000, 9000.0),
+        "ua": (float, 1, 5000, 300.0),
+        "vent_ua": (float, 0, 5000, 400.0),
+        "capacity": (float, 1e4, 1e8, 1.08e6),
+    },
+}
+_FILLED = ("report", "link")  # tables that may be left out: filled with defaults
+_ABSENT = ("simulate",)  # tables whose absence means something: left out
+
+
+class ConfigError(ValueError):
+    """The configuration is wrong; the text is one line a fault, each beginning with the key."""
+
+
+def load(path=NODE_JSON):
+    """The checked configuration in the file. Raises ConfigError naming file and key; OSError becomes one as well."""
+    try:
+        with open(path, "rb") as f:
+            data = f.read(MAX_SIZE + 1)
+    except OSError as e:
+        raise ConfigError("%s: cannot be read (%s): put the device bundle on this node" % (path, e))
+    if len(data) > MAX_SIZE:
+        raise ConfigError("%s: more than %d bytes" % (path, MAX_SIZE))
+    try:
+        return check(strictjson.loads(data))
+    except ValueError as e:
+        raise ConfigError("\n".join(["%s: %s" % (path, line) for line in str(e).split("\n")]))
+
+
+def check(body):
+    """A copy of `body` with defaults filled in. Raises ConfigError with every fault found."""
+    faults = []
+    if not isinstance(body, dict):
+        raise ConfigError("a JSON object expected")
+    out = _table(SCHEMA, body, "", faults)
+    if not faults:
+        _sense(out, faults)
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return out
+
+
+def _table(schema, body, prefix, faults):
+    out = {}
+    for key in sorted(body):
+        if key not in schema:
+            faults.append("%s%s: unknown key" % (prefix, key))
+    for key in sorted(schema):
+        rule = schema[key]
+        where = prefix + key
+        value = body.get(key, _MUST)
+        if rule is dict or isinstance(rule, dict):
+            if value is _MUST and key in _ABSENT:
+                continue
+            if value is _MUST and key in _FILLED:
+                value = {}
+            if not isinstance(value, dict):
+                faults.append("%s: %s" % (where, "missing" if value is _MUST else "must be a table"))
+            elif rule is dict:
+                out[key] = _things(value, where, faults)
+            else:
+                out[key] = _table(rule, value, where + ".", faults)
+        else:
+            out[key] = _value(rule, value, where, faults)
+    return out
+
+
+def _things(value, where, faults):
+    """The board's outputs or sensors: named tables."""
+    for name in sorted(value):
+        if not isinstance(value[name], dict):
+            faults.append("%s.%s: must be a table" % (where, name))
+            continue
+        for key in ("min_on_s", "min_off_s"):
+            if key in value[name]:
+                _value((float, 0, 3600, 0), value[name][key], "%s.%s.%s" % (where, name, key), faults)
+    return value
+
+
+def _value(rule, value, where, faults):
+    kind, low, high, default = rule
+    if value is _MUST:
+        if default is _MUST:
+            faults.append("%s: missing" % where)
+            return None
+        return default
+    if kind is str:
+        if not isinstance(value, str) or not value:
+            faults.append("%s: must be a text" % where)
+        elif low is not None and value not in low:
+            faults.append('%s: "%s" is not one of: %s' % (where, value, ", ".join(low)))
+    elif isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
+        faults.append("%s: must be a %s" % (where, "whole number" if kind is int else "number"))
+    elif not low <= value <= high:
+        faults.append("%s: %s is not within %s to %s" % (where, value, low, high))
+    return value
+
+
+def _sense(out, faults):
+    """What no single key can tell."""
+    name = out["name"]
+    for c in name:
+        if c not in "abcdefghijklmnopqrstuvwxyz0123456789-":
+            faults.append("name: only a to z, 0 to 9 and - are allowed")
+            break
+    if len(name) > 32 or name[0] == "-" or name[-1] == "-":
+        faults.append("name: 1 to 32 characters, no - at either end")
+    if out["root"] != "/plant/" + name:
+        faults.append("root: must be /plant/%s for this name" % name)
+    if len(out["gateway"]["host"]) > 253:
+        faults.append("gateway.host: too long")
+    control = out["control"]
+    if not control["min"] <= control["setpoint"] <= control["max"]:
+        faults.append("control.setpoint: must lie between control.min and control.max")
+    if out["link"]["base_s"] > out["link"]["cap_s"]:
+        faults.append("link.base_s: must not be above link.cap_s")
+    board = out["board"]
+    for kind, needed in (("outputs", "heater"), ("outputs", "vent"), ("sensors", "temperature")):
+        if needed not in board[kind]:
+            faults.append("board.%s.%s: missing; a greenhouse needs it" % (kind, needed))
+
+
+def min_times(outputs):
+    """{"heater": (min_on_s, min_off_s), "vent": …}: the board's figures, else those of the control module."""
+    out = {}
+    for name in MIN_TIMES:
+        on, off = MIN_TIMES[name]
+        out[name] = (outputs[name].get("min_on_s", on), outputs[name].get("min_off_s", off))
+    return out

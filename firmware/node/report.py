@@ -1,0 +1,65 @@
+"""The payloads a node publishes, as the agreement in README.md writes them.
+
+Rule: pure; facts in, JSON text out. A number that is none (NaN, infinity) leaves as null.
+"""
+
+import json
+
+
+def number(value):
+    """`value` to two decimals, None for what is no number."""
+    if value is None or value != value or not -1e9 < value < 1e9:
+        return None
+    return round(value, 2)
+
+
+def brief(thermostat):
+    """The part of the state that an ack carries: the set point and the outputs after the act."""
+    return {
+        "setpoint": number(thermostat.setpoint),
+        "temperature": number(thermostat.temperature),
+        "heater": thermostat.heater.on,
+        "vent": thermostat.vent.on,
+        "mode": thermostat.mode(),
+    }
+
+
+def state(thermostat, ts):
+    """<root>/state. ts: Unix seconds or None."""
+    body = brief(thermostat)
+    body["reason"] = thermostat.reason
+    body["faults"] = thermostat.faults
+    body["ts"] = ts
+    return json.dumps(body)
+
+
+def status(word, kind, version, boot, sim, ts=None, why=None, dropped=None):
+    """<root>/status. word: "online" or "offline"; dropped: readings not sent while the gateway was away."""
+    body = {"state": word, "kind": kind, "fw": version, "boot": boot}
+    if why:
+        body["why"] = why
+    if sim:
+        body["sim"] = True
+    if ts is not None:  # a will has none: nobody can know when it will be published
+        body["ts"] = ts
+    if dropped is not None:
+        body["dropped"] = dropped
+    return json.dumps(body)
+
+
+def telemetry(readings, ts, quality):
+    """<root>/telemetry. readings: {name: (value, quality)}."""
+    rounded = {k: [number(readings[k][0]), readings[k][1]] for k in readings}
+    return json.dumps({"ts": ts, "tq": quality, "readings": rounded})
+
+
+def ack(cmd, stage, why, thermostat, ts):
+    """<root>/ack. cmd: node.command.Command; stage: "accepted", "done" or "rejected"."""
+    body = {"cmd": cmd.name, "stage": stage, "state": brief(thermostat), "ts": ts}
+    if cmd.id is not None:
+        body["id"] = cmd.id
+    else:
+        body["echo"] = cmd.echo
+    if why:
+        body["why"] = why
+    return json.dumps(body)

