@@ -8,7 +8,9 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "packet.h"
+#include <structmember.h>
+
+#include "broker.h"
 
 /* ==== Module state ============================================================================================== */
 
@@ -24,6 +26,7 @@ enum key { KEYS(KEY_ENUM) KEY_COUNT };
 typedef struct core_state {
     PyObject *mqtt_error;              /* class MqttError */
     PyObject *decoder_type;            /* class Decoder */
+    PyObject *link_type, *connect_type; /* classes Link and Connect */
     PyObject *keys[KEY_COUNT];         /* interned */
     PyObject *types[PN_TYPES];         /* "CONNECT" … at their numbers, else NULL; interned */
     PyObject *props[PN_PROPERTY_IDS];  /* "topic_alias" … at their identifiers, else NULL; interned */
@@ -717,6 +720,487 @@ static PyType_Spec decoder_spec = {
     .slots = decoder_slots,
 };
 
+/* ==== Broker and Link: broker.h for Python ====================================================================== */
+
+/* A Link owns its pn_link and dies with it; the pn_link's owner is the Link, borrowed. So every event's owner is a live object. */
+
+typedef struct {
+    PyObject_HEAD
+    pn_broker *broker;
+} BrokerObject;
+
+typedef struct {
+    PyObject_HEAD
+    pn_link *link;        /* NULL once lost */
+    BrokerObject *broker; /* strong */
+    PyObject *owner;      /* strong */
+} LinkObject;
+
+static bool span_arg(PyObject *o, pn_span *out) {
+    Py_ssize_t n;
+    const char *p = PyUnicode_AsUTF8AndSize(o, &n);
+    if (!p) return false;
+    if (n > (Py_ssize_t)PN_STRING_MAX) {
+        PyErr_Format(PyExc_ValueError, "a string of %zd bytes: MQTT carries at most %u", n, PN_STRING_MAX);
+        return false;
+    }
+    *out = pn_span_of(p, (size_t)n);
+    return true;
+}
+
+/* The events raised so far, as the tuple that every such call returns. */
+static PyObject *events(BrokerObject *self) {
+    pn_event e;
+    if (!pn_broker_event(self->broker, &e)) return PyTuple_New(0);
+    PyObject *list = PyList_New(0);
+    if (!list) return NULL;
+    do {
+        PyObject *one = Py_BuildValue("(iOiN)", e.kind, (PyObject *)e.owner, e.reason, text_of(e.text));
+        if (!one || PyList_Append(list, one) < 0) {
+            Py_XDECREF(one);
+            Py_DECREF(list);
+            return NULL;
+        }
+        Py_DECREF(one);
+    } while (pn_broker_event(self->broker, &e));
+    PyObject *tuple = PyList_AsTuple(list);
+    Py_DECREF(list);
+    return tuple;
+}
+
+/* --- Link --- */
+
+static int Link_traverse(LinkObject *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT((PyObject *)self->broker);
+    Py_VISIT(self->owner);
+    return 0;
+}
+
+static int Link_clear(LinkObject *self) {
+    Py_CLEAR(self->owner);
+    return 0;
+}
+
+static void Link_dealloc(LinkObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->link) { /* dropped without lost(): the same, but nobody hears of it */
+        pn_link_lost(self->link, pn_broker_now(self->broker->broker));
+        for (pn_event e; pn_broker_event(self->broker->broker, &e);) continue;
+    }
+    Py_CLEAR(self->owner);
+    Py_XDECREF(self->broker);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* `now` as the last positional argument of a call that takes nothing else of interest. */
+static bool now_arg(PyObject *o, int64_t *now) {
+    *now = PyLong_AsLongLong(o);
+    return !(*now == -1 && PyErr_Occurred());
+}
+
+static PyObject *Link_feed(LinkObject *self, PyObject *const *args, Py_ssize_t n) {
+    int64_t now;
+    Py_buffer view;
+    if (n != 2) return PyErr_Format(PyExc_TypeError, "feed() takes data and now");
+    if (!now_arg(args[1], &now) || PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0) return NULL;
+    if (self->link) pn_link_feed(self->link, view.buf, (size_t)view.len, now);
+    PyBuffer_Release(&view);
+    return events(self->broker);
+}
+
+static PyObject *Link_accept(LinkObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"session", "identity", "rules", "assigned_client_id", "now", NULL};
+    PyObject *session, *identity, *assigned = Py_None;
+    int rules;
+    long long now = pn_broker_now(self->broker->broker);
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UUi|OL:accept", names, &session, &identity, &rules, &assigned, &now)) {
+        return NULL;
+    }
+    pn_verdict v = {0};
+    if (!span_arg(session, &v.session) || !span_arg(identity, &v.identity)) return NULL;
+    if (assigned != Py_None && !span_arg(assigned, &v.assigned)) return NULL;
+    if (rules < 0 || rules >= PN_RULE_SETS) {
+        return PyErr_Format(PyExc_ValueError, "rules is a slot from 0 to %d, not %d", PN_RULE_SETS - 1, rules);
+    }
+    v.rules = (uint8_t)rules;
+    pn_packet p;
+    if (!self->link || !pn_link_connect(self->link, &p)) {
+        PyErr_SetString(PyExc_ValueError, "no CONNECT waits for a verdict on this link");
+        return NULL;
+    }
+    pn_link_accept(self->link, &v, now);
+    return events(self->broker);
+}
+
+static PyObject *Link_refuse(LinkObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"reason", "text", "now", NULL};
+    PyObject *text = NULL;
+    unsigned char reason;
+    long long now = pn_broker_now(self->broker->broker);
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "b|U$L:refuse", names, &reason, &text, &now)) return NULL;
+    pn_span t = {0};
+    if (text && !span_arg(text, &t)) return NULL;
+    pn_packet p;
+    if (!self->link || !pn_link_connect(self->link, &p)) {
+        PyErr_SetString(PyExc_ValueError, "no CONNECT waits for a verdict on this link");
+        return NULL;
+    }
+    pn_link_refuse(self->link, reason, t, now);
+    return events(self->broker);
+}
+
+static PyObject *Link_close(LinkObject *self, PyObject *args) {
+    unsigned char reason;
+    long long now;
+    if (!PyArg_ParseTuple(args, "bL:close", &reason, &now)) return NULL;
+    if (self->link) pn_link_close(self->link, reason, now);
+    return events(self->broker);
+}
+
+static PyObject *Link_lost(LinkObject *self, PyObject *arg) {
+    int64_t now;
+    if (!now_arg(arg, &now)) return NULL;
+    if (self->link) {
+        pn_link *link = self->link;
+        self->link = NULL;
+        pn_link_lost(link, now);
+    }
+    return events(self->broker);
+}
+
+static PyObject *Link_take(LinkObject *self, PyObject *args) {
+    Py_ssize_t limit = PY_SSIZE_T_MAX;
+    if (!PyArg_ParseTuple(args, "|n:take", &limit)) return NULL;
+    if (!self->link || limit <= 0) return PyBytes_FromStringAndSize(NULL, 0);
+    pn_span out = pn_link_output(self->link);
+    size_t n = out.n < (size_t)limit ? out.n : (size_t)limit;
+    PyObject *bytes = PyBytes_FromStringAndSize((const char *)out.p, (Py_ssize_t)n);
+    if (bytes) pn_link_sent(self->link, n, pn_broker_now(self->broker->broker));
+    return bytes;
+}
+
+static PyObject *Link_pending(LinkObject *self, void *closure) {
+    (void)closure;
+    return PyLong_FromUnsignedLong(self->link ? pn_link_output(self->link).n : 0);
+}
+
+static PyObject *Link_connect(LinkObject *self, void *closure) {
+    (void)closure;
+    pn_packet p;
+    if (!self->link || !pn_link_connect(self->link, &p)) Py_RETURN_NONE;
+    PyObject *v = PyStructSequence_New((PyTypeObject *)state_of((PyObject *)self)->connect_type);
+    if (!v) return NULL;
+    pn_prop method;
+    bool authenticates = pn_prop_find(&p.props, PN_AUTHENTICATION_METHOD, &method);
+    PyObject *items[] = {
+        PyLong_FromLong(p.version),
+        text_of(p.client_id),
+        p.has_username ? text_of(p.username) : Py_NewRef(Py_None),
+        p.has_password ? bytes_of(p.password) : Py_NewRef(Py_None),
+        PyBool_FromLong(p.clean_start),
+        PyLong_FromLong(p.keep_alive),
+        p.has_will ? text_of(p.will_topic) : Py_NewRef(Py_None),
+        authenticates ? text_of(method.value) : Py_NewRef(Py_None),
+    };
+    bool whole = true;
+    for (Py_ssize_t i = 0; i < (Py_ssize_t)(sizeof items / sizeof *items); i++) {
+        whole = whole && items[i];
+        PyStructSequence_SetItem(v, i, items[i]); /* steals, NULL too */
+    }
+    if (!whole) Py_CLEAR(v);
+    return v;
+}
+
+static PyStructSequence_Field connect_fields[] = {
+    {"version", "protocol level: 3, 4 or 5"},
+    {"client_id", "may be empty"},
+    {"username", "or None"},
+    {"password", "bytes, or None"},
+    {"clean_start", "clean session before 5.0"},
+    {"keep_alive", "seconds"},
+    {"will_topic", "or None"},
+    {"authentication_method", "or None"},
+    {NULL, NULL},
+};
+static PyStructSequence_Desc connect_desc = {"peanutd._core.Connect", "What a CONNECT asks for (5.0 3.1).", connect_fields, 8};
+
+static PyMethodDef Link_methods[] = {
+    {"feed", (PyCFunction)(void (*)(void))Link_feed, METH_FASTCALL, "feed(data, now) -> events. Bytes from the peer, in any split."},
+    {"accept", (PyCFunction)(void (*)(void))Link_accept, METH_VARARGS | METH_KEYWORDS,
+     "accept(*, session, identity, rules, assigned_client_id=None, now) -> events. Lets the client in."},
+    {"refuse", (PyCFunction)(void (*)(void))Link_refuse, METH_VARARGS | METH_KEYWORDS,
+     "refuse(reason, text='', *, now) -> events. CONNACK with the reason, and the end."},
+    {"close", (PyCFunction)Link_close, METH_VARARGS, "close(reason, now) -> events. Ends the link from our side."},
+    {"lost", (PyCFunction)Link_lost, METH_O, "lost(now) -> events. The socket is gone; the link is dead afterwards."},
+    {"take", (PyCFunction)Link_take, METH_VARARGS, "take(limit) -> bytes. Removes and returns encoded output."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef Link_members[] = {
+    {"owner", T_OBJECT, offsetof(LinkObject, owner), READONLY, "what Broker.open was given"},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef Link_getset[] = {
+    {"connect", (getter)Link_connect, NULL, "The CONNECT that waits for its verdict, or None.", NULL},
+    {"pending", (getter)Link_pending, NULL, "Bytes of output waiting in take().", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot Link_slots[] = {
+    {Py_tp_doc, "One transport connection; made by Broker.open."},
+    {Py_tp_dealloc, Link_dealloc},
+    {Py_tp_traverse, Link_traverse},
+    {Py_tp_clear, Link_clear},
+    {Py_tp_methods, Link_methods},
+    {Py_tp_members, Link_members},
+    {Py_tp_getset, Link_getset},
+    {0, NULL},
+};
+static PyType_Spec Link_spec = {
+    "peanutd._core.Link", sizeof(LinkObject), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE, Link_slots};
+
+/* --- Broker --- */
+
+static PyObject *Broker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    if (PyTuple_GET_SIZE(args) || !kwargs) return PyErr_Format(PyExc_TypeError, "Broker() takes keywords only, and seed");
+    pn_limits limits;
+    pn_limits_default(&limits);
+    uint64_t seed = 0;
+    bool seeded = false;
+    PyObject *name, *value;
+    for (Py_ssize_t at = 0; PyDict_Next(kwargs, &at, &name, &value);) {
+        if (PyUnicode_CompareWithASCIIString(name, "seed") == 0) {
+            if (!PyBytes_Check(value) || PyBytes_GET_SIZE(value) < (Py_ssize_t)sizeof seed) {
+                return PyErr_Format(PyExc_ValueError, "seed is %zu or more random bytes", sizeof seed);
+            }
+            memcpy(&seed, PyBytes_AS_STRING(value), sizeof seed);
+            seeded = true;
+            continue;
+        }
+        const pn_limit_row *row = pn_limit_table;
+        while (row->name && PyUnicode_CompareWithASCIIString(name, row->name) != 0) row++;
+        if (!row->name) return PyErr_Format(PyExc_TypeError, "Broker() has no limit %R", name);
+        long long number = PyLong_AsLongLong(value);
+        if (number == -1 && PyErr_Occurred()) return NULL;
+        if (number < row->least || number > row->most) {
+            return PyErr_Format(PyExc_ValueError, "%s is from %u to %u, not %lld", row->name, row->least, row->most, number);
+        }
+        *(uint32_t *)((char *)&limits + row->offset) = (uint32_t)number;
+    }
+    if (!seeded) return PyErr_Format(PyExc_TypeError, "Broker() needs seed: 8 or more random bytes");
+    BrokerObject *self = (BrokerObject *)type->tp_alloc(type, 0);
+    if (!self) return NULL;
+    self->broker = pn_broker_new(&limits, seed);
+    if (!self->broker) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)self;
+}
+
+static void Broker_dealloc(BrokerObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    pn_broker_free(self->broker); /* every Link holds a reference to us, so there is none left */
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *Broker_open(BrokerObject *self, PyObject *args) {
+    PyObject *owner;
+    long long now;
+    if (!PyArg_ParseTuple(args, "OL:open", &owner, &now)) return NULL;
+    PyTypeObject *type = (PyTypeObject *)state_of((PyObject *)self)->link_type;
+    LinkObject *link = (LinkObject *)type->tp_alloc(type, 0);
+    if (!link) return NULL;
+    link->broker = (BrokerObject *)Py_NewRef((PyObject *)self);
+    link->owner = Py_NewRef(owner);
+    link->link = pn_link_open(self->broker, link, now);
+    if (!link->link) {
+        Py_DECREF(link);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)link;
+}
+
+static PyObject *Broker_set_rules(BrokerObject *self, PyObject *args) {
+    int slot;
+    PyObject *sequence;
+    if (!PyArg_ParseTuple(args, "iO:set_rules", &slot, &sequence)) return NULL;
+    if (slot < 0 || slot >= PN_RULE_SETS) {
+        return PyErr_Format(PyExc_ValueError, "a slot is from 0 to %d, not %d", PN_RULE_SETS - 1, slot);
+    }
+    PyObject *fast = PySequence_Fast(sequence, "rules is a sequence");
+    if (!fast) return NULL;
+    pn_rules *rules = pn_rules_new(pn_broker_seed(self->broker));
+    if (!rules) PyErr_NoMemory();
+    for (Py_ssize_t i = 0; rules && i < PySequence_Fast_GET_SIZE(fast); i++) {
+        int allow, actions, retain;
+        PyObject *filter;
+        pn_span f;
+        if (!PyArg_ParseTuple(PySequence_Fast_GET_ITEM(fast, i), "piiU", &allow, &actions, &retain, &filter) || !span_arg(filter, &f)) {
+            pn_rules_free(rules);
+            rules = NULL;
+            break;
+        }
+        int failed = pn_rules_add(rules, allow, (uint8_t)actions, (uint8_t)retain, f);
+        if (failed) {
+            pn_rules_free(rules);
+            rules = NULL;
+            if (failed == PN_QUOTA_EXCEEDED) {
+                PyErr_NoMemory();
+            } else {
+                PyErr_Format(PyExc_ValueError, "rule %zd: %R is not a valid topic filter", i, filter);
+            }
+        }
+    }
+    Py_DECREF(fast);
+    if (!rules) return NULL;
+    pn_broker_set_rules(self->broker, (uint8_t)slot, rules);
+    Py_RETURN_NONE;
+}
+
+static PyObject *Broker_explain(BrokerObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"slot", "identity", "action", "topic", "retain", NULL};
+    int slot, action, retain = 0, rule = -1;
+    PyObject *identity, *topic;
+    pn_span id, t;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iUiU|p:explain", names, &slot, &identity, &action, &topic, &retain)) return NULL;
+    if (!span_arg(identity, &id) || !span_arg(topic, &t)) return NULL;
+    const pn_rules *rules = slot < 0 ? NULL : pn_broker_rules(self->broker, slot < PN_RULE_SETS ? (uint8_t)slot : PN_RULE_SETS);
+    bool may = rules && (action == PN_MAY_PUBLISH ? pn_rules_may_publish(rules, id, t, retain, &rule)
+                                                  : pn_rules_may_subscribe(rules, id, t, &rule));
+    return Py_BuildValue("(Oi)", may ? Py_True : Py_False, rule);
+}
+
+static PyObject *Broker_publish(BrokerObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"topic", "payload", "qos", "retain", "now", NULL};
+    PyObject *topic;
+    Py_buffer payload;
+    int qos = 0, retain = 0;
+    long long now = pn_broker_now(self->broker);
+    pn_span t;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Uy*|$ipL:publish", names, &topic, &payload, &qos, &retain, &now)) return NULL;
+    PyObject *result = NULL;
+    if (!span_arg(topic, &t)) {
+        /* the error is set */
+    } else if (qos < 0 || qos > 2 || (uint64_t)payload.len > PN_REMAINING_LENGTH_MAX ||
+               !pn_topic_name_valid(t, PN_STRING_MAX, PN_STRING_MAX)) {
+        PyErr_Format(PyExc_ValueError, "cannot publish to %R at QoS %d", topic, qos);
+    } else if (!pn_broker_publish(self->broker, t, pn_span_of(payload.buf, (size_t)payload.len), (uint8_t)qos, retain, now)) {
+        PyErr_NoMemory();
+    } else {
+        result = events(self);
+    }
+    PyBuffer_Release(&payload);
+    return result;
+}
+
+static PyObject *Broker_retained(BrokerObject *self, PyObject *topic) {
+    pn_span t;
+    if (!PyUnicode_Check(topic)) return PyErr_Format(PyExc_TypeError, "a topic is a str");
+    if (!span_arg(topic, &t)) return NULL;
+    const pn_message *m = pn_broker_retained(self->broker, t);
+    if (!m) Py_RETURN_NONE;
+    return bytes_of(m->payload);
+}
+
+static PyObject *Broker_dirty(BrokerObject *self, PyObject *unused) {
+    (void)unused;
+    PyObject *list = PyList_New(0);
+    if (!list) return NULL;
+    for (pn_link *l; (l = pn_broker_dirty(self->broker)) != NULL;) {
+        if (PyList_Append(list, pn_link_owner(l)) < 0) {
+            Py_DECREF(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+static PyObject *Broker_tick(BrokerObject *self, PyObject *arg) {
+    int64_t now;
+    if (!now_arg(arg, &now)) return NULL;
+    pn_broker_tick(self->broker, now);
+    return events(self);
+}
+
+static PyObject *Broker_stats(BrokerObject *self, PyObject *unused) {
+    (void)unused;
+    PyObject *d = PyDict_New();
+    if (!d) return NULL;
+    for (const pn_stat_row *row = pn_stat_table; row->name; row++) {
+        uint64_t n = *(const uint64_t *)((const char *)pn_broker_stats(self->broker) + row->offset);
+        PyObject *v = PyLong_FromUnsignedLongLong(n);
+        if (!v || PyDict_SetItemString(d, row->name, v) < 0) {
+            Py_XDECREF(v);
+            Py_DECREF(d);
+            return NULL;
+        }
+        Py_DECREF(v);
+    }
+    return d;
+}
+
+static PyMethodDef Broker_methods[] = {
+    {"open", (PyCFunction)Broker_open, METH_VARARGS, "open(owner, now) -> Link. A new transport connection."},
+    {"set_rules", (PyCFunction)Broker_set_rules, METH_VARARGS, "set_rules(slot, rules). Replaces a rule set; sessions are judged again."},
+    {"explain", (PyCFunction)(void (*)(void))Broker_explain, METH_VARARGS | METH_KEYWORDS,
+     "explain(slot, identity, action, topic, retain=False) -> (allowed, number of the deciding rule or -1)."},
+    {"publish", (PyCFunction)(void (*)(void))Broker_publish, METH_VARARGS | METH_KEYWORDS,
+     "publish(topic, payload, *, qos=0, retain=False, now) -> events. In the gateway's own name."},
+    {"retained", (PyCFunction)Broker_retained, METH_O, "retained(topic) -> bytes | None."},
+    {"dirty", (PyCFunction)Broker_dirty, METH_NOARGS, "dirty() -> list of the links that have new output."},
+    {"tick", (PyCFunction)Broker_tick, METH_O, "tick(now) -> events. Lets time pass."},
+    {"stats", (PyCFunction)Broker_stats, METH_NOARGS, "stats() -> counters and gauges by name."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot Broker_slots[] = {
+    {Py_tp_doc, "All sessions, subscriptions and retained messages of one gateway; sans-IO. See broker.h."},
+    {Py_tp_new, Broker_new},
+    {Py_tp_dealloc, Broker_dealloc},
+    {Py_tp_methods, Broker_methods},
+    {0, NULL},
+};
+static PyType_Spec Broker_spec = {"peanutd._core.Broker", sizeof(BrokerObject), 0,
+                                  Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, Broker_slots};
+
+/* Adds the types, the constants and LIMITS. */
+static int add_broker(PyObject *module, core_state *state) {
+    state->link_type = PyType_FromModuleAndSpec(module, &Link_spec, NULL);
+    state->connect_type = (PyObject *)PyStructSequence_NewType(&connect_desc);
+    PyObject *broker = PyType_FromModuleAndSpec(module, &Broker_spec, NULL);
+    PyObject *limits = PyDict_New();
+    int failed = !state->link_type || !state->connect_type || !broker || !limits;
+    failed = failed || PyModule_AddObjectRef(module, "Link", state->link_type) < 0 ||
+             PyModule_AddObjectRef(module, "Connect", state->connect_type) < 0 ||
+             PyModule_AddObjectRef(module, "Broker", broker) < 0 || PyModule_AddObjectRef(module, "LIMITS", limits) < 0;
+    for (const pn_limit_row *row = pn_limit_table; !failed && row->name; row++) {
+        PyObject *v = PyLong_FromUnsignedLong(row->otherwise);
+        failed = !v || PyDict_SetItemString(limits, row->name, v) < 0;
+        Py_XDECREF(v);
+    }
+    Py_XDECREF(broker);
+    Py_XDECREF(limits);
+    static const struct {
+        const char *name;
+        int value;
+    } constants[] = {
+        {"EVENT_CONNECT", PN_EVENT_CONNECT}, {"EVENT_DISCONNECT", PN_EVENT_DISCONNECT}, {"EVENT_CLOSED", PN_EVENT_CLOSED},
+        {"EVENT_DENIED", PN_EVENT_DENIED},   {"MAY_PUBLISH", PN_MAY_PUBLISH},           {"MAY_SUBSCRIBE", PN_MAY_SUBSCRIBE},
+        {"RETAIN_ANY", PN_RETAIN_ANY},       {"RETAIN_ONLY", PN_RETAIN_ONLY},           {"RETAIN_NEVER", PN_RETAIN_NEVER},
+    };
+    for (size_t i = 0; !failed && i < sizeof constants / sizeof *constants; i++) {
+        failed = PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0;
+    }
+    return failed ? -1 : 0;
+}
+
 /* ==== The module ================================================================================================ */
 
 static const char *const key_names[] = {
@@ -748,13 +1232,15 @@ static int core_exec(PyObject *module) {
         PyModule_AddObjectRef(module, "Decoder", st->decoder_type) ||
         PyModule_AddIntConstant(module, "PACKET_SIZE_MAX", (long)PN_PACKET_SIZE_MAX))
         return -1;
-    return 0;
+    return add_broker(module, st);
 }
 
 static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     core_state *st = state_of_module(module);
     Py_VISIT(st->mqtt_error);
     Py_VISIT(st->decoder_type);
+    Py_VISIT(st->link_type);
+    Py_VISIT(st->connect_type);
     return 0;
 }
 
@@ -762,6 +1248,8 @@ static int core_clear(PyObject *module) {
     core_state *st = state_of_module(module);
     Py_CLEAR(st->mqtt_error);
     Py_CLEAR(st->decoder_type);
+    Py_CLEAR(st->link_type);
+    Py_CLEAR(st->connect_type);
     for (size_t i = 0; i < COUNT(st->keys); i++) Py_CLEAR(st->keys[i]);
     for (size_t i = 0; i < COUNT(st->types); i++) Py_CLEAR(st->types[i]);
     for (size_t i = 0; i < COUNT(st->props); i++) Py_CLEAR(st->props[i]);
@@ -787,7 +1275,7 @@ static PyModuleDef_Slot core_slots[] = {
 static PyModuleDef core_module = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "peanutd._core",
-    .m_doc = "The packet path in C: the MQTT codec.",
+    .m_doc = "The packet path in C: the MQTT codec and the broker object.",
     .m_size = sizeof(core_state),
     .m_methods = core_methods,
     .m_slots = core_slots,

@@ -1,5 +1,6 @@
 """Types of the extension module that core/module.c builds; the docstrings are there."""
 
+from collections.abc import Sequence
 from typing import Any, final
 
 # A packet as a dictionary; tests/vectors/README.md describes the keys of each type. Binary fields are bytes.
@@ -22,3 +23,105 @@ class Decoder:
     def feed(self, chunk: bytes | bytearray | memoryview, /) -> list[Packet]: ...
     @property
     def version(self) -> int | None: ...
+
+# --- the broker -------------------------------------------------------------------------------------------------------
+
+# Kinds of event. An event is (kind, link, reason, text):
+#   EVENT_CONNECT     a CONNECT has arrived on `link`: read link.connect, then call link.accept() or link.refuse()
+#   EVENT_DISCONNECT  the session of an accepted link has gone offline; reason as in DISCONNECT (0 and 4: the client said
+#                     so; 0x80: the driver reported the socket lost; else the broker's reason); exactly one per accept()
+#   EVENT_CLOSED      the core is done with `link` (after refuse(), an error, a DISCONNECT, a takeover): send what take()
+#                     still gives, close the socket, call link.lost()
+#   EVENT_DENIED      a publish or a subscription that no rule allows; text is "publish TOPIC", "publish retained TOPIC", "subscribe FILTER" or "will TOPIC"
+EVENT_CONNECT: int
+EVENT_DISCONNECT: int
+EVENT_CLOSED: int
+EVENT_DENIED: int
+
+MAY_PUBLISH: int
+MAY_SUBSCRIBE: int
+RETAIN_ANY: int
+RETAIN_ONLY: int
+RETAIN_NEVER: int
+
+Event = tuple[int, "Link", int, str]
+Rule = tuple[bool, int, int, str]  # allow, actions (MAY_*), retain condition (RETAIN_*), topic filter with {id}
+
+class Broker:
+    """All sessions, subscriptions and retained messages of one gateway (MQTT 3.1.1 and 5.0).
+
+    `now` is milliseconds of a monotonic clock everywhere. Every call that can raise events returns them; they are
+    the caller's to handle before the next call. Not thread-safe.
+    """
+
+    def __init__(self, *, seed: bytes, **limits: int) -> None:
+        """seed: 8 or more random bytes (against crafted hash collisions). limits: see LIMITS for names and defaults."""
+
+    def open(self, owner: object, now: int) -> Link:
+        """A new transport connection. `owner` is kept as link.owner."""
+
+    def set_rules(self, slot: int, rules: Sequence[Rule]) -> None:
+        """Replaces rule set `slot` (0 to 15). First match decides, no match denies. Sessions that use the slot are judged again:
+        subscriptions that are no longer allowed end. ValueError names the filter that is not valid."""
+
+    def explain(self, slot: int, identity: str, action: int, topic: str, retain: bool = False) -> tuple[bool, int]:
+        """Whether the rule set allows it, and the number of the rule that decides (-1: none)."""
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, now: int) -> tuple[Event, ...]:
+        """Publishes in the gateway's own name; no rule is asked."""
+
+    def retained(self, topic: str) -> bytes | None:
+        """The payload of the retained message of exactly this topic."""
+
+    def dirty(self) -> list[Link]:
+        """Links that have output since the last call, each once."""
+
+    def tick(self, now: int) -> tuple[Event, ...]:
+        """Lets time pass: keep alive, connect timeout, delayed wills, session expiry. Call it once a second or more often."""
+
+    def stats(self) -> dict[str, int]:
+        """Counters since the start and gauges of now, by name."""
+
+LIMITS: dict[str, int]
+
+class Connect:
+    """What a CONNECT asks for; see 5.0 §3.1."""
+
+    version: int
+    client_id: str
+    username: str | None
+    password: bytes | None
+    clean_start: bool
+    keep_alive: int
+    will_topic: str | None
+    authentication_method: str | None
+
+class Link:
+    owner: object
+    connect: Connect | None
+    """The CONNECT that waits for its verdict, None at other times."""
+
+    def feed(self, data: bytes | bytearray | memoryview, now: int) -> tuple[Event, ...]:
+        """Bytes from the peer, in any split."""
+
+    def accept(
+        self, *, session: str, identity: str, rules: int, assigned_client_id: str | None = None, now: int
+    ) -> tuple[Event, ...]:
+        """Lets the client in. session: the key its session is kept under (unique to identity and client id);
+        identity: what {id} stands for in rules; rules: the slot. ValueError when no CONNECT waits."""
+
+    def refuse(self, reason: int, text: str = "", *, now: int) -> tuple[Event, ...]:
+        """Sends CONNACK with `reason` (a 5.0 reason code; 3.1.1 gets the nearest return code) and ends the link."""
+
+    def close(self, reason: int, now: int) -> tuple[Event, ...]:
+        """Ends the link from our side: DISCONNECT with `reason` for 5.0 clients, then EVENT_CLOSED. The will is published unless reason is 0."""
+
+    def lost(self, now: int) -> tuple[Event, ...]:
+        """The socket is gone. The link is dead afterwards: every further call does nothing."""
+
+    def take(self, limit: int = ...) -> bytes:
+        """Removes and returns up to `limit` bytes of encoded output."""
+
+    @property
+    def pending(self) -> int:
+        """Bytes of output waiting in take()."""
