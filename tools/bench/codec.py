@@ -255,7 +255,7 @@ def _core() -> Codec:
             raise CodecError(done.stderr.decode(errors="replace").strip())
         return float(done.stdout)
 
-    return Codec("core", "broker/core, gcc -O2", measure, None, None)
+    return Codec("core", "broker/core, -O2", measure, None, None)
 
 
 def _check(codec: Codec, sample: Sample) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import json
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from tools.bench import codec, report
-from tools.bench.brokers import Broker, BrokerError, Credentials, Mosquitto, workplace
+from tools.bench.brokers import Broker, BrokerError, Credentials, Mosquitto, Peanutd, workplace
 from tools.bench.generator import SOURCE, Case, Generator, GeneratorError, Load, build, compile_c, faults, run
 
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -312,6 +313,22 @@ def test_a_stopped_broker_is_gone() -> None:
             assert Path(f"/proc/{endpoint.pid}").exists()
         assert not Path(f"/proc/{endpoint.pid}").exists()
     assert not broker.directory.exists()
+
+
+@pytest.mark.parametrize(
+    ("transport", "listen", "anonymous"),
+    [
+        ("plain", {"mqtt": "127.0.0.1:1234", "mqtts": "", "https": "", "metrics": ""}, True),
+        ("tls", {"mqtt": "", "mqtts": "127.0.0.1:1234", "https": "", "metrics": ""}, False),
+    ],
+)
+def test_peanutd_gets_one_listener(tmp_path: Path, transport: str, listen: dict[str, str], anonymous: bool) -> None:
+    (tmp_path / "fleet").mkdir()  # as if `peanut init` had run
+    command, credentials = Peanutd(tmp_path).prepare(transport, 1234)
+    settings = tomllib.loads((tmp_path / "fleet" / "gateway.toml").read_text())
+    assert settings == {"listen": listen, "access": {"anonymous": anonymous}}
+    assert command[1:] == ["--home", str(tmp_path / "fleet")]
+    assert (credentials is None) == (transport == "plain")
 
 
 def test_without_tls_headers_the_plain_rows_remain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
