@@ -20,6 +20,7 @@ from .generator import Case, faults
 BASELINE = "mosquitto"
 BUSY = 0.90  # of its core: the broker is what limits
 WAITS = 0.05  # of the time: a generator that waits less is what limits
+REASON_MAX = 100  # characters of a failure's reason in the table
 NOISE = 0.05  # of a core: other programs that took more spoil the run
 
 
@@ -104,8 +105,10 @@ class _Rounds:
         return f"{statistics.median(shares):.3f}" if shares else "-"
 
     def remarks(self) -> str:
-        failed = len(self.runs) - len(self.figures)
-        said = [f"{failed} of {len(self.runs)} failed"] if failed else []
+        errors = [run.error.strip() for run in self.runs if run.error]
+        said = []
+        if errors:  # the last line of a log or of a traceback says most; all of it is in the JSON line
+            said.append(f"{len(errors)} of {len(self.runs)} failed: {errors[0].splitlines()[-1].strip()[:REASON_MAX]}")
         for figures in self.figures:
             said += [fault for fault in faults(figures) if fault not in said]
         if self.figures and self.figures[0]["delivered"]:

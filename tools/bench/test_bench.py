@@ -389,10 +389,13 @@ def test_what_spoils_a_figure_stands_beside_it(figures: dict[str, Any], remark: 
 
 
 def test_a_failed_round_is_not_hidden() -> None:
-    runs = [report.Run(CASE, "mosquitto", 0, _figures(10)), report.Run(CASE, "mosquitto", 1, None, "it fell over")]
-    assert _row(runs, "mosquitto")[-1] == "1 of 2 failed"
+    runs = [
+        report.Run(CASE, "mosquitto", 0, _figures(10)),
+        report.Run(CASE, "mosquitto", 1, None, "log:\n  it fell over\n"),
+    ]
+    assert _row(runs, "mosquitto")[-1] == "1 of 2 failed: it fell over"
     only_failed = report.traffic_table(runs[1:])
-    assert only_failed[-1].endswith("1 of 1 failed")
+    assert only_failed[-1].endswith("1 of 1 failed: it fell over")
 
 
 def test_a_json_line_stands_alone() -> None:
