@@ -306,7 +306,19 @@ def _syntax_error(message: str, path: str, text: str) -> str:
 
 def lines_of_keys(text: str) -> dict[tuple[str, ...], int]:
     """The line (from 1) of every table and key of a TOML document that tomllib has accepted (which does not tell)."""
-    return dict(_Scanner(text).keys())
+    lines: dict[tuple[str, ...], int] = {}
+    for key, line in _Scanner(text).walk():
+        for depth in range(1, len(key) + 1):  # `a.b = 1` makes a table a as well
+            lines.setdefault(key[:depth], line)
+    return lines
+
+
+def _unescaped(text: str) -> str:
+    """What stands between the quotes of a basic string."""
+    try:
+        return str(tomllib.loads(f'k = "{text}"')["k"])
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 class _Scanner:
@@ -325,7 +337,7 @@ class _Scanner:
         self._text = text
         self._at = 0
 
-    def keys(self) -> Iterator[tuple[tuple[str, ...], int]]:
+    def walk(self) -> Iterator[tuple[tuple[str, ...], int]]:
         table: tuple[str, ...] = ()
         self._skip(self._SPACE)
         while self._at < len(self._text):
@@ -379,7 +391,7 @@ class _Scanner:
                 return tuple(parts)
             self._at = match.end()
             if match[1] is not None:
-                parts.append(str(tomllib.loads(f'k = "{match[1]}"')["k"]))
+                parts.append(_unescaped(match[1]))
             else:
                 parts.append(match[2] if match[2] is not None else match[3])
             self._skip(self._BLANK)

@@ -1,0 +1,283 @@
+"""gateway.toml: safe defaults, and every mistake named with line, key and remedy."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from peanutd.config import Address, Config, ConfigError, lines_of_keys, load, parse, parse_address
+
+LIMITS = {"max_packet_size": 1048576, "max_inflight": 64}
+
+
+def read(text: str) -> Config:
+    return parse(text, "gateway.toml", LIMITS)
+
+
+def mistakes(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    return str(caught.value).splitlines()
+
+
+def mistake(text: str) -> str:
+    (line,) = mistakes(text)
+    return line
+
+
+# --- defaults ---
+
+
+def test_without_a_file_only_mutual_tls_listens(tmp_path: Path) -> None:
+    config = load(tmp_path, LIMITS)
+    assert config.listen.mqtts == Address("0.0.0.0", 8883)
+    assert config.listen.mqtt is None
+    assert not config.access.anonymous
+    assert not config.limits
+    assert not config.warnings, "defaults make no noise"
+    assert config == read("")
+
+
+def test_every_key_is_read() -> None:
+    config = read("""
+        [listen]
+        mqtts = "[::1]:1"
+        mqtt = "127.0.0.1:2"
+        insecure = true
+        max_connections = 3
+        handshake_timeout = 4
+        [access]
+        anonymous = true
+        [mqtt]
+        max_packet_size = 5
+        [log]
+        level = "debug"
+    """)
+    assert config.listen.mqtts == Address("::1", 1)
+    assert config.listen.mqtt == Address("127.0.0.1", 2)
+    assert config.listen.insecure
+    assert config.listen.max_connections == 3
+    assert config.listen.handshake_timeout == 4
+    assert config.access.anonymous
+    assert dict(config.limits) == {"max_packet_size": 5}
+    assert config.log_level == "debug"
+    assert not config.warnings
+
+
+def test_config_is_frozen() -> None:
+    config = read("[mqtt]\nmax_inflight = 1")
+    with pytest.raises(AttributeError):
+        config.log_level = "debug"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        config.limits["max_inflight"] = 2  # type: ignore[index]
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "remedy"),
+    [
+        ('\n[listen]\nmqts = ""', "gateway.toml:3: [listen] mqts", 'did you mean "mqtts"?'),
+        ("[listn]\n", "gateway.toml:1: [listn]", 'did you mean "listen"?'),
+        ("[access]\n\nzebra = 1", "gateway.toml:3: [access] zebra", "known here: anonymous"),
+        ("[mqtt]\nmax_inflght = 1", "gateway.toml:2: [mqtt] max_inflght", 'did you mean "max_inflight"?'),
+        ("[listen]\nmqtts = 8883", "gateway.toml:2: [listen] mqtts", "must be a string"),
+        ('[listen]\nmqtts = "0.0.0.0"', "gateway.toml:2: [listen] mqtts", "an address and a port"),
+        ('[listen]\nmqtts = "0.0.0.0:66000"', "gateway.toml:2: [listen] mqtts", "0 to 65535"),
+        ('[listen]\nmqtts = "10.0.0.300:1"', "gateway.toml:2: [listen] mqtts", "not an IP address"),
+        ('[listen]\nmqtts = "::1:1"', "gateway.toml:2: [listen] mqtts", "in brackets"),
+        ('[listen]\nmqtts = "[::g]:1"', "gateway.toml:2: [listen] mqtts", "not an IPv6 address"),
+        ('[listen]\ninsecure = "yes"', "gateway.toml:2: [listen] insecure", "true or false, without quotes"),
+        ("[listen]\nmax_connections = 0", "gateway.toml:2: [listen] max_connections", "1 to"),
+        ("[listen]\nmax_connections = true", "gateway.toml:2: [listen] max_connections", "whole number"),
+        ("[mqtt]\nmax_inflight = -1", "gateway.toml:2: [mqtt] max_inflight", "1 to"),
+        ("[mqtt]\nmax_inflight = 1.5", "gateway.toml:2: [mqtt] max_inflight", "whole number"),
+        ("\nlistn.x = 1", "gateway.toml:2: [listn]", 'did you mean "listen"?'),
+        ('[log]\nlevel = "loud"', "gateway.toml:2: [log] level", "debug, info, warning, error"),
+        ("listen = 1", "gateway.toml:1: [listen]", "write [listen] on a line of its own"),
+        ('[listen]\nmqtts = ""', "gateway.toml:2: [listen] mqtts", 'set mqtts = "0.0.0.0:8883"'),
+    ],
+)
+def test_a_mistake_is_named_with_line_key_and_remedy(text: str, place: str, remedy: str) -> None:
+    line = mistake(text)
+    assert line.startswith(place + ": ")
+    assert remedy in line
+
+
+def test_all_mistakes_are_named_at_once_in_the_order_of_the_file() -> None:
+    lines = mistakes('[log]\nlevel = "x"\n[listen]\nmqts = ""\ninsecure = 1\n')
+    assert [line.split(":")[1] for line in lines] == ["2", "4", "5"]
+
+
+def test_a_syntax_error_has_line_and_column() -> None:
+    assert mistake('[listen]\nmqtts = "a\n').startswith("gateway.toml:2:11: ")
+    assert mistake("[listen]\n\nmqtts 1").startswith("gateway.toml:3:7: ")
+    assert mistake("x = [1,\n").startswith("gateway.toml:1: ")
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_bytes(b"# one\n# caf\xe9\n")
+    with pytest.raises(ConfigError, match=r"gateway\.toml:2: not UTF-8"):
+        load(tmp_path, LIMITS)
+    path.write_bytes(b"#" * (1 << 20) + b"#")
+    with pytest.raises(ConfigError, match="larger than"):
+        load(tmp_path, LIMITS)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path, LIMITS)
+
+
+# --- what is too dangerous to be set by accident ---
+
+
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:1883", ":1883", "192.168.1.2:1883", "[::]:1883", "[::ffff:127.0.0.1]:1883"]
+)
+def test_plaintext_on_a_public_address_is_refused(address: str) -> None:
+    text = f'[listen]\nmqtt = "{address}"\n'
+    line = mistake(text)
+    assert line.startswith("gateway.toml:2: [listen] mqtt: ")
+    assert "without encryption" in line
+    assert "insecure = true" in line
+    assert read(text + "insecure = true").listen.mqtt == parse_address(address)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1883", "127.9.9.9:1883", "[::1]:1883", "localhost:1883"])
+def test_plaintext_on_loopback_needs_no_word(address: str) -> None:
+    assert read(f'[listen]\nmqtt = "{address}"').listen.mqtt == parse_address(address)
+
+
+@pytest.mark.parametrize("listen", ["", '[listen]\nmqtt = "0.0.0.0:1883"\ninsecure = true\n'])
+def test_anonymous_is_refused_unless_the_plaintext_listener_is_loopback(listen: str) -> None:
+    line = mistake(listen + "[access]\nanonymous = true")
+    assert "[access] anonymous: true lets everybody do everything" in line
+    assert read('[listen]\nmqtt = "127.0.0.1:1883"\n[access]\nanonymous = true').access.anonymous
+
+
+def test_plaintext_without_anonymous_is_pointed_out() -> None:
+    (warning,) = read('[listen]\nmqtt = "127.0.0.1:1883"').warnings
+    assert warning.startswith("gateway.toml:2: [listen] mqtt: ")
+
+
+def test_what_is_not_served_yet_is_pointed_out_only_when_it_is_wanted() -> None:
+    assert not read('[listen]\nhttps = ""\nmetrics = ""').warnings
+    first, second = read('[listen]\nhttps = "0.0.0.0:8443"\nmetrics = "127.0.0.1:9883"').warnings
+    assert first == "gateway.toml:2: [listen] https: not in this release yet; nothing listens there"
+    assert second.startswith("gateway.toml:3: [listen] metrics: ")
+    assert "address and a port" in mistake('[listen]\nhttps = "x"')
+
+
+# --- addresses ---
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "shown", "loopback"),
+    [
+        ("0.0.0.0:8883", Address("0.0.0.0", 8883), "0.0.0.0:8883", False),
+        ("127.0.0.1:0", Address("127.0.0.1", 0), "127.0.0.1:0", True),
+        ("[::1]:8883", Address("::1", 8883), "[::1]:8883", True),
+        ("[::]:1", Address("::", 1), "[::]:1", False),
+        (":8883", Address("", 8883), ":8883", False),
+        ("localhost:1", Address("127.0.0.1", 1), "127.0.0.1:1", True),
+    ],
+)
+def test_addresses(text: str, address: Address, shown: str, loopback: bool) -> None:
+    assert parse_address(text) == address
+    assert str(address) == shown
+    assert address.loopback is loopback
+
+
+@pytest.mark.parametrize(
+    "text", ["8883", "a:b", "host.example:1", "1.2.3.4:", "[::1]", "[]:1", "1.2.3.4:-1", "1.2.3.4:٣", " :1"]
+)
+def test_addresses_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match='"'):
+        parse_address(text)
+
+
+# --- the scanner that knows where keys stand ---
+
+DOCUMENT = '''# a comment with [brackets] and key = "value"
+top = 1
+[a] # x
+b = """
+[not.a.table]
+c = 1
+"""
+c = [ 1, # ]
+  [ "]", '\\' ],
+]
+d = { e = 1, "f g" = { h = [ {i = 2} ] } }
+'q"' . r = 2024-01-01 00:00:00
+[ a . "dotted\\u0041" ]
+k = \'\'\'
+x = 1\'\'\'
+"" = ""
+[[many]]
+m = +1.5e3
+[[many]]
+n = true'''
+
+
+def test_the_line_of_every_key() -> None:
+    tomllib.loads(DOCUMENT)
+    assert lines_of_keys(DOCUMENT) == {
+        ("top",): 2,
+        ("a",): 3,
+        ("a", "b"): 4,
+        ("a", "c"): 8,
+        ("a", "d"): 11,
+        ("a", "d", "e"): 11,
+        ("a", "d", "f g"): 11,
+        ("a", "d", "f g", "h"): 11,
+        ("a", "d", "f g", "h", "i"): 11,
+        ("a", 'q"'): 12,
+        ("a", 'q"', "r"): 12,
+        ("a", "dottedA"): 13,
+        ("a", "dottedA", "k"): 14,
+        ("a", "dottedA", ""): 16,
+        ("many",): 17,
+        ("many", "m"): 18,
+        ("many", "n"): 20,
+    }
+
+
+VALUES = st.sampled_from(
+    [
+        "1",
+        "true",
+        '"#x"',
+        "'[y]'",
+        '"""\nz = 1\n"""',
+        "'''\n[t]\n'''",
+        "[1,\n2, # k = 1\n]",
+        "{ x = 1 }",
+        '["]", "\\""]',
+        "1.5",
+        "{}",
+    ]
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", " ", "# k = 1\n", "\n\n", "\t"]), VALUES), max_size=8))
+def test_the_scanner_finds_each_key_where_it_was_written(rows: list[tuple[str, str]]) -> None:
+    text, expected = "", {}
+    for number, (before, value) in enumerate(rows):
+        text += before
+        expected[f"key{number}",] = text.count("\n") + 1
+        text += f"key{number} = {value}\n"
+    tomllib.loads(text)
+    found = lines_of_keys(text)
+    assert {key: line for key, line in found.items() if len(key) == 1} == expected
+
+
+@given(st.text(alphabet="ab.[]{}=\"'#\\\n ,", max_size=60))
+def test_the_scanner_ends_on_anything(text: str) -> None:
+    lines = lines_of_keys(text)
+    assert all(1 <= line <= text.count("\n") + 1 for line in lines.values())
