@@ -19,6 +19,7 @@
  */
 #include "topic.h"
 
+#include "hash.h"
 #include "mem.h"
 
 /* ---- Levels ---------------------------------------------------------------------------------------------------- */
@@ -128,8 +129,10 @@ static bool covers(pn_span outer, const pn_span *id, pn_span inner) {
         enum kind kb = next_of_rule(&i, NULL, &b);
         if (ka != LITERAL && first && kb == LITERAL && is_dollar(b)) return false;
         if (ka == MANY) return true;
-        if (kb == MANY) { /* no filter without `#` here has it all, except that "+/#" says the same as "#" */
-            return first && ka == PLUS && o.more && o.n == 1 && o.p[0] == '#';
+        if (kb == MANY) {
+            /* "a/+/#" lacks the "a" of "a/#". But the parent of "#" and of "/#" would be the empty name, which is none:
+             * "+/#" says the same as "#", and "/+/#" the same as "/#". */
+            return inner.n <= 2 && ka == PLUS && o.more && o.n == 1 && o.p[0] == '#';
         }
         if (ka == LITERAL && (kb == PLUS || !pn_span_eq(a, b))) return false;
     }
@@ -145,8 +148,9 @@ static bool overlaps(pn_span rule, const pn_span *id, pn_span filter) {
         if (has_a) ka = next_of_rule(&x, id, &a);
         if (has_b) kb = next_of_rule(&y, NULL, &b);
         if (first && ka != kb && ((ka == LITERAL && is_dollar(a)) || (kb == LITERAL && is_dollar(b)))) return false;
-        if (ka == MANY || kb == MANY) return true; /* also where the other has just ended */
-        if (!has_a || !has_b) return false;
+        if (has_a && has_b && (ka == MANY || kb == MANY)) return true;
+        if (!has_a) return kb == MANY && filter.n > 2; /* "a" and "a/#"; but not "+" and "/#", as in covers() */
+        if (!has_b) return ka == MANY && rule.n > 2;
         if (ka == LITERAL && kb == LITERAL && !pn_span_eq(a, b)) return false;
     }
 }
@@ -154,60 +158,6 @@ static bool overlaps(pn_span rule, const pn_span *id, pn_span filter) {
 bool pn_topic_covers(pn_span outer, pn_span inner) { return covers(outer, NULL, inner); }
 
 bool pn_topic_overlaps(pn_span a, pn_span b) { return overlaps(a, NULL, b); }
-
-/* ---- Hashing --------------------------------------------------------------------------------------------------- */
-
-static inline uint64_t load32(const uint8_t *p) {
-    return (uint64_t)p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 24;
-}
-
-static inline uint64_t load64(const uint8_t *p) { return load32(p) | load32(p + 4) << 32; }
-
-static inline uint64_t rotl(uint64_t x, int by) { return x << by | x >> (64 - by); }
-
-#define SIP_ROUND                                                                                 \
-    do {                                                                                          \
-        v0 += v1, v1 = rotl(v1, 13) ^ v0, v0 = rotl(v0, 32);                                      \
-        v2 += v3, v3 = rotl(v3, 16) ^ v2;                                                         \
-        v0 += v3, v3 = rotl(v3, 21) ^ v0;                                                         \
-        v2 += v1, v1 = rotl(v1, 17) ^ v2, v2 = rotl(v2, 32);                                      \
-    } while (0)
-
-/* SipHash-1-3 (Aumasson and Bernstein, with the round counts that hash tables use). */
-static uint64_t siphash(const uint64_t key[2], pn_span s) {
-    uint64_t v0 = key[0] ^ 0x736f6d6570736575u, v1 = key[1] ^ 0x646f72616e646f6du;
-    uint64_t v2 = key[0] ^ 0x6c7967656e657261u, v3 = key[1] ^ 0x7465646279746573u;
-    const uint8_t *p = s.p;
-    uint32_t left = s.n;
-    for (; left >= 8; left -= 8, p += 8) {
-        uint64_t word = load64(p);
-        v3 ^= word;
-        SIP_ROUND;
-        v0 ^= word;
-    }
-    uint64_t last = (uint64_t)s.n << 56;
-    if (left >= 4) { /* the two loads share bytes, and OR leaves those as they are */
-        last |= load32(p) | load32(p + left - 4) << (8 * (left - 4));
-    } else if (left > 0) {
-        last |= (uint64_t)p[0] | (uint64_t)p[left / 2] << (8 * (left / 2)) | (uint64_t)p[left - 1] << (8 * (left - 1));
-    }
-    v3 ^= last;
-    SIP_ROUND;
-    v0 ^= last;
-    v2 ^= 0xff;
-    SIP_ROUND;
-    SIP_ROUND;
-    SIP_ROUND;
-    return v0 ^ v1 ^ v2 ^ v3;
-}
-
-/* splitmix64: spreads the caller's one seed over the keys. */
-static uint64_t spread(uint64_t *state) {
-    uint64_t x = *state += 0x9e3779b97f4a7c15u;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
 
 /* ---- The trie -------------------------------------------------------------------------------------------------- */
 
@@ -245,7 +195,7 @@ struct pn_trie {
     uint32_t used, cap, free;
     slot *slots; /* owned; 2^bits of them, `filled` not empty, at most two thirds */
     uint32_t filled, bits;
-    uint64_t sip[2], by_parent, by_sum; /* secrets; the last two are odd */
+    uint64_t seed, by_parent, by_sum; /* secrets; the last two are odd */
     size_t count;
 };
 
@@ -255,7 +205,9 @@ typedef struct hashed {
     uint64_t hash;
 } hashed;
 
-static inline hashed hash_level(const pn_trie *t, pn_span text) { return (hashed){text, siphash(t->sip, text)}; }
+static inline hashed hash_level(const pn_trie *t, pn_span text) {
+    return (hashed){text, pn_hash(text.p, text.n, t->seed)};
+}
 
 static inline uint32_t hash_under(const pn_trie *t, uint32_t parent, uint64_t level_hash) {
     uint64_t x = level_hash + parent * t->by_parent;
@@ -423,10 +375,9 @@ pn_trie *pn_trie_new(uint64_t seed) {
     t->used = 1; /* the root */
     t->cap = FIRST_NODES;
     t->bits = FIRST_BITS;
-    t->sip[0] = spread(&seed);
-    t->sip[1] = spread(&seed);
-    t->by_parent = spread(&seed) | 1;
-    t->by_sum = spread(&seed) | 1;
+    t->seed = seed;
+    t->by_parent = pn_hash("parent", 6, seed) | 1;
+    t->by_sum = pn_hash("sum", 3, seed) | 1;
     return t;
 }
 
