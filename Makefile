@@ -1,0 +1,74 @@
+# Peanut: what a person types. Each target works as the first command on a fresh machine: it runs `setup` itself.
+#
+#   make demo     two greenhouses under a real gateway, on this machine    (DEMO_SECONDS=60 ends it by itself)
+#   make test     everything that proves it works                          (TESTS=tests/broker for a part)
+#   make check    linters, types, warnings
+#   make bench    speed, beside mosquitto                                  (BENCH=--quick for the short one)
+#   make fuzz     the C core under a fuzzer                                (FUZZ_SECONDS=60)
+#   make clean    removes what was built, not the fleet home
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+FUZZ_SECONDS ?= 60
+TESTS ?= tests
+BENCH ?=
+
+REQUIREMENTS := requirements-dev.txt requirements-node.txt
+PACKAGING := broker/pyproject.toml broker/setup.py provisioning/pyproject.toml
+CORE := $(wildcard broker/core/*.c broker/core/*.h)
+
+.PHONY: setup demo test check bench fuzz flash clean
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@sed -n '3,8s/^# *//p' Makefile
+
+setup: $(VENV)/core.stamp
+
+# The tools a machine must have are looked for before anything is installed.
+$(VENV)/pip.stamp: $(REQUIREMENTS)
+	@$(PYTHON) tools/prerequisites.py 2>&1 || { command -v $(PYTHON) >/dev/null || \
+		echo "make: $(PYTHON) is missing. Install it: sudo apt-get install python3 python3-venv python3-dev"; exit 1; }
+	@test -x $(BIN)/python || { echo "setup 1/4: virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "setup 2/4: Python packages (about a minute the first time)"
+	@$(PIP) install -r requirements-dev.txt
+	@$(BIN)/python tools/prerequisites.py --node-wheel || $(PIP) install --only-binary :all: --require-hashes --no-deps -r requirements-node.txt
+	@touch $@
+
+$(VENV)/packages.stamp: $(VENV)/pip.stamp $(PACKAGING)
+	@echo "setup 3/4: peanutd and peanut, from this checkout"
+	@$(PIP) install --no-build-isolation -e ./broker -e ./provisioning
+	@touch $@
+
+$(VENV)/core.stamp: $(VENV)/packages.stamp $(CORE)
+	@echo "setup 4/4: C core"
+	@cd broker && ../$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m tools.demo
+
+test: setup
+	@$(BIN)/python -m pytest $(TESTS)
+
+check: setup
+	@$(BIN)/python -m tools.check
+
+bench: setup
+	@$(BIN)/python -m tools.bench $(BENCH)
+
+fuzz: setup
+	@$(MAKE) --no-print-directory -C tests/fuzz run SECONDS=$(FUZZ_SECONDS) PYTHON=$(abspath $(BIN)/python)
+
+flash:
+	@echo "make flash: writing boards is not in this release yet."
+	@echo "Until then: peanut device bundle NAME --out DIR, then copy DIR and firmware/ with mpremote (firmware/README.md)."
+	@exit 2
+
+clean:
+	rm -rf build $(VENV) broker/build broker/peanutd/*.so broker/*.egg-info provisioning/build provisioning/*.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

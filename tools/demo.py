@@ -1,0 +1,296 @@
+"""`make demo`: a gateway and two greenhouses on this machine, and a table that shows what they do.
+
+Rule: everything in it is the real thing, run the way a user runs it: `peanut` makes the fleet, `peanutd` serves it, the
+firmware runs on MicroPython's unix port, and the table is one more MQTT client with the operator's certificate. A fleet
+home and a gateway.toml that are there are taken as they are; what was started is ended, whatever ends the demo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paho.mqtt.client import Client, ConnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from tools.fleet import FleetError, Node
+
+BIN = Path(sys.executable).parent
+GREENHOUSES = ("peanut", "tomato")
+START_S = 20.0  # how long the gateway may take to listen
+PLAIN_LINE_S = 2.0  # without a terminal: at most a line a greenhouse in this time
+GATEWAY_TOML = """\
+# Made by `make demo`: this machine only. For boards in the field, let it listen on every address: "0.0.0.0:8883".
+[listen]
+mqtts = "127.0.0.1:8883"
+"""
+
+
+class DemoError(Exception):
+    """The demo cannot run; the text says what to do."""
+
+
+@dataclass
+class House:
+    """What the table knows of a greenhouse: its latest reports."""
+
+    status: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+    readings: dict[str, list[Any]] = field(default_factory=dict)
+    ack: str = ""
+
+    def row(self) -> tuple[str, ...]:
+        """Set point, temperature, heater, vent, online, last acknowledgement, reason; as a person reads them."""
+        temperature = self.readings.get("temperature", [self.state.get("temperature")])[0]
+        return (
+            degrees(self.state.get("setpoint")),
+            degrees(temperature),
+            switch(self.state.get("heater"), "on", "off"),
+            switch(self.state.get("vent"), "open", "closed"),
+            str(self.status.get("state", "not seen yet")),
+            self.ack or "-",
+            str(self.state.get("reason", "-")),
+        )
+
+
+COLUMNS = ("greenhouse", "set point", "temperature", "heater", "vent", "status", "last ack", "why")
+
+
+def degrees(value: object) -> str:
+    """`15.0 °C`, or a dash."""
+    return f"{value:.1f} °C" if isinstance(value, int | float) and not isinstance(value, bool) else "-"
+
+
+def switch(value: object, on: str, off: str) -> str:
+    """The word for a state that may be unknown."""
+    return "-" if value is None else on if value else off
+
+
+class Board:
+    """The houses, kept current by an MQTT client's thread."""
+
+    def __init__(self) -> None:
+        self.houses = {name: House() for name in GREENHOUSES}
+        self.lock = threading.Lock()
+        self.connected = threading.Event()
+
+    def take(self, topic: str, payload: bytes | bytearray) -> None:
+        """One report of a node. Others' topics and what is not JSON are passed over."""
+        parts = topic.split("/")
+        if len(parts) != 4 or parts[2] not in self.houses:
+            return
+        try:
+            report = json.loads(payload)
+        except ValueError:
+            return
+        with self.lock:
+            house = self.houses[parts[2]]
+            if parts[3] == "status":
+                house.status = report
+            elif parts[3] == "state":
+                house.state = report
+            elif parts[3] == "telemetry":
+                house.readings = report.get("readings", {})
+            elif parts[3] == "ack":
+                why = report.get("why")
+                house.ack = f"{report.get('cmd')}: {report.get('stage')}" + (f" ({why})" if why else "")
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """A row a greenhouse."""
+        with self.lock:
+            return [(name, *house.row()) for name, house in self.houses.items()]
+
+
+def watch(home: Path, port: int, board: Board) -> Client:
+    """An MQTT client with the operator's certificate that feeds the board."""
+    keys = operator_keys(home)
+    client = Client(CallbackAPIVersion.VERSION2, client_id=f"demo-{secrets.token_hex(4)}")
+    client.tls_set(str(keys / "ca.crt"), str(keys / "operator.crt"), str(keys / "operator.key"))
+
+    def on_connect(
+        client: Client, _data: object, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        if not reason.is_failure:
+            client.subscribe([(f"/plant/+/{report}", 1) for report in ("status", "state", "telemetry", "ack")])
+            board.connected.set()
+
+    def on_message(_client: Client, _data: object, message: MQTTMessage) -> None:
+        board.take(message.topic, message.payload)
+
+    client.on_connect = on_connect
+    client.on_message = on_message
+    client.connect("127.0.0.1", port, keepalive=30)
+    client.loop_start()
+    return client
+
+
+def operator_keys(home: Path) -> Path:
+    """The folder of the operator's certificate; the first account there is."""
+    accounts = sorted(path for path in (home / "operators").glob("*") if (path / "operator.crt").exists())
+    if not accounts:
+        raise DemoError(f"{home} has no operator account. Make one: peanut --home {home} operator add operator")
+    return next((path for path in accounts if path.name == "operator"), accounts[0])
+
+
+def peanut(home: Path, *arguments: str) -> None:
+    """Runs the operator's command line; its words are shown only when it fails."""
+    done = subprocess.run(
+        [BIN / "peanut", "--home", home, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise DemoError(f"peanut {' '.join(arguments)} failed:\n{done.stderr or done.stdout}")
+
+
+def prepare(home: Path) -> list[Path]:
+    """Makes the fleet home and the greenhouses where they are missing. The bundles of those that are simulated."""
+    if not (home / "fleet.toml").exists():
+        print(f"making a fleet in {home}", flush=True)
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not (home / "gateway.toml").exists():
+            (home / "gateway.toml").write_text(GATEWAY_TOML)
+        peanut(home, "init", "--host", "localhost", "--host", "127.0.0.1", "--generate-passphrase")
+        print(f"the root key's passphrase is in {home / 'ca' / 'root.pass'}: move both away before you use this fleet")
+    with contextlib.closing(sqlite3.connect(home / "ledger.db")) as ledger:
+        boards = dict(ledger.execute("SELECT name, board FROM device").fetchall())
+    bundles = []
+    for name in GREENHOUSES:
+        if name not in boards:
+            print(f"adding greenhouse {name}", flush=True)
+            peanut(home, "device", "add", name, "--kind", "greenhouse", "--board", "sim")
+        if boards.get(name, "sim") == "sim":
+            bundles.append(home / "devices" / name)
+    return bundles
+
+
+@contextlib.contextmanager
+def gateway(home: Path) -> Iterator[int]:
+    """Runs peanutd; yields the port of its mutual TLS listener. Ended at the end."""
+    log = home / "peanutd.log"
+    start = log.stat().st_size if log.exists() else 0
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [BIN / "peanutd", "--home", home], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        yield listening_port(process, log, start)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def listening_port(process: subprocess.Popen[bytes], log: Path, start: int) -> int:
+    """The port peanutd says it listens on. DemoError with its last words if it ends instead."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        text = log.read_bytes()[start:].decode(errors="replace")
+        if found := re.search(r"listening mqtts \S*:(\d+)", text):
+            return int(found.group(1))
+        if process.poll() is not None:
+            raise DemoError(f"the gateway did not start:\n{text.strip()}")
+        time.sleep(0.05)
+    raise DemoError(f"the gateway does not listen after {START_S:.0f} s; see {log}")
+
+
+def advice(home: Path, port: int) -> list[str]:
+    """The commands to try, ready to be copied."""
+    shown = Path(os.path.relpath(home)) if home.is_relative_to(Path.cwd()) else home
+    keys = Path(os.path.relpath(operator_keys(home))) if home.is_relative_to(Path.cwd()) else operator_keys(home)
+    default = shown == Path("fleet") and "PEANUT_HOME" not in os.environ
+    command = f"{os.path.relpath(BIN / 'peanut')}{'' if default else f' --home {shown}'}"
+    return [
+        f"The gateway listens on 127.0.0.1:{port}. Try this in a second terminal:",
+        f"  {command} send peanut UpdateTemperature 15",
+        "or the same with a client that is not ours:",
+        f"  mosquitto_pub -h localhost -p {port} --cafile {keys}/ca.crt --cert {keys}/operator.crt "
+        f"--key {keys}/operator.key -q 1 -t /plant/peanut/UpdateTemperature -m temperature:15",
+        f"  mosquitto_sub -h localhost -p {port} --cafile {keys}/ca.crt --cert {keys}/operator.crt "
+        f"--key {keys}/operator.key -t '/plant/+/telemetry' -v",
+        "Ctrl-C ends the gateway and both greenhouses.",
+    ]
+
+
+def show(board: Board, lines: list[str], ending: threading.Event) -> None:
+    """The live table on a terminal; elsewhere plain lines, one a change."""
+    console = Console()
+    if console.is_terminal:
+        for line in lines:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        with Live(console=console, refresh_per_second=4) as live:
+            while not ending.wait(0.25):
+                table = Table(*COLUMNS)
+                for row in board.rows():
+                    table.add_row(*row)
+                live.update(table)
+        return
+    for line in lines:
+        print(line, flush=True)
+    said: dict[str, tuple[str, ...]] = {}
+    while not ending.wait(PLAIN_LINE_S):
+        for row in board.rows():
+            if said.get(row[0]) != row:
+                said[row[0]] = row
+                print("  ".join(f"{column}: {cell}" for column, cell in zip(COLUMNS, row, strict=True)), flush=True)
+
+
+def main() -> int:
+    """Runs the demo until Ctrl-C, SIGTERM or DEMO_SECONDS. Exit status 0; 1 when a part could not be started."""
+    home = Path(os.environ.get("PEANUT_HOME") or "fleet").absolute()
+    ending = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: ending.set())
+    try:
+        seconds = float(os.environ.get("DEMO_SECONDS") or 0)
+    except ValueError:
+        print("demo: DEMO_SECONDS is a number of seconds", file=sys.stderr)
+        return 2
+    if seconds:
+        timer = threading.Timer(seconds, ending.set)
+        timer.daemon = True
+        timer.start()
+    try:
+        with contextlib.ExitStack() as stack:
+            bundles = prepare(home)
+            port = stack.enter_context(gateway(home))
+            for bundle in bundles:
+                node = Node(bundle, home / "nodes" / bundle.name)
+                stack.callback(node.close)
+                node.start()
+                stack.callback(node.stop)
+            board = Board()
+            client = watch(home, port, board)
+            stack.callback(client.loop_stop)
+            stack.callback(client.disconnect)
+            if not board.connected.wait(START_S):
+                raise DemoError(f"the gateway did not let the operator in; see {home / 'peanutd.log'}")
+            show(board, advice(home, port), ending)
+            print("ending: gateway and greenhouses", flush=True)
+    except (DemoError, FleetError, OSError, sqlite3.Error) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
