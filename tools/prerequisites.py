@@ -1,9 +1,11 @@
 """Tells what a machine lacks before `make setup` begins, and the one command that installs it.
 
-It runs on whatever Python is there, before any virtual environment, so it keeps to old syntax and the standard library.
-`--node-wheel` answers another question: exit 0 when MicroPython's unix port cannot be installed here and
-the rest should go on without it, 1 when it can.
+It runs on whatever Python is there, before any virtual environment, so it keeps to syntax that a Python 3.7 reads
+and to the standard library. `--node-wheel` answers another question: exit 0 when MicroPython's unix port cannot be
+installed here and the rest should go on without it, 1 when it can.
 """
+
+from __future__ import annotations
 
 import os
 import platform
@@ -14,8 +16,8 @@ import sysconfig
 LEAST = (3, 11)
 
 
-def missing():
-    """Debian package names of what is missing, and for each the sentence that says why."""
+def missing() -> list[tuple[str, str]]:
+    """Debian package names of what is missing, and for each why it is needed."""
     found = []
     if shutil.which("gcc") is None:
         found.append(("gcc", "a C compiler builds the broker's core"))
@@ -31,28 +33,26 @@ def missing():
     return found
 
 
-def node_wheel_exists():
-    return platform.machine() in ("x86_64", "AMD64") and sys.platform == "linux" and sys.version_info[:2] <= (3, 14)
+def node_wheel_exists() -> bool:
+    """Whether requirements-node.txt has a wheel for this machine."""
+    return sys.platform == "linux" and platform.machine() == "x86_64" and sys.version_info[:2] <= (3, 14)
 
 
-def main():
+def main() -> int:
+    """Prints what is missing; 1 when something is."""
+    version = f"Python {platform.python_version()}"
     if "--node-wheel" in sys.argv:
         if node_wheel_exists():
             return 1
-        print(
-            "setup: no MicroPython unix port for %s: `make demo` and the firmware's tests need one (firmware/README.md)"
-            % platform.machine()
-        )
+        print(f"setup: there is no MicroPython unix port for {platform.machine()} with {version}; `make demo` needs one")
         return 0
     if sys.version_info < LEAST:
-        print(
-            "make: Python %d.%d or later is needed, this is %s. Install it and say PYTHON=python3.%d"
-            % (LEAST + (platform.python_version(), LEAST[1]))
-        )
+        least = ".".join(map(str, LEAST))
+        print(f"make: Python {least} or later is needed, this is {version}. Install it, then: make PYTHON=python{least} ...")
         return 1
     found = missing()
     for package, why in found:
-        print("make: {} is missing: {}.".format(package, why))
+        print(f"make: {package} is missing: {why}.")
     if found:
         print("Install it: sudo apt-get install " + " ".join(package for package, _ in found))
     return 1 if found else 0

@@ -28,11 +28,12 @@ class Decoder:
 
 # Kinds of event. An event is (kind, link, reason, text):
 #   EVENT_CONNECT     a CONNECT has arrived on `link`: read link.connect, then call link.accept() or link.refuse()
-#   EVENT_DISCONNECT  the session of an accepted link has gone offline; reason as in DISCONNECT (0 and 4: the client said
-#                     so; 0x80: the driver reported the socket lost; else the broker's reason); exactly one per accept()
-#   EVENT_CLOSED      the core is done with `link` (after refuse(), an error, a DISCONNECT, a takeover): send what take()
-#                     still gives, close the socket, call link.lost()
-#   EVENT_DENIED      a publish or a subscription that no rule allows; text is "publish TOPIC", "publish retained TOPIC", "subscribe FILTER" or "will TOPIC"
+#   EVENT_DISCONNECT  the session of an accepted link has gone offline; reason as in DISCONNECT (0 and 4: the client
+#                     said so; 0x80: the driver reported the socket lost; else the broker's); exactly one per accept()
+#   EVENT_CLOSED      the core is done with `link` (after refuse(), an error, a DISCONNECT, a takeover): send what
+#                     take() still gives, close the socket, call link.lost()
+#   EVENT_DENIED      a publish or a subscription that no rule allows; text is "publish TOPIC", "publish retained
+#                     TOPIC", "subscribe FILTER" or "will TOPIC"
 EVENT_CONNECT: int
 EVENT_DISCONNECT: int
 EVENT_CLOSED: int
@@ -61,8 +62,8 @@ class Broker:
         """A new transport connection. `owner` is kept as link.owner."""
 
     def set_rules(self, slot: int, rules: Sequence[Rule]) -> None:
-        """Replaces rule set `slot` (0 to 15). First match decides, no match denies. Sessions that use the slot are judged again:
-        subscriptions that are no longer allowed end. ValueError names the filter that is not valid."""
+        """Replaces rule set `slot` (0 to 15). First match decides, no match denies. Sessions that use the slot are
+        judged again: subscriptions that are no longer allowed end. ValueError names the filter that is not valid."""
 
     def explain(self, slot: int, identity: str, action: int, topic: str, retain: bool = False) -> tuple[bool, int]:
         """Whether the rule set allows it, and the number of the rule that decides (-1: none)."""
@@ -77,7 +78,7 @@ class Broker:
         """Links that have output since the last call, each once."""
 
     def tick(self, now: int) -> tuple[Event, ...]:
-        """Lets time pass: keep alive, connect timeout, delayed wills, session expiry. Call it once a second or more often."""
+        """Lets time pass: keep alive, connect timeout, delayed wills, session expiry. Call it once a second or so."""
 
     def stats(self) -> dict[str, int]:
         """Counters since the start and gauges of now, by name."""
@@ -114,7 +115,8 @@ class Link:
         """Sends CONNACK with `reason` (a 5.0 reason code; 3.1.1 gets the nearest return code) and ends the link."""
 
     def close(self, reason: int, now: int) -> tuple[Event, ...]:
-        """Ends the link from our side: DISCONNECT with `reason` for 5.0 clients, then EVENT_CLOSED. The will is published unless reason is 0."""
+        """Ends the link from our side: DISCONNECT with `reason` for 5.0 clients, then EVENT_CLOSED. The will is
+        published unless reason is 0."""
 
     def lost(self, now: int) -> tuple[Event, ...]:
         """The socket is gone. The link is dead afterwards: every further call does nothing."""
