@@ -438,7 +438,8 @@ uint32_t pn_prop_num(const pn_props *props, uint8_t id, uint32_t otherwise) {
 
 /* ---- reading packets ------------------------------------------------------------------------------------------- */
 
-enum { CONNECT_RESERVED = 0x01, CONNECT_CLEAN = 0x02, CONNECT_WILL = 0x04, CONNECT_WILL_QOS = 0x18,
+/* Connect flags (5.0 §3.1.2.3); bits 3 and 4 are the QoS of the will. */
+enum { CONNECT_RESERVED = 0x01, CONNECT_CLEAN = 0x02, CONNECT_WILL = 0x04,
        CONNECT_WILL_RETAIN = 0x20, CONNECT_PASSWORD = 0x40, CONNECT_USERNAME = 0x80 };
 
 /* Protocol names and the levels they may stand with (5.0 §3.1.2.1; 3.1 §3.1). */
@@ -469,7 +470,7 @@ static int read_connect(reader *r, pn_packet *out) {
     TRY(read_u8(r, &flags));
     out->clean_start = flags & CONNECT_CLEAN;
     out->has_will = flags & CONNECT_WILL;
-    out->will_qos = (flags & CONNECT_WILL_QOS) >> 3;
+    out->will_qos = flags >> 3 & 3;
     out->will_retain = flags & CONNECT_WILL_RETAIN;
     out->has_username = flags & CONNECT_USERNAME;
     out->has_password = flags & CONNECT_PASSWORD;

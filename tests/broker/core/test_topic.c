@@ -853,7 +853,7 @@ TEST(a_hundred_thousand_siblings_cost_what_they_should) { check_linear("siblings
 static void long_topics(int n) {
     char *text = deep((size_t)n / 2, 'a'), *plus = deep((size_t)n / 2, '+');
     pn_span name = span(text), filter = span(plus);
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 40; i++) {
         CHECK(pn_topic_matches(filter, name));
         CHECK(pn_topic_covers(filter, name));
         CHECK(pn_topic_overlaps(name, filter));
@@ -980,7 +980,8 @@ TEST(an_identity_is_literal_bytes_or_nothing) {
     CHECK_EQ(publish(r, "{id}", "p/{id}/x", false, true), 0); /* unless that is the name */
     CHECK_EQ(publish(r, "$n", "$n", false, true), 1);
     static const char *const smugglers[] = {"", "+", "#", "a/b", "/", "n+", "#n", "a/", "+/+"};
-    static const char *const topics[] = {"p/n/x", "p//x", "p/+/x", "p/#", "p/a/b", "p/a/b/x", "p///", "+", "#", "n", "/"};
+    static const char *const topics[] = {"p/n/x", "p//x", "p/+/x", "p/#", "p/a/b", "p/a/b/x",
+                                         "p///",  "+",    "#",      "n",   "/"};
     for (int i = 0; i < COUNT(smugglers); i++) {
         for (int j = 0; j < COUNT(topics); j++) {
             CONTEXT("%s at %s", smugglers[i], topics[j]);
