@@ -324,3 +324,49 @@ def test_strings_and_binary_data_of_65535_bytes(codec: Any, version: int) -> Non
     with pytest.raises(codec.MqttError) as refused:
         codec.encode(connect(1), version)
     assert refused.value.code == reference.PACKET_TOO_LARGE
+
+
+# --- what no packet can say ----------------------------------------------------------------------------------------
+
+
+def publish(**fields: Any) -> dict[str, Any]:
+    packet = {"type": "PUBLISH", "dup": False, "qos": 0, "retain": False, "topic": "a", "id": None}
+    return packet | {"properties": [], "payload": b""} | fields
+
+
+def subscribe(**options: Any) -> dict[str, Any]:
+    entry = {"filter": "a", "qos": 0, "no_local": False, "retain_as_published": False, "retain_handling": 0}
+    return {"type": "SUBSCRIBE", "id": 1, "properties": [], "filters": [entry | options]}
+
+
+@pytest.mark.parametrize(
+    ("version", "packet"),
+    [
+        (5, publish(qos=3, id=1)),
+        (5, publish(qos=1, id=0)),
+        (5, publish(qos=1, id=65_536)),
+        (5, publish(properties=[["topic_alias", 65_536]])),
+        (5, publish(properties=[["message_expiry_interval", 1 << 32]])),
+        (5, publish(properties=[["payload_format_indicator", 256]])),
+        (5, publish(properties=[["subscription_identifier", 268_435_456]])),
+        (4, publish(properties=[["topic_alias", 1]])),
+        (5, subscribe(qos=3)),
+        (5, subscribe(retain_handling=3)),
+        (5, {"type": "PUBACK", "id": 0, "reason": 0, "properties": []}),
+        (5, {"type": "PUBACK", "id": 1, "reason": 256, "properties": []}),
+        (5, {"type": "SUBACK", "id": 1, "properties": [], "reasons": [256]}),
+    ],
+)
+def test_what_no_packet_can_say_is_not_written(codec: Any, version: int, packet: dict[str, Any]) -> None:
+    """A number outside its field, or a field that the version does not have, is an error and never other bytes."""
+    with pytest.raises(codec.MqttError) as refused:
+        codec.encode(packet, version)
+    assert refused.value.code == reference.PROTOCOL_ERROR
+
+
+def test_a_packet_over_the_largest_remaining_length_is_not_written(codec: Any) -> None:
+    """5.0 §1.5.5: 268,435,455 bytes behind the fixed header, of which topic and payload take 3 and the rest."""
+    payload = bytes(reference.REMAINING_LENGTH_MAX - 2)
+    with pytest.raises(codec.MqttError) as refused:
+        codec.encode(publish(payload=payload), 4)
+    assert refused.value.code == reference.PACKET_TOO_LARGE

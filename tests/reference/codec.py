@@ -559,7 +559,7 @@ def _four_bytes(value: int) -> bytes:
 
 def _varint_bytes(value: int) -> bytes:
     if not 0 <= value <= REMAINING_LENGTH_MAX:
-        raise MqttError(PACKET_TOO_LARGE, f"{value} does not fit a variable byte integer")
+        raise _protocol(f"{value} does not fit a variable byte integer")
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -650,6 +650,8 @@ def _publish_bytes(packet: Packet, version: int) -> bytes:
 
 
 def _subscription_bytes(entry: Packet) -> bytes:
+    if entry["retain_handling"] not in (0, 1, 2):
+        raise _protocol(f"retain handling {entry['retain_handling']}")
     options = _qos_bits(entry["qos"]) | entry["no_local"] << 2 | entry["retain_as_published"] << 3
     return _string_bytes(entry["filter"]) + _byte_bytes(options | entry["retain_handling"] << 4)
 
@@ -673,7 +675,7 @@ def _body_bytes(packet: Packet, version: int) -> bytes:
             return head + b"".join(map(_string_bytes, packet["filters"]))
         case "SUBACK" | "UNSUBACK":
             head = _id_bytes(packet) + _properties_bytes(packet["properties"], version)
-            return head + bytes(packet["reasons"])
+            return head + b"".join(map(_byte_bytes, packet["reasons"]))
         case "DISCONNECT" | "AUTH":
             return _reason_bytes(packet, version)
         case _:
@@ -683,12 +685,15 @@ def _body_bytes(packet: Packet, version: int) -> bytes:
 def encode(packet: Packet, version: int) -> bytes:
     """The packet as bytes, in the shortest form that the standard allows; a CONNECT goes by its own `version`.
 
-    Raises MqttError with PACKET_TOO_LARGE for what no packet can express (a string over 65,535 bytes), with
-    PROTOCOL_ERROR for a number outside its field. That strings and properties suit the packet is the caller's word.
+    Raises MqttError with PACKET_TOO_LARGE for what is too long (a string over 65,535 bytes, a remaining length over
+    REMAINING_LENGTH_MAX), with PROTOCOL_ERROR for a number outside its field and for properties before 5.0. That
+    strings and properties suit the packet is the caller's word.
     """
     packet_type = packet["type"]
     flags = FLAGS[packet_type]
     if packet_type == "PUBLISH":
         flags = packet["dup"] << 3 | _qos_bits(packet["qos"]) << 1 | packet["retain"]
     body = _body_bytes(packet, version)
+    if len(body) > REMAINING_LENGTH_MAX:
+        raise MqttError(PACKET_TOO_LARGE, f"{packet_type} of {len(body)} bytes behind the fixed header")
     return bytes([TYPE_NUMBER[packet_type] << 4 | flags]) + _varint_bytes(len(body)) + body
