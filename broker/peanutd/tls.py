@@ -142,6 +142,7 @@ _REASONS: Final = {
     "NO_SHARED_SIGNATURE_ALGORITHMS": "no shared signature algorithm (ECDSA with SHA-256 is needed)",
     "NO_SUITABLE_SIGNATURE_ALGORITHM": "no shared signature algorithm (ECDSA with SHA-256 is needed)",
     "TLSV1_ALERT_UNKNOWN_CA": "the client does not trust this gateway's CA (it has another fleet's CA certificate)",
+    "TLSV1_ALERT_DECRYPT_ERROR": "the client finds a signature false (it may have another fleet's CA certificate)",
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the client does not accept this gateway's certificate",
     "SSLV3_ALERT_BAD_CERTIFICATE": "the client does not accept this gateway's certificate (its CA, host name or dates)",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client finds this gateway's certificate expired (or its clock is wrong)",

@@ -53,13 +53,18 @@ class Signer:
     """A CA: certificate and key."""
 
     def __init__(
-        self, name: str, issuer: Signer | None = None, start: datetime | None = None, days: int = 3650
+        self,
+        name: str,
+        issuer: Signer | None = None,
+        start: datetime | None = None,
+        days: int = 3650,
+        key: ec.EllipticCurvePrivateKey | None = None,
     ) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         start = start or datetime.now(UTC) - DAY
         self.certificate = (
-            _builder(subject, issuer.certificate.subject if issuer else subject, self.key, start, start + days * DAY)
+            _builder(subject, issuer, self.key, start, start + days * DAY)
             .add_extension(x509.BasicConstraints(True, 0 if issuer else 1), critical=True)
             .add_extension(_usage(ca=True), critical=True)
             .sign(issuer.key if issuer else self.key, hashes.SHA256())
@@ -84,7 +89,7 @@ class Leaf:
     ) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = _builder(subject, issuer.certificate.subject if issuer else subject, self.key, start, end)
+        builder = _builder(subject, issuer, self.key, start, end)
         builder = builder.add_extension(x509.BasicConstraints(False, None), critical=True)
         builder = builder.add_extension(_usage(ca=False), critical=True)
         if sans:
@@ -107,16 +112,20 @@ class Leaf:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, start: datetime, end: datetime
+    subject: x509.Name, issuer: Signer | None, key: ec.EllipticCurvePrivateKey, start: datetime, end: datetime
 ) -> x509.CertificateBuilder:
+    """What CAs and leaves have in common; without an issuer the certificate is its own."""
+    above = issuer.key if issuer else key
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(issuer)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(end)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(above.public_key()), critical=False)
     )
 
 
