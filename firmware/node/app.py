@@ -10,7 +10,8 @@ import asyncio
 from node import VERSION, clock, command, config, link, log, mqtt, report, ticks
 from node.store import Store
 
-OUTBOX = 16  # acknowledgements waiting to be sent; a command without room for its two is answered `busy`
+OUTBOX = 16  # acknowledgements waiting to be sent
+BUSY_ROOM = 4  # of these kept for refusals: a command without room for its two acks outside them is answered `busy`
 STOP_MS = 2000  # for the last words at a planned stop
 
 
@@ -152,7 +153,7 @@ class App:
         if cmd.why is None:
             limits = self._cfg["control"]
             cmd.why = command.check(cmd, clock.unix(), limits["min"], limits["max"])
-        if cmd.why is None and len(self._outbox) + len(self._pending) + 2 > OUTBOX:
+        if cmd.why is None and len(self._outbox) + len(self._pending) + 2 > OUTBOX - BUSY_ROOM:
             cmd.why = "busy: too many commands at once"
         if cmd.why is None:
             cmd.why = self._accept(cmd)

@@ -18,7 +18,6 @@ POLL_MS = 10  # between two tries of a handshake or a write that would block
 CERTIFICATE = "certificate"  # like mqtt.REFUSED, a kind of failure that haste does not mend
 
 _EHOSTUNREACH = (101, 113, 118)  # ENETUNREACH and EHOSTUNREACH on Linux, EHOSTUNREACH on lwIP
-_ECONNABORTED = (errno.ECONNRESET, errno.ECONNABORTED, 32)  # 32: EPIPE
 _FATAL_ALERT = -0x7780  # MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE
 
 # What Mbed TLS says of a certificate, and what a grower can do with it.
@@ -111,7 +110,7 @@ def explain(e, host, port, shaking):
         return "no answer from %s" % at, mqtt.LOST
     if shaking and code == _FATAL_ALERT:
         return "certificate error: the gateway refused this node's certificate", CERTIFICATE
-    if shaking and code in _ECONNABORTED:
+    if shaking and code in mqtt.BROKEN:
         # What a refused certificate looks like if the gateway is quick to close; but also a gateway that just died.
         return "closed by the gateway in the TLS handshake: is this node's certificate known and valid?", mqtt.LOST
     return "connecting to %s failed (%s)" % (at, e), mqtt.LOST

@@ -8,6 +8,7 @@ The stream is made by node/link.py:  n = await readinto(buffer); await write(buf
 """
 
 import asyncio
+import errno
 
 from node import clock, log
 
@@ -21,6 +22,9 @@ WRITE_S = 20  # for the other side to take what is being written
 LOST = "lost"
 REFUSED = "refused"  # trying again soon will not help
 STOPPED = "stopped"
+
+# What the end of a connection looks like to a socket that was writing: EPIPE, and the resets of Linux and of lwIP.
+BROKEN = (32, errno.ECONNRESET, errno.ECONNABORTED)
 
 _PINGREQ = b"\xc0\x00"
 _DISCONNECT = b"\xe0\x00"
@@ -117,7 +121,7 @@ class Client:
         except Closed as e:
             self._fail(e.why, e.kind)
         except OSError as e:
-            self._fail("connection lost (%s)" % e)
+            self._fail("closed by the gateway" if e.errno in BROKEN else "connection lost (%s)" % e)
         except Exception as e:  # MemoryError, or a fault of ours: the node goes on with the next session
             self._fail("internal: %s: %s" % (type(e).__name__, e))
         finally:
@@ -318,6 +322,8 @@ class Client:
 
     def _header(self, view, at, have):
         """(begin, end) of the body of the packet at `at`; None if the header is not whole yet."""
+        if self._session is None and at < have and view[at] >> 4 != 2:
+            raise Closed("protocol error: packet type %d before CONNACK" % (view[at] >> 4))  # [MQTT-3.2.0-1]
         size = shift = 0
         i = at + 1
         while i < have:
@@ -335,8 +341,6 @@ class Client:
 
     async def _handle(self, first, body):
         kind = first >> 4
-        if self._session is None and kind != 2:
-            raise Closed("protocol error: packet type %d before CONNACK" % kind)  # [MQTT-3.2.0-1]
         if kind == 3:
             await self._on_publish(first & 15, body)
         elif first & 15:

@@ -154,10 +154,13 @@ class Node:
         if self._temporary:
             shutil.rmtree(self.workdir, ignore_errors=True)
 
-    def wait_for_log(self, text: str, timeout: float = 20.0) -> str:
-        """The log as soon as it contains `text`; FleetError with the log if it does not in time or the node ends."""
+    def wait_for_log(self, text: str, timeout: float = 20.0, after: int = 0) -> str:
+        """The log from character `after` on, as soon as it contains `text`.
+
+        FleetError with the log if it does not in time, or the node ends.
+        """
         deadline = time.monotonic() + timeout
-        while text not in (log := self.log):
+        while text not in (log := self.log[after:]):
             if time.monotonic() > deadline or not self.running:
                 raise FleetError(f"{self.name}: no {text!r} in the log:\n{log}")
             time.sleep(0.02)

@@ -1,0 +1,81 @@
+"""What these tests share: import paths, a certificate authority, a scripted gateway, nodes that end with the test."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+for _path in (ROOT, ROOT / "firmware"):
+    if str(_path) not in sys.path:
+        sys.path.insert(0, str(_path))
+
+from tools.fleet import Node  # noqa: E402
+
+from .gateway import Gateway  # noqa: E402
+from .pki import Pki  # noqa: E402
+
+MakeNode = Callable[..., Node]
+
+
+def node_json(port: int, **tables: dict[str, Any]) -> dict[str, Any]:
+    """A node.json as `peanut device add` writes it; each keyword updates (or adds) a table."""
+    body: dict[str, Any] = {
+        "format": 1,
+        "name": "peanut",
+        "kind": "greenhouse",
+        "root": "/plant/peanut",
+        "gateway": {"host": "localhost", "port": port},
+        "board": {
+            "name": "sim",
+            "chip": "unix",
+            "outputs": {
+                "heater": {"driver": "greenhouse_model", "safe": "off", "min_on_s": 60, "min_off_s": 180},
+                "vent": {"driver": "greenhouse_model", "safe": "off"},
+            },
+            "sensors": {"temperature": {"driver": "greenhouse_model"}, "outside": {"driver": "greenhouse_model"}},
+        },
+        "control": {"setpoint": 18.0, "min": 2.0, "max": 40.0, "hysteresis": 0.5},
+        "report": {"telemetry_s": 3600, "state_s": 3600},
+        "link": {"base_s": 0.05, "cap_s": 0.2, "first_s": 0},
+        "simulate": {"speed": 60, "outside": 6.0, "start": 18.0},
+    }
+    for name, table in tables.items():
+        body[name] = {**body.get(name, {}), **table}
+    return body
+
+
+@pytest.fixture(scope="session")
+def pki() -> Pki:
+    """One fleet's certificate authority."""
+    return Pki()
+
+
+@pytest.fixture
+def gateway(pki: Pki) -> Iterator[Gateway]:
+    """A gateway that does what the test tells it."""
+    with Gateway(pki) as made:
+        yield made
+
+
+@pytest.fixture
+def make_node(pki: Pki, tmp_path: Path) -> Iterator[MakeNode]:
+    """make_node(port, node=Node, link={…}, …) -> a Node, not started; stopped after the test."""
+    nodes: list[Node] = []
+
+    def make(port: int, node: type[Node] = Node, **tables: dict[str, Any]) -> Node:
+        bundle = tmp_path / f"bundle{len(nodes)}"
+        bundle.mkdir()
+        pki.write_bundle(bundle, "peanut")
+        (bundle / "node.json").write_text(json.dumps(node_json(port, **tables)))
+        nodes.append(node(bundle, tmp_path / f"flash{len(nodes)}"))
+        return nodes[-1]
+
+    yield make
+    for made in nodes:
+        made.kill()

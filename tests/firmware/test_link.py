@@ -1,0 +1,118 @@
+"""The node's way to the gateway: whom it refuses, what it says, and how it comes back."""
+
+from __future__ import annotations
+
+import ssl
+import time
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tools.fleet import Node
+
+from .conftest import MakeNode
+from .gateway import CONNECT, Gateway, closed_port
+from .pki import Pki
+
+IMPOSTORS = {
+    "wrong CA": "was not issued by this fleet's CA",
+    "wrong name": "is not for the name localhost",
+    "expired": "has expired",
+    "not yet valid": "is not valid yet",
+}
+
+
+class Careless(Node):
+    """A node whose verification somebody has switched off: shows that the tests here would notice."""
+
+    def install(self) -> None:
+        super().install()
+        link = self.workdir / "node" / "link.py"
+        text = link.read_text()
+        assert "ssl.CERT_REQUIRED" in text
+        link.write_text(text.replace("ssl.CERT_REQUIRED", "ssl.CERT_NONE"))
+
+
+@pytest.mark.parametrize("impostor", IMPOSTORS)
+def test_impostor_gets_no_packet(pki: Pki, make_node: MakeNode, impostor: str) -> None:
+    """The node ends the handshake itself, sends no CONNECT, says why, and tries again."""
+    with Gateway(pki, impostor) as gateway:
+        node = make_node(gateway.port, link={"refused_cap_s": 0.1})
+        node.start()
+        for _ in range(2):
+            with pytest.raises(ssl.SSLError, match="ALERT"):
+                gateway.accept()
+        node.wait_for_log("certificate error: the gateway's certificate " + IMPOSTORS[impostor])
+
+
+@pytest.mark.parametrize("impostor", IMPOSTORS)
+def test_a_careless_node_would_have_talked(pki: Pki, make_node: MakeNode, impostor: str) -> None:
+    """The same impostors against a node without verification get its CONNECT: so the test above can fail."""
+    with Gateway(pki, impostor) as gateway:
+        make_node(gateway.port, node=Careless).start()
+        assert gateway.accept().expect(CONNECT).first == 0x10
+
+
+def test_the_gateway_refuses_the_node(pki: Pki, make_node: MakeNode) -> None:
+    """A gateway that trusts another CA: the node says that its own certificate is the trouble."""
+    trust = pki.nodes["foreign"].issuer
+    assert trust is not None
+    with Gateway(pki, trust=trust.cert.public_bytes(Encoding.PEM).decode()) as gateway:
+        node = make_node(gateway.port)
+        node.start()
+        with pytest.raises(ssl.SSLError):
+            gateway.accept()
+        log = node.wait_for_log("again in")
+        assert "this node's certificate" in log
+
+
+def test_nobody_listens(make_node: MakeNode) -> None:
+    """Connection refused, in words, again and again within the bounds of the back-off."""
+    node = make_node(closed_port(), link={"base_s": 0.05, "cap_s": 0.1})
+    node.start()
+    node.wait_for_log("refused: nothing listens on localhost")
+    begun = time.monotonic()
+    while node.log.count("refused: nothing listens") < 10:
+        assert time.monotonic() - begun < 10
+        time.sleep(0.02)
+    delays = [float(line.rsplit("again in ", 1)[1].split()[0]) for line in node.log.splitlines() if "again in" in line]
+    assert all(delay <= 0.1 for delay in delays)
+
+
+def test_unknown_name(make_node: MakeNode) -> None:
+    """A name that DNS does not know is called that."""
+    node = make_node(1, gateway={"host": "no-such-gateway.invalid"})
+    node.start()
+    node.wait_for_log("the name no-such-gateway.invalid cannot be found (DNS")
+
+
+def test_silent_handshake_has_a_deadline_and_control_goes_on(gateway: Gateway, make_node: MakeNode) -> None:
+    """TCP accepted, then silence: given up after connect_s, while the control loop regulates."""
+    node = make_node(gateway.port, link={"connect_s": 1}, simulate={"speed": 600, "start": 10.0})
+    node.start()
+    begun = time.monotonic()
+    with gateway.accept_tcp():
+        node.wait_for_log(f"no answer from localhost:{gateway.port} within 1 s")
+        assert 0.8 < time.monotonic() - begun < 5
+    assert "heating: " in node.log
+    gateway.accept().welcome()
+
+
+def test_a_damaged_bundle_is_named(gateway: Gateway, make_node: MakeNode) -> None:
+    """A key that is none: an error line that says what to do, exit status 2, no endless restart."""
+    node = make_node(gateway.port)
+    (node.bundle / "key.der").write_bytes(b"not a key")
+    node.start()
+    assert node._process is not None
+    assert node._process.wait(10) == 2
+    assert "put the device bundle on this node" in node.log
+
+
+def test_a_wrong_configuration_is_told_whole(gateway: Gateway, make_node: MakeNode) -> None:
+    """Every fault in one go, each with its key."""
+    node = make_node(gateway.port, control={"max": 99, "colour": "red"}, report={"telemetry_s": "often"})
+    node.start()
+    assert node._process is not None
+    assert node._process.wait(10) == 2
+    for fault in ("control.max: 99", "control.colour: unknown key", "report.telemetry_s: must be a number"):
+        assert f"error config node.json: {fault}" in node.log
