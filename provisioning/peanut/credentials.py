@@ -51,6 +51,8 @@ def root_step(home: Home, path: Path) -> Step:
 
     if not path.exists():
         return Step(State.MAKE, what, note, copy)
-    if (home.ca / "root.crt").exists() and store.read(path) != encode(store.root_certificate(home)):
+    if not (home.ca / "root.crt").exists():
+        return Step(State.CHANGE, what, "the root is new", copy)
+    if store.read(path) != encode(store.root_certificate(home)):
         return Step(State.CHANGE, what, "is not this fleet's root", copy)
     return there(what, note)

@@ -148,7 +148,7 @@ def _issuing(home: Home, passphrase: Passphrase | None, now: datetime) -> list[S
         if not key.exists():
             raise PeanutError(
                 f"{key} is missing",
-                "Put it back from a backup. If it is lost, move issuing.crt away, run this again, enrol all nodes anew.",
+                "Put it back from a backup. If it is lost: move issuing.crt away, run this again, enrol every node.",
             )
         found = store.certificate(crt)
         if not ca.same_key(found, store.key(key)):

@@ -74,6 +74,8 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > len(MIGRATIONS):
         raise PeanutError(f"the ledger {path} was written by a newer `peanut`", "Install that version here as well.")
+    if version == len(MIGRATIONS):
+        return
     for statement in MIGRATIONS[version:]:
         connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

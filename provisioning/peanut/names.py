@@ -107,17 +107,23 @@ def check_host(host: str) -> str:
 
 def split_host_port(text: str, default_port: int) -> tuple[str, int]:
     """Split `HOST`, `HOST:PORT`, `[IPv6]:PORT` or a bare IPv6 address; raise PeanutError if it is none of these."""
-    match = re.fullmatch(r"\[([^\]]+)\](?::(\d{1,5}))?|([^:]*)(?::(\d{1,5}))?", text)
+    match = re.fullmatch(r"\[([^\]]+)\](?::(\d{1,5}))?|([^:\[\]]*)(?::(\d{1,5}))?", text)
     if match:
         host, port = match[1] or match[3], match[2] or match[4]
-    elif text.count(":") > 1:
-        host, port = text, None
     else:
-        host, port = "", None
+        host, port = (text if _is_address(text) else ""), None
     number = default_port if port is None else int(port)
     if not host or not 0 < number < 65536:
         raise PeanutError(f"{text!r} is not an address", "Give HOST or HOST:PORT, like gateway.local:8883.")
     return host, number
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def printable(text: object, limit: int = 200) -> str:

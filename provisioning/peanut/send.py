@@ -262,6 +262,8 @@ class Exchange:
         except ssl.SSLCertVerificationError as error:
             raise self._not_trusted(error) from None
         except ssl.SSLError as error:
+            if any(word in (error.reason or "") for word in ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")):
+                raise self._turned_away(error.reason) from None  # how TLS 1.2 tells it
             raise PeanutError(
                 f"no TLS with {self._where}: {printable(error.reason or error)}",
                 "Is that the gateway's TLS port? See [listen] in gateway.toml, or give --gateway HOST:PORT.",
@@ -315,19 +317,24 @@ class Exchange:
             if finished():
                 return
             if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                raise self._lost()
+                raise self._lost(code)
             self._watch_presence()
 
-    def _lost(self) -> PeanutError:
+    def _lost(self, code: MQTTErrorCode) -> PeanutError:
+        if code == MQTTErrorCode.MQTT_ERR_PROTOCOL:
+            return self._unreachable(f"{self._where} does not speak MQTT 5")
         if not self._connected:
             # In TLS 1.3 a server reads our certificate after the handshake is over for us; its alert comes now.
-            why = f" ({printable(self._complaint)})" if self._complaint else ""
-            return PeanutError(
-                f"the gateway {self._where} closed the connection when it saw our certificate{why}",
-                "Its log says why. Is this the fleet home (--home) of that gateway (--gateway)?",
-                Exit.CERTIFICATE,
-            )
+            return self._turned_away(self._complaint)
         return self._unreachable(f"{self._where} closed the connection")
+
+    def _turned_away(self, why: str) -> PeanutError:
+        detail = f" ({printable(why)})" if why else ""
+        return PeanutError(
+            f"the gateway {self._where} closed the connection when it saw our certificate{detail}",
+            "Its log says why. Is this the fleet home (--home) of that gateway (--gateway)?",
+            Exit.CERTIFICATE,
+        )
 
     def _no_answer(self, seconds: float) -> PeanutError:
         node = self._command.node
@@ -361,7 +368,7 @@ class Exchange:
         detail = ""
         if self._presence and self._presence != "online":
             detail = f"{self._command.node} is {self._presence}; waiting for it"
-        elif not self._presence and time.monotonic() - self._start > STATUS_S:
+        elif not self._presence and (self._unheard or time.monotonic() - self._start > STATUS_S):
             detail = f"{self._command.node} has never been seen by this gateway; waiting for it"
         elif self._unheard:
             detail = f"{self._command.node} is not listening; waiting for it"

@@ -1,0 +1,91 @@
+"""Fixtures: a fleet home made once by the program itself and copied for each test, and two ways to run `peanut`.
+
+Rule: whatever a test starts, it stops; each test has a home of its own.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from peanut.__main__ import main
+from peanut.home import Home
+
+from .gateway import Mosquitto
+
+Run = Callable[..., Result]
+
+
+def invoke(home: Path, *arguments: str, **options: object) -> Result:
+    """`peanut` in this process, with standard output and standard error apart and no terminal."""
+    result = CliRunner().invoke(main, ["--home", str(home), *arguments], **options)  # type: ignore[arg-type]
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PEANUT_HOME", "PEANUT_BOARDS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fleet home with two greenhouses and a vehicle; not to be written to."""
+    home = tmp_path_factory.mktemp("made") / "fleet"
+    assert invoke(home, "init", "--host", "gateway.local", "--host", "192.168.1.20").exit_code == 0
+    for name in ("peanut", "tomato"):
+        assert invoke(home, "device", "add", name, "--kind", "greenhouse").exit_code == 0
+    assert invoke(home, "device", "add", "1M8GDM9AXKP042788", "--kind", "vehicle").exit_code == 0
+    return home
+
+
+@pytest.fixture
+def home(made: Path, tmp_path: Path) -> Home:
+    """A copy of that home, for one test."""
+    shutil.copytree(made, tmp_path / "fleet")
+    return Home(tmp_path / "fleet")
+
+
+@pytest.fixture
+def run(home: Home) -> Run:
+    """`run("device", "list")` in this process on the test's home."""
+    return lambda *arguments, **options: invoke(home.path, *arguments, **options)
+
+
+def start(home: Path, *arguments: str, **options: object) -> "subprocess.Popen[str]":
+    """`peanut` as a process of its own, without a terminal."""
+    command = [sys.executable, "-m", "peanut", "--home", str(home), *arguments]
+    environment = {k: v for k, v in os.environ.items() if k not in ("PEANUT_HOME", "PEANUT_BOARDS")}
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def tree(path: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file below `path` with its mode and bytes, but for SQLite's side files and the lock."""
+    return {
+        str(p.relative_to(path)): (p.stat().st_mode & 0o7777, p.read_bytes())
+        for p in sorted(path.rglob("*"))
+        if p.is_file() and p.name != ".lock" and not p.name.startswith("ledger.db-")
+    }
+
+
+@pytest.fixture(scope="session")
+def mosquitto(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """A foreign gateway that trusts the fleet `made`, mutual TLS only; its log is checked by whoever wants to."""
+    broker = Mosquitto(made, tmp_path_factory.mktemp("mosquitto"))
+    broker.start()
+    yield broker
+    broker.stop()

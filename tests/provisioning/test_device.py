@@ -1,0 +1,328 @@
+"""`peanut device`: enrolling, completing, changing, showing and handing out devices."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import timedelta
+from itertools import chain, combinations
+from pathlib import Path
+
+import pytest
+from peanut import ca, device, ledger, names, store
+from peanut.home import Home
+from peanut.names import Kind
+
+from .conftest import Run, start, tree
+
+FILES = {"key.der": 0o600, "cert.der": 0o644, "ca.der": 0o644, "node.json": 0o644}
+
+
+def node(home: Home, name: str) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = json.loads((home.device(name) / "node.json").read_text())
+    return found
+
+
+def whole(home: Home, name: str, kind: Kind = Kind.GREENHOUSE) -> None:
+    folder = home.device(name)
+    assert {p.name: p.stat().st_mode & 0o777 for p in folder.iterdir()} == FILES
+    assert folder.stat().st_mode & 0o777 == 0o700
+    certificate = store.certificate(folder / "cert.der")
+    assert ca.same_key(certificate, store.key(folder / "key.der"))
+    assert ca.issued_by(certificate, store.issuing(home).certificate)
+    assert ca.san_uris(certificate) == [names.device_uri(name, kind)]
+    assert (folder / "ca.der").read_bytes() == ca.certificate_der(store.root_certificate(home))
+    row = ledger.device(home.ledger, name)
+    assert row is not None
+    assert int(row.serial, 16) == certificate.serial_number
+    assert row.not_after == certificate.not_valid_after_utc.timestamp()
+
+
+def test_node_json_is_what_agreement_3_shows(made: Path) -> None:
+    found = json.loads((made / "devices/peanut/node.json").read_text())
+    assert list(found) == [
+        "format", "name", "kind", "root", "gateway", "board", "control", "report", "link", "simulate",
+    ]  # fmt: skip
+    assert found["format"] == 1
+    assert (found["name"], found["kind"], found["root"]) == ("peanut", "greenhouse", "/plant/peanut")
+    assert found["gateway"] == {"host": "gateway.local", "port": 8883}
+    assert found["board"]["name"] == "sim"
+    assert found["board"]["chip"] == "unix"
+    assert set(found["board"]["outputs"]) == {"heater", "vent"}
+    assert set(found["board"]["sensors"]) == {"temperature", "outside"}
+    assert found["control"] == {"setpoint": 18.0, "min": 2.0, "max": 40.0, "hysteresis": 0.5}
+    assert found["report"] == {"telemetry_s": 2, "state_s": 30}
+    assert found["link"] == {"base_s": 1, "cap_s": 10, "first_s": 2}
+    assert found["simulate"]["speed"] == 60
+
+
+def test_a_vehicle_has_neither_heating_nor_a_model(made: Path) -> None:
+    found = json.loads((made / "devices/1M8GDM9AXKP042788/node.json").read_text())
+    assert (found["kind"], found["root"]) == ("vehicle", "vin/1M8GDM9AXKP042788")
+    assert "control" not in found
+    assert "simulate" not in found
+    assert found["board"]["outputs"] == {}
+
+
+def test_adding_twice_changes_nothing(home: Home, run: Run) -> None:
+    before = tree(home.path)
+    result = run("device", "add", "peanut", "--kind", "greenhouse")
+    assert result.exit_code == 0
+    assert "already there" in result.stdout
+    assert tree(home.path) == before
+
+
+def test_dry_run(home: Home, run: Run) -> None:
+    before = tree(home.path)
+    assert "nothing was written" in run("device", "add", "bean", "--kind", "greenhouse", "--dry-run").stdout
+    assert run("device", "bundle", "peanut", "--out", str(home.path / "out"), "--dry-run").exit_code == 0
+    assert not home.device("bean").exists()
+    assert tree(home.path) == before
+
+
+SUBSETS = [set(s) for s in chain.from_iterable(combinations([*FILES, "row"], n) for n in range(6))]
+
+
+@pytest.mark.parametrize("lost", SUBSETS, ids=lambda s: "+".join(sorted(s)) or "nothing")
+def test_whatever_is_lost_adding_again_completes(home: Home, run: Run, lost: set[str]) -> None:
+    folder, before = home.device("peanut"), tree(home.device("peanut"))
+    for name in lost - {"row"}:
+        (folder / name).unlink()
+    if "row" in lost:
+        with ledger.opened(home.ledger) as connection:
+            connection.execute("DELETE FROM device WHERE name = 'peanut'")
+    assert run("device", "add", "peanut", "--kind", "greenhouse").exit_code == 0
+    whole(home, "peanut")
+    after = tree(folder)
+    if "key.der" not in lost:
+        assert after["key.der"] == before["key.der"]
+        assert "cert.der" in lost or after["cert.der"] == before["cert.der"]
+    assert after["node.json"] == before["node.json"]
+    assert "already there" in run("device", "add", "peanut", "--kind", "greenhouse").stdout
+
+
+def test_set_at_first_and_later(home: Home, run: Run) -> None:
+    words = ("device", "add", "bean", "--kind", "greenhouse")
+    assert run(*words, "--set", "control.setpoint=16", "--set", "simulate.speed=120").exit_code == 0
+    assert node(home, "bean")["control"]["setpoint"] == 16
+    assert node(home, "bean")["simulate"]["speed"] == 120
+    result = run(*words, "--set", "control.setpoint=17.5", "--set", "gateway.host=localhost")
+    assert "control.setpoint: 16 -> 17.5" in result.stdout
+    assert node(home, "bean")["control"]["setpoint"] == 17.5
+    assert node(home, "bean")["simulate"]["speed"] == 120  # what was set before stays
+    assert node(home, "bean")["gateway"]["host"] == "localhost"
+    whole(home, "bean")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("control", "is not SECTION.KEY=VALUE"),
+        ("control=3", "is not SECTION.KEY=VALUE"),
+        ("nothing.key=3", "no section"),
+        ("board.name=x", "no section"),
+        ("control.nothing=3", "no key"),
+        ("control.setpoint=warm", "not a number"),
+        ("control.setpoint=true", "not a number"),
+        ("control.setpoint=NaN", "not a number"),
+        ("control.setpoint=1e999", "not a number"),
+        ("control.setpoint=99", "out of range"),
+        ("control.setpoint=41", "not within"),
+        ("control.max=17", "not within"),
+        ("link.cap_s=0.5", "above cap_s"),
+        ("report.telemetry_s=0", "out of range"),
+        ("gateway.port=0", "out of range"),
+        ("gateway.port=1.5", "not a whole number"),
+        ("gateway.host=", "not a string"),
+        ("gateway.host=elsewhere.org", "has no certificate for"),
+    ],
+)
+def test_bad_settings_are_refused_untouched(home: Home, run: Run, text: str, complaint: str) -> None:
+    before = tree(home.path)
+    for name in ("peanut", "bean"):
+        result = run("device", "add", name, "--kind", "greenhouse", "--set", text)
+        assert result.exit_code == 2
+        assert complaint in result.stderr
+    assert tree(home.path) == before
+
+
+def test_the_port_comes_from_gateway_toml(home: Home, run: Run) -> None:
+    home.gateway_toml.write_text('[listen]\nmqtts = "127.0.0.1:18883"\n')
+    run("device", "add", "bean", "--kind", "greenhouse")
+    assert node(home, "bean")["gateway"] == {"host": "gateway.local", "port": 18883}
+
+
+@pytest.mark.parametrize(
+    "text", ["[listen]\nmqtts = ''", "[listen]\nmqtts = 3", "listen = 3", "[listen]\nmqtts = 'x:y'"]
+)
+def test_a_gateway_toml_without_a_tls_listener_is_named(home: Home, run: Run, text: str) -> None:
+    home.gateway_toml.write_text(text)
+    result = run("device", "add", "bean", "--kind", "greenhouse")
+    assert result.exit_code == 2
+    assert "gateway.toml" in result.stderr
+
+
+def test_a_device_keeps_its_kind(home: Home, run: Run) -> None:
+    # 17 digits are a VIN and a greenhouse's name; the name is taken once
+    assert run("device", "add", "1" * 17, "--kind", "vehicle").exit_code == 0
+    result = run("device", "add", "1" * 17, "--kind", "greenhouse")
+    assert result.exit_code == 2
+    assert "enrolled as a vehicle" in result.stderr
+    whole(home, "1" * 17, Kind.VEHICLE)
+
+
+def test_names_and_boards_that_are_none(home: Home, run: Run) -> None:
+    before = tree(home.path)
+    for words, complaint in (
+        (("Peanut", "--kind", "greenhouse"), "a-z, 0-9"),
+        (("../peanut", "--kind", "greenhouse"), "a-z, 0-9"),
+        (("bean", "--kind", "vehicle"), "17 capital letters"),
+        (("bean", "--kind", "greenhouse", "--board", "esp99"), "Boards: sim."),
+        (("bean", "--kind", "greenhouse", "--board", "../sim"), "Boards: sim."),
+        (("peanut", "--kind", "boat"), "greenhouse"),
+        (("1" * 17, "--kind", "vehicle", "--simulate"), "no model of a vehicle"),
+    ):
+        result = run("device", "add", *words)
+        assert result.exit_code == 2
+        assert complaint in result.stderr
+    assert tree(home.path) == before
+
+
+def test_a_wrong_check_digit_is_a_warning_only(home: Home, run: Run) -> None:
+    result = run("device", "add", "1M8GDM9A1KP042788", "--kind", "vehicle")
+    assert result.exit_code == 0
+    assert "check digit" in result.stderr
+    assert "check digit" not in run("device", "add", "1M8GDM9AXKP042788", "--kind", "vehicle").stderr
+
+
+def test_an_expiring_certificate_is_renewed_by_adding_again(home: Home, run: Run) -> None:
+    key = (home.device("peanut") / "key.der").read_bytes()
+    # the same home, seen 340 days on
+    later = ca.utc_now() + timedelta(days=340)
+    request = device.Request("peanut", Kind.GREENHOUSE)
+    steps = device.plan(home, request, Path(device.__file__).parent / "boards", later)
+    assert [s.what for s in steps if s.act] == ["devices/peanut/cert.der", "ledger.db"]
+    for step in steps:
+        if step.act:
+            step.act()
+    assert ca.days_left(store.certificate(home.device("peanut") / "cert.der"), later) >= 363
+    assert (home.device("peanut") / "key.der").read_bytes() == key
+    whole(home, "peanut")
+
+
+def test_show(home: Home, run: Run) -> None:
+    certificate = home.device("peanut") / "cert.der"
+    printed = subprocess.run(
+        ["openssl", "x509", "-in", certificate, "-inform", "DER", "-noout", "-fingerprint", "-sha256", "-serial"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    fingerprint, serial = (line.partition("=")[2] for line in printed.splitlines())
+    shown = run("device", "show", "peanut").stdout
+    for part in ("/plant/peanut", fingerprint, "days left", "gateway.local:8883", "sim (simulated)", "greenhouse"):
+        assert part in shown
+    assert "problem" not in shown
+    found = json.loads(run("device", "show", "peanut", "--json").stdout)
+    assert found["fingerprint"] == fingerprint
+    assert int(found["serial"], 16) == int(serial, 16)
+    assert found["root"] == "/plant/peanut"
+    assert found["days_left"] in (363, 364)
+
+
+def test_show_tells_of_a_problem(home: Home, run: Run) -> None:
+    (home.device("peanut") / "key.der").unlink()
+    assert "problem      key.der is missing" in run("device", "show", "peanut").stdout
+    shutil.copy(home.device("tomato") / "key.der", home.device("peanut") / "key.der")
+    assert "cert.der is for another key" in run("device", "show", "peanut").stdout
+
+
+def test_an_unknown_device_is_met_with_those_there_are(run: Run) -> None:
+    for words in (("show", "tomatto"), ("bundle", "tomatto", "--out", "x")):
+        result = run("device", *words)
+        assert result.exit_code == 2
+        assert "Devices: 1M8GDM9AXKP042788, peanut, tomato." in result.stderr
+
+
+def test_list_is_aligned_text_without_a_terminal(run: Run) -> None:
+    lines = run("device", "list").stdout.splitlines()
+    assert [line.split()[:3] for line in lines] == [
+        ["NAME", "KIND", "BOARD"],
+        ["1M8GDM9AXKP042788", "vehicle", "sim"],
+        ["peanut", "greenhouse", "sim"],
+        ["tomato", "greenhouse", "sim"],
+    ]
+    assert len({line.index(word) for line, word in zip(lines, ("KIND", "veh", "green", "green"), strict=True)}) == 1
+
+
+def test_list_of_an_empty_fleet(tmp_path: Path, made: Path, run: Run) -> None:
+    with ledger.opened(tmp_path / "fleet/ledger.db") as connection:
+        connection.execute("DELETE FROM device")
+    result = run("device", "list")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "No devices yet" in result.stderr
+    assert json.loads(run("device", "list", "--json").stdout) == []
+
+
+def test_bundle(home: Home, run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "a/out"
+    before = os.umask(0)
+    try:
+        assert run("device", "bundle", "peanut", "--out", str(out)).exit_code == 0
+    finally:
+        os.umask(before)
+    assert {p.name: p.stat().st_mode & 0o777 for p in out.iterdir()} == FILES
+    assert tree(out) == tree(home.device("peanut"))
+    assert out.stat().st_mode & 0o777 == 0o700
+
+
+def test_bundle_does_not_overwrite_unasked(home: Home, run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes").write_text("mine")
+    result = run("device", "bundle", "peanut", "--out", str(out))
+    assert result.exit_code == 2
+    assert "--force" in result.stderr
+    assert [p.name for p in out.iterdir()] == ["notes"]
+    assert run("device", "bundle", "peanut", "--out", str(out), "--force").exit_code == 0
+    assert (out / "notes").read_text() == "mine"
+    assert run("device", "bundle", "peanut", "--out", str(home.device("peanut")), "--force").exit_code == 2
+    assert run("device", "bundle", "peanut", "--out", str(out / "notes")).exit_code == 2
+
+
+def test_a_bundle_that_is_not_whole_is_not_handed_out(home: Home, run: Run, tmp_path: Path) -> None:
+    shutil.copy(home.device("tomato") / "cert.der", home.device("peanut") / "cert.der")
+    result = run("device", "bundle", "peanut", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 2
+    assert "peanut device add peanut" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_many_at_once(home: Home) -> None:
+    wanted = [f"bed-{n}" for n in range(5)]
+    processes = [start(home.path, "device", "add", name, "--kind", "greenhouse") for name in wanted]
+    for process in processes:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+    for name in wanted:
+        whole(home, name)
+
+
+def test_list_on_a_terminal_is_drawn(home: Home) -> None:
+    import pty
+
+    main, other = pty.openpty()
+    command = [sys.executable, "-m", "peanut", "--home", str(home.path), "device", "list"]
+    with subprocess.Popen(command, stdout=other, stdin=subprocess.DEVNULL) as process:
+        os.close(other)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(main, 4096)
+            except OSError:  # the other side is closed
+                break
+        os.close(main)
+    assert process.returncode == 0
+    assert "━" in shown.decode()
+    assert b"tomato" in shown
