@@ -44,11 +44,11 @@ def main() -> int:
     if "--node-wheel" in sys.argv:
         if node_wheel_exists():
             return 1
-        print(f"setup: there is no MicroPython unix port for {platform.machine()} with {version}; `make demo` needs one")
+        print(f"setup: no MicroPython unix port for {platform.machine()} with {version}; `make demo` needs one")
         return 0
     if sys.version_info < LEAST:
         least = ".".join(map(str, LEAST))
-        print(f"make: Python {least} or later is needed, this is {version}. Install it, then: make PYTHON=python{least} ...")
+        print(f"make: Python {least} or later is needed, this is {version}. Then: make PYTHON=python{least} ...")
         return 1
     found = missing()
     for package, why in found:

@@ -23,12 +23,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from peanutd import access, tls
-from peanutd._core import EVENT_CLOSED, EVENT_CONNECT, EVENT_DENIED, EVENT_DISCONNECT, MAY_PUBLISH, Broker, Event, Link
+from peanutd._core import EVENT_CLOSED, EVENT_CONNECT, EVENT_DENIED, EVENT_DISCONNECT, MAY_PUBLISH, Broker, Link
 from peanutd.config import Address
 from peanutd.log import Flood, Log, clean
+
+if TYPE_CHECKING:
+    from peanutd._core import Event
 
 RECEIVE_BUFFER: Final = 256 * 1024
 """Bytes read from a socket at once, at most."""

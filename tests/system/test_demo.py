@@ -1,0 +1,57 @@
+"""`make demo` without a terminal: no prompt, no escape codes, an end by itself, and nothing left running."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.system.conftest import free_port, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_demo_runs_without_a_terminal_and_ends_by_itself(tmp_path: Path) -> None:
+    home = tmp_path / "fleet"
+    home.mkdir(mode=0o700)
+    (home / "gateway.toml").write_text(f'[listen]\nmqtts = "127.0.0.1:{free_port()}"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.demo"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=90, env={**os.environ, "PEANUT_HOME": str(home), "DEMO_SECONDS": "12"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    for name in ("peanut", "tomato"):
+        assert f"greenhouse: {name}" in done.stdout
+    assert "status: online" in done.stdout
+    assert "mosquitto_pub" in done.stdout
+    assert (home / "ca" / "root.pass").stat().st_mode & 0o777 == 0o600
+
+    def left_over() -> list[str]:
+        """Processes that still name this home."""
+        listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+        return [line for line in listed.splitlines() if str(home) in line]
+
+    wait_for(lambda: not left_over(), f"everything ended: {left_over()}", deadline=5)
+
+
+def test_demo_takes_the_home_that_is_there(tmp_path: Path) -> None:
+    """A second run adds nothing and changes no file of the CA."""
+    home = tmp_path / "fleet"
+    home.mkdir(mode=0o700)
+    (home / "gateway.toml").write_text(f'[listen]\nmqtts = "127.0.0.1:{free_port()}"\n')
+    environment = {**os.environ, "PEANUT_HOME": str(home), "DEMO_SECONDS": "1"}
+
+    def run() -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "tools.demo"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=90, env=environment, check=True,
+        ).stdout  # fmt: skip
+
+    first = run()
+    before = {path: path.read_bytes() for path in sorted((home / "ca").iterdir())}
+    second = run()
+    assert "making a fleet" in first
+    assert "making a fleet" not in second
+    assert before == {path: path.read_bytes() for path in sorted((home / "ca").iterdir())}
