@@ -74,7 +74,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--messages", type=_positive(10**8), default=None, help="deliveries measured in a run (150000; quick: 20000)")
     add("--clients", type=_positive(5000), default=50, help="publishers, subscribers or pairs (50)")
     add("--idle-clients", type=_positive(40000), default=None, help="connections of the idle run (1000; quick: 300)")
-    add("--window", type=_positive(64), default=4, help="messages in flight a publisher (4)")
+    add("--window", type=_positive(1024), default=4, help="messages in flight a publisher (4)")
     add("--payload", type=_positive(65536), default=64, help="bytes of payload, 24 or more (64)")
     add("--quick", action="store_true", help="one short round, under a minute")
     arguments = parser.parse_args(argv)

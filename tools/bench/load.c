@@ -51,7 +51,7 @@
 /* Limits, every one by name. */
 enum {
     CLIENTS_MAX = 60000,         /* one source address, one ephemeral port each */
-    WINDOW_MAX = 64,             /* bits in tracker.seen */
+    WINDOW_MAX = 1024,           /* a power of two; bits in tracker.seen */
     PAYLOAD_MIN = 24,            /* run, publisher, sequence, time stamp */
     PAYLOAD_MAX = 65536,
     TOPIC_MAX = 128,
@@ -120,13 +120,14 @@ struct publisher {
     size_t topic_len;
     uint64_t sent, target;
     bool queued;                 /* is in the refill list */
-    struct slot slots[WINDOW_MAX];  /* message n in slot n % window; its packet id is the slot's index plus one */
+    struct slot *slots;          /* owned; message n in slot n % window; its packet id is the slot's index plus one */
 };
 
-/* What a subscriber has from a publisher: bit k of `seen` says that sequence number next-1-k was received. No message
- * older than the window can be missing, so 64 bits tell a late one from a second one exactly. */
+/* What a subscriber has from a publisher: bit n % WINDOW_MAX of `seen` says that message n was received. No message
+ * older than the window can be missing, so these bits tell a late one from a second one exactly. */
 struct tracker {
-    uint64_t next, seen, received;
+    uint64_t next, received;
+    uint64_t seen[WINDOW_MAX / 64];
 };
 
 struct subscriber {
@@ -638,18 +639,15 @@ static struct slot *check_message(struct subscriber *s, const uint8_t *topic, si
     }
     struct tracker *t = &s->trackers[number - s->first];
     if (seq >= t->next) {
-        uint64_t step = seq - t->next + 1;
-        t->seen = (step < 64 ? t->seen << step : 0) | 1;
-        t->next = seq + 1;
+        for (; t->next <= seq; t->next++)
+            t->seen[t->next % WINDOW_MAX / 64] &= ~(UINT64_C(1) << t->next % 64);
+    } else if (t->next - seq > WINDOW_MAX || (t->seen[seq % WINDOW_MAX / 64] >> seq % 64 & 1) != 0) {
+        duplicated++;
+        return NULL;
     } else {
-        uint64_t back = t->next - 1 - seq;
-        if (back >= 64 || (t->seen >> back & 1) != 0) {
-            duplicated++;
-            return NULL;
-        }
-        t->seen |= UINT64_C(1) << back;
         reordered++;
     }
+    t->seen[seq % WINDOW_MAX / 64] |= UINT64_C(1) << seq % 64;
     t->received++;
     delivered++;
     if (measuring)
@@ -1088,7 +1086,8 @@ static void prepare(void)
         conns[i].number = i;
     for (unsigned i = 0; i < n_publishers; i++) {
         publishers[i].conn = &conns[i];
-        for (unsigned k = 0; k < WINDOW_MAX; k++)
+        publishers[i].slots = allocate(opt.window, sizeof *publishers[i].slots);
+        for (unsigned k = 0; k < opt.window; k++)
             publishers[i].slots[k].owner = &publishers[i];
         prepare_publisher(&publishers[i], i);
     }
@@ -1111,8 +1110,10 @@ static void prepare(void)
 
 static void release(void)
 {
-    for (unsigned i = 0; i < n_publishers; i++)
+    for (unsigned i = 0; i < n_publishers; i++) {
         free(publishers[i].packet);
+        free(publishers[i].slots);
+    }
     for (unsigned i = 0; i < n_subscribers; i++) {
         free(subscribers[i].trackers);
         free(subscribers[i].releases);

@@ -20,6 +20,7 @@ from .generator import Case, faults
 BASELINE = "mosquitto"
 BUSY = 0.90  # of its core: the broker is what limits
 WAITS = 0.05  # of the time: a generator that waits less is what limits
+SHORT_S = 0.2  # a run that measured for less says little, above all about messages a second
 REASON_MAX = 100  # characters of a failure's reason in the table
 NOISE = 0.05  # of a core: other programs that took more spoil the run
 
@@ -113,6 +114,9 @@ class _Rounds:
             said += [fault for fault in faults(figures) if fault not in said]
         if self.figures and self.figures[0]["delivered"]:
             waits, busy = self.median(lambda f: f["generator"]["waiting"]), self.median(lambda f: f["broker"]["busy"])
+            seconds = self.median(lambda f: f["seconds"])
+            if seconds < SHORT_S:
+                said.append(f"short: {seconds * 1000:.0f} ms, give more --messages")
             noise = self.median(lambda f: f["machine"]["others"] + f["machine"]["steal"])
             if noise > NOISE:
                 said.append(f"noise: others took {noise:.0%} of a core")
