@@ -682,8 +682,8 @@ static PyObject *decoder_feed(PyObject *self, PyObject *chunk) {
         return NULL;
     }
     if (PyObject_GetBuffer(chunk, &data, PyBUF_SIMPLE)) return NULL;
-    PyObject *list = PyList_New(0);
     d->busy = true;
+    PyObject *list = PyList_New(0);
     if (list && decoder_take(d, data.buf, (size_t)data.len, list)) Py_CLEAR(list);
     d->busy = false;
     PyBuffer_Release(&data);

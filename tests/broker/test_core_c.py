@@ -1,7 +1,7 @@
 """The C tests of the core (tests/broker/core, tests/fuzz) as pytest cases.
 
-Proves that every C test program builds with the sanitizers and passes, and that every fuzz target survives the seeds made
-of the vectors. A failure shows what the program printed.
+Proves that every C test program builds with the sanitizers and passes, and that every fuzz target survives the seeds
+made of the vectors. A failure shows what the program printed.
 """
 
 import subprocess
