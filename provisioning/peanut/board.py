@@ -20,6 +20,8 @@ FORMAT = 1
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _BOARD_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,46}[a-z0-9])?")
 
+CELSIUS_MAX = 44  # highest set point: below the 45 degrees at which a node switches its heater off and opens the vent
+
 Value = bool | int | float | str
 
 
@@ -44,21 +46,38 @@ OUTPUT: Table = {
 }
 SENSOR: Table = {"driver": Field(str), "unit": Field(str)}
 CONTROL: Table = {
-    "setpoint": Field(float, -20, 60),
-    "min": Field(float, -20, 60),
-    "max": Field(float, -20, 60),
+    "setpoint": Field(float, -20, CELSIUS_MAX),
+    "min": Field(float, -20, CELSIUS_MAX),
+    "max": Field(float, -20, CELSIUS_MAX),
     "hysteresis": Field(float, 0.1, 10),
+    "vent_fail": Field(str, choices=("open", "closed"), required=False),
 }
 REPORT: Table = {"telemetry_s": Field(float, 0.1, 86400), "state_s": Field(float, 1, 86400)}
-LINK: Table = {"base_s": Field(float, 0.05, 300), "cap_s": Field(float, 0.05, 3600), "first_s": Field(float, 0, 300)}
+LINK: Table = {
+    "base_s": Field(float, 0.05, 300),
+    "cap_s": Field(float, 0.05, 3600),
+    "first_s": Field(float, 0, 300),
+    "settle_s": Field(float, 0, 3600, required=False),
+    "refused_cap_s": Field(float, 0.05, 3600, required=False),
+    "connect_s": Field(float, 0.5, 300, required=False),
+    "keepalive_s": Field(int, 2, 3600, required=False),
+}
 SIMULATE: Table = {
     "speed": Field(float, 0.1, 3600),
     "outside": Field(float, -60, 60),
     "start": Field(float, -60, 60),
+    "swing": Field(float, 0, 30, required=False),
+    "hour": Field(float, 0, 24, required=False),
+    "sun_w": Field(float, 0, 20000, required=False),
+    "heater_w": Field(float, 0, 50000, required=False),
+    "ua": Field(float, 1, 5000, required=False),
+    "vent_ua": Field(float, 0, 5000, required=False),
+    "capacity": Field(float, 1e4, 1e8, required=False),
 }
 GATEWAY: Table = {"host": Field(str), "port": Field(int, 1, 65535)}
 
-# What `--set section.key=value` may set, and what node.json consists of beside the board itself.
+# What `--set section.key=value` may set, and what node.json consists of beside the board itself. The node checks the
+# same (agreement 3).
 SECTIONS: Mapping[str, Table] = {
     "gateway": GATEWAY,
     "control": CONTROL,

@@ -1,7 +1,10 @@
 """Board files: the schema, and where they are found."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -40,6 +43,29 @@ def test_sim() -> None:
     assert sim.simulated
     assert sim.simulate == {"speed": 60, "outside": 6.0, "start": 18.0}
     assert {name: output["safe"] for name, output in sim.outputs.items()} == {"heater": "off", "vent": "off"}
+
+
+def test_the_node_accepts_what_we_accept(made: Path) -> None:
+    # Agreement 3 from both ends: the firmware's own schema, read by a process of its own.
+    code = (
+        "import json, sys\nfrom node import config\nconfig.load(sys.argv[1])\n"
+        "json.dump({s: {k: list(r) for k, r in t.items()} for s, t in config.SCHEMA.items() if s in sys.argv[2:]},"
+        " sys.stdout, default=lambda o: getattr(o, '__name__', None))"
+    )
+    command = [sys.executable, "-c", code, str(made / "devices/peanut/node.json"), *board.SECTIONS]
+    environment = {**os.environ, "PYTHONPATH": str(BOARDS.parent / "firmware"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    theirs = json.loads(done.stdout)
+    for section, table in board.SECTIONS.items():
+        assert set(table) == set(theirs[section]), section
+        for key, field in table.items():
+            kind, low, high, _ = theirs[section][key]
+            assert kind == field.type.__name__, key
+            if field.type is str:
+                assert tuple(low or ()) == field.choices, key
+            else:
+                assert (low, high) == (field.low, field.high), key
 
 
 def change(path: str, value: object) -> dict[str, Any]:

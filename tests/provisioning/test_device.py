@@ -115,9 +115,18 @@ def test_set_at_first_and_later(home: Home, run: Run) -> None:
     whole(home, "bean")
 
 
+def test_set_what_the_board_leaves_to_the_node(home: Home, run: Run) -> None:
+    words = ("device", "add", "bean", "--kind", "greenhouse", "--set", "link.keepalive_s=5")
+    assert run(*words, "--set", "control.vent_fail=open", "--set", "simulate.sun_w=0").exit_code == 0
+    assert node(home, "bean")["link"]["keepalive_s"] == 5
+    assert node(home, "bean")["control"]["vent_fail"] == "open"
+    assert node(home, "bean")["simulate"]["sun_w"] == 0
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        ("control.vent_fail=ajar", "Choose from: open, closed"),
         ("control", "is not SECTION.KEY=VALUE"),
         ("control=3", "is not SECTION.KEY=VALUE"),
         ("nothing.key=3", "no section"),
