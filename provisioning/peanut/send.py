@@ -479,13 +479,21 @@ class Exchange:
             self._complaint = text.partition(": ")[2]
 
 
+_FIRST = ("setpoint", "temperature", "heater", "vent", "mode", "reason")
+
+
+def _place(key: str) -> int:
+    # MicroPython's dictionaries have no order of their own
+    return _FIRST.index(key) if key in _FIRST else len(_FIRST)
+
+
 def describe(state: dict[str, Any]) -> str:
     """A node's state in one line: `setpoint 15.0, heater off`."""
     words = {True: "on", False: "off"}
     return printable(
         ", ".join(
             f"{key} {words[value] if isinstance(value, bool) else value}"
-            for key, value in state.items()
+            for key, value in sorted(state.items(), key=lambda item: _place(item[0]))
             if isinstance(value, bool | int | float | str)
         )
     )

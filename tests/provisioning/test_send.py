@@ -385,6 +385,11 @@ def test_composing() -> None:
     assert command.body == {"args": {"a": True, "b": 1.5, "c": "open", "d": "1", "e": ""}}
 
 
+def test_a_state_is_told_in_the_same_order_each_time() -> None:
+    state = {"vent": True, "x\x1b": 1, "heater": False, "faults": [], "setpoint": 15.0}
+    assert send.describe(state) == "setpoint 15.0, heater off, vent on, x\N{REPLACEMENT CHARACTER} 1"
+
+
 # Where it connects
 
 
