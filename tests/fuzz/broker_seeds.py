@@ -1,163 +1,298 @@
-"""Writes seeds for the fuzz target fuzz_broker into a directory: `python tests/fuzz/broker_seeds.py DIRECTORY`.
+"""Writes seeds for the fuzz target fuzz_broker into a folder, one file each.
 
-A seed is a list of the records that fuzz_broker.c describes. One for each vector: a client is let in, says what the
-vector is, time passes, the answers are read. And scenarios in which several clients meet: retained messages, queues,
-takeovers, wills, windows. The same every time.
+    python tests/fuzz/broker_seeds.py FOLDER
+
+The rule it keeps: a seed is what the target reads, the records that fuzz_broker.c describes. There is one for each
+vector (a client is let in and says what the vector is; the answers are read, time passes) and one for each scenario in
+which several clients meet. The same files every time.
 """
 
+from __future__ import annotations
+
+import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from reference import vectors
 from reference.codec import encode
-from reference.vectors import load
 
-Packet = dict[str, Any]
-HALF_SECONDS = 2  # a tick's byte counts half seconds
+MAX_PACKET_SIZE = 4096  # bytes; the target's limit
 
 
-def feed(link: int, data: bytes) -> bytes:
-    return bytes([link << 3]) + len(data).to_bytes(2, "big") + data
+class Program:
+    """Records in order; links are numbered from 0. Its clients speak one version of the protocol."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.data = b""
+
+    # --- records ---
+
+    def feed(self, link: int, data: bytes) -> None:
+        self.data += bytes([link << 3]) + len(data).to_bytes(2, "big") + data
+
+    def say(self, link: int, packet: dict[str, Any]) -> None:
+        self.feed(link, encode(packet, self.version))
+
+    def tick(self, seconds: int) -> None:
+        self.data += bytes([1, 2 * seconds])
+
+    def read(self, *links: int, share: int = 255) -> None:
+        for link in links:
+            self.data += bytes([link << 3 | 2, share])
+
+    def lose(self, link: int) -> None:
+        self.data += bytes([link << 3 | 3, 0])
+
+    def verdict(self, slot: int = 0, *, refuse: bool = False, later: bool = False) -> None:
+        self.data += bytes([4, refuse | slot << 1 | later << 2])
+
+    def close(self, link: int, reason: int) -> None:
+        self.data += bytes([link << 3 | 5, reason])
+
+    def gateway_publishes(self, *, qos: int = 1, retain: bool = False, empty: bool = False) -> None:
+        self.data += bytes([6, qos | retain << 1 | (not empty) << 2])
+
+    def load_rules(self, slots: int) -> None:
+        self.data += bytes([7, slots])
+
+    # --- packets ---
+
+    def connect(self, link: int, name: str, *, keep: bool = False, **more: Any) -> None:
+        self.say(link, self.hello(name, keep=keep, **more))
+
+    def hello(self, name: str, *, keep: bool = False, **more: Any) -> dict[str, Any]:
+        return {
+            "type": "CONNECT",
+            "version": self.version,
+            "clean_start": not keep,
+            "keep_alive": 60,
+            "client_id": name,
+            "properties": [["session_expiry_interval", 50]] if keep and self.version == 5 else [],
+            "will": None,
+            "username": None,
+            "password": None,
+            **more,
+        }
+
+    def will(self) -> dict[str, Any]:
+        late = [["will_delay_interval", 5], ["message_expiry_interval", 3]] if self.version == 5 else []
+        return {"qos": 1, "retain": True, "topic": "a/x/b", "payload": b"gone", "properties": late}
+
+    def subscribe(self, link: int, topic_filter: str, qos: int = 0) -> None:
+        self.say(link, subscription(topic_filter, qos))
+
+    def publish(self, link: int, topic: str, qos: int = 0, number: int = 1, **more: Any) -> None:
+        self.say(link, publication(topic, qos, number, **more))
+
+    def ack(self, link: int, kind: str, *numbers: int) -> None:
+        for number in numbers:
+            self.say(link, {"type": kind, "id": number, "reason": 0, "properties": []})
 
 
-def tick(seconds: int) -> bytes:
-    return bytes([1, min(255, seconds * HALF_SECONDS)])
-
-
-def read(link: int, share: int = 255) -> bytes:
-    return bytes([link << 3 | 2, share])
-
-
-def lost(link: int) -> bytes:
-    return bytes([link << 3 | 3, 0])
-
-
-def verdict(slot: int = 0, *, refuse: bool = False, later: bool = False) -> bytes:
-    return bytes([4, refuse | slot << 1 | later << 2])
-
-
-def close(link: int, reason: int) -> bytes:
-    return bytes([link << 3 | 5, reason])
-
-
-def gateway_publishes(argument: int) -> bytes:
-    return bytes([6, argument])
-
-
-def reload_rules(argument: int) -> bytes:
-    return bytes([7, argument])
-
-
-def connect(version: int, name: str, **more: Any) -> bytes:
-    packet = {"type": "CONNECT", "version": version, "clean_start": True, "keep_alive": 60, "client_id": name}
-    usual: Packet = {"properties": [], "will": None, "username": None, "password": None}
-    return encode({**packet, **usual, **more}, version)
-
-
-def subscribe(version: int, topic_filter: str, qos: int = 0, packet_id: int = 1) -> bytes:
+def subscription(topic_filter: str, qos: int) -> dict[str, Any]:
     options = {"no_local": False, "retain_as_published": False, "retain_handling": 0}
-    filters = [{"filter": topic_filter, "qos": qos, **options}]
-    return encode({"type": "SUBSCRIBE", "id": packet_id, "properties": [], "filters": filters}, version)
+    return {
+        "type": "SUBSCRIBE",
+        "id": 1,
+        "properties": [],
+        "filters": [{"filter": topic_filter, "qos": qos, **options}],
+    }
 
 
-def publish(version: int, topic: str, qos: int = 0, packet_id: int | None = None, **more: Any) -> bytes:
-    packet = {"type": "PUBLISH", "dup": False, "qos": qos, "retain": False, "topic": topic, "id": packet_id}
-    return encode({**packet, "properties": [], "payload": b"15", **more}, version)
+def publication(topic: str, qos: int, number: int, **more: Any) -> dict[str, Any]:
+    usual = {"dup": False, "retain": False, "properties": [], "payload": b"15"}
+    return {"type": "PUBLISH", "topic": topic, "qos": qos, "id": number if qos else None, **usual, **more}
 
 
-def ack(version: int, kind: str, packet_id: int) -> bytes:
-    return encode({"type": kind, "id": packet_id, "reason": 0, "properties": []}, version)
+def queue(p: Program) -> None:
+    """Messages of every QoS wait for a client that is away, and it takes them in several goes."""
+    expiring = {"properties": [["message_expiry_interval", 5]]} if p.version == 5 else {}
+    p.connect(0, "a", keep=True)
+    p.subscribe(0, "a/+/b", 2)
+    p.read(0)
+    p.lose(0)
+    p.connect(1, "b")
+    for number in range(1, 12):
+        p.publish(1, "a/x/b", number % 3, number, **expiring)
+    p.ack(1, "PUBREL", 2, 5, 8, 11)
+    p.read(1)
+    p.connect(0, "a", keep=True)
+    p.read(0)
+    p.ack(0, "PUBACK", 1)
+    p.ack(0, "PUBREC", 2)
+    p.read(0, share=20)
+    p.lose(0)
+    p.tick(6)
+    p.connect(0, "a", keep=True)
+    p.read(0)
+    p.ack(0, "PUBCOMP", 2)
+    p.read(0)
 
 
-def say(version: int, kind: str) -> bytes:
-    return encode({"type": kind, "reason": 0, "properties": []} if kind == "DISCONNECT" else {"type": kind}, version)
+def takeover(p: Program) -> None:
+    """Connections with one client identifier chase each other."""
+    for number in range(12):
+        p.connect(number % 5, "same", keep=number % 3 > 0, will=p.will())
+        p.subscribe(number % 5, "a/#", 1)
+        if number % 4 == 3:
+            p.lose(number % 5)
+        p.read(number % 5)
+        p.tick(number)
 
 
-def of_vectors() -> Iterator[tuple[str, bytes]]:
-    for vector in load():
-        if len(vector.data) > 4000:
-            continue
-        if vector.packet and vector.packet["type"] == "CONNECT" or vector.data[0] >> 4 == 1:
-            hello = b""
-        else:
-            expiry = [["session_expiry_interval", 30]] if vector.version == 5 else []
-            hello = feed(0, connect(vector.version, "me", clean_start=False, properties=expiry))
-            hello += feed(0, subscribe(vector.version, "#", 2))
-        yield vector.name, hello + feed(0, vector.data) + read(0) + tick(1) + read(0, 100) + lost(0) + tick(100)
+def retained(p: Program) -> None:
+    """More retained messages than there is room for; some expire."""
+    expiring = {"properties": [["message_expiry_interval", 5]]} if p.version == 5 else {}
+    p.connect(0, "a")
+    for number in range(20):
+        p.publish(0, f"r/{number}", number % 3, number + 1, retain=True, **expiring)
+    p.connect(1, "b")
+    p.subscribe(1, "r/+", 2)
+    p.read(1, share=10)
+    p.tick(3)
+    p.read(1)
+    p.publish(0, "r/3", retain=True, payload=b"")
+    p.gateway_publishes(retain=True)
+    p.tick(100)
+    p.gateway_publishes(retain=True, empty=True)
+    p.publish(0, "r/30", retain=True)
+    p.read(1)
 
 
-def scenarios() -> Iterator[tuple[str, bytes]]:
-    for version in (3, 4, 5):
-        kept = {"clean_start": False, "properties": [["session_expiry_interval", 50]] if version == 5 else []}
-        expiring = {"properties": [["message_expiry_interval", 5]]} if version == 5 else {}
-        delay = [["will_delay_interval", 5], ["message_expiry_interval", 3]] if version == 5 else []
-        will = {"qos": 1, "retain": True, "topic": "a/x/b", "payload": b"gone", "properties": delay}
-
-        yield f"queue-{version}", b"".join(
-            [feed(0, connect(version, "a", **kept)), feed(0, subscribe(version, "a/+/b", 2)), read(0), lost(0)]
-            + [feed(1, connect(version, "b"))]
-            + [feed(1, publish(version, "a/x/b", n % 3, n if n % 3 else None, **expiring)) for n in range(1, 12)]
-            + [feed(1, ack(version, "PUBREL", n)) for n in (2, 5, 8, 11)]
-            + [read(1), feed(0, connect(version, "a", **kept)), read(0)]
-            + [feed(0, ack(version, "PUBACK", 1)), feed(0, ack(version, "PUBREC", 2)), read(0, 20), lost(0), tick(6)]
-            + [feed(0, connect(version, "a", **kept)), read(0), feed(0, ack(version, "PUBCOMP", 2)), read(0), tick(1)]
-        )
-        yield f"takeover-{version}", b"".join(
-            feed(n % 5, connect(version, "same", will=will, clean_start=n % 3 == 0, **{"properties": kept["properties"]}))
-            + feed(n % 5, subscribe(version, "a/#", 1))
-            + (lost(n % 5) if n % 4 == 3 else read(n % 5))
-            + tick(n)
-            for n in range(12)
-        )
-        yield f"retained-{version}", b"".join(
-            [feed(0, connect(version, "a"))]
-            + [feed(0, publish(version, f"r/{n}", n % 3, n or None if n % 3 else None, retain=True, **expiring)) for n in range(20)]
-            + [feed(1, connect(version, "b")), feed(1, subscribe(version, "r/+", 2)), read(1, 10), tick(3), read(1)]
-            + [feed(0, publish(version, "r/3", retain=True, payload=b"")), gateway_publishes(3), gateway_publishes(2), read(1)]
-        )
-        yield f"will-{version}", b"".join(
-            [feed(0, connect(version, "w", will=will, **kept)), feed(1, connect(version, "b")), read(0), read(1)]
-            + [feed(1, subscribe(version, "#", 1)), lost(0), tick(4), read(1), tick(2), read(1), tick(60)]
-            + [feed(2, connect(version, "w", will=will)), feed(2, say(version, "DISCONNECT")), read(2), lost(2), read(1)]
-            + [feed(3, connect(version, "w", will=will, keep_alive=2)), tick(4), read(3), read(1)]
-        )
-        yield f"window-{version}", b"".join(
-            [feed(0, connect(version, "a", **kept)), feed(0, subscribe(version, "/plant/me/#", 2)), read(0)]
-            + [gateway_publishes(1)] * 12
-            + [feed(0, ack(version, "PUBACK", n)) for n in (3, 1, 2, 9, 4, 5)]
-            + [read(0), close(0, 0x8B), lost(0), feed(0, connect(version, "a", **kept)), read(0)]
-        )
-        yield f"rules-{version}", b"".join(
-            [verdict(1), feed(0, connect(version, "me")), feed(0, subscribe(version, "/plant/me/#", 1)), read(0)]
-            + [feed(0, subscribe(version, "#")), feed(0, publish(version, "/plant/other/state", 1, 3)), gateway_publishes(1)]
-            + [feed(0, publish(version, "/plant/me/UpdateTemperature", 1, 4, retain=True)), reload_rules(2), read(0)]
-            + [gateway_publishes(1), read(0), reload_rules(1), verdict(1, refuse=True), feed(1, connect(version, "x")), read(1)]
-        )
-        yield f"parked-{version}", b"".join(
-            [verdict(later=True), feed(0, connect(version, "a") + subscribe(version, "a/b", 1) + say(version, "PINGREQ"))]
-            + [feed(0, publish(version, "a/b", 1, 7)[:5]), verdict(), feed(0, publish(version, "a/b", 1, 7)[5:]), read(0)]
-            + [verdict(later=True), feed(1, connect(version, "a")), lost(0), verdict(refuse=True), read(1)]
-        )
-        stream = connect(version, "a") + subscribe(version, "a/b", 2) + publish(version, "a/b", 2, 9)
-        yield f"byte-by-byte-{version}", b"".join([feed(0, stream[n : n + 1]) for n in range(len(stream))] + [read(0)])
+def wills(p: Program) -> None:
+    """A client is lost, says goodbye, falls silent."""
+    p.connect(0, "w", keep=True, will=p.will())
+    p.connect(1, "b")
+    p.subscribe(1, "#", 1)
+    p.lose(0)
+    p.tick(4)
+    p.read(1)
+    p.tick(2)
+    p.read(1)
+    p.tick(60)
+    p.connect(2, "w", will=p.will())
+    p.say(2, {"type": "DISCONNECT", "reason": 0, "properties": []})
+    p.read(2)
+    p.lose(2)
+    p.connect(3, "w", will=p.will(), keep_alive=2)
+    p.tick(4)
+    p.read(3, 1)
 
 
-def main() -> None:
-    """Writes the seeds into the directory that the first argument names."""
-    if len(sys.argv) != 2:
-        sys.exit(f"usage: {sys.argv[0]} DIRECTORY")
-    folder = Path(sys.argv[1])
+def window(p: Program) -> None:
+    """Acknowledgements in any order, unknown ones among them, and a new connection in the middle."""
+    p.connect(0, "a", keep=True)
+    p.subscribe(0, "/plant/me/#", 2)
+    for _ in range(12):
+        p.gateway_publishes()
+    p.ack(0, "PUBACK", 3, 1, 2, 9, 4, 5)
+    p.read(0)
+    p.close(0, 0x8B)
+    p.lose(0)
+    p.connect(0, "a", keep=True)
+    p.read(0)
+
+
+def rules(p: Program) -> None:
+    """What is allowed, what is not, and what is not any more."""
+    p.verdict(1)
+    p.connect(0, "me")
+    p.subscribe(0, "/plant/me/#", 1)
+    p.subscribe(0, "#")
+    p.publish(0, "/plant/other/state", 1, 3)
+    p.gateway_publishes(retain=True)
+    p.publish(0, "/plant/me/UpdateTemperature", 1, 4, retain=True)
+    p.load_rules(0b01)
+    p.gateway_publishes()
+    p.read(0)
+    p.load_rules(0b11)
+    p.verdict(1, refuse=True)
+    p.connect(1, "x")
+    p.read(1)
+
+
+def parked(p: Program) -> None:
+    """Packets that came behind a CONNECT wait for the verdict on it."""
+    p.verdict(later=True)
+    p.connect(0, "a")
+    p.subscribe(0, "a/b", 1)
+    p.say(0, {"type": "PINGREQ"})
+    half = encode(publication("a/b", 1, 7), p.version)
+    p.feed(0, half[:5])
+    p.verdict()
+    p.feed(0, half[5:])
+    p.read(0)
+    p.verdict(later=True)
+    p.connect(1, "a")
+    p.lose(0)
+    p.verdict(refuse=True)
+    p.read(1)
+
+
+def byte_by_byte(p: Program) -> None:
+    """A stream in the smallest pieces."""
+    packets = (p.hello("a"), subscription("a/b", 2), publication("a/b", 2, 9))
+    for byte in b"".join(encode(packet, p.version) for packet in packets):
+        p.feed(0, bytes([byte]))
+    p.read(0)
+
+
+SCENARIOS: tuple[Callable[[Program], None], ...] = (
+    queue,
+    takeover,
+    retained,
+    wills,
+    window,
+    rules,
+    parked,
+    byte_by_byte,
+)
+
+
+def of_vector(vector: vectors.Vector) -> bytes:
+    p = Program(vector.version)
+    if vector.data[0] >> 4 != 1:  # not a CONNECT itself
+        p.connect(0, "me", keep=True)
+        p.subscribe(0, "#", 2)
+    p.feed(0, vector.data)
+    p.read(0)
+    p.tick(1)
+    p.read(0, share=100)
+    p.lose(0)
+    p.tick(100)
+    return p.data
+
+
+def write(folder: Path) -> int:
+    """Writes the seeds into `folder`, which is made when it is not there; returns how many they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    count = 0
-    for source in (of_vectors, scenarios):
-        for name, data in source():
-            (folder / name).write_bytes(data)
-            count += 1
+    seeds = {vector.name: of_vector(vector) for vector in vectors.load() if len(vector.data) <= MAX_PACKET_SIZE}
+    for scenario in SCENARIOS:
+        for version in (3, 4, 5):
+            program = Program(version)
+            scenario(program)
+            seeds[f"{scenario.__name__}-{version}"] = program.data
+    for name, data in seeds.items():
+        (folder / name).write_bytes(data)
+    return len(seeds)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write seeds for fuzz_broker, one file each.")
+    parser.add_argument("folder", type=Path, help="where the seeds go; made when it is not there")
+    folder = parser.parse_args().folder
+    try:
+        count = write(folder)
+    except OSError as error:
+        parser.exit(1, f"broker_seeds: cannot write to {folder}: {error.strerror}; name a folder that can be written\n")
     print(f"{count} seeds in {folder}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

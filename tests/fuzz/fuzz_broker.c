@@ -1,0 +1,233 @@
+/* fuzz_broker.c: the whole broker as a stream of (link, chunk, tick).
+ *
+ * The input is a list of records: one byte of operation and link, then what the operation needs.
+ *   op 0 feed: two bytes of length (big endian), that many bytes        op 3 the socket is lost
+ *   op 1 tick: one byte, the time that passes in half seconds           op 4 the verdict on the next CONNECTs: refuse when the byte is odd,
+ *   op 2 the peer reads: one byte, how many 256ths of the output               else accept under rule set (byte / 2) % 2; with bit 2
+ *   op 5 close from our side with the byte as reason                           set not now, but at the next op 4
+ *   op 6 the gateway publishes, as the byte's bits say: QoS 1, retain   op 7 the rules are loaded anew: which, the byte's bits say
+ * Beside crashes it looks for: output that does not decode, a link with output that was never reported dirty, output behind the end,
+ * more output or retained messages than the limits allow, events that do not add up (one DISCONNECT for each accepted link, at most one
+ * CLOSED).
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../broker/core/broker.h"
+
+#define LINKS 6
+
+typedef struct peer {
+    pn_link *link;
+    uint8_t version;
+    bool dirty, asking, accepted, closed;
+    uint32_t rest;  /* of a closed one: the output that it may still have */
+    pn_buf stream; /* what it was sent and has not decoded yet */
+} peer;
+
+static void require(bool ok, const char *what) {
+    if (ok) return;
+    fprintf(stderr, "broken: %s\n", what);
+    abort();
+}
+
+static void decode_output(peer *p) {
+    for (;;) {
+        pn_packet packet;
+        const uint8_t *at = pn_buf_head(&p->stream);
+        uint32_t size = pn_buf_len(&p->stream);
+        int64_t n = pn_packet_decode(at, size, p->version ? p->version : PN_V311, PN_PACKET_SIZE_MAX, &packet);
+        if (n < 0 && !p->version) n = pn_packet_decode(at, size, PN_V5, PN_PACKET_SIZE_MAX, &packet); /* refused before the driver was asked */
+        require(n >= 0, "the broker sent what no codec takes");
+        if (n == 0) return;
+        pn_buf_drop(&p->stream, (size_t)n);
+    }
+}
+
+static void flush(pn_broker *b) {
+    for (pn_link *l; (l = pn_broker_dirty(b)) != NULL;) ((peer *)pn_link_owner(l))->dirty = true;
+}
+
+static void judge(peer *p, uint8_t verdict, int64_t now) {
+    pn_packet c;
+    require(pn_link_connect(p->link, &c), "no CONNECT behind the event");
+    p->asking = false;
+    p->version = c.version;
+    char key[80];
+    size_t n = c.client_id.n < 60 ? c.client_id.n : 60;
+    memcpy(key, "fuzz/", 5);
+    if (n) memcpy(key + 5, c.client_id.p, n);
+    pn_verdict v = {.session = pn_span_of(key, 5 + n), .identity = pn_span_of("me", 2), .rules = (verdict / 2) % 2};
+    if (n == 0) v.assigned = pn_span_of("assigned", 8);
+    if (verdict & 1) {
+        pn_link_refuse(p->link, PN_NOT_AUTHORIZED, pn_span_of("no", 2), now);
+    } else {
+        p->accepted = pn_link_accept(p->link, &v, now);
+    }
+}
+
+static void handle_events(pn_broker *b, uint8_t verdict, int64_t now) {
+    /* accept and refuse raise events too; the queue is worked off until it is empty */
+    for (pn_event e; pn_broker_event(b, &e);) {
+        peer *p = e.owner;
+        switch (e.kind) {
+        case PN_EVENT_CONNECT:
+            require(!p->accepted && !p->asking && !p->closed, "CONNECT on a link that is live or closed");
+            p->asking = true;
+            if (!(verdict & 4)) judge(p, verdict, now);
+            break;
+        case PN_EVENT_DISCONNECT:
+            require(p->accepted, "DISCONNECT without accept");
+            p->accepted = false;
+            break;
+        case PN_EVENT_CLOSED:
+            require(!p->closed && !p->accepted, "CLOSED twice, or before DISCONNECT");
+            p->closed = true;
+            p->asking = false;
+            p->rest = pn_link_output(p->link).n;
+            break;
+        case PN_EVENT_DENIED: require(e.text.n > 0, "DENIED without a text"); break;
+        default: require(false, "an event of no kind");
+        }
+    }
+}
+
+static void rules(pn_broker *b, uint8_t which) {
+    static const struct {
+        uint8_t slot, allow, actions, retain;
+        const char *filter;
+    } table[] = {
+        {0, 1, PN_MAY_PUBLISH | PN_MAY_SUBSCRIBE, PN_RETAIN_ANY, "#"},
+        {1, 0, PN_MAY_PUBLISH, PN_RETAIN_ONLY, "/plant/+/UpdateTemperature"},
+        {1, 1, PN_MAY_PUBLISH | PN_MAY_SUBSCRIBE, PN_RETAIN_ANY, "/plant/{id}/#"},
+        {1, 1, PN_MAY_SUBSCRIBE, PN_RETAIN_ANY, "a/+/b"},
+    };
+    for (uint8_t slot = 0; slot < 2; slot++) {
+        if (!(which >> slot & 1)) { /* nobody may do anything */
+            pn_broker_set_rules(b, slot, NULL);
+            continue;
+        }
+        pn_rules *r = pn_rules_new(7);
+        if (!r) return;
+        for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+            if (table[i].slot != slot) continue;
+            pn_rules_add(r, table[i].allow, table[i].actions, table[i].retain, pn_span_of(table[i].filter, strlen(table[i].filter)));
+        }
+        pn_broker_set_rules(b, slot, r);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    pn_limits limits;
+    pn_limits_default(&limits);
+    limits.max_packet_size = 4096;
+    limits.max_queued_messages = 32;
+    limits.max_queued_bytes = 8192;
+    limits.max_output_bytes = 16384;
+    limits.max_inflight = 4;
+    limits.receive_maximum = 4;
+    limits.max_subscriptions = 16;
+    limits.max_sessions = 8;
+    limits.max_retained = 16;
+    limits.max_retained_bytes = 8192;
+    limits.max_parked_bytes = 1024;
+    limits.max_session_expiry = 60;
+    pn_broker *b = pn_broker_new(&limits, 1);
+    if (!b) return 0;
+    rules(b, 3);
+    peer peers[LINKS] = {0};
+    int64_t now = 1000;
+    uint8_t verdict = 0;
+    while (size >= 2) {
+        uint8_t op = data[0] & 7, argument = data[1];
+        peer *p = &peers[(data[0] >> 3) % LINKS];
+        data++, size--;
+        switch (op) {
+        case 0: {
+            if (size < 2) break;
+            size_t n = (size_t)(data[0] << 8 | data[1]);
+            data += 2, size -= 2;
+            if (n > size) n = size;
+            if (!p->link) {
+                p->link = pn_link_open(b, p, now);
+                if (!p->link) break;
+            }
+            pn_link_feed(p->link, data, n, now);
+            data += n, size -= n;
+            break;
+        }
+        case 1:
+            now += argument * 500;
+            pn_broker_tick(b, now);
+            data++, size--;
+            break;
+        case 2:
+            data++, size--;
+            if (!p->link) break;
+            {
+                pn_span out = pn_link_output(p->link);
+                require(out.n <= limits.max_output_bytes + 65536u + 3 * limits.max_packet_size, "more output than the limits allow");
+                require(!p->closed || out.n <= p->rest, "output behind the end");
+                flush(b);
+                require(out.n == 0 || p->dirty, "output that nobody was told of");
+                size_t n = (size_t)out.n * (argument + 1u) / 256u;
+                require(pn_buf_add(&p->stream, out.p, n), "memory");
+                pn_link_sent(p->link, n, now);
+                p->rest -= p->closed ? (uint32_t)n : 0;
+                if (pn_link_output(p->link).n == 0) p->dirty = false;
+                decode_output(p);
+            }
+            break;
+        case 3:
+            if (!p->link) break;
+            pn_link_lost(p->link, now);
+            handle_events(b, verdict, now);
+            require(!p->accepted, "a lost link without DISCONNECT");
+            pn_buf_free(&p->stream);
+            *p = (peer){0};
+            break;
+        case 4:
+            verdict = argument;
+            data++, size--;
+            for (int i = 0; !(verdict & 4) && i < LINKS; i++) {
+                if (!peers[i].asking) continue;
+                judge(&peers[i], verdict, now);
+                handle_events(b, verdict, now);
+            }
+            break;
+        case 5:
+            data++, size--;
+            if (p->link) pn_link_close(p->link, argument, now);
+            break;
+        case 6:
+            pn_broker_publish(b, pn_span_of("/plant/me/state", 15), pn_span_of(&argument, argument >> 2 & 1), argument & 1, argument >> 1 & 1, now);
+            data++, size--;
+            break;
+        default:
+            rules(b, argument);
+            data++, size--;
+        }
+        handle_events(b, verdict, now);
+        flush(b);
+        const pn_stats *stats = pn_broker_stats(b);
+        require(stats->retained <= limits.max_retained && stats->retained_bytes <= limits.max_retained_bytes, "too much is retained");
+        require(stats->sessions <= limits.max_sessions, "too many sessions");
+    }
+    for (int i = 0; i < LINKS; i++) {
+        if (peers[i].link) {
+            pn_link_lost(peers[i].link, now);
+            handle_events(b, verdict, now);
+            require(!peers[i].accepted, "a lost link without DISCONNECT");
+        }
+        pn_buf_free(&peers[i].stream);
+    }
+    require(pn_broker_stats(b)->links == 0, "links left over");
+    pn_broker_tick(b, now + 1000000);
+    require(pn_broker_stats(b)->sessions == 0, "sessions past their expiry"); /* all are bounded by max_session_expiry */
+    require(pn_broker_stats(b)->subscriptions == 0, "subscriptions of nobody");
+    pn_broker_free(b);
+    return 0;
+}
