@@ -350,13 +350,14 @@ static uint32_t find(const pn_trie *t, pn_trie *make, pn_span key, bool rule) {
         if (rule && pn_span_eq(text, ID_LEVEL)) text = MARKER;
         enum kind kind = kind_of(text);
         hashed level = kind == LITERAL ? hash_level(t, text) : (hashed){text, 0};
-        uint32_t down = depth++ < PN_TRIE_MAX_LEVELS ? step(t, at, kind, &level) : 0;
-        if (!down && make && depth <= PN_TRIE_MAX_LEVELS) down = add_node(make, at, kind, &level);
+        uint32_t down = step(t, at, kind, &level);
+        if (!down && make && depth < PN_TRIE_MAX_LEVELS) down = add_node(make, at, kind, &level);
         if (!down) {
             if (make) prune(make, at);
             return 0;
         }
         at = down;
+        depth++;
     } while (l.more);
     return at;
 }

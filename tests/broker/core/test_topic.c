@@ -849,6 +849,23 @@ static void siblings(int n) {
 
 TEST(a_hundred_thousand_siblings_cost_what_they_should) { check_linear("siblings", siblings, 100000); }
 
+/* The table keeps 32 bits of a hash. Of 300,000 levels of one length under one parent, and of as many parents of one
+ * level, ten pairs each may be expected to agree in all 32; the nodes must tell them apart. */
+TEST(keys_whose_hashes_are_equal_are_told_apart) {
+    enum { PAIRS = 300000 };
+    pn_trie *t = pn_trie_new(29);
+    char key[16];
+    for (int i = 0; i < PAIRS; i++) {
+        (void)snprintf(key, sizeof key, "%06d/x", i);
+        void **slot = pn_trie_put(t, span(key));
+        CHECK(slot && !*slot);
+        *slot = tokens;
+    }
+    CHECK_EQ(pn_trie_count(t), PAIRS);
+    CHECK_EQ(found_by(t, span("+/x")), PAIRS);
+    pn_trie_free(t);
+}
+
 /* Filters that share every prefix with a name and part from it at the end; asked with names as long as can be. */
 static void long_topics(int n) {
     char *text = deep((size_t)n / 2, 'a'), *plus = deep((size_t)n / 2, '+');
@@ -1128,7 +1145,8 @@ TEST_MAIN(CASE(the_standards_examples_match), CASE(invalid_names_and_filters_are
           CASE(memory_is_used_again), CASE(without_memory_a_put_leaves_the_trie_as_it_was),
           CASE(no_function_reads_past_its_input), CASE(the_depth_of_keys_has_a_limit_and_that_of_names_has_none),
           CASE(the_length_of_keys_has_a_limit), CASE(each_of_two_to_the_twelfth_paths_is_walked_once),
-          CASE(a_hundred_thousand_siblings_cost_what_they_should), CASE(long_topics_cost_what_they_should),
+          CASE(a_hundred_thousand_siblings_cost_what_they_should), CASE(keys_whose_hashes_are_equal_are_told_apart),
+          CASE(long_topics_cost_what_they_should),
           CASE(a_thousand_levels_cost_what_they_should), CASE(a_node_reads_its_commands_and_writes_its_reports_only),
           CASE(the_first_rule_that_applies_decides), CASE(an_identity_is_literal_bytes_or_nothing),
           CASE(rules_that_cannot_be_meant_are_refused), CASE(rules_decide_as_a_list_does),
