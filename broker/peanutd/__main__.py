@@ -187,7 +187,9 @@ def _apply(server: Server, settings: Config, files: int) -> None:
     server.handshake_timeout = settings.listen.handshake_timeout
     server.max_connections = min(settings.listen.max_connections, max(1, files - SPARE_FILES))
     if server.max_connections < settings.listen.max_connections:
-        server.log.warning(
+        asked = settings.listen.max_connections != Listen().max_connections
+        server.log.write(
+            "warning" if asked else "debug",
             "peanutd",
             "fewer connections than max_connections in [listen]: the system's limit of open files is lower",
             connections=server.max_connections,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import itertools
 import os
 import queue
 import re
@@ -287,6 +288,12 @@ class Daemon:
 Start = Callable[..., Daemon]
 
 
+@pytest.fixture(scope="session")
+def daemon_class() -> type[Daemon]:
+    """For fixtures that live longer than a test; they stop it themselves."""
+    return Daemon
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts daemons that end with the test."""
@@ -323,7 +330,9 @@ class Wire:
     def __init__(self, sock: socket.socket, version: int = 5) -> None:
         self.sock = sock
         self.version = version
+        self.source = str(sock.getsockname()[0])
         self._held = b""
+        self._kept: list[tuple[int, bytes]] = []
         sock.settimeout(DEADLINE)
 
     def connect(
@@ -389,11 +398,16 @@ class Wire:
         return self.await_packet(kind)[1]
 
     def await_packet(self, kind: int) -> tuple[int, bytes]:
-        """Skips what is not of packet type `kind`, but not the end of the connection."""
+        """The next packet of type `kind`. What comes before it is kept for later, the end of the connection is not."""
+        for number, (first, body) in enumerate(self._kept):
+            if first >> 4 == kind:
+                del self._kept[number]
+                return first, body
         while True:
             first, body = self.receive()
             if first >> 4 == kind:
                 return first, body
+            self._kept.append((first, body))
 
     def send(self, first: int, body: bytes) -> None:
         self.sock.sendall(packet(first, body))
@@ -434,15 +448,22 @@ class Wire:
 
 
 Dial = Callable[..., Wire]
+_numbers = itertools.count(1)
 
 
 @pytest.fixture
 def dial() -> Iterator[Dial]:
-    """Opens raw clients that are closed with the test: plain without a context, else TLS."""
+    """Opens raw clients that are closed with the test: plain without a context, else TLS.
+
+    Each comes from an address of its own (127.x.y.z) unless it is told which, so that no test uses up the log lines
+    that the gateway grants another.
+    """
     opened: list[Wire] = []
 
-    def connect(port: int, context: ssl.SSLContext | None = None, version: int = 5) -> Wire:
-        sock = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
+    def connect(port: int, context: ssl.SSLContext | None = None, version: int = 5, source: str | None = None) -> Wire:
+        source = source or str(ipaddress.ip_address("127.1.0.0") + next(_numbers))
+        sock = socket.create_connection(("127.0.0.1", port), DEADLINE, (source, 0))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if context is not None:
             try:
                 sock = context.wrap_socket(sock, server_hostname="localhost")
