@@ -42,6 +42,8 @@ struct pn_broker {
     uint64_t seed;
     pn_subs *subs;
     pn_trie *retained; /* topic name -> pn_message, one reference */
+    int64_t retained_due;  /* no retained message expires before; PN_NEVER: none does */
+    int64_t retained_rest; /* the store is not looked through for expired messages before */
     pn_rules *rules[PN_RULE_SETS];
     pn_link **links; /* owned array */
     uint32_t link_count, link_cap;
@@ -75,6 +77,7 @@ const pn_limit_row pn_limit_table[] = {
     LIMIT(connect_timeout, PN_CONNECT_TIMEOUT, 100, 3600000),
     LIMIT(max_sessions, PN_MAX_SESSIONS, 1, 100000000),
     LIMIT(max_retained, PN_MAX_RETAINED, 0, 100000000),
+    LIMIT(max_retained_bytes, PN_MAX_RETAINED_BYTES, 0, 4000000000u),
     {0},
 };
 #undef LIMIT
@@ -83,7 +86,8 @@ const pn_limit_row pn_limit_table[] = {
 const pn_stat_row pn_stat_table[] = {
     STAT(packets_in), STAT(publishes_in), STAT(publishes_out), STAT(bytes_in), STAT(bytes_out),
     STAT(dropped_queue_full), STAT(dropped_slow_reader), STAT(dropped_expired), STAT(dropped_too_large),
-    STAT(dropped_denied), STAT(dropped_no_memory), STAT(links), STAT(sessions), STAT(subscriptions), STAT(retained),
+    STAT(dropped_denied), STAT(dropped_no_memory), STAT(dropped_retained_full), STAT(links), STAT(sessions),
+    STAT(subscriptions), STAT(retained), STAT(retained_bytes),
     {0},
 };
 #undef STAT
@@ -283,36 +287,98 @@ static pn_session *session_begin(pn_broker *b, pn_span key, pn_span identity) {
     return s;
 }
 
+/* Takes from a session what its rules do not allow, now that they have changed: subscriptions and the will. */
+static void judge(pn_broker *b, pn_session *s) {
+    const pn_rules *rules = pn_broker_rules(b, s->rules);
+    pn_span id = pn_session_identity(s);
+    for (uint32_t i = s->sub_count; i-- > 0;) { /* what is removed is replaced by the last one, which has been judged */
+        pn_span filter = pn_subs_filter(s, i);
+        if (rules && pn_rules_may_subscribe(rules, id, filter, NULL)) continue;
+        pn_subs_remove(b->subs, s, filter, &b->env);
+    }
+    if (s->will && !(rules && pn_rules_may_publish(rules, id, s->will->topic, s->will->retain, NULL))) {
+        b->env.stats.dropped_denied++;
+        pn_message_drop(s->will);
+        s->will = NULL;
+    }
+}
+
 /* --- publishing --- */
 
-static bool retain(pn_broker *b, pn_pub *pub) {
-    if (pub->payload.n == 0) { /* MQTT-3.3.1-6 */
-        void **slot = pn_trie_get(b->retained, pub->topic);
-        if (slot && *slot) {
-            pn_message_drop(*slot);
-            pn_trie_remove(b->retained, pub->topic);
-            b->env.stats.retained--;
-        }
-        return true;
+/* Takes `m` out of the store. */
+static void unretain(pn_broker *b, pn_message *m) {
+    b->env.stats.retained--;
+    b->env.stats.retained_bytes -= pn_message_bytes(m);
+    pn_trie_remove(b->retained, m->topic);
+    pn_message_drop(m);
+}
+
+typedef struct expiring {
+    int64_t now, next; /* next: when the first of those still valid expires */
+    pn_buf found;      /* pointers to those that have */
+} expiring;
+
+static bool find_expired(void *ctx, void *value) {
+    expiring *x = ctx;
+    const pn_message *m = value;
+    if (m->expires <= x->now) return pn_buf_add(&x->found, &value, sizeof value);
+    if (m->expires < x->next) x->next = m->expires;
+    return true;
+}
+
+/* Forgets retained messages that have expired (5.0 §3.3.2.3.3). It looks at every one, so it does that once in a while. */
+static void sweep_retained(pn_broker *b) {
+    enum { PAUSE = 60000 };
+    expiring x = {.now = b->env.now, .next = PN_NEVER};
+    if (b->retained_due > x.now || b->retained_rest > x.now) return;
+    bool all = pn_trie_each(b->retained, find_expired, &x);
+    while (pn_buf_len(&x.found)) {
+        pn_message *m;
+        memcpy(&m, pn_buf_head(&x.found), sizeof m);
+        pn_buf_drop(&x.found, sizeof m);
+        unretain(b, m);
     }
+    pn_buf_free(&x.found);
+    b->retained_due = all ? x.next : x.now;
+    b->retained_rest = x.now + PAUSE;
+}
+
+/* Whether the store may have `more` messages and `bytes` bytes beside what it has. */
+static bool retained_room(const pn_broker *b, uint32_t more, uint64_t bytes) {
+    const pn_env *env = &b->env;
+    return env->stats.retained + more <= env->limits.max_retained && env->stats.retained_bytes + bytes <= env->limits.max_retained_bytes;
+}
+
+/* PN_SUCCESS, or PN_QUOTA_EXCEEDED; then what was retained before is as it was. */
+static uint8_t retain(pn_broker *b, pn_pub *pub) {
     void **slot = pn_trie_get(b->retained, pub->topic);
-    if (!slot || !*slot) {
-        if (b->env.stats.retained >= b->env.limits.max_retained) return false;
-        slot = pn_trie_put(b->retained, pub->topic);
-        if (!slot) return false;
+    if (pub->payload.n == 0) { /* MQTT-3.3.1-6 */
+        if (slot && *slot) unretain(b, *slot);
+        return PN_SUCCESS;
+    }
+    uint32_t bytes = pn_pub_bytes(pub), before = slot && *slot ? pn_message_bytes(*slot) : 0, more = !before;
+    if (!retained_room(b, more, bytes > before ? bytes - before : 0)) {
+        sweep_retained(b); /* it may have taken the one that was there */
+        slot = pn_trie_get(b->retained, pub->topic);
+        before = slot && *slot ? pn_message_bytes(*slot) : 0, more = !before;
+        if (!retained_room(b, more, bytes > before ? bytes - before : 0)) {
+            b->env.stats.dropped_retained_full++;
+            return PN_QUOTA_EXCEEDED;
+        }
     }
     pn_message *m = pn_pub_share(pub);
-    if (!m) {
-        if (!*slot) pn_trie_remove(b->retained, pub->topic);
-        return false;
+    if (m && !slot) slot = pn_trie_put(b->retained, pub->topic);
+    if (!m || !slot) {
+        pn_message_drop(m);
+        b->env.stats.dropped_no_memory++;
+        return PN_QUOTA_EXCEEDED;
     }
-    if (*slot) {
-        pn_message_drop(*slot);
-    } else {
-        b->env.stats.retained++;
-    }
+    pn_message_drop(*slot);
     *slot = m;
-    return true;
+    b->env.stats.retained += more;
+    b->env.stats.retained_bytes += (uint64_t)bytes - before;
+    if (m->expires < b->retained_due) b->retained_due = m->expires;
+    return PN_SUCCESS;
 }
 
 typedef struct routing {
@@ -332,9 +398,8 @@ static void route_one(void *ctx, pn_session *s, uint8_t qos, bool rap) {
 static uint8_t publish(pn_broker *b, pn_pub *pub, const pn_session *publisher) {
     pn_message *before = pub->shared;
     uint8_t reason = PN_SUCCESS;
-    if (pub->retain && !retain(b, pub)) {
-        reason = PN_QUOTA_EXCEEDED;
-    } else {
+    if (pub->retain) reason = retain(b, pub);
+    if (reason == PN_SUCCESS) {
         int64_t reached = pn_subs_route(b->subs, pub->topic, publisher, route_one, &(routing){b, pub});
         if (reached < 0) b->env.stats.dropped_no_memory++;
         if (reached <= 0) reason = reached < 0 ? PN_QUOTA_EXCEEDED : PN_NO_MATCHING_SUBSCRIBERS;
@@ -353,7 +418,8 @@ bool pn_broker_publish(pn_broker *b, pn_span topic, pn_span payload, uint8_t qos
 
 const pn_message *pn_broker_retained(const pn_broker *b, pn_span topic) {
     void **slot = pn_trie_get(b->retained, topic);
-    return slot ? *slot : NULL;
+    const pn_message *m = slot ? *slot : NULL;
+    return m && m->expires > b->env.now ? m : NULL;
 }
 
 static void publish_will(pn_broker *b, pn_session *s) {
@@ -361,6 +427,7 @@ static void publish_will(pn_broker *b, pn_session *s) {
     s->will = NULL;
     s->will_at = PN_NEVER;
     if (!will) return;
+    if (s->will_lifetime != PN_NEVER) will->expires = b->env.now + s->will_lifetime; /* nobody else has seen it yet */
     pn_pub pub = pn_message_pub(will);
     publish(b, &pub, s);
     pn_message_drop(will);
@@ -380,9 +447,10 @@ static bool forwarded(pn_broker *b, const pn_props *props, pn_span *out) {
     return true;
 }
 
-static int64_t expiry_of(const pn_broker *b, const pn_props *props) {
+/* Milliseconds that a message is valid for. */
+static int64_t lifetime_of(const pn_props *props) {
     if (!pn_prop_has(props, PN_MESSAGE_EXPIRY_INTERVAL)) return PN_NEVER;
-    return b->env.now + 1000 * (int64_t)pn_prop_num(props, PN_MESSAGE_EXPIRY_INTERVAL, 0);
+    return 1000 * (int64_t)pn_prop_num(props, PN_MESSAGE_EXPIRY_INTERVAL, 0);
 }
 
 /* --- the end of a link --- */
@@ -391,17 +459,20 @@ static int64_t later(int64_t now, uint32_t seconds) {
     return seconds == PN_EXPIRY_NEVER ? PN_NEVER : now + 1000 * (int64_t)seconds;
 }
 
+/* Does what is due to an offline session. False when that was its end. */
+static bool session_wake(pn_broker *b, pn_session *s) {
+    if (s->will_at <= b->env.now) publish_will(b, s);
+    if (s->ends_at > b->env.now) return true;
+    session_end(b, s);
+    return false;
+}
+
 /* Leaves a session to time: its will and its end come when they are due, which may be now. */
 static void session_sleep(pn_broker *b, pn_session *s) {
     s->ends_at = later(b->env.now, s->expiry);
     s->will_at = s->will ? later(b->env.now, s->will_delay) : PN_NEVER;
     if (s->will_at > s->ends_at) s->will_at = s->ends_at; /* 5.0 §3.1.3.2.2: whichever comes first */
-    if (s->will_at <= b->env.now) publish_will(b, s);
-    if (s->ends_at <= b->env.now) {
-        session_end(b, s);
-    } else if (s->ends_at != PN_NEVER || s->will) {
-        sleepers_add(b, s);
-    }
+    if (session_wake(b, s) && (s->ends_at != PN_NEVER || s->will)) sleepers_add(b, s);
 }
 
 /* The session goes on without its link, or ends with it. */
@@ -432,6 +503,7 @@ static void link_end(pn_link *l, uint8_t reason, bool with_will) {
 /* Ends a link because of what its peer did, or on our own account: with a DISCONNECT where the protocol has one. */
 static void link_fail(pn_link *l, uint8_t reason) {
     if (l->state == LINK_CLOSING) return;
+    if (l->state == LINK_LIVE && reason == PN_UNSUPPORTED_VERSION) reason = PN_PROTOCOL_ERROR; /* MQTT-3.1.0-2, whatever it asks for */
     if (l->state == LINK_LIVE && l->version >= PN_V5 && !l->wire.broken) {
         pn_packet p = {.type = PN_DISCONNECT, .reason = reason};
         pn_wire_send(&l->wire, &p, &l->broker->env);
@@ -497,6 +569,10 @@ static uint8_t return_code(uint8_t reason) {
     case PN_SERVER_UNAVAILABLE:
     case PN_SERVER_BUSY:
     case PN_SERVER_SHUTTING_DOWN:
+    case PN_USE_ANOTHER_SERVER:
+    case PN_SERVER_MOVED:
+    case PN_CONNECTION_RATE_EXCEEDED:
+    case PN_UNSPECIFIED_ERROR:
     case PN_QUOTA_EXCEEDED: return 3;
     case PN_BAD_USER_OR_PASSWORD: return 4;
     default: return 5;
@@ -506,7 +582,7 @@ static uint8_t return_code(uint8_t reason) {
 static void add_prop(pn_broker *b, pn_props *props, uint8_t id, pn_span text, uint32_t num) {
     size_t n = pn_prop_size(id, (pn_span){0}, text, num);
     uint8_t *at = pn_buf_room(&b->scratch, n);
-    if (!at) return; /* each of them may be left out */
+    if (!at) return; /* a Reason String may be left out; for what may not, pn_link_accept makes room first */
     pn_prop_put(at, id, (pn_span){0}, text, num);
     b->scratch.tail += (uint32_t)n;
     props->present |= 1ull << id;
@@ -518,9 +594,8 @@ static pn_props props_begin(pn_broker *b) {
     return (pn_props){0};
 }
 
-void pn_link_refuse(pn_link *l, uint8_t reason, pn_span text, int64_t now) {
+static void refuse(pn_link *l, uint8_t reason, pn_span text) {
     pn_broker *b = l->broker;
-    pn_env *env = enter(b, now);
     pn_packet connect;
     if (!pn_link_connect(l, &connect)) return;
     pn_packet p = {.type = PN_CONNACK, .reason = l->version >= PN_V5 ? reason : return_code(reason)};
@@ -531,9 +606,14 @@ void pn_link_refuse(pn_link *l, uint8_t reason, pn_span text, int64_t now) {
         int64_t n = pn_packet_encode(&p, l->version, NULL, 0);
         if (n < 0 || n > pn_prop_num(&connect.props, PN_MAXIMUM_PACKET_SIZE, PN_PACKET_SIZE_MAX)) p.props = (pn_props){0};
     }
-    pn_wire_send(&l->wire, &p, env);
+    pn_wire_send(&l->wire, &p, &b->env);
     link_end(l, reason, false);
-    settle(b);
+}
+
+void pn_link_refuse(pn_link *l, uint8_t reason, pn_span text, int64_t now) {
+    enter(l->broker, now);
+    refuse(l, reason, text);
+    settle(l->broker);
 }
 
 /* MQTT-3.1.2-8: the will is kept with the session. False without memory. */
@@ -543,6 +623,7 @@ static bool keep_will(pn_broker *b, pn_session *s, const pn_packet *connect) {
                   .retain = connect->will_retain, .expires = PN_NEVER};
     if (!forwarded(b, &connect->will_props, &pub.props)) return false;
     s->will = pn_message_new(&pub);
+    s->will_lifetime = lifetime_of(&connect->will_props); /* 5.0 §3.1.3.2.4: counted from its publication */
     s->will_delay = pn_prop_num(&connect->will_props, PN_WILL_DELAY_INTERVAL, 0);
     return s->will != NULL;
 }
@@ -555,6 +636,8 @@ static pn_session *session_for(pn_broker *b, const pn_verdict *v, bool clean_sta
         if (clean_start) s->expiry = 0; /* MQTT-3.1.2-4: nothing of it survives, and its will is due now */
         link_fail(other, PN_SESSION_TAKEN_OVER);
         s = session_find(b, v->session);
+    } else if (s && !session_wake(b, s)) { /* its time was up before a tick said so */
+        s = NULL;
     }
     if (s && clean_start) {
         publish_will(b, s); /* 5.0 §3.1.3.2.2: a delayed will is due when its session ends */
@@ -572,34 +655,50 @@ static pn_session *session_for(pn_broker *b, const pn_verdict *v, bool clean_sta
 
 static void drain(pn_link *l);
 
-void pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
+/* What stands against letting the client in although the driver would; PN_SUCCESS: nothing. */
+static uint8_t objection(pn_link *l, const pn_verdict *v, const pn_packet *connect) {
+    enum { PROPS = 64 }; /* bytes of all properties that a CONNACK may have, without the Assigned Client Identifier's text */
+    pn_broker *b = l->broker;
+    const pn_limits *limits = &b->env.limits;
+    if (connect->has_will) {
+        if (!pn_topic_name_valid(connect->will_topic, limits->max_topic_length, limits->max_topic_levels)) return PN_TOPIC_NAME_INVALID;
+        const pn_rules *rules = pn_broker_rules(b, v->rules);
+        if (!rules || !pn_rules_may_publish(rules, v->identity, connect->will_topic, connect->will_retain, NULL)) {
+            raise_denied(l, "will ", connect->will_topic);
+            return PN_NOT_AUTHORIZED;
+        }
+    }
+    props_begin(b);
+    return pn_buf_room(&b->scratch, PROPS + (size_t)v->assigned.n) ? PN_SUCCESS : PN_QUOTA_EXCEEDED;
+}
+
+bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
     pn_broker *b = l->broker;
     pn_env *env = enter(b, now);
     const pn_limits *limits = &env->limits;
     pn_packet c;
-    if (!pn_link_connect(l, &c)) return;
-    if (c.has_will) {
-        if (!pn_topic_name_valid(c.will_topic, limits->max_topic_length, limits->max_topic_levels)) {
-            pn_link_refuse(l, PN_TOPIC_NAME_INVALID, (pn_span){0}, now);
-            return;
-        }
-        const pn_rules *rules = pn_broker_rules(b, v->rules);
-        if (!rules || !pn_rules_may_publish(rules, v->identity, c.will_topic, c.will_retain, NULL)) {
-            raise_denied(l, "will ", c.will_topic);
-            pn_link_refuse(l, PN_NOT_AUTHORIZED, (pn_span){0}, now);
-            return;
-        }
+    if (!pn_link_connect(l, &c)) return false;
+    uint8_t reason = objection(l, v, &c);
+    if (reason) {
+        refuse(l, reason, (pn_span){0});
+        settle(b);
+        return false;
     }
     bool v5 = c.version >= PN_V5, present;
     pn_session *s = session_for(b, v, c.clean_start, &present);
-    if (!s || !keep_will(b, s, &c)) { /* no room: an older session is left as it was */
+    if (!s || !keep_will(b, s, &c)) { /* no room: a session that was there goes on sleeping */
         if (s) session_sleep(b, s);
-        pn_link_refuse(l, PN_QUOTA_EXCEEDED, (pn_span){0}, now);
-        return;
+        refuse(l, PN_QUOTA_EXCEEDED, (pn_span){0});
+        settle(b);
+        return false;
     }
     uint32_t wish = v5 ? pn_prop_num(&c.props, PN_SESSION_EXPIRY_INTERVAL, 0)
                        : (c.clean_start ? 0 : limits->max_session_expiry); /* 5.0 §3.1.2.4 says how 3.1.1 maps */
     s->expiry = wish < limits->max_session_expiry ? wish : limits->max_session_expiry;
+    if (present && s->rules != v->rules) {
+        s->rules = v->rules;
+        judge(b, s);
+    }
     s->rules = v->rules;
     s->version = c.version;
     l->keep_alive = c.keep_alive;
@@ -632,6 +731,7 @@ void pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
     drain(l);
     mark_dirty(l);
     settle(b);
+    return true;
 }
 
 /* --- packets from the client --- */
@@ -663,7 +763,11 @@ static uint8_t on_publish(pn_link *l, const pn_packet *p) {
             raise_denied(l, p->retain ? "publish retained " : "publish ", p->topic);
             reason = PN_NOT_AUTHORIZED; /* 3.1.1 has no word for it: acknowledged and dropped (3.1.1 MQTT-3.3.5-2) */
         } else {
-            pn_pub pub = {.topic = p->topic, .payload = p->payload, .qos = p->qos, .retain = p->retain, .expires = expiry_of(b, &p->props)};
+            pn_pub pub = {.topic = p->topic, .payload = p->payload, .qos = p->qos, .retain = p->retain, .expires = PN_NEVER};
+            if (p->props.present) {
+                int64_t lifetime = lifetime_of(&p->props);
+                if (lifetime != PN_NEVER) pub.expires = env->now + lifetime;
+            }
             reason = forwarded(b, &p->props, &pub.props) ? publish(b, &pub, s) : PN_QUOTA_EXCEEDED;
         }
     }
@@ -709,12 +813,16 @@ typedef struct retained_walk {
     uint8_t qos;
 } retained_walk;
 
+/* Goes on until the client cannot take any more: a hostile SUBSCRIBE is not worth a walk through the whole store for each filter. */
 static bool deliver_retained(void *ctx, void *value) {
     const retained_walk *w = ctx;
     pn_message *m = value;
+    pn_env *env = &w->broker->env;
+    if (m->expires <= env->now) return true;
     pn_pub pub = pn_message_pub(m);
-    pn_session_deliver(w->session, &pub, m->qos < w->qos ? m->qos : w->qos, true, &w->broker->env); /* MQTT-3.3.1-8 */
-    return true;
+    uint64_t dropped = env->stats.dropped_slow_reader + env->stats.dropped_queue_full;
+    pn_session_deliver(w->session, &pub, m->qos < w->qos ? m->qos : w->qos, true, env); /* MQTT-3.3.1-8 */
+    return env->stats.dropped_slow_reader + env->stats.dropped_queue_full == dropped;
 }
 
 static uint8_t on_subscribe(pn_link *l, const pn_packet *p) {
@@ -773,7 +881,7 @@ static uint8_t on_disconnect(pn_link *l, const pn_packet *p) {
     pn_session *s = l->session;
     if (pn_prop_has(&p->props, PN_SESSION_EXPIRY_INTERVAL)) {
         uint32_t wish = pn_prop_num(&p->props, PN_SESSION_EXPIRY_INTERVAL, 0), most = l->broker->env.limits.max_session_expiry;
-        if (s->expiry == 0 && wish != 0) return PN_PROTOCOL_ERROR; /* 5.0 §3.14.2.2.2 */
+        if (s->expiry == 0 && wish != 0 && most != 0) return PN_PROTOCOL_ERROR; /* 5.0 §3.14.2.2.2; with 0 the most, it was us who made it 0 */
         s->expiry = wish < most ? wish : most;
     }
     link_end(l, p->reason, p->reason != PN_SUCCESS);
@@ -803,14 +911,9 @@ static size_t step(pn_link *l, const uint8_t *data, size_t n) {
         return 0;
     }
     b->env.stats.packets_in++;
-    if (l->state == LINK_NEW) {
-        if (p.client_id.n > b->env.limits.max_client_id) {
-            link_fail(l, PN_CLIENT_ID_NOT_VALID);
-            return 0;
-        }
+    if (l->state == LINK_NEW) { /* a CONNECT, which stays at the head of `in` until the verdict: see ask */
         l->version = p.version;
-        l->state = LINK_ASKING; /* the packet stays at the head of `in` until the verdict */
-        raise_event(b, PN_EVENT_CONNECT, l, PN_SUCCESS, NULL, (pn_span){0});
+        l->state = LINK_ASKING;
         return 0;
     }
     uint8_t (*handle)(pn_link *, const pn_packet *) = handlers[p.type];
@@ -836,10 +939,29 @@ static bool keep(pn_link *l, const uint8_t *data, size_t n) {
     return false;
 }
 
+/* Whether what a client that waits for its verdict has sent behind its CONNECT is too much with `n` bytes more. */
+static bool parks_too_much(const pn_link *l, size_t n) {
+    size_t held = pn_buf_len(&l->in);
+    return held + n > (size_t)pn_packet_size(pn_buf_head(&l->in), held) + l->broker->env.limits.max_parked_bytes;
+}
+
+/* A CONNECT is at the head of `in`: asks the driver for its verdict, unless there is nothing to ask. */
+static void ask(pn_link *l) {
+    pn_packet connect;
+    if (!pn_link_connect(l, &connect)) return;
+    if (connect.client_id.n > l->broker->env.limits.max_client_id) {
+        refuse(l, PN_CLIENT_ID_NOT_VALID, (pn_span){0}); /* MQTT-3.1.3-8; 3.1.1 MQTT-3.1.3-9 */
+    } else if (parks_too_much(l, 0)) {
+        link_fail(l, PN_QUOTA_EXCEEDED);
+    } else {
+        raise_event(l->broker, PN_EVENT_CONNECT, l, PN_SUCCESS, NULL, (pn_span){0});
+    }
+}
+
 static void feed(pn_link *l, const uint8_t *data, size_t n) {
     uint32_t held = pn_buf_len(&l->in);
     if (l->state == LINK_ASKING) {
-        if (held + n > (uint64_t)l->broker->env.limits.max_packet_size + l->broker->env.limits.max_parked_bytes) {
+        if (parks_too_much(l, n)) {
             link_fail(l, PN_QUOTA_EXCEEDED);
         } else {
             keep(l, data, n);
@@ -858,7 +980,7 @@ static void feed(pn_link *l, const uint8_t *data, size_t n) {
         size_t used = step(l, pn_buf_head(&l->in), held);
         if (l->state == LINK_CLOSING) return;
         if (l->state == LINK_ASKING) {
-            if (n) keep(l, data, n);
+            if (keep(l, data, n)) ask(l);
             return;
         }
         if (used) {
@@ -870,7 +992,7 @@ static void feed(pn_link *l, const uint8_t *data, size_t n) {
         size_t used = step(l, data, n);
         if (l->state == LINK_CLOSING) return;
         if (!used) {
-            keep(l, data, n);
+            if (keep(l, data, n) && l->state == LINK_ASKING) ask(l);
             return;
         }
         data += used;
@@ -881,9 +1003,9 @@ static void feed(pn_link *l, const uint8_t *data, size_t n) {
 void pn_link_feed(pn_link *l, const uint8_t *data, size_t n, int64_t now) {
     pn_broker *b = l->broker;
     pn_env *env = enter(b, now);
-    l->heard = now;
     env->stats.bytes_in += n;
     if (l->state == LINK_CLOSING) return;
+    l->heard = now; /* any byte: a large packet on a slow line is a sign of life as well */
     feed(l, data, n);
     mark_dirty(l);
     settle(b);
@@ -903,9 +1025,9 @@ void pn_broker_tick(pn_broker *b, int64_t now) {
     }
     for (pn_session *s = b->sleepers, *next; s; s = next) {
         next = s->sleeper_next;
-        if (s->will_at <= now) publish_will(b, s);
-        if (s->ends_at <= now) session_end(b, s);
+        session_wake(b, s);
     }
+    sweep_retained(b);
     settle(b);
 }
 
@@ -930,12 +1052,7 @@ void pn_broker_set_rules(pn_broker *b, uint8_t slot, pn_rules *rules) {
     b->rules[slot] = rules;
     for (uint32_t i = 0; i < b->bucket_count; i++) {
         for (pn_session *s = b->buckets[i]; s; s = s->next) {
-            if (s->rules != slot) continue;
-            for (uint32_t k = s->sub_count; k-- > 0;) {
-                pn_span filter = pn_subs_filter(s, k);
-                if (rules && pn_rules_may_subscribe(rules, pn_session_identity(s), filter, NULL)) continue;
-                pn_subs_remove(b->subs, s, filter, &b->env);
-            }
+            if (s->rules == slot) judge(b, s);
         }
     }
 }
@@ -947,6 +1064,8 @@ pn_broker *pn_broker_new(const pn_limits *limits, uint64_t seed) {
     b->env.limits = *limits;
     b->seed = seed;
     b->denied_room = PN_DENIED_EVENTS_MAX;
+    b->retained_due = PN_NEVER;
+    b->retained_rest = INT64_MIN;
     b->bucket_count = BUCKETS_FIRST;
     b->buckets = pn_calloc(b->bucket_count, sizeof *b->buckets);
     b->subs = pn_subs_new(seed + 1);

@@ -46,13 +46,14 @@ int64_t pn_broker_now(const pn_broker *b);  /* of the last call that brought the
 uint64_t pn_broker_seed(const pn_broker *b); /* for the rule sets */
 void pn_broker_set_limits(pn_broker *b, const pn_limits *limits); /* for what comes from now on */
 
-/* Steals `rules` and puts them in `slot`, freeing what was there. Sessions of that slot lose the subscriptions that are no longer allowed. */
+/* Steals `rules` and puts them in `slot`, freeing what was there. Sessions of that slot lose the subscriptions
+ * and the will that are no longer allowed. */
 void pn_broker_set_rules(pn_broker *b, uint8_t slot, pn_rules *rules);
 const pn_rules *pn_broker_rules(const pn_broker *b, uint8_t slot); /* borrowed; may be NULL: denies everything */
 
 /* Publishes in the gateway's own name; no rule is asked. False when the retained store is full or there is no memory. */
 bool pn_broker_publish(pn_broker *b, pn_span topic, pn_span payload, uint8_t qos, bool retain, int64_t now);
-/* The retained message of exactly `topic`, borrowed until the next call, or NULL. */
+/* The retained message of exactly `topic` that has not expired, borrowed until the next call, or NULL. */
 const pn_message *pn_broker_retained(const pn_broker *b, pn_span topic);
 
 void pn_broker_tick(pn_broker *b, int64_t now);
@@ -63,7 +64,7 @@ pn_link *pn_broker_dirty(pn_broker *b);
 enum pn_event_kind {
     PN_EVENT_NONE,
     PN_EVENT_CONNECT,    /* a CONNECT waits: pn_link_connect, then accept or refuse */
-    PN_EVENT_DISCONNECT, /* the session of an accepted link is offline; once for each accept */
+    PN_EVENT_DISCONNECT, /* the session of an accepted link is offline; once for each accept that let it in */
     PN_EVENT_CLOSED,     /* send what is left of the output, close the socket, call pn_link_lost */
     PN_EVENT_DENIED      /* no rule allows it; `text` says what */
 };
@@ -88,8 +89,10 @@ typedef struct pn_verdict {
     pn_span assigned; /* Assigned Client Identifier, or empty */
     uint8_t rules;    /* the slot */
 } pn_verdict;
-/* Lets the client in, and goes on with what it sent behind its CONNECT. A will that the rules do not allow ends it with PN_NOT_AUTHORIZED instead. */
-void pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now);
+/* Lets the client in, and goes on with what it sent behind its CONNECT. False when it was refused instead: a will that the
+ * rules do not allow (PN_NOT_AUTHORIZED) or that has no valid topic (PN_TOPIC_NAME_INVALID), max_sessions or no memory
+ * (PN_QUOTA_EXCEEDED); or when no CONNECT waits. */
+bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now);
 /* CONNACK with `reason`, `text` as its Reason String (MQTT-3.2.2-19: left out when it does not fit), and the end. */
 void pn_link_refuse(pn_link *l, uint8_t reason, pn_span text, int64_t now);
 /* Ends the link from our side. The will is published unless `reason` is PN_SUCCESS. */

@@ -15,7 +15,7 @@ typedef struct pn_message {
     uint32_t refs;
     uint8_t qos; /* as published */
     bool retain;
-    int64_t expires; /* milliseconds of the broker's clock, PN_NEVER without Message Expiry Interval */
+    int64_t expires; /* milliseconds of the broker's clock, PN_NEVER without Message Expiry Interval; a will's is set when it is published */
     pn_span topic, payload, props; /* inside `data` */
     uint8_t data[];
 } pn_message;
@@ -44,6 +44,7 @@ pn_message *pn_pub_share(pn_pub *pub);
 
 /* Bytes that keeping it costs, for queue limits. */
 static inline uint32_t pn_message_bytes(const pn_message *m) { return m->topic.n + m->payload.n + m->props.n; }
+static inline uint32_t pn_pub_bytes(const pn_pub *pub) { return pub->topic.n + pub->payload.n + pub->props.n; }
 
 /* Appends a PUBLISH packet to `out`. The remaining Message Expiry Interval is counted from `now` (MQTT-3.3.2-6).
  * Returns the bytes appended, 0 when it would exceed `max_packet` (MQTT-3.1.2-25: it is then dropped), -1 without memory. */

@@ -6,7 +6,7 @@
 enum {
     RING_FIRST = 8,
     IDS_SPAN = 32768,    /* identifiers under way span less than half their space, so that none can be given twice */
-    WIRE_MARGIN = 65536, /* bytes of answers that may stand in the output above max_output_bytes */
+    WIRE_MARGIN = 65536, /* bytes of answers that may stand in the output above max_output_bytes and one publication */
 };
 
 pn_session *pn_session_new(pn_span key, pn_span identity) {
@@ -45,7 +45,7 @@ static void wire_break(pn_wire *w, pn_env *env) {
 void pn_wire_send(pn_wire *w, const pn_packet *p, pn_env *env) {
     enum { USUAL = 64 };
     if (w->broken) return;
-    if (pn_buf_len(&w->out) > (uint64_t)env->limits.max_output_bytes + WIRE_MARGIN) {
+    if (pn_buf_len(&w->out) > (uint64_t)env->limits.max_output_bytes + env->limits.max_packet_size + WIRE_MARGIN) {
         wire_break(w, env);
         return;
     }
@@ -113,7 +113,11 @@ void pn_session_pump(pn_session *s, pn_env *env) {
             pn_wire_ack(w, PN_PUBREL, e->id, PN_SUCCESS, env);
         } else {
             bool again = e->state == PN_OUT_PUBLISHED;
-            if (!again && s->numbered >= IDS_SPAN) break;
+            if (!again && s->numbered >= IDS_SPAN) { /* many may just have been dropped as expired */
+                trim(s);
+                if (s->numbered >= IDS_SPAN) break;
+                continue;
+            }
             if (!again) number(s, e);
             pn_pub pub = pn_message_pub(e->message);
             int64_t n;
@@ -177,7 +181,7 @@ void pn_session_deliver(pn_session *s, pn_pub *pub, uint8_t qos, bool retain, pn
         return;
     }
     uint32_t waiting = s->ring_count - s->cursor;
-    uint64_t bytes = (uint64_t)s->queued_bytes + pub->topic.n + pub->payload.n + pub->props.n;
+    uint64_t bytes = (uint64_t)s->queued_bytes + pn_pub_bytes(pub);
     if (waiting >= env->limits.max_queued_messages || bytes > env->limits.max_queued_bytes) {
         env->stats.dropped_queue_full++;
         return;

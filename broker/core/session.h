@@ -18,14 +18,15 @@
 typedef struct pn_limits {
     uint32_t max_packet_size, max_topic_length, max_topic_levels, max_client_id, max_subscriptions, receive_maximum,
         max_inflight, max_queued_messages, max_queued_bytes, max_output_bytes, max_parked_bytes, max_session_expiry,
-        max_keep_alive, connect_timeout, max_sessions, max_retained;
+        max_keep_alive, connect_timeout, max_sessions, max_retained, max_retained_bytes;
 } pn_limits;
 
 /* Counters since the start, and gauges of now. */
 typedef struct pn_stats {
     uint64_t packets_in, publishes_in, publishes_out, bytes_in, bytes_out;
-    uint64_t dropped_queue_full, dropped_slow_reader, dropped_expired, dropped_too_large, dropped_denied, dropped_no_memory;
-    uint64_t links, sessions, subscriptions, retained;
+    uint64_t dropped_queue_full, dropped_slow_reader, dropped_expired, dropped_too_large, dropped_denied, dropped_no_memory,
+        dropped_retained_full;
+    uint64_t links, sessions, subscriptions, retained, retained_bytes;
 } pn_stats;
 
 /* What every call needs to know of its surroundings. */
@@ -82,6 +83,7 @@ typedef struct pn_session {
     uint64_t mark;
     pn_message *will; /* one reference */
     uint32_t will_delay, expiry; /* seconds; expiry PN_EXPIRY_NEVER: for ever, 0: ends with the connection */
+    int64_t will_lifetime;       /* milliseconds from its publication to its expiry, or PN_NEVER */
     int64_t will_at, ends_at;    /* while offline, milliseconds; PN_NEVER: not */
     uint8_t version, rules;
     uint32_t key_length, identity_length;
@@ -115,8 +117,8 @@ void pn_session_acked(pn_session *s, uint8_t type, uint16_t id, uint8_t reason, 
 uint8_t pn_session_begin_qos2(pn_session *s, uint16_t id, const pn_env *env);
 bool pn_session_end_qos2(pn_session *s, uint16_t id);
 
-/* Appends a packet other than PUBLISH. What a client makes us answer without ever reading is bounded: above max_output_bytes
- * and a margin the wire is broken. */
+/* Appends a packet other than PUBLISH. What a client makes us answer without ever reading is bounded: above max_output_bytes,
+ * one packet and a margin the wire is broken. */
 void pn_wire_send(pn_wire *w, const pn_packet *p, pn_env *env);
 /* PUBACK, PUBREC, PUBREL or PUBCOMP. */
 void pn_wire_ack(pn_wire *w, uint8_t type, uint16_t id, uint8_t reason, pn_env *env);
