@@ -21,9 +21,8 @@ C_FLAGS = ["-std=c11", "-O2", *(f"-W{name}" for name in C_WARNINGS)]
 
 # Where packages come from is the machine's setting, not the project's; and a path of the machine that something was
 # written on is of use to nobody.
-FORBIDDEN = re.compile(
-    r"files\.python" + r"hosted|pypi\." + r"org|registry\.npm" + r"js|deb\.deb" + r"ian\.org|/root/|/home/[a-z]"
-)
+HOSTS = ("files.python" + "hosted", "pypi." + "org", "registry.npm" + "js", "deb.deb" + "ian.org")
+FORBIDDEN = re.compile("|".join(map(re.escape, HOSTS)) + r"|(?<![\w.])/(?:root|home/\w+|tmp/\w+)/")
 
 
 def run(*command: str | Path) -> str:

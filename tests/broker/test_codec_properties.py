@@ -4,20 +4,16 @@ Proves: decode(encode(p)) is p; both codecs write the same bytes; cutting a stre
 bytes both codecs accept the same packets, and refuse the others.
 """
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from peanutd import _core
-from reference import codec as reference
-from reference import vectors
-from reference.codec import Packet
+
+from tests.reference import codec as reference
+from tests.reference import vectors
+from tests.reference.codec import Packet
 
 CODECS: dict[str, Any] = {"reference": reference, "core": _core}
 Case = tuple[int, Packet]  # protocol level of the connection, packet

@@ -3,17 +3,13 @@
 Vectors and reference come from one reading of the standard; this proves that somebody else read the same tables.
 """
 
-import sys
-from pathlib import Path
 
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from reference import codec
+from tests.reference import codec
 
 PAHO_TYPES = {number: name for name, number in vars(PacketTypes).items() if isinstance(number, int)}
 PAHO_TYPES[PacketTypes.WILLMESSAGE] = "will"

@@ -6,19 +6,15 @@ a packet is never an error and never a packet.
 """
 
 import random
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from peanutd import _core
-from reference import codec as reference
-from reference import vectors
-from reference.vectors import Vector
+
+from tests.reference import codec as reference
+from tests.reference import vectors
+from tests.reference.vectors import Vector
 
 CODECS: dict[str, Any] = {"reference": reference, "core": _core}
 ALL = vectors.load()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reference.codec import (
+from tests.reference.codec import (
     MALFORMED_PACKET,
     PACKET_SIZE_MAX,
     PACKET_TOO_LARGE,
