@@ -63,7 +63,9 @@ int64_t pn_packet_size(const uint8_t *data, size_t n);
 /* Writes `p` in the shortest form (5.0 §3.4.2.1 lets reason and properties go where they say nothing). Returns the
  * bytes written, or, when `cap` is too small (0 is fine, `out` may be NULL then), the bytes needed: compare with cap.
  * Minus PN_PACKET_TOO_LARGE when it cannot be expressed (a string over 65,535 bytes, remaining length over its maximum),
- * minus PN_PROTOCOL_ERROR when a field is outside its range. Strings and properties are trusted to be valid. */
+ * minus PN_PROTOCOL_ERROR when a field is outside its range. Strings and properties are trusted to be valid; filters are
+ * judged as in decoding. `version` decides, p->version is not read. What a version does not have is not written:
+ * before 5.0 no properties, and no reason codes but those of CONNACK and SUBACK. */
 int64_t pn_packet_encode(const pn_packet *p, uint8_t version, uint8_t *out, size_t cap);
 
 /* Subscriptions of a SUBSCRIBE, or filters of an UNSUBSCRIBE, in order: start with *at = 0; false at the end. */
@@ -86,7 +88,8 @@ uint32_t pn_prop_num(const pn_props *props, uint8_t id, uint32_t otherwise);
 
 static inline bool pn_prop_has(const pn_props *props, uint8_t id) { return (props->present >> id) & 1u; }
 
-/* Appends one property in wire form to `at` (room for pn_prop_size is the caller's); returns the end. */
+/* Appends one property in wire form to `at` (room for pn_prop_size is the caller's); returns the end. Trusts: `id` exists,
+ * `key` and `value` have at most PN_STRING_MAX bytes, `num` fits the form. */
 size_t pn_prop_size(uint8_t id, pn_span key, pn_span value, uint32_t num);
 uint8_t *pn_prop_put(uint8_t *at, uint8_t id, pn_span key, pn_span value, uint32_t num);
 
