@@ -134,6 +134,7 @@ class Link:
             settings["refused_cap_s"],
             random.uniform,
         )
+        self._failures = 0
         self.words = "not connected yet"
         self.stopping = False
 
@@ -146,6 +147,7 @@ class Link:
                 begun = clock.now()
                 kind, self.words = await self._client.run(stream)
             except LinkError as e:
+                self._failures += 1
                 kind, self.words = e.kind, e.why
             if self.stopping:
                 break
@@ -162,9 +164,11 @@ class Link:
         host, port = self._host, self._port
         try:
             # Blocks, as MicroPython has no other; asked again at each try, because the gateway may have moved.
-            info = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0]
+            found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
         except OSError as e:
             raise LinkError("the name %s cannot be found (DNS: %s)" % (host, e))
+        # A name may have several addresses (IPv6 and IPv4): each failure moves on to the next of them.
+        info = found[self._failures % len(found)]
         sock = socket.socket(info[0], info[1], info[2])
         deadline = None
         shaking = False

@@ -1,0 +1,237 @@
+"""Runs on the unix port: node.mqtt.Client against streams in memory, with its deadlines shortened.
+
+Prints `ok NAME` for each check; an assertion that fails ends it.
+"""
+
+import asyncio
+
+from node import log, mqtt
+from node.link import Stream
+
+TOPIC = b"\x00\x01t"
+
+
+class Fake:
+    """A stream that reads what `script` holds, then waits for `close`; `stall` makes writes never end."""
+
+    def __init__(self, script=b"", answer=True):
+        self.inward = bytearray(script)
+        self.outward = []
+        self.answer = answer
+        self.stall = False
+        self.closed = False
+
+    async def readinto(self, view):
+        while not self.inward:
+            if self.closed:
+                raise OSError(9)
+            await asyncio.sleep_ms(2)
+        n = min(len(view), len(self.inward))
+        view[:n] = self.inward[:n]
+        self.inward = self.inward[n:]
+        return n
+
+    async def write(self, data):
+        while self.stall:
+            if self.closed:
+                raise OSError(9)
+            await asyncio.sleep_ms(2)
+        self.outward.append(bytes(data))
+        if data[0] == 0x82 and self.answer:
+            self.inward.extend(b"\x90\x03" + data[2:4] + b"\x01")
+
+    def close(self):
+        self.closed = True
+
+
+async def _nothing():
+    pass
+
+
+def client(on_message=None, on_session=_nothing, keepalive_s=60):
+    return mqtt.Client("c", ("w", "gone"), ["t"], keepalive_s, False, on_message or (lambda *a: None), on_session)
+
+
+async def _ended(c, stream, why, kind=mqtt.LOST):
+    end = await c.run(stream)
+    assert end == (kind, why), end
+    assert not c.up
+    assert not c.ready
+    assert stream.closed
+
+
+async def check_no_connack():
+    mqtt.CONNACK_S = 0.2
+    await _ended(client(keepalive_s=2), Fake(), "no CONNACK within 0 s")
+    mqtt.CONNACK_S = 15
+
+
+async def check_no_suback():
+    mqtt.ACK_S = 0.2
+    await _ended(client(keepalive_s=2), Fake(b"\x20\x02\x00\x00", answer=False), "no SUBACK within 0 s")
+    mqtt.ACK_S = 30
+
+
+async def check_no_puback():
+    mqtt.ACK_S = 0.2
+    c = client(keepalive_s=2)
+
+    async def birth():
+        assert await c.publish("s", "x", 1)
+
+    c._on_session = birth
+    await _ended(c, Fake(b"\x20\x02\x00\x00"), "no PUBACK within 0 s")
+    assert c.in_flight() == 1  # kept for the next session
+    mqtt.ACK_S = 30
+
+
+async def check_stalled_write():
+    mqtt.WRITE_S = 0.2
+    c = client(keepalive_s=2)
+    stream = Fake(b"\x20\x02\x00\x00")
+
+    async def birth():
+        stream.stall = True
+        await c.publish("s", "x", 1)
+
+    c._on_session = birth
+    await _ended(c, stream, "the gateway takes nothing for 0 s")
+    mqtt.WRITE_S = 20
+
+
+async def check_handler_that_raises_is_survived():
+    def broken(topic, payload, retained):
+        raise RuntimeError("fault of ours")
+
+    stream = Fake(b"\x20\x02\x00\x00" + b"\x32\x06" + TOPIC + b"\x00\x05x" + b"\xf0\x00")
+    await _ended(client(broken), stream, "protocol error: packet type 15")
+    assert b"\x40\x02\x00\x05" in stream.outward  # acknowledged, else it would come back for ever
+    assert "fault of ours" in log.recent()[-1]
+
+
+async def check_birth_that_raises_is_survived():
+    async def broken():
+        raise RuntimeError("fault of ours")
+
+    await _ended(client(on_session=broken), Fake(b"\x20\x02\x00\x00"), "internal: fault of ours")
+
+
+async def check_publish_without_a_session():
+    c = client()
+    assert not await c.publish("t", "x")
+    assert not await c.publish("t", "x", 1)
+    assert c.in_flight() == 0
+    assert await c.publish("t", "x" * 5000)  # dropped, said in the log
+    assert "limit 4096" in log.recent()[-1]
+
+
+async def check_packet_ids_wrap_and_skip():
+    """1 to 65535, never 0, never one in flight [MQTT-2.3.1-1], [MQTT-2.3.1-2]."""
+    c = client()
+    c._last_id = 65534
+    c._flight = [[65535, b"", 0], [2, b"", 0]]
+    assert [c._id() for _ in range(3)] == [1, 3, 4]
+
+
+async def check_waiting_publisher_is_released():
+    """Whoever waits for a free slot when the session ends gets False, not a wait for ever."""
+    c = client()
+    stream = Fake(b"\x20\x02\x00\x00")
+    got = []
+
+    async def fifth():
+        while not c.ready:
+            await asyncio.sleep_ms(2)
+        for _ in range(5):
+            got.append(await c.publish("s", "x", 1))
+        stream.inward.extend(b"\xf0\x00")
+
+    async def cut():
+        while len(got) < 4:
+            await asyncio.sleep_ms(2)
+        await asyncio.sleep_ms(20)
+        stream.inward.extend(b"\xf0\x00")
+
+    tasks = [asyncio.create_task(fifth()), asyncio.create_task(cut())]
+    await _ended(c, stream, "protocol error: packet type 15")
+    for task in tasks:
+        await task
+    assert got == [True] * 4 + [False]
+    assert c.in_flight() == mqtt.WINDOW
+
+
+async def check_endless_input_leaves_the_others_their_turn():
+    """A gateway that sends without pause cannot keep the control loop from running."""
+
+    class Endless(Fake):
+        turns = 0
+
+        async def readinto(self, view):
+            self.turns += 1
+            if self.turns == 1:
+                view[:4] = b"\x20\x02\x00\x00"
+                return 4
+            if self.turns == 500:
+                return 0
+            n = len(view) // 2 * 2
+            view[:n] = b"\xd0\x00" * (n // 2)
+            return n
+
+    ticks = []
+
+    async def control():
+        while True:
+            ticks.append(1)
+            await asyncio.sleep_ms(0)
+
+    task = asyncio.create_task(control())
+    await _ended(client(), Endless(), "closed by the gateway")
+    task.cancel()
+    assert len(ticks) > 400, len(ticks)
+
+
+async def check_stop():
+    c = client()
+    stream = Fake(b"\x20\x02\x00\x00")
+
+    async def stop():
+        while not c.ready:
+            await asyncio.sleep_ms(2)
+        await c.disconnect("stopped")
+
+    task = asyncio.create_task(stop())
+    await _ended(c, stream, "stopped", mqtt.STOPPED)
+    await task
+    assert stream.outward[-1] == b"\xe0\x00"
+
+
+async def check_stream_close_ends_a_write():
+    class Sock:
+        def write(self, data):
+            return None
+
+        def ioctl(self, *a):
+            return 0
+
+        def close(self):
+            pass
+
+    s = Stream(Sock())
+
+    async def close():
+        await asyncio.sleep_ms(30)
+        s.close()
+
+    task = asyncio.create_task(close())
+    try:
+        await s.write(b"x")
+        raise AssertionError("written")
+    except OSError:
+        pass
+    await task
+
+
+for _name in sorted(globals()):
+    if _name.startswith("check_"):
+        asyncio.run(globals()[_name]())
+        print("ok", _name)
