@@ -51,6 +51,8 @@ class Log:
 
     def set_level(self, level: str) -> None:
         """`level` is one of LEVELS; ValueError otherwise."""
+        if level not in LEVELS:
+            raise ValueError(f"no such level: {level}")
         self._least = LEVELS.index(level)
 
     def write(self, level: str, area: str, text: str, /, **fields: object) -> None:

@@ -45,7 +45,7 @@ BACKLOG: Final = 1024
 """Connections that the kernel holds until they are accepted."""
 LINGER: Final = 5.0
 """Seconds that a connection may take to send the rest and to be closed by the peer, before it is cut."""
-STOP_TIMEOUT: Final = 3.0
+STOP_TIMEOUT: Final = 2.0
 """Seconds for all connections to end when the gateway stops, before they are cut."""
 TICK: Final = 0.5
 """Seconds between two ticks of the core."""

@@ -481,24 +481,6 @@ def rss(pid: int) -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_an_idle_tls_connection_costs_less_than_60_kib(gateway: Any, shared_fleet: Any, dial: Any) -> None:
-    context = shared_fleet.context(shared_fleet.issue("peanut:operator/anna"))
-    port = gateway.port()
-
-    def connect(number: int) -> None:
-        wire = dial(port, context, 4)
-        assert wire.connect(f"idle-{number}") == b"\x00\x00"
-
-    for number in range(50):  # what the first ones cost, the rest will not cost again
-        connect(number)
-    before = rss(gateway.process.pid)
-    for number in range(50, 250):
-        connect(number)
-    each = (rss(gateway.process.pid) - before) / 200
-    assert each < 60 * 1024
-    print(f"{each / 1024:.1f} KiB a connection")
-
-
 # --- peers that are nobody's clients ---
 
 
@@ -656,6 +638,26 @@ def test_plaintext_without_anonymous_lets_nobody_in(fleet: Any, start: Any, dial
         wire = dial(daemon.port("mqtt"), version=version)
         assert wire.connect("anybody", username="root")[1] == reason
         assert wire.closed()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_idle_tls_connection_costs_less_than_60_kib(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    """In a process of its own, because one that has been busy has free memory to hide it in."""
+    fleet.settings(SETTINGS)
+    daemon = start(fleet.home, loop=loop)
+    context = fleet.context(fleet.issue("peanut:operator/anna"))
+
+    def connect(number: int) -> None:
+        assert dial(daemon.port(), context, 4).connect(f"idle-{number}") == b"\x00\x00"
+
+    for number in range(20):  # what the first ones cost, the rest will not cost again
+        connect(number)
+    before = rss(daemon.process.pid)
+    for number in range(20, 220):
+        connect(number)
+    each = (rss(daemon.process.pid) - before) / 200
+    print(f"{loop}: {each / 1024:.1f} KiB a connection")
+    assert each < 60 * 1024
 
 
 # --- the server as an object, where time must pass ---

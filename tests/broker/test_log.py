@@ -1,0 +1,85 @@
+"""The log: one line an event, whatever a peer has put into it, and no more lines than a disk can bear."""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from peanutd.log import LEVELS, MAX_TEXT, Flood, Log
+
+
+def written(log_level: str = "info", *calls: tuple[str, dict[str, object]]) -> str:
+    stream = StringIO()
+    log = Log(log_level, stream, lambda: 0.0)
+    for text, fields in calls:
+        log.info("test", text, **fields)
+    return stream.getvalue()
+
+
+def test_a_line() -> None:
+    line = written("info", ("connected", {"who": "plant/peanut", "tls": None, "why": "a b", "empty": "", "count": 3}))
+    assert re.fullmatch(
+        r'19\d\d-\d\d-\d\dT\d\d:\d\d:\d\d info  test: connected who=plant/peanut why="a b" empty="" count=3\n', line
+    )
+
+
+@pytest.mark.parametrize("least", LEVELS)
+def test_levels(least: str) -> None:
+    stream = StringIO()
+    log = Log("debug", stream)
+    log.set_level(least)
+    for level in LEVELS:
+        log.write(level, "test", level)
+    assert len(stream.getvalue().splitlines()) == len(LEVELS) - LEVELS.index(least)
+    with pytest.raises(ValueError, match="loud"):
+        log.set_level("loud")
+
+
+@given(st.text(max_size=2 * MAX_TEXT), st.text(max_size=2 * MAX_TEXT))
+def test_no_text_breaks_a_line_or_speaks_to_the_terminal(text: str, value: str) -> None:
+    out = written("info", (text, {"value": value}))
+    assert out.endswith("\n")
+    assert out[:-1].isprintable()
+    assert len(out) < 100 + 2 * 12 * MAX_TEXT  # the longest escape of one character has ten
+
+
+@given(st.text(alphabet='ab "=\\\n', max_size=20), st.text(alphabet='ab "=\\\n', max_size=20))
+def test_no_value_can_pose_as_another_field(one: str, two: str) -> None:
+    out = written("info", ("x", {"one": one, "two": two})).rstrip("\n")
+    value = r'(?:[^ "=]+|"(?:[^"\\]|\\.)*")'
+    assert re.fullmatch(rf".* test: x one={value} two={value}", out)
+
+
+def test_a_broken_stream_does_not_stop_the_gateway() -> None:
+    stream = StringIO()
+    stream.close()
+    Log(stream=stream).info("test", "nobody reads this")
+
+
+def test_a_flood_is_counted() -> None:
+    stream = StringIO()
+    flood = Flood(Log("info", stream))
+    for _ in range(100):
+        flood.write(("denied", "plant/a"), 1.0, "info", "test", "denied")
+    flood.write(("denied", "plant/b"), 1.0, "info", "test", "another")
+    assert stream.getvalue().count("denied") == Flood.BURST
+    assert stream.getvalue().count("another") == 1
+    flood.sweep(1.0 + Flood.WINDOW - 0.1)
+    assert "left out" not in stream.getvalue()
+    flood.sweep(1.0 + Flood.WINDOW)
+    assert stream.getvalue().count("more of the same left out what=denied who=plant/a lines=95") == 1
+    flood.write(("denied", "plant/a"), 20.0, "info", "test", "denied")
+    assert stream.getvalue().count("test: denied") == Flood.BURST + 1, "a new window"
+
+
+def test_a_flood_of_kinds_is_counted_together() -> None:
+    stream = StringIO()
+    flood = Flood(Log("info", stream))
+    for number in range(Flood.KINDS + 1000):
+        flood.write(("denied", str(number)), 1.0, "info", "test", "denied")
+    assert stream.getvalue().count("denied") == Flood.KINDS + Flood.BURST
+    flood.sweep(100.0)
+    assert "what=others lines=995" in stream.getvalue()

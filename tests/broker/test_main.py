@@ -1,0 +1,351 @@
+"""peanutd as a process: its command line, its start, its signals, its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DAY = timedelta(days=1)
+VIN = "WVWZZZ1JZXW000001"
+LOOPS = ("asyncio", "uvloop")
+SETTINGS = '[listen]\nmqtts = "127.0.0.1:0"\n'
+PLAIN = SETTINGS + 'mqtt = "127.0.0.1:0"\n[access]\nanonymous = true\n'
+
+
+def run(*arguments: str, directory: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """peanutd to its end, without a terminal."""
+    clean = {key: value for key, value in os.environ.items() if key not in ("PEANUT_HOME", "PEANUTD_LOOP")}
+    return subprocess.run(
+        [sys.executable, "-m", "peanutd", *arguments],
+        env={**clean, **environment},
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+
+
+def ledger(home: Path, *devices: tuple[str, str]) -> None:
+    with closing(sqlite3.connect(home / "ledger.db")) as database, database:
+        database.execute("CREATE TABLE IF NOT EXISTS device (name TEXT PRIMARY KEY, kind TEXT, board TEXT)")
+        database.executemany("INSERT INTO device (name, kind) VALUES (?, ?)", devices)
+
+
+# --- the command line ---
+
+
+def test_version_and_help() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout.split()[0]) == (0, "peanutd")
+    done = run("--help")
+    assert done.returncode == 0
+    assert "SIGHUP" in done.stdout
+
+
+def test_a_home_that_is_not_there(tmp_path: Path) -> None:
+    for done in (
+        run("--home", str(tmp_path / "no")),
+        run(PEANUT_HOME=str(tmp_path / "no")),
+        run("--check", directory=tmp_path),
+    ):
+        assert done.returncode == 2
+        assert "no fleet home there; make one with `peanut --home " in done.stderr
+        assert "Traceback" not in done.stderr
+    assert "fleet: no fleet home there" in run(directory=tmp_path).stderr
+
+
+def test_home_is_the_option_then_the_environment_then_fleet_here(fleet: Any) -> None:
+    fleet.settings(SETTINGS)
+    other = str(fleet.directory / "other")
+    assert run("--check", "--home", str(fleet.home), PEANUT_HOME=other).returncode == 0
+    assert run("--check", PEANUT_HOME=str(fleet.home)).returncode == 0
+    fleet.home.rename(fleet.directory / "fleet")
+    assert run("--check", directory=fleet.directory).returncode == 0
+
+
+def test_check_says_what_is_served(fleet: Any) -> None:
+    fleet.settings(PLAIN)
+    ledger(fleet.home, ("peanut", "greenhouse"), (VIN, "vehicle"), ("#", "greenhouse"))
+    done = run("--check", "--home", str(fleet.home))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "listen    mqtts 127.0.0.1:0, lets in certificates of this fleet" in done.stdout
+    assert "listen    mqtt 127.0.0.1:0, lets in anybody" in done.stdout
+    assert "nodes     2" in done.stdout
+    assert "warning" not in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_check_finds_what_is_wrong(fleet: Any) -> None:
+    home = str(fleet.home)
+    assert "warning   " + str(fleet.home / "ledger.db") in run("--check", "--home", home).stdout
+    fleet.settings("[listen]\nmqts = 1\n")
+    done = run("--check", "--home", home)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f'peanutd: {fleet.home}/gateway.toml:2: [listen] mqts: unknown key; did you mean "mqtts"?\n'
+    fleet.settings("[mqtt]\nmax_packet_size = 1\n")
+    done = run("--check", "--home", home)
+    assert done.returncode == 2
+    assert "max_packet_size" in done.stderr
+    assert "Traceback" not in done.stderr
+    fleet.settings("")
+    fleet.gateway = fleet.issue_gateway(end=datetime.now(UTC) + DAY)
+    fleet.write()
+    done = run("--check", "--home", home)
+    assert done.returncode == 0
+    assert "the gateway's certificate ends on" in done.stdout
+    fleet.gateway = fleet.issue_gateway(start=datetime.now(UTC) - 2 * DAY, end=datetime.now(UTC) - DAY)
+    fleet.write()
+    done = run("--check", "--home", home)
+    assert done.returncode == 2
+    assert "the gateway's certificate expired since" in done.stdout
+    (fleet.home / "gateway" / "gateway.key").unlink()
+    done = run("--check", "--home", home)
+    assert done.returncode == 2
+    assert f"gateway.key: not there; make the fleet home with `peanut --home {home} init`" in done.stderr
+
+
+def test_a_public_plaintext_listener_does_not_start(fleet: Any) -> None:
+    fleet.settings('[listen]\nmqtts = "127.0.0.1:0"\nmqtt = "0.0.0.0:0"\n')
+    done = run("--home", str(fleet.home))
+    assert done.returncode == 2
+    assert "gateway.toml:3: [listen] mqtt: " in done.stderr
+    assert "insecure = true" in done.stderr
+    fleet.settings('[listen]\nmqtts = "127.0.0.1:0"\n[access]\nanonymous = true\n')
+    assert run("--home", str(fleet.home)).returncode == 2
+
+
+def test_an_address_in_use(fleet: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        fleet.settings(f'[listen]\nmqtts = "127.0.0.1:{port}"\n')
+        done = run("--home", str(fleet.home))
+    assert done.returncode == 1
+    assert f"peanutd: cannot listen on 127.0.0.1:{port}: in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_loop_can_be_forced(fleet: Any, start: Any) -> None:
+    fleet.settings(SETTINGS)
+    for loop in LOOPS:
+        start(fleet.home, loop=loop).line(f"info  peanutd: version .* loop={loop} ")
+    done = run("--home", str(fleet.home), PEANUTD_LOOP="twisted")
+    assert done.returncode == 2
+    assert "it must be asyncio or uvloop" in done.stderr
+
+
+def test_settings_that_are_not_served_yet_are_pointed_out_and_defaults_are_not(fleet: Any, start: Any) -> None:
+    ledger(fleet.home)
+    fleet.settings(SETTINGS)
+    quiet = start(fleet.home)
+    quiet.port()
+    assert not [line for line in quiet.lines if " warn " in line]
+    fleet.settings(SETTINGS + 'https = "127.0.0.1:0"\n')
+    start(fleet.home).line(r"warn  peanutd: .*gateway\.toml:3: \[listen\] https: not in this release yet")
+
+
+# --- the state of nodes that are not there ---
+
+
+def statuses(daemon: Any, dial: Any, count: int) -> dict[str, tuple[dict[str, Any], bool]]:
+    wire = dial(daemon.port("mqtt"), version=4)
+    assert wire.connect(f"reader-{count}") == b"\x00\x00"
+    assert wire.subscribe("/plant/+/status", "vin/+/status") == b"\x01\x01"
+    messages = [wire.message() for _ in range(count)]
+    wire.ping()
+    return {topic: (json.loads(payload), retained) for topic, payload, retained in messages}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_after_a_start_every_node_is_known_to_be_offline(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    fleet.settings(PLAIN)
+    ledger(fleet.home, ("peanut", "greenhouse"), (VIN, "vehicle"), ("bad/#", "greenhouse"), ("x", "boat"))
+    begin = int(time.time())
+    daemon = start(fleet.home, loop=loop)
+    found = statuses(daemon, dial, 2)
+    assert set(found) == {"/plant/peanut/status", f"vin/{VIN}/status"}
+    for status, retained in found.values():
+        assert retained
+        assert (status["state"], status["why"]) == ("offline", "gateway restarted")
+        assert begin <= status["ts"] <= time.time()
+    node = dial(daemon.port(), fleet.context(fleet.issue("peanut:plant/peanut")), 4)
+    assert node.connect("peanut") == b"\x00\x00"
+    assert node.publish("/plant/peanut/status", b'{"state":"online"}', retain=True) == 0
+    daemon.process.kill()
+    daemon.wait()
+    daemon = start(fleet.home, loop=loop)
+    assert statuses(daemon, dial, 2)["/plant/peanut/status"][0]["state"] == "offline", "honest after SIGKILL too"
+
+
+def test_a_reload_knows_new_nodes_and_leaves_the_others_alone(fleet: Any, start: Any, dial: Any) -> None:
+    fleet.settings(PLAIN)
+    ledger(fleet.home, ("peanut", "greenhouse"))
+    daemon = start(fleet.home)
+    node = dial(daemon.port(), fleet.context(fleet.issue("peanut:plant/peanut")), 4)
+    assert node.connect("peanut") == b"\x00\x00"
+    assert node.publish("/plant/peanut/status", b'{"state":"online"}', retain=True) == 0
+    ledger(fleet.home, ("tomato", "greenhouse"))
+    daemon.signal(signal.SIGHUP)
+    daemon.line("info  peanutd: reloaded")
+    found = statuses(daemon, dial, 2)
+    assert found["/plant/peanut/status"][0]["state"] == "online"
+    assert found["/plant/tomato/status"][0]["state"] == "offline"
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"no database at all" * 100, None])
+def test_a_ledger_that_cannot_be_read_is_a_warning(fleet: Any, start: Any, spoilt: bytes | None) -> None:
+    fleet.settings(SETTINGS)
+    if spoilt is not None:
+        (fleet.home / "ledger.db").write_bytes(spoilt)
+    daemon = start(fleet.home)
+    daemon.line(r"warn  peanutd: nodes that are away will not be shown as offline: .*ledger\.db: ")
+    daemon.port()
+    assert (fleet.home / "ledger.db").exists() == (spoilt is not None), "it is not the gateway's to make"
+
+
+# --- signals ---
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_ordered_end(fleet: Any, start: Any, dial: Any, loop: str, number: signal.Signals) -> None:
+    """Everybody is told (5.0: DISCONNECT 0x8B), the half-finished are dropped, and it does not take five seconds."""
+    fleet.settings(PLAIN)
+    daemon = start(fleet.home, loop=loop)
+    context = fleet.context(fleet.issue("peanut:operator/anna"))
+    new, old = dial(daemon.port(), context), dial(daemon.port("mqtt"), version=4)
+    assert new.connect("new")[1] == old.connect("old")[1] == 0
+    knocking, mute = dial(daemon.port()), dial(daemon.port("mqtt"))
+    port = daemon.port()
+    begin = time.monotonic()
+    daemon.signal(number)
+    kind, body = new.receive()
+    assert (kind, body[:1]) == (0xE0, b"\x8b")
+    for wire in (new, old, knocking, mute):
+        assert wire.closed()
+        wire.close()
+    assert daemon.wait() == 0
+    assert time.monotonic() - begin < 5.0
+    with pytest.raises(ConnectionRefusedError):
+        dial(port)
+    assert count([line for line in daemon.lines if "disconnected" in line], "the gateway stops") == 2
+    assert daemon.lines[-1].endswith("info  server: stopped")
+    assert not count(daemon.lines, " error ")
+
+
+def count(lines: list[str], text: str) -> int:
+    return len([line for line in lines if text in line])
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_end_does_not_wait_for_those_who_do_not_leave(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    fleet.settings(PLAIN)
+    daemon = start(fleet.home, loop=loop)
+    wires = [dial(daemon.port("mqtt"), version=4) for _ in range(3)]
+    for number, wire in enumerate(wires):
+        assert wire.connect(str(number)) == b"\x00\x00"
+    begin = time.monotonic()
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait() == 0
+    assert time.monotonic() - begin < 5.0
+    daemon.line("connections that did not end in time are cut count=3")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_reload_takes_new_certificates_for_new_connections(
+    fleet: Any, start: Any, dial: Any, signer: Any, loop: str
+) -> None:
+    fleet.settings(SETTINGS)
+    daemon = start(fleet.home, loop=loop)
+    before = fleet.issue("peanut:plant/before")
+    node = dial(daemon.port(), fleet.context(before))
+    assert node.connect("before")[1] == 0
+    first = node.sock.getpeercert()["serialNumber"]
+    trusts_old = fleet.context(before)
+    fleet.root = signer("root")
+    fleet.issuing = signer("issuing", fleet.root)
+    fleet.gateway = fleet.issue_gateway()
+    fleet.write()
+    daemon.signal(signal.SIGHUP)
+    daemon.line("info  peanutd: reloaded")
+    node.ping()  # is still there
+    new = dial(daemon.port(), fleet.context(fleet.issue("peanut:plant/after")))
+    assert new.connect("after")[1] == 0
+    assert new.sock.getpeercert()["serialNumber"] != first
+    with pytest.raises(OSError, match="certificate verify failed"):
+        dial(daemon.port(), trusts_old, source="127.5.0.1")
+    with pytest.raises((EOFError, OSError)):
+        dial(daemon.port(), fleet.context(before), source="127.5.0.2").connect("before")
+    assert "not issued by this fleet's CA" in daemon.line("handshake failed address=127.5.0.2:")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_reload_of_bad_files_changes_nothing(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    fleet.settings(SETTINGS)
+    daemon = start(fleet.home, loop=loop)
+    leaf = fleet.issue("peanut:plant/peanut")
+    context = fleet.context(leaf)
+    daemon.port()
+    fleet.settings("[listen]\nmqts = 1\n[log]\nlevel = 'error'\n")
+    daemon.signal(signal.SIGHUP)
+    daemon.line(
+        r"error peanutd: not reloaded, the old settings and certificates stay: .*gateway\.toml:2: \[listen\] mqts"
+    )
+    fleet.settings(SETTINGS + "[log]\nlevel = 'error'\n")
+    key = fleet.home / "gateway" / "gateway.key"
+    saved = key.read_bytes()
+    key.write_bytes(b"")
+    daemon.signal(signal.SIGHUP)
+    daemon.line(r"error peanutd: not reloaded, .*gateway\.key")
+    assert dial(daemon.port(), context).connect("peanut")[1] == 0
+    daemon.line("info  server: connected who=plant/peanut")  # the level is the old one too
+    key.write_bytes(saved)
+    fleet.settings(SETTINGS + "[mqtt]\nmax_inflight = 7\n")
+    daemon.signal(signal.SIGHUP)
+    daemon.line(r"warn  peanutd: addresses, \[access\] and \[mqtt\] have changed: these need a restart")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_reload_changes_the_limits_and_the_level(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    fleet.settings(PLAIN)
+    daemon = start(fleet.home, loop=loop)
+    wire = dial(daemon.port("mqtt"), version=4)
+    assert wire.connect("first") == b"\x00\x00"
+    fleet.settings(PLAIN.replace("[access]", "max_connections = 1\nhandshake_timeout = 1\n[access]"))
+    daemon.signal(signal.SIGHUP)
+    daemon.line("info  peanutd: reloaded")
+    late = dial(daemon.port("mqtt"), version=4)
+    assert late.closed()
+    wire.ping()
+    fleet.settings(PLAIN + "[log]\nlevel = 'error'\n")
+    daemon.signal(signal.SIGHUP)
+
+    def comes_in() -> bool:
+        try:
+            return bool(dial(daemon.port("mqtt"), version=4).connect("quiet") == b"\x00\x00")
+        except (EOFError, ConnectionError):
+            return False
+
+    wait_until(comes_in)
+    daemon.stop()
+    assert not count(daemon.lines, "who=anonymous/quiet")
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
