@@ -202,7 +202,7 @@ def test_session_expiry_is_told_only_when_it_differs() -> None:
 
 @pytest.mark.parametrize(("version", "code"), [(3, 5), (4, 5), (5, 0x87)])
 def test_a_will_that_no_rule_allows_keeps_its_client_out(version: int, code: int) -> None:
-    """5.0 §3.1.2.5 with MQTT-3.1.4-2: what may not be published may not be left behind either. Nothing of it is kept."""
+    """5.0 §3.1.2.5 with MQTT-3.1.4-2: what may not be published may not be left behind either; nothing is kept."""
     house = House()
     house.broker.set_rules(1, [(True, MAY, 0, "/plant/{id}/#")])
     client = house.join("c", version, verdict=Verdict(slot=1), will=will("/plant/other/status"))
