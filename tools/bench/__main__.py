@@ -72,6 +72,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--qos", type=_choice(("0", "1", "2")), default=["0", "1"], help="of 0,1,2 (0,1)")
     add("--rounds", type=_positive(100), default=None, help="rounds, of which the median counts (3; quick: 1)")
     add("--messages", type=_positive(10**8), default=None, help="deliveries measured in a run (150000; quick: 20000)")
+    add(
+        "--seconds",
+        type=_positive(40),
+        default=None,
+        help="measure no longer than that in a run (2; with --messages: 30)",
+    )
     add("--clients", type=_positive(5000), default=50, help="publishers, subscribers or pairs (50)")
     add("--idle-clients", type=_positive(40000), default=None, help="connections of the idle run (1000; quick: 300)")
     add("--window", type=_positive(1024), default=4, help="messages in flight a publisher (4)")
@@ -81,6 +87,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     if arguments.payload < 24:
         parser.error("--payload: 24 bytes are needed for run, publisher, sequence number and time")
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 3)
+    arguments.seconds = arguments.seconds or (30 if arguments.messages else 2)
     arguments.messages = arguments.messages or (20_000 if arguments.quick else 150_000)
     arguments.idle_clients = arguments.idle_clients or (300 if arguments.quick else 1_000)
     return arguments
@@ -159,6 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     broker_core, generator_core = _cores()
     load = Load(
         messages=arguments.messages,
+        seconds=arguments.seconds,
         clients=arguments.clients,
         window=arguments.window,
         payload=arguments.payload,

@@ -225,7 +225,8 @@ def preamble(context: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     return [
         f"{context['date']}  {context['cpu']}, {context['cores']} cores, {context['kernel']}",
         f"{context['python']}, {context['openssl']}, {', '.join(context['versions'])}",
-        f"{settings['rounds']} rounds of {settings['messages']:,} deliveries, {settings['payload']}-byte payloads, "
+        f"{settings['rounds']} rounds of {settings['messages']:,} deliveries or {settings['seconds']} s, "
+        f"{settings['payload']}-byte payloads, "
         f"{settings['clients']} clients a side, {settings['window']} messages in flight a publisher; "
         f"{settings['pinning']}; load before: {context['load_before']}",
     ]
