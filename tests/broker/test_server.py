@@ -205,13 +205,6 @@ def test_an_out_of_date_certificate(
     assert watcher.message()[0] == "/plant/old/cmd/marker", "nothing came before it"
 
 
-def test_an_out_of_date_certificate_gets_no_time_either(gateway: Any, shared_fleet: Any, dial: Any) -> None:
-    """Without a CONNECT it is closed after the connect timeout, like everybody."""
-    leaf = shared_fleet.issue("peanut:plant/old", start=now() - 9 * DAY, end=now() - DAY)
-    wire = dial(gateway.port(), shared_fleet.context(leaf))
-    assert wire.closed()
-
-
 def test_a_certificate_that_names_nobody(gateway: Any, shared_fleet: Any, dial: Any) -> None:
     for uris, words in (
         ((), "has no peanut: name in it"),
@@ -545,22 +538,27 @@ def test_a_peer_that_goes_away_in_the_handshake(
     assert share or not [line for line in gateway.lines if f"address={wire.source}:" in line], "a knock is no news"
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0], ids=["nothing", "half", "all"])
-def test_a_handshake_that_does_not_go_on_is_cut(gateway: Any, shared_fleet: Any, dial: Any, share: float) -> None:
-    """[listen] handshake_timeout."""
-    wire = dial(gateway.port())
+def test_a_handshake_that_does_not_go_on_is_cut(gateway: Any, shared_fleet: Any, dial: Any) -> None:
+    """[listen] handshake_timeout, after nothing, half of the first flight, and all of it."""
     data = hello(shared_fleet.context(None))
-    wire.sock.sendall(data[: int(len(data) * share)])
-    assert wire.closed()
-    gateway.line(rf'handshake failed address={wire.source}:\d+ why="not finished in 1 s"')
+    wires = [dial(gateway.port()) for _ in range(3)]
+    for wire, size in zip(wires, (0, len(data) // 2, len(data)), strict=True):
+        wire.sock.sendall(data[:size])
+    for wire in wires:
+        assert wire.closed()
+        gateway.line(rf'handshake failed address={wire.source}:\d+ why="not finished in 1 s"')
 
 
 def test_a_connection_without_a_connect_is_closed(gateway: Any, shared_fleet: Any, dial: Any) -> None:
-    """[mqtt] connect_timeout, with TLS and without."""
-    plain = dial(gateway.port("mqtt"))
-    secure = dial(gateway.port(), shared_fleet.context(shared_fleet.issue("peanut:plant/mute")))
-    assert plain.closed()
-    assert secure.closed()
+    """[mqtt] connect_timeout, with TLS and without, and an out-of-date certificate gets no more time."""
+    port = gateway.port()
+    old = shared_fleet.issue("peanut:plant/old", start=now() - 9 * DAY, end=now() - DAY)
+    wires = [
+        dial(gateway.port("mqtt")),
+        dial(port, shared_fleet.context(shared_fleet.issue("peanut:plant/mute"))),
+        dial(port, shared_fleet.context(old)),
+    ]
+    assert all(wire.closed() for wire in wires)
 
 
 @pytest.mark.parametrize(
