@@ -161,7 +161,7 @@ bool pn_topic_overlaps(pn_span a, pn_span b) { return overlaps(a, NULL, b); }
 
 /* ---- The trie -------------------------------------------------------------------------------------------------- */
 
-enum { NEAR = 24, FIRST_NODES = 16, FIRST_BITS = 4, MAX_BITS = 31 };
+enum { LINE = 64, NEAR = 24, FIRST_NODES = 16, FIRST_BITS = 4, MAX_BITS = 31 };
 
 typedef struct node {
     void *value;            /* the owner's */
@@ -181,7 +181,7 @@ typedef struct node {
 /* An index has 32 bits and an array's bytes fit size_t. No limit of the core lets a peer come near it. */
 #define MAX_NODES (SIZE_MAX / sizeof(node) > 0x80000000u ? 0x80000000u : 0x2000000u)
 
-_Static_assert(sizeof(node) <= 64, "a node is no more than a cache line");
+_Static_assert(sizeof(node) <= LINE, "a node is no more than a cache line");
 _Static_assert(PN_STRING_MAX <= UINT16_MAX, "a level's length fits its field");
 _Static_assert(PN_MAX_TOPIC_LEVELS <= PN_TRIE_MAX_LEVELS, "the default limit fits the trie");
 
@@ -191,7 +191,8 @@ typedef struct slot {
 } slot;
 
 struct pn_trie {
-    node *nodes; /* owned; `used` of `cap` have been in use, those on the free list are not now */
+    uint8_t *block; /* owned; the nodes lie in it from the first boundary of a cache line on */
+    node *nodes;    /* `used` of `cap` have been in use, those on the free list are not now */
     uint32_t used, cap, free;
     slot *slots; /* owned; 2^bits of them, `filled` not empty, at most two thirds */
     uint32_t filled, bits;
@@ -263,15 +264,24 @@ static bool slots_grow(pn_trie *t) {
     return true;
 }
 
+/* An array of `cap` nodes, no fewer than there are. Each on a cache line of its own: a walk over a trie that fits no
+ * cache waits for memory and for little else. (A large block keeps its alignment as it grows: nothing moves then.) */
+static bool nodes_resize(pn_trie *t, uint32_t cap) {
+    size_t from = t->block ? (size_t)((uint8_t *)t->nodes - t->block) : 0;
+    uint8_t *block = pn_realloc(t->block, sizeof(node) * cap + LINE - 1);
+    if (!block) return false;
+    size_t to = (LINE - (uintptr_t)block % LINE) % LINE;
+    if (to != from) memmove(block + to, block + from, sizeof(node) * t->used);
+    t->block = block;
+    t->nodes = (node *)(void *)(block + to);
+    t->cap = cap;
+    return true;
+}
+
 /* Room in the array for one more. */
 static bool nodes_grow(pn_trie *t) {
     if (t->free || t->used < t->cap) return true;
-    if (t->cap >= MAX_NODES) return false;
-    node *nodes = pn_realloc(t->nodes, sizeof *nodes * 2 * t->cap);
-    if (!nodes) return false;
-    t->nodes = nodes;
-    t->cap *= 2;
-    return true;
+    return t->cap < MAX_NODES && nodes_resize(t, 2 * t->cap);
 }
 
 /* A new node that carries nothing yet; 0 without memory, and then nothing has changed. */
@@ -365,16 +375,14 @@ static uint32_t find(const pn_trie *t, pn_trie *make, pn_span key, bool rule) {
 pn_trie *pn_trie_new(uint64_t seed) {
     pn_trie *t = pn_calloc(1, sizeof *t);
     if (!t) return NULL;
-    t->nodes = pn_calloc(FIRST_NODES, sizeof *t->nodes);
     t->slots = pn_calloc((size_t)1 << FIRST_BITS, sizeof *t->slots);
-    if (!t->nodes || !t->slots) {
-        pn_free(t->nodes);
+    if (!t->slots || !nodes_resize(t, FIRST_NODES)) {
         pn_free(t->slots);
         pn_free(t);
         return NULL;
     }
-    t->used = 1; /* the root */
-    t->cap = FIRST_NODES;
+    t->nodes[0] = (node){0}; /* the root */
+    t->used = 1;
     t->bits = FIRST_BITS;
     t->seed = seed;
     t->by_parent = pn_hash("parent", 6, seed) | 1;
@@ -387,7 +395,7 @@ void pn_trie_free(pn_trie *t) {
     for (uint32_t i = 1; i < t->used; i++) { /* a free node has length 0 */
         if (t->nodes[i].length > NEAR) pn_free(t->nodes[i].level.far);
     }
-    pn_free(t->nodes);
+    pn_free(t->block);
     pn_free(t->slots);
     pn_free(t);
 }
