@@ -1,4 +1,8 @@
-"""Runs the node. On a PC it ends in order at Ctrl-C, and at the end of its input if PEANUT_STOP=stdin is set."""
+"""Runs the node. On a PC it ends in order at the end of its input, if PEANUT_STOP=stdin is set.
+
+Rule: Ctrl-C is no planned end. On the unix port it strikes in the middle of anything, TLS included, so all that is
+done then is to switch off; the gateway publishes the will.
+"""
 
 import asyncio
 import os
@@ -31,4 +35,5 @@ def run():
     try:
         asyncio.run(app.run(stopping))
     except KeyboardInterrupt:
-        asyncio.run(app.stop())
+        app.safe()
+        log.warn("app", "interrupted: outputs off")

@@ -123,3 +123,30 @@ def test_temporary_work_directory_is_removed(gateway: Gateway, make_node: MakeNo
         with pytest.raises(FleetError, match="running already"):
             node.start()
     assert not work.exists()
+
+
+def test_ctrl_c_at_a_node_switches_off_and_ends(gateway: Gateway, make_node: MakeNode) -> None:
+    """SIGINT may strike inside TLS, so nothing more is sent: outputs off, and the end."""
+    node = make_node(gateway.port)
+    node.start()
+    gateway.accept().welcome()
+    assert node.pid is not None
+    os.kill(node.pid, signal.SIGINT)
+    deadline = time.monotonic() + 10
+    while node.running:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert node.returncode == 0
+    assert "interrupted: outputs off" in node.log
+
+
+def test_a_node_that_hangs_is_killed(gateway: Gateway, make_node: MakeNode) -> None:
+    """`stop` is bounded, whatever the node does."""
+    node = make_node(gateway.port)
+    node.start()
+    gateway.accept().welcome()
+    assert node.pid is not None
+    os.kill(node.pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    assert node.stop(timeout=0.5) == -signal.SIGKILL
+    assert time.monotonic() - begun < 5

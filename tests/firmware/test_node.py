@@ -14,6 +14,7 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from .conftest import MakeNode
 from .gateway import closed_port
@@ -80,9 +81,9 @@ class Watcher:
 
     def __init__(self, broker: Mosquitto) -> None:
         self.messages: list[tuple[str, Any, bool]] = []
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, "watcher")
-        f = broker.folder
-        self._client.tls_set(f / "ca.pem", f / "operator.pem", f / "operator.pem", tls_version=ssl.PROTOCOL_TLS_CLIENT)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, "watcher")
+        ca, operator = (str(broker.folder / name) for name in ("ca.pem", "operator.pem"))
+        self._client.tls_set(ca, operator, operator, tls_version=ssl.PROTOCOL_TLS_CLIENT)
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = lambda client, *_: client.subscribe("/plant/#", 1)
         self._client.on_message = self._keep
