@@ -211,7 +211,7 @@ def test_a_will_that_rules_no_longer_allow_is_dropped() -> None:
 
 
 def test_wills_come_in_the_order_in_which_their_clients_went() -> None:
-    """MQTT-4.6.0-5: also when several are due at one tick; a dead client's will reaches one that is about to go itself."""
+    """MQTT-4.6.0-5: also when several are due at one tick, and to a client that is about to go itself."""
     house, watcher = watched()
     first = house.join("first", keep_alive=10, will=will("first", qos=1))
     second = house.join("second", keep_alive=10, will=will("second", qos=1))

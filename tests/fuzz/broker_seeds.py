@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from reference import vectors
-from reference.codec import encode
+from tests.reference import vectors
+from tests.reference.codec import encode
 
 MAX_PACKET_SIZE = 4096  # bytes; the target's limit
 

@@ -1,0 +1,341 @@
+"""Every limit by name: what happens at the limit, and what one beyond it.
+
+The rule it keeps: a row of LIMITS has a test of its own, called test_<its name>.
+"""
+
+import pytest
+from peanutd import _core
+
+from tests.broker.house import (
+    PINGREQ,
+    Client,
+    House,
+    Verdict,
+    ack,
+    connect,
+    disconnect,
+    properties,
+    publish,
+    unsubscribe,
+)
+from tests.reference import codec
+
+
+def closed_with(client: Client, reason: int) -> bool:
+    """A 5.0 client is told why, then closed; the broker still serves others."""
+    assert client.closed == reason
+    assert client.read()[-1:] == [{"type": "DISCONNECT", "reason": reason, "properties": []}]
+    other = client.house.join("other")
+    return other.ask(PINGREQ, "PINGRESP")["type"] == "PINGRESP"
+
+
+def test_max_packet_size() -> None:
+    """5.0 §3.2.2.3.6: a packet of the announced size passes; a longer one ends with 0x95 once its header is there."""
+    house = House(max_packet_size=200)
+    client = house.join()
+    client.subscribe("a")
+    fits = codec.encode(publish("a", b"x" * (200 - 3 - 3 - 1)), 5)
+    assert len(fits) == 200
+    client.feed(fits)
+    assert len(client.messages()) == 1
+    client.feed(codec.encode(publish("a", b"x" * (200 - 3 - 3)), 5)[:3])
+    assert closed_with(client, 0x95)
+
+
+def test_max_topic_length() -> None:
+    """5.0 §3.3.2.1, §3.9.3: 0x90 for a topic name, 0x8F for a filter."""
+    house = House(max_topic_length=10)
+    client = house.join()
+    assert client.subscribe("x" * 10, "x" * 11) == [0, 0x8F]
+    client.send(publish("x" * 10, qos=1))
+    assert {packet["type"] for packet in client.read()} == {"PUBACK", "PUBLISH"}
+    client.send(publish("x" * 11, qos=1))
+    assert closed_with(client, 0x90)
+    assert house.join("w", will=will("x" * 10)).closed is None
+    assert house.join("v", will=will("x" * 11)).closed == 0x90
+
+
+def test_max_topic_levels() -> None:
+    """As max_topic_length, by the count of levels."""
+    house = House(max_topic_levels=3)
+    client = house.join()
+    assert client.subscribe("a/b/c", "a/b/#", "a/b/c/d", "///") == [0, 0, 0x8F, 0x8F]
+    client.send(publish("a/b/c"))
+    assert len(client.messages()) == 1
+    client.send(publish("a/b/c/d"))
+    assert closed_with(client, 0x90)
+
+
+@pytest.mark.parametrize(("version", "code"), [(3, 2), (4, 2), (5, 0x85)])
+def test_max_client_id(version: int, code: int) -> None:
+    """MQTT-3.1.3-5, MQTT-3.1.3-8; 3.1.1 MQTT-3.1.3-9: rejected in words, the driver is not asked. 23 always pass."""
+    house = House(max_client_id=23)
+    assert house.join("x" * 23, version).closed is None
+    client = house.join("x" * 24, version)
+    assert client.connack is not None
+    assert client.connack["reason"] == code
+    assert client.events == [(_core.EVENT_CLOSED, 0x85, "")]
+    with pytest.raises(ValueError, match="max_client_id is from 23"):
+        House(max_client_id=22)
+
+
+def test_max_subscriptions() -> None:
+    """5.0 §3.9.3: 0x97 for what is one too many; replacing is not, and what ends makes room."""
+    house = House(max_subscriptions=3)
+    client = house.join()
+    assert client.subscribe("a", "b", "c", "d", "a") == [0, 0, 0, 0x97, 0]
+    assert house.join("old", 4).subscribe("a", "b", "c", "d") == [0, 0, 0, 0x80]
+    client.ask(unsubscribe("b"), "UNSUBACK")
+    assert client.subscribe("d", "b") == [0, 0x97]
+    assert house.stat("subscriptions") == 6
+
+
+def test_receive_maximum() -> None:
+    """5.0 §3.3.4, §4.9: QoS 2 messages not yet released; one more than announced ends with 0x93. QoS 1 is acknowledged
+    before the next packet is read and never counts."""
+    house = House(receive_maximum=3)
+    client = house.join()
+    client.send(*[publish("a", qos=1, number=n) for n in range(1, 20)])
+    client.send(*[publish("a", qos=2, number=n) for n in (1, 2, 3)], publish("a", qos=2, number=2, dup=True))
+    client.send(ack("PUBREL", 2), publish("a", qos=2, number=4))
+    assert client.closed is None
+    client.read()
+    client.send(publish("a", qos=2, number=5))
+    assert closed_with(client, 0x93)
+
+
+def test_max_inflight() -> None:
+    """Our own bound beside the client's Receive Maximum (MQTT-3.3.4-9): the smaller one counts."""
+    house = House(max_inflight=3)
+    for wish, expected in ((None, 3), (2, 2), (100, 3)):
+        client = house.join(props=properties(receive_maximum=wish) if wish else [])
+        client.subscribe("a", qos=1)
+        for _ in range(5):
+            house.publish("a", qos=1)
+        assert len(client.messages()) == expected
+
+
+def test_max_queued_messages() -> None:
+    """Messages that wait; not those under way. The newest is dropped, what was promised first is kept."""
+    house = House(max_queued_messages=3, max_inflight=2)
+    client = house.keeper("k")
+    client.subscribe("a", qos=1)
+    for n in range(7):
+        house.publish("a", b"%d" % n, qos=1)
+    assert house.stat("dropped_queue_full") == 2
+    got = []
+    while packets := client.read():
+        got += [packet["payload"] for packet in packets]
+        client.send(*(ack("PUBACK", packet["id"]) for packet in packets))
+    assert got == [b"0", b"1", b"2", b"3", b"4"]
+    client.lose()
+    for n in range(4):
+        house.publish("a", b"%d" % n, qos=1)
+    assert house.keeper("k").payloads() == [b"0", b"1"]
+    assert house.stat("dropped_queue_full") == 3
+
+
+def test_max_queued_bytes() -> None:
+    """Topics, payloads and properties of what waits or is under way for one session."""
+    house = House(max_queued_bytes=1024)
+    client = house.keeper("k")
+    client.subscribe("a", qos=1)
+    house.publish("a", b"x" * 511, qos=1)
+    house.publish("a", b"x" * 511, qos=1)
+    house.publish("a", b"", qos=1)
+    first, second = client.read()
+    assert house.stat("dropped_queue_full") == 1
+    client.send(ack("PUBACK", first["id"]))
+    house.publish("a", b"x" * 511, qos=1)
+    assert len(client.messages()) == 1
+    client.send(ack("PUBACK", second["id"]))
+    house.publish("a", b"x" * 512, qos=1)
+    assert house.stat("dropped_queue_full") == 2
+
+
+def test_max_output_bytes() -> None:
+    """A client that does not read: QoS 0 is dropped once its output is full, QoS 1 waits and comes later, in order."""
+    house = House(max_output_bytes=4096, max_inflight=1000)
+    client = house.join()
+    client.subscribe("zero")
+    client.subscribe("one", qos=1)
+    client.take()
+    size = len(codec.encode(publish("zero", b"x" * 1000), 5))
+    while client.link.pending < 4096:
+        house.publish("zero", b"x" * 1000)
+    assert client.link.pending == -(-4096 // size) * size
+    pending = client.link.pending
+    house.publish("zero", b"dropped")
+    assert house.stat("dropped_slow_reader") == 1
+    for n in range(10):
+        house.publish("one", b"%d" % n, qos=1)
+    assert client.link.pending == pending
+    messages = client.messages()
+    assert [payload for topic, payload, _ in messages if topic == "one"] == [b"%d" % n for n in range(10)]
+    assert all(len(payload) == 1000 for topic, payload, _ in messages if topic == "zero")
+
+
+def test_what_is_answered_to_a_client_that_never_reads_is_bounded() -> None:
+    """max_output_bytes, one packet and a margin of 64 KiB: then the connection ends, without a word."""
+    house = House(max_output_bytes=4096, max_packet_size=1000)
+    client = house.join()
+    sent = 0
+    while client.closed is None:
+        client.send(*[PINGREQ] * 1000)
+        sent += 2000
+        assert sent < 200_000
+    assert client.closed == 0x97
+    assert 4096 + 65536 < client.link.pending < 4096 + 1000 + 65536 + 3000
+
+
+def test_a_client_with_a_large_message_in_its_output_may_ping() -> None:
+    """The bound on answers leaves room for a message that was begun just below max_output_bytes."""
+    house = House(max_output_bytes=4096, max_packet_size=500_000)
+    client = house.join()
+    client.subscribe("a")
+    house.publish("a", b"x" * 400_000)
+    client.send(PINGREQ)
+    assert client.closed is None
+    assert [packet["type"] for packet in client.read()] == ["PUBLISH", "PINGRESP"]
+
+
+def test_max_parked_bytes() -> None:
+    """What comes behind a CONNECT while it waits for its verdict, in one chunk with it or later."""
+    for first in (b"", b"\xc0\0" * 256):
+        for surplus in (0, 1):
+            house = House(max_parked_bytes=1024)
+            client = house.open(Verdict(wait=True))
+            client.feed(codec.encode(connect("c"), 5) + first)
+            client.feed(b"\xc0\0" * ((1024 - len(first)) // 2) + b"\xc0" * surplus)
+            assert client.closed == (0x97 if surplus else None)
+            if not surplus:
+                client.verdict = Verdict()
+                house.judge(client)
+                assert [packet["type"] for packet in client.read()] == ["CONNACK"] + ["PINGRESP"] * 512
+    for size in (512, 513):
+        house = House(max_parked_bytes=1024)
+        client = house.open()
+        client.feed(codec.encode(connect("c"), 5) + b"\xc0\0" * size)
+        kinds = [kind for kind, _, _ in client.events]
+        assert kinds == ([_core.EVENT_CONNECT] if size == 512 else [_core.EVENT_CLOSED])
+
+
+def test_max_session_expiry() -> None:
+    """5.0 §3.2.2.3.2: longer wishes are cut, also in DISCONNECT; older clients that keep their session get it whole."""
+    for version in (4, 5):
+        house = House(max_session_expiry=10)
+        client = house.join(
+            "c", version, clean=False, props=properties(session_expiry_interval=11) if version == 5 else []
+        )
+        client.send(disconnect(session_expiry_interval=0xFFFFFFFF) if version == 5 else disconnect())
+        house.wait(9.999)
+        assert house.stat("sessions") == 1
+        house.wait(0.001)
+        assert house.stat("sessions") == 0
+
+
+def test_max_session_expiry_may_be_for_ever() -> None:
+    """5.0 §3.1.2.11.2: 0xFFFFFFFF does not expire."""
+    house = House(max_session_expiry=0xFFFFFFFF)
+    house.join("c", props=properties(session_expiry_interval=0xFFFFFFFF)).lose()
+    house.join("d", 4, clean=False).lose()
+    house.join("e", props=properties(session_expiry_interval=0xFFFFFFFE)).lose()
+    house.wait(0xFFFFFFFE)
+    assert house.stat("sessions") == 2
+
+
+def test_max_keep_alive() -> None:
+    """MQTT-3.1.2-21: a longer wish, or none, is replaced by the limit."""
+    house = House(max_keep_alive=10)
+    for wish in (10, 11, 0):
+        client = house.join(keep_alive=wish)
+        house.wait(15)
+        assert client.closed is None
+        house.wait(0.001)
+        assert client.closed == 0x8D
+
+
+def test_connect_timeout() -> None:
+    """Milliseconds from the connection to a CONNECT and its verdict."""
+    house = House(connect_timeout=100)
+    client = house.open()
+    house.wait(0.1)
+    assert client.closed is None
+    house.wait(0.001)
+    assert client.closed is not None
+
+
+def test_max_sessions() -> None:
+    """Those away included. Whoever has a session is let in; one more is refused with 0x97 (before 5.0: 3)."""
+    house = House(max_sessions=2)
+    house.keeper("a").lose()
+    house.keeper("b")
+    for version, code in ((5, 0x97), (4, 3)):
+        client = house.join("c", version)
+        assert client.connack is not None
+        assert client.connack["reason"] == code
+        assert client.closed == 0x97
+        assert client.offline is None
+    assert house.keeper("a").closed is None
+    assert house.join("b").closed is None
+    house.join("b").lose()
+    assert house.join("c").closed is None
+
+
+def test_max_retained() -> None:
+    """5.0 §3.4.2.1: 0x97; the message went nowhere. Replacing and clearing go on, and clearing makes room."""
+    house = House(max_retained=2)
+    client = house.join()
+    client.subscribe("#")
+    for topic, reason in (("a", 0), ("b", 0), ("c", 0x97), ("a", 0)):
+        client.send(publish(topic, topic.encode(), 1, retain=True))
+        answer = client.ask(PINGREQ, "PINGRESP") and client.read()
+        assert [packet["reason"] for packet in answer if packet["type"] == "PUBACK"] == [reason]
+        assert [packet["topic"] for packet in answer if packet["type"] == "PUBLISH"] == ([] if reason else [topic])
+    assert house.stat("dropped_retained_full") == 1
+    house.publish("a", b"", retain=True)
+    house.publish("c", b"c", retain=True)
+    with pytest.raises(MemoryError):
+        house.publish("d", b"d", retain=True)
+    assert house.stat("retained") == 2
+    nothing = House(max_retained=0).join()
+    nothing.send(publish("a", qos=1, retain=True))
+    assert nothing.only() == ack("PUBACK", 1, 0x97)
+
+
+def test_max_retained_bytes() -> None:
+    """Topics, payloads and properties of all retained messages. One too large does not replace what was there."""
+    house = House(max_retained_bytes=20)
+    client = house.join()
+    for topic, size, reason in (
+        ("a", 9, 0x10),
+        ("b", 9, 0x10),
+        ("c", 1, 0x97),
+        ("a", 10, 0x97),
+        ("a", 8, 0x10),
+        ("b", 10, 0x10),
+    ):
+        client.send(publish(topic, b"x" * size, 1, retain=True))
+        assert client.only() == ack("PUBACK", 1, reason)
+    assert house.stat("retained_bytes") == 20
+    assert house.broker.retained("a") == b"x" * 8
+    client.send(publish("a", b"", 1, retain=True), publish("c", b"x" * 8, 1, retain=True))
+    assert [packet["reason"] for packet in client.read()] == [0x10, 0x10]
+
+
+def test_every_limit_has_a_test() -> None:
+    assert [name for name in _core.LIMITS if f"test_{name}" not in globals()] == []
+
+
+@pytest.mark.parametrize("name", sorted(_core.LIMITS))
+def test_a_limit_out_of_its_range_is_refused_by_name(name: str) -> None:
+    """And the default is within it."""
+    House(**{name: _core.LIMITS[name]})
+    for number in (-1, 1 << 32):
+        with pytest.raises(ValueError, match=f"{name} is from"):
+            House(**{name: number})
+
+
+def test_a_limit_that_is_none() -> None:
+    with pytest.raises(TypeError, match="max_pakcet_size"):
+        House(max_pakcet_size=1)

@@ -1,0 +1,176 @@
+"""Rules in the broker: what they forbid is answered as each version can, and reported; a reload judges anew.
+
+How rules are matched is proved in core/test_topic.c; here, that the broker asks them, and about everything.
+"""
+
+import pytest
+
+from tests.broker.house import MAY, Client, House, Verdict, ack, publish
+
+NODE = [
+    (True, 2, 0, "/plant/{id}/UpdateTemperature"),
+    (True, 2, 0, "/plant/{id}/cmd/#"),
+    (False, 1, 1, "/plant/{id}/telemetry"),
+    (False, 1, 0, "/plant/{id}/cmd/#"),
+    (False, 1, 0, "/plant/{id}/UpdateTemperature"),
+    (True, 1, 0, "/plant/{id}/#"),
+]
+"""What a greenhouse may do, in the words of the core: 1 publish, 2 subscribe; the second 1: only retained ones."""
+
+
+def node(house: House, version: int = 5, name: str = "peanut", **more: object) -> Client:
+    return house.join(name, version, verdict=Verdict(slot=1, identity=name), **more)
+
+
+def fleet() -> tuple[House, Client]:
+    house = House()
+    house.broker.set_rules(1, NODE)
+    watcher = house.join("watcher")
+    watcher.subscribe("#", qos=2)
+    return house, watcher
+
+
+@pytest.mark.parametrize("version", [3, 4, 5])
+def test_a_denied_publication_goes_nowhere(version: int) -> None:
+    """5.0 §3.4.2.1, §3.5.2.1: 0x87; 3.1.1 MQTT-3.3.5-2: acknowledged, as there is no word for it. Each is reported."""
+    house, watcher = fleet()
+    client = node(house, version)
+    code = 0x87 if version == 5 else 0
+    topic = "/plant/tomato/state"
+    client.send(publish(topic, qos=0), publish(topic, qos=1), publish(topic, qos=2, number=2))
+    assert client.read() == [ack("PUBACK", 1, code), ack("PUBREC", 2, code)]
+    assert client.denied == [f"publish {topic}"] * 3
+    assert watcher.read() == []
+    assert client.closed is None
+    assert house.stat("dropped_denied") == 3
+
+
+def test_a_denied_qos_2_publication_leaves_its_identifier_free() -> None:
+    """MQTT-4.3.3-9: after a PUBREC of 0x80 or more the same identifier is a new message."""
+    house, watcher = fleet()
+    client = node(house)
+    client.send(publish("/plant/tomato/state", qos=2), publish("/plant/peanut/state", b"mine", qos=2))
+    assert client.read() == [ack("PUBREC", 1, 0x87), ack("PUBREC", 1)]
+    assert watcher.payloads() == [b"mine"]
+
+
+def test_a_node_may_not_command_itself() -> None:
+    """README, topics: it reads its commands and writes its reports."""
+    house, watcher = fleet()
+    client = node(house)
+    client.send(publish("/plant/peanut/UpdateTemperature", qos=1), publish("/plant/peanut/cmd/x", qos=1))
+    assert [packet["reason"] for packet in client.read()] == [0x87, 0x87]
+    client.send(publish("/plant/peanut/state", qos=1))
+    assert client.only() == ack("PUBACK", 1)
+    assert [topic for topic, _, _ in watcher.messages()] == ["/plant/peanut/state"]
+
+
+def test_a_rule_may_be_about_retained_messages_only() -> None:
+    house, watcher = fleet()
+    client = node(house)
+    client.send(publish("/plant/peanut/telemetry", qos=1, retain=True), publish("/plant/peanut/telemetry", qos=1))
+    assert [packet["reason"] for packet in client.read()] == [0x87, 0]
+    assert client.denied == ["publish retained /plant/peanut/telemetry"]
+    assert len(watcher.messages()) == 1
+    assert house.stat("retained") == 0
+
+
+@pytest.mark.parametrize("version", [3, 4, 5])
+def test_a_denied_subscription_is_refused_alone(version: int) -> None:
+    """5.0 §3.9.3: 0x87; 3.1.1 §3.9.3: 0x80. A filter that is wider than what is allowed is not allowed."""
+    house, _ = fleet()
+    house.publish("/plant/tomato/state", retain=True)
+    client = node(house, version)
+    wanted = ["#", "/plant/peanut/cmd/+", "/plant/+/cmd/x", "/plant/peanut/UpdateTemperature", "/plant/tomato/state"]
+    code = 0x87 if version == 5 else 0x80
+    assert client.subscribe(*wanted) == [code, 0, code, 0, code]
+    assert client.denied == [f"subscribe {wanted[n]}" for n in (0, 2, 4)]
+    for topic in ("/plant/peanut/cmd/x", "/plant/tomato/cmd/x", "/plant/tomato/state"):
+        house.publish(topic)
+    assert [topic for topic, _, _ in client.messages()] == ["/plant/peanut/cmd/x"]
+
+
+def test_a_slot_without_rules_denies_everything() -> None:
+    """Fail closed: the core has no default rules."""
+    house = House()
+    client = house.join("c", verdict=Verdict(slot=7))
+    assert client.subscribe("a") == [0x87]
+    client.send(publish("a", qos=1))
+    assert client.only() == ack("PUBACK", 1, 0x87)
+
+
+def test_new_rules_end_the_subscriptions_that_they_do_not_allow() -> None:
+    """peanutd._core: sessions of the slot are judged again, connected or not; other slots are left alone."""
+    house, watcher = fleet()
+    online, offline = node(house), house.keeper("tomato", verdict=Verdict(slot=1, identity="tomato"))
+    for client, name in ((online, "peanut"), (offline, "tomato")):
+        assert client.subscribe(f"/plant/{name}/cmd/#", f"/plant/{name}/UpdateTemperature", qos=1) == [1, 1]
+    offline.lose()
+    house.broker.set_rules(1, NODE[:1])
+    assert house.stat("subscriptions") == 3
+    for topic in ("/plant/peanut/cmd/x", "/plant/peanut/UpdateTemperature", "/plant/tomato/cmd/x"):
+        house.publish(topic, qos=1)
+    house.publish("/plant/tomato/UpdateTemperature", qos=1)
+    assert [topic for topic, _, _ in online.messages()] == ["/plant/peanut/UpdateTemperature"]
+    offline = house.keeper("tomato", verdict=Verdict(slot=1, identity="tomato"))
+    assert [topic for topic, _, _ in offline.messages()] == ["/plant/tomato/UpdateTemperature"]
+    assert len(watcher.messages()) == 4
+    assert online.closed is None
+
+
+def test_new_rules_count_for_the_next_publication() -> None:
+    house, _ = fleet()
+    client = node(house)
+    client.send(publish("/plant/peanut/state", qos=1))
+    house.broker.set_rules(1, [(False, MAY, 0, "#")])
+    client.send(publish("/plant/peanut/state", qos=1))
+    assert [packet["reason"] for packet in client.read()] == [0, 0x87]
+
+
+def test_a_session_that_comes_back_under_other_rules_is_judged_by_them() -> None:
+    """An operator who has become a viewer does not keep the subscriptions of an operator."""
+    house, _ = fleet()
+    house.keeper("k").subscribe("#", "/plant/me/cmd/x", qos=1)
+    house.now += 1
+    client = house.keeper("k", verdict=Verdict(slot=1))
+    assert house.stat("subscriptions") == 2, "the watcher's, and the one that is allowed"
+    house.publish("/plant/me/cmd/x", qos=1)
+    house.publish("/plant/you/cmd/x", qos=1)
+    assert [topic for topic, _, _ in client.messages()] == ["/plant/me/cmd/x"]
+
+
+def test_explain_agrees_with_what_happens() -> None:
+    house, _ = fleet()
+    explain = house.broker.explain
+    assert explain(1, "peanut", 1, "/plant/peanut/state") == (True, 5)
+    assert explain(1, "peanut", 1, "/plant/peanut/cmd/x") == (False, 3)
+    assert explain(1, "peanut", 1, "/plant/peanut/telemetry", True) == (False, 2)
+    assert explain(1, "peanut", 1, "/plant/tomato/state") == (False, -1)
+    assert explain(1, "peanut", 2, "/plant/peanut/cmd/#") == (True, 1)
+    assert explain(9, "peanut", 2, "a") == (False, -1)
+
+
+def test_an_identity_cannot_smuggle_levels_into_a_rule() -> None:
+    """topic.h: `{id}` is one literal level."""
+    house, _ = fleet()
+    for name in ("+", "#", "a/b", ""):
+        client = house.join("c", verdict=Verdict(slot=1, identity=name))
+        assert client.subscribe("/plant/x/cmd/y", "/plant/+/cmd/x", "/plant/a/b/cmd/x") == [0x87] * 3
+
+
+def test_the_report_of_denials_is_bounded_and_their_count_is_not() -> None:
+    """PN_DENIED_EVENTS_MAX: a flood of refused packets in one chunk does not become a flood of events."""
+    house, _ = fleet()
+    client = node(house)
+    client.send(*[publish("/plant/tomato/state")] * 1000)
+    assert len(client.denied) == 32
+    assert house.stat("dropped_denied") == 1000
+    client.send(publish("/plant/tomato/state"))
+    assert len(client.denied) == 33
+
+
+def test_a_rule_that_is_no_filter_is_named() -> None:
+    house = House()
+    with pytest.raises(ValueError, match=r"rule 1: 'a/#/b'"):
+        house.broker.set_rules(0, [(True, MAY, 0, "a"), (True, MAY, 0, "a/#/b")])
+    assert house.join().subscribe("x") == [0], "the old rules are in force"
