@@ -119,10 +119,17 @@ def _settings(home: Path) -> Config:
 
 
 def _broker(settings: Config) -> Broker:
-    try:
-        return Broker(seed=secrets.token_bytes(16), **settings.limits)
-    except (ValueError, OverflowError) as error:
-        raise ConfigError(f"[mqtt] in gateway.toml: {error}") from None
+    """The core with the limits of [mqtt]; ConfigError for each that it does not take."""
+    seed = secrets.token_bytes(16)
+    mistakes: list[str] = []
+    for name, value in settings.limits.items():
+        try:
+            Broker(seed=seed, **{name: value})
+        except (ValueError, OverflowError) as error:
+            mistakes.append(f"{settings.limit_places[name]}: {error}")
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return Broker(seed=seed, **settings.limits)
 
 
 def _loop() -> tuple[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -211,6 +218,7 @@ class _Reload:
         server, log, old = self._server, self._server.log, self._settings
         try:
             new = _settings(self._home)
+            _broker(new)  # would they do?
             credentials = tls.load(self._home, datetime.now(UTC)) if old.listen.mqtts else None
         except (ConfigError, tls.TlsError) as error:
             for line in str(error).splitlines():

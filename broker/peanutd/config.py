@@ -65,11 +65,15 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that gateway.toml says. `limits` has the keys of [mqtt] that are set; the core knows the defaults."""
+    """Everything that gateway.toml says. `limits` has the keys of [mqtt] that are set; the core knows the defaults.
+
+    It also knows the ranges: `limit_places` has the beginning of a message for each of them, for what it objects to.
+    """
 
     listen: Listen = Listen()
     access: Access = Access()
     limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    limit_places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     log_level: str = DEFAULT_LEVEL
     warnings: tuple[str, ...] = ()
 
@@ -178,7 +182,8 @@ class _Reader:
         config = Config(
             listen=listen,
             access=access,
-            limits=MappingProxyType({key: self._number(("mqtt", key), tables["mqtt"], 1) for key in tables["mqtt"]}),
+            limits=MappingProxyType({key: self._number(("mqtt", key), tables["mqtt"], 0, 0) for key in tables["mqtt"]}),
+            limit_places=MappingProxyType({key: self._place(("mqtt", key)) for key in tables["mqtt"]}),
             log_level=self._level(tables["log"]),
             warnings=tuple(self._warnings),
         )
@@ -249,12 +254,12 @@ class _Reader:
         self._mistake(key, f"must be true or false, without quotes; it is {_kind(value)}")
         return usual
 
-    def _number(self, key: tuple[str, str], table: Mapping[str, object], usual: int) -> int:
+    def _number(self, key: tuple[str, str], table: Mapping[str, object], usual: int, least: int = 1) -> int:
         value = table.get(key[1], usual)
         if isinstance(value, bool) or not isinstance(value, int):
             self._mistake(key, f"must be a whole number; it is {_kind(value)}")
-        elif not 1 <= value <= _MAX_NUMBER:
-            self._mistake(key, f"is {value}; it must be 1 to {_MAX_NUMBER}")
+        elif not least <= value <= _MAX_NUMBER:
+            self._mistake(key, f"is {value}; it must be {least} to {_MAX_NUMBER}")
         else:
             return value
         return usual

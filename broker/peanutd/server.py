@@ -318,7 +318,10 @@ class Server:
             return
         connection.accepted = verdict
         version = _VERSIONS.get(wish.version, str(wish.version))
-        self._write(connection, "connected", "info", mqtt=version, tls=connection.tls_version)
+        ends = connection.credential.not_after if connection.credential else None
+        soon = f"{ends:%Y-%m-%d}" if ends is not None and ends - self.wall_clock() < tls.SOON else None
+        level = "warning" if soon else "info"
+        self._write(connection, "connected", level, mqtt=version, tls=connection.tls_version, certificate_ends=soon)
         self.run(
             link.accept(
                 session=verdict.session,

@@ -30,7 +30,7 @@ CIPHERS: Final = ":".join(
 
 CURVE: Final = "prime256v1"
 SOON: Final = timedelta(days=14)
-"""A certificate of the gateway that ends within this time is worth a warning."""
+"""A certificate that ends within this time is worth a warning."""
 
 
 class TlsError(Exception):

@@ -94,7 +94,7 @@ def test_config_is_frozen() -> None:
         ('[listen]\ninsecure = "yes"', "gateway.toml:2: [listen] insecure", "true or false, without quotes"),
         ("[listen]\nmax_connections = 0", "gateway.toml:2: [listen] max_connections", "1 to"),
         ("[listen]\nmax_connections = true", "gateway.toml:2: [listen] max_connections", "whole number"),
-        ("[mqtt]\nmax_inflight = -1", "gateway.toml:2: [mqtt] max_inflight", "1 to"),
+        ("[mqtt]\nmax_inflight = -1", "gateway.toml:2: [mqtt] max_inflight", "0 to"),
         ("[mqtt]\nmax_inflight = 1.5", "gateway.toml:2: [mqtt] max_inflight", "whole number"),
         ("\nlistn.x = 1", "gateway.toml:2: [listn]", 'did you mean "listen"?'),
         ('[log]\nlevel = "loud"', "gateway.toml:2: [log] level", "debug, info, warning, error"),

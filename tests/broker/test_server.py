@@ -259,6 +259,18 @@ def test_a_node_may_not_read_another_nodes_commands(gateway: Any, enter: Any, ve
     assert node.message() == (own, own.encode(), False), "nothing came before it"
 
 
+def test_the_longest_names_fit(gateway: Any, shared_fleet: Any, dial: Any) -> None:
+    """Identity and client id make the session key; [mqtt] max_client_id bounds what a client may send."""
+    leaf = shared_fleet.issue(f"peanut:operator/{'o' * 32}")
+    wire = dial(gateway.port(), shared_fleet.context(leaf))
+    assert wire.connect("ä" * 128)[1] == 0
+    wire.ping()
+    wire = dial(gateway.port(), shared_fleet.context(leaf))
+    assert wire.connect("x" * 257)[1] == 0x85
+    wire = dial(gateway.port(), shared_fleet.context(leaf))
+    assert wire.connect("x", username="ä" * 8000)[1] == 0x86, "its reason is cut, not malformed"
+
+
 @pytest.mark.parametrize("version", [4, 5])
 def test_a_client_id_that_is_not_the_certificates_name(
     gateway: Any, shared_fleet: Any, dial: Any, enter: Any, version: int
@@ -694,6 +706,44 @@ def test_a_certificate_that_expires_while_connected_ends_the_connection(fleet: A
         assert "certificate expired who=plant/peanut" in output.getvalue()
 
     asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+def test_a_certificate_that_ends_soon_is_pointed_out_when_it_comes_in(
+    gateway: Any, shared_fleet: Any, dial: Any
+) -> None:
+    end = now() + 3 * DAY
+    wire = dial(gateway.port(), shared_fleet.context(shared_fleet.issue("peanut:plant/ending", end=end)))
+    assert wire.connect("ending")[1] == 0
+    gateway.line(rf"warn  server: connected who=plant/ending .* certificate_ends={end:%Y-%m-%d}$")
+
+
+def test_what_every_connection_has_and_how_long_it_may_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TCP_NODELAY and TCP's own probes; and a peer that is refused and does not go is cut after LINGER seconds."""
+    monkeypatch.setattr("peanutd.server.LINGER", 0.1)
+    monkeypatch.setattr("peanutd.server.TICK", 0.05)
+
+    async def scenario(connected: Callable[[Server], None]) -> None:
+        server = Server(Broker(seed=b"not a secret"), Log(stream=StringIO()), asyncio.get_running_loop())
+        (address,) = await server.start([Listener(parse_address("127.0.0.1:0"), secure=False)])
+        reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
+        writer.write(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01x")
+        assert await reader.readexactly(4) == b"\x20\x02\x00\x05"
+        connected(server)
+        assert await reader.read() == b"", "half closed by the gateway, and not by the client"
+        while server.connections:
+            await asyncio.sleep(0.01)
+        writer.close()
+        await server.stop()
+
+    def options(server: Server) -> None:
+        (connection,) = server.connections
+        assert connection._transport is not None
+        sock = connection._transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+    asyncio.run(asyncio.wait_for(scenario(options), 20))
 
 
 def test_an_address_that_cannot_be_had(fleet: Any) -> None:
