@@ -17,6 +17,7 @@ from tests.broker.house import (
     properties,
     publish,
     unsubscribe,
+    will,
 )
 from tests.reference import codec
 
