@@ -24,11 +24,11 @@ def load(fleet: Any) -> tls.Credentials:
     return tls.load(fleet.home, NOW)
 
 
-def shake(server: ssl.SSLContext, client: ssl.SSLContext, name: str = "localhost") -> tuple[Any, Any]:
+def shake(server: ssl.SSLContext, client: ssl.SSLContext, session: Any = None) -> tuple[Any, Any]:
     """Both ends after the handshake. What the server complains of is raised first, then what the client does."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     here = server.wrap_bio(to_server, to_client, server_side=True)
-    there = client.wrap_bio(to_client, to_server, server_hostname=name)
+    there = client.wrap_bio(to_client, to_server, server_hostname="localhost", session=session)
     complaint: Exception | None = None
     for _ in range(10):
         done = True
@@ -83,8 +83,7 @@ def test_tls_1_2_has_only_aead_with_forward_secrecy(fleet: Any) -> None:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_nothing_is_resumed(fleet: Any, version: ssl.TLSVersion) -> None:
-    """Every connection proves its certificate anew: there is no ticket to come back with."""
+def test_there_are_no_tickets(fleet: Any, version: ssl.TLSVersion) -> None:
     client = fleet.context(fleet.issue("peanut:plant/peanut"))
     client.minimum_version = client.maximum_version = version
     server = load(fleet).context
@@ -93,6 +92,21 @@ def test_nothing_is_resumed(fleet: Any, version: ssl.TLSVersion) -> None:
     assert server.num_tickets == 0
     assert server.options & ssl.OP_NO_RENEGOTIATION
     assert server.options & ssl.OP_NO_COMPRESSION
+
+
+def test_a_resumed_session_shows_its_certificate_again(fleet: Any) -> None:
+    """TLS 1.2 by session id: what is judged on every connection must not be missing on such a one."""
+    credentials = load(fleet)
+    leaf = fleet.issue("peanut:plant/peanut", end=NOW + DAY)
+    client = fleet.context(leaf)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    _, first = shake(credentials.context, client)
+    here, there = shake(credentials.context, client, session=first.session)
+    assert there.session_reused
+    der = here.getpeercert(binary_form=True)
+    assert der == leaf.der
+    with pytest.raises(access.IdentityError, match="expired since"):
+        access.identify(der, credentials.authorities, NOW + 2 * DAY)
 
 
 # --- what does not ---
