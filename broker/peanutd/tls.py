@@ -71,9 +71,9 @@ def _context(chain: Path, key: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VerifyFlags(NO_CHECK_TIME)
-    # No tickets: there is no ticket key to be kept secret and renewed. Sessions of TLS 1.2 may still be resumed by their
-    # id: OpenSSL keeps up to 20,480 of them (3 KiB each, two hours), and Python has no switch for that. They
-    # carry the peer's certificate, so that access.identify judges it again on every connection.
+    # No tickets: there is no ticket key to be kept secret and renewed. Sessions of TLS 1.2 may still be resumed by
+    # their id: OpenSSL keeps up to 20,480 of them (3 KiB each, two hours), and Python has no switch for that. They
+    # carry the peer's certificate, so access.identify judges it again on every connection.
     context.options |= (
         ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     )
