@@ -19,6 +19,7 @@ from typing import Final, Protocol
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID
+
 from peanutd._core import MAY_PUBLISH, MAY_SUBSCRIBE, RETAIN_ANY, RETAIN_NEVER
 
 URI_PREFIX: Final = "peanut:"

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from peanutd import _core
-
 from tests.reference import codec
 
 Packet = dict[str, Any]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
+
 from peanutd._core import MAY_PUBLISH, MAY_SUBSCRIBE, Broker
 from peanutd.access import (
     RULES,

@@ -4,8 +4,8 @@ The rule it keeps: a row of LIMITS has a test of its own, called test_<its name>
 """
 
 import pytest
-from peanutd import _core
 
+from peanutd import _core
 from tests.broker.house import (
     PINGREQ,
     Client,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peanutd import _core
 
+from peanutd import _core
 from tests.reference import codec as reference
 from tests.reference import vectors
 from tests.reference.codec import Packet

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from peanutd.config import Address, Config, ConfigError, lines_of_keys, load, parse, parse_address
 
 LIMITS = {"max_packet_size": 1048576, "max_inflight": 64}

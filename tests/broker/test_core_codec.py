@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from peanutd import _core
 
 PUBLISH: dict[str, Any] = {

@@ -8,6 +8,7 @@ from io import StringIO
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from peanutd.log import LEVELS, MAX_TEXT, Flood, Log
 
 

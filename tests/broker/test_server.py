@@ -17,6 +17,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
+
 from peanutd import tls
 from peanutd._core import Broker
 from peanutd.config import parse_address

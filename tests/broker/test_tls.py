@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
+
 from peanutd import access, tls
 
 NOW = datetime.now(UTC)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
-from peanutd import _core
 
+from peanutd import _core
 from tests.reference import codec as reference
 from tests.reference import vectors
 from tests.reference.vectors import Vector

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+
 from peanut.__main__ import main
 from peanut.home import Home
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from peanut import board
 from peanut.board import Field
 from peanut.errors import PeanutError

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+
 from peanut import ca, names
 from peanut.errors import PeanutError
 from peanut.names import Kind

@@ -10,6 +10,7 @@ from itertools import chain, combinations
 from pathlib import Path
 
 import pytest
+
 from peanut import ca, device, ledger, names, store
 from peanut.home import Home
 from peanut.names import Kind

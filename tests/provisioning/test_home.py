@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from peanut import home as homes
 from peanut.errors import PeanutError
 from peanut.home import Home

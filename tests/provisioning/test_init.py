@@ -16,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+
 from peanut import ca, init, ledger, plan, store
 from peanut import settings as fleet_settings
 from peanut.errors import PeanutError

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from peanut import ledger
 from peanut.errors import PeanutError
 

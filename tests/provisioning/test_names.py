@@ -5,6 +5,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from peanut import names
 from peanut.errors import PeanutError
 from peanut.names import Kind

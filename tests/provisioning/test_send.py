@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from peanut import ca, init, operators, plan, send, store
 from peanut.errors import Exit, PeanutError
 from peanut.home import Home
