@@ -65,7 +65,7 @@ class Users:
 
     by_name: Mapping[str, User]
     secret: bytes = field(repr=False)
-    iterations: Mapping[str, int] = USUAL_ITERATIONS
+    iterations: Mapping[str, int] = field(default_factory=lambda: USUAL_ITERATIONS)
     """Of decoys: by mechanism what most users have, so that a decoy does not stand out."""
 
     def get(self, name: str) -> User | None:
