@@ -12,8 +12,15 @@
 enum link_state {
     LINK_NEW,     /* waits for CONNECT */
     LINK_ASKING,  /* its CONNECT, at the head of `in`, waits for the verdict */
+    LINK_PROVING, /* the same, and the client's next AUTH is waited for first (5.0 §4.12) */
     LINK_LIVE,    /* has a session */
     LINK_CLOSING, /* PN_EVENT_CLOSED has been raised; what it sends is ignored */
+};
+
+enum reauth {
+    REAUTH_NONE,
+    REAUTH_ASKING,  /* an AUTH waits to be judged */
+    REAUTH_WAITING, /* the client's next AUTH is waited for */
 };
 
 struct pn_link {
@@ -22,11 +29,16 @@ struct pn_link {
     pn_session *session; /* while LIVE */
     pn_link *dirty_prev, *dirty_next;
     pn_wire wire;
+    pn_message **aliases; /* owned: the topics of the client's Topic Aliases, as messages without payload; [0] is alias 1 */
+    pn_buf method, proof; /* enhanced authentication: its method, and the data of the AUTH that waits to be judged */
+    int64_t rate_since;   /* milliseconds: when the counts below began */
+    uint32_t rate_publishes, rate_bytes;
     pn_buf in; /* a packet that is not complete yet; while ASKING also what came behind the CONNECT */
     int64_t heard, opened;
     uint32_t index; /* in broker->links */
-    uint16_t keep_alive;
+    uint16_t keep_alive, alias_max;
     uint8_t state, version;
+    uint8_t proving; /* while LIVE, enum reauth */
     bool dirty;
 };
 
@@ -78,6 +90,14 @@ const pn_limit_row pn_limit_table[] = {
     LIMIT(max_sessions, PN_MAX_SESSIONS, 1, 100000000),
     LIMIT(max_retained, PN_MAX_RETAINED, 0, 100000000),
     LIMIT(max_retained_bytes, PN_MAX_RETAINED_BYTES, 0, 4000000000u),
+    LIMIT(max_qos, 2, 0, 2),
+    LIMIT(retain_available, 1, 0, 1),
+    LIMIT(wildcard_subscriptions, 1, 0, 1),
+    LIMIT(shared_subscriptions, 1, 0, 1),
+    LIMIT(topic_alias_maximum, PN_TOPIC_ALIAS_MAXIMUM_DEFAULT, 0, 65535),
+    LIMIT(payload_format_check, 0, 0, 1),
+    LIMIT(publish_rate, 0, 0, 1000000000),
+    LIMIT(byte_rate, 0, 0, 4000000000u),
     {0},
 };
 #undef LIMIT
@@ -102,7 +122,7 @@ void pn_limits_default(pn_limits *limits) {
 
 static void raise_event(pn_broker *b, uint8_t kind, pn_link *l, uint8_t reason, const char *what, pn_span text) {
     if (b->event_count == b->event_cap) {
-        /* Room for one CLOSED, one DISCONNECT and one CONNECT a link, and the DENIED of one feed, was reserved in pn_link_open. */
+        /* Room for one CLOSED, DISCONNECT, CONNECT and AUTH each a link, and the DENIED of one feed, was reserved in pn_link_open. */
         return;
     }
     queued_event *e = &b->events[b->event_count++];
@@ -172,7 +192,7 @@ pn_link *pn_broker_dirty(pn_broker *b) {
 
 pn_link *pn_link_open(pn_broker *b, void *owner, int64_t now) {
     enter(b, now);
-    enum { EVENTS_PER_LINK = 3, LINKS_FIRST = 16 };
+    enum { EVENTS_PER_LINK = 4, LINKS_FIRST = 16 };
     if (b->link_count == b->link_cap) {
         uint32_t cap = b->link_cap ? b->link_cap * 2 : LINKS_FIRST;
         pn_link **links = pn_realloc(b->links, cap * sizeof *links);
@@ -264,12 +284,15 @@ static void sleepers_add(pn_broker *b, pn_session *s) {
     b->sleepers = s;
 }
 
-/* Ends a session that is offline, without publishing anything. */
+static void pass_on(void *ctx, pn_session *s, pn_pub *pub, const pn_delivery *how);
+
+/* Ends a session that is offline. Others of its shared subscriptions get what it has not acknowledged; its will is not published. */
 static void session_end(pn_broker *b, pn_session *s) {
     pn_session **at = bucket_of(b, pn_session_key(s));
     while (*at != s) at = &(*at)->next;
     *at = s->next;
     sleepers_remove(b, s);
+    pn_subs_hand_over(s, pass_on, b);
     pn_subs_drop(b->subs, s, &b->env);
     pn_session_free(s);
     b->env.stats.sessions = --b->session_count;
@@ -294,7 +317,7 @@ static void judge(pn_broker *b, pn_session *s) {
     for (uint32_t i = s->sub_count; i-- > 0;) { /* what is removed is replaced by the last one, which has been judged */
         pn_span filter = pn_subs_filter(s, i);
         if (rules && pn_rules_may_subscribe(rules, id, filter, NULL)) continue;
-        pn_subs_remove(b->subs, s, filter, &b->env);
+        pn_subs_remove_at(b->subs, s, i, &b->env);
     }
     if (s->will && !(rules && pn_rules_may_publish(rules, id, s->will->topic, s->will->retain, NULL))) {
         b->env.stats.dropped_denied++;
@@ -386,11 +409,18 @@ typedef struct routing {
     pn_pub *pub;
 } routing;
 
-static void route_one(void *ctx, pn_session *s, uint8_t qos, bool rap) {
-    const routing *r = ctx;
-    uint8_t granted = qos < r->pub->qos ? qos : r->pub->qos; /* MQTT-3.8.4-8 */
-    pn_session_deliver(s, r->pub, granted, rap && r->pub->retain, &r->broker->env);
+static void pass_on(void *ctx, pn_session *s, pn_pub *pub, const pn_delivery *how) {
+    pn_broker *b = ctx;
+    pn_session_deliver(s, pub, how, &b->env);
     if (s->link) mark_dirty(s->link);
+}
+
+static void route_one(void *ctx, pn_session *s, const pn_delivery *how) {
+    const routing *r = ctx;
+    pn_delivery d = *how;
+    if (r->pub->qos < d.qos) d.qos = r->pub->qos; /* MQTT-3.8.4-8 */
+    d.retain = d.retain && r->pub->retain;
+    pass_on(r->broker, s, r->pub, &d);
 }
 
 /* Keeps it when it is to be retained, and sends it to everyone. PN_SUCCESS, PN_NO_MATCHING_SUBSCRIBERS or
@@ -500,14 +530,71 @@ static void link_end(pn_link *l, uint8_t reason, bool with_will) {
     mark_dirty(l);
 }
 
+static void add_prop(pn_broker *b, pn_props *props, uint8_t id, pn_span text, uint32_t num) {
+    size_t n = pn_prop_size(id, (pn_span){0}, text, num);
+    uint8_t *at = pn_buf_room(&b->scratch, n);
+    if (!at) return; /* a Reason String may be left out; for what may not, pn_link_accept makes room first */
+    pn_prop_put(at, id, (pn_span){0}, text, num);
+    b->scratch.tail += (uint32_t)n;
+    props->present |= 1ull << id;
+    props->raw = pn_span_of(pn_buf_head(&b->scratch), pn_buf_len(&b->scratch));
+}
+
+static pn_props props_begin(pn_broker *b) {
+    pn_buf_drop(&b->scratch, pn_buf_len(&b->scratch));
+    return (pn_props){0};
+}
+
+/* A Reason String (5.0 §3.1.2.11.7) where the client wants them: `text`, or the reason's name. It goes where it fits only. */
+static void explain(pn_link *l, pn_packet *p, pn_span text) {
+    pn_broker *b = l->broker;
+    char words[48] = "";
+    if (!text.n) {
+        const char *name = pn_reason_name(p->reason);
+        size_t n = name ? strlen(name) : 0;
+        if (!n || n >= sizeof words) return;
+        for (size_t i = 0; i < n; i++) words[i] = name[i] == '_' ? ' ' : name[i];
+        text = pn_span_of(words, n);
+    }
+    pn_props before = p->props;
+    add_prop(b, &p->props, PN_REASON_STRING, text, 0);
+    int64_t n = pn_packet_encode(p, PN_V5, NULL, 0);
+    if (n < 0 || n > l->wire.max_packet) { /* MQTT-3.2.2-19, MQTT-3.4.2-2, MQTT-3.14.2-3 */
+        p->props = before;
+        p->props.raw = pn_span_of(pn_buf_head(&b->scratch), before.raw.n);
+    }
+}
+
+/* The acknowledgement of a publication, with its reason in words where that is worth it. */
+static void acknowledge(pn_link *l, uint8_t type, uint16_t id, uint8_t reason) {
+    pn_env *env = &l->broker->env;
+    if (reason < 0x80 || !l->wire.explains) {
+        pn_wire_ack(&l->wire, type, id, reason, env);
+        return;
+    }
+    pn_packet p = {.type = type, .id = id, .reason = reason, .props = props_begin(l->broker)};
+    explain(l, &p, (pn_span){0});
+    pn_wire_send(&l->wire, &p, env);
+}
+
+/* The last word to a 5.0 client that was let in. `text` is the Server Reference for the two reasons that have one, else the Reason String. */
+static void send_disconnect(pn_link *l, uint8_t reason, pn_span text) {
+    if (l->state != LINK_LIVE || l->version < PN_V5 || l->wire.broken) return;
+    pn_packet p = {.type = PN_DISCONNECT, .reason = reason, .props = props_begin(l->broker)};
+    if ((reason == PN_USE_ANOTHER_SERVER || reason == PN_SERVER_MOVED) && text.n) {
+        add_prop(l->broker, &p.props, PN_SERVER_REFERENCE, text, 0);
+    } else if (text.n || (l->wire.explains && reason >= 0x80)) {
+        explain(l, &p, text);
+    }
+    pn_wire_send(&l->wire, &p, &l->broker->env);
+}
+
 /* Ends a link because of what its peer did, or on our own account: with a DISCONNECT where the protocol has one. */
 static void link_fail(pn_link *l, uint8_t reason) {
     if (l->state == LINK_CLOSING) return;
     if (l->state == LINK_LIVE && reason == PN_UNSUPPORTED_VERSION) reason = PN_PROTOCOL_ERROR; /* MQTT-3.1.0-2, whatever it asks for */
-    if (l->state == LINK_LIVE && l->version >= PN_V5 && !l->wire.broken) {
-        pn_packet p = {.type = PN_DISCONNECT, .reason = reason};
-        pn_wire_send(&l->wire, &p, &l->broker->env);
-    } else if (l->state == LINK_NEW && reason == PN_UNSUPPORTED_VERSION) { /* MQTT-3.1.2-2, 3.1.1: return code 1 */
+    send_disconnect(l, reason, (pn_span){0});
+    if (l->state == LINK_NEW && reason == PN_UNSUPPORTED_VERSION) { /* MQTT-3.1.2-2, 3.1.1: return code 1 */
         l->wire.version = PN_V311;
         pn_packet p = {.type = PN_CONNACK, .reason = 1};
         pn_wire_send(&l->wire, &p, &l->broker->env);
@@ -523,13 +610,10 @@ static void settle(pn_broker *b) {
     }
 }
 
-void pn_link_close(pn_link *l, uint8_t reason, int64_t now) {
+void pn_link_close(pn_link *l, uint8_t reason, pn_span text, int64_t now) {
     enter(l->broker, now);
     if (l->state == LINK_CLOSING) return;
-    if (l->state == LINK_LIVE && l->version >= PN_V5) {
-        pn_packet p = {.type = PN_DISCONNECT, .reason = reason};
-        pn_wire_send(&l->wire, &p, &l->broker->env);
-    }
+    send_disconnect(l, reason, text);
     link_end(l, reason, reason != PN_SUCCESS);
     settle(l->broker);
 }
@@ -540,8 +624,12 @@ static void link_free(pn_link *l) {
     b->links[l->index] = b->links[--b->link_count];
     b->links[l->index]->index = l->index;
     b->env.stats.links = b->link_count;
+    for (uint16_t i = 0; l->aliases && i < l->alias_max; i++) pn_message_drop(l->aliases[i]);
+    pn_free(l->aliases);
     pn_buf_free(&l->in);
-    pn_buf_free(&l->wire.out);
+    pn_buf_free(&l->method);
+    pn_buf_free(&l->proof);
+    pn_wire_free(&l->wire);
     pn_free(l);
 }
 
@@ -579,32 +667,21 @@ static uint8_t return_code(uint8_t reason) {
     }
 }
 
-static void add_prop(pn_broker *b, pn_props *props, uint8_t id, pn_span text, uint32_t num) {
-    size_t n = pn_prop_size(id, (pn_span){0}, text, num);
-    uint8_t *at = pn_buf_room(&b->scratch, n);
-    if (!at) return; /* a Reason String may be left out; for what may not, pn_link_accept makes room first */
-    pn_prop_put(at, id, (pn_span){0}, text, num);
-    b->scratch.tail += (uint32_t)n;
-    props->present |= 1ull << id;
-    props->raw = pn_span_of(pn_buf_head(&b->scratch), pn_buf_len(&b->scratch));
-}
-
-static pn_props props_begin(pn_broker *b) {
-    pn_buf_drop(&b->scratch, pn_buf_len(&b->scratch));
-    return (pn_props){0};
-}
-
 static void refuse(pn_link *l, uint8_t reason, pn_span text) {
     pn_broker *b = l->broker;
     pn_packet connect;
     if (!pn_link_connect(l, &connect)) return;
     pn_packet p = {.type = PN_CONNACK, .reason = l->version >= PN_V5 ? reason : return_code(reason)};
     l->wire.version = l->version;
-    if (l->version >= PN_V5 && text.n) {
+    if (l->version >= PN_V5) {
+        l->wire.max_packet = pn_prop_num(&connect.props, PN_MAXIMUM_PACKET_SIZE, PN_PACKET_SIZE_MAX);
         p.props = props_begin(b);
-        add_prop(b, &p.props, PN_REASON_STRING, text, 0);
-        int64_t n = pn_packet_encode(&p, l->version, NULL, 0);
-        if (n < 0 || n > pn_prop_num(&connect.props, PN_MAXIMUM_PACKET_SIZE, PN_PACKET_SIZE_MAX)) p.props = (pn_props){0};
+        bool referred = (reason == PN_USE_ANOTHER_SERVER || reason == PN_SERVER_MOVED) && text.n;
+        if (referred) {
+            add_prop(b, &p.props, PN_SERVER_REFERENCE, text, 0);
+        } else if (text.n || pn_prop_num(&connect.props, PN_REQUEST_PROBLEM_INFORMATION, 0)) {
+            explain(l, &p, text);
+        }
     }
     pn_wire_send(&l->wire, &p, &b->env);
     link_end(l, reason, false);
@@ -655,12 +732,21 @@ static pn_session *session_for(pn_broker *b, const pn_verdict *v, bool clean_sta
 
 static void drain(pn_link *l);
 
+/* Whether a payload that calls itself text is (5.0 §3.3.2.3.2: a receiver may check). */
+static bool payload_is_as_said(const pn_broker *b, const pn_props *props, pn_span payload) {
+    if (!b->env.limits.payload_format_check || !pn_prop_num(props, PN_PAYLOAD_FORMAT_INDICATOR, 0)) return true;
+    return pn_utf8_valid(payload.p, payload.n);
+}
+
 /* What stands against letting the client in although the driver would; PN_SUCCESS: nothing. */
 static uint8_t objection(pn_link *l, const pn_verdict *v, const pn_packet *connect) {
-    enum { PROPS = 64 }; /* bytes of all properties that a CONNACK may have, without the Assigned Client Identifier's text */
+    enum { PROPS = 96 }; /* bytes of all properties that a CONNACK may have, without the texts */
     pn_broker *b = l->broker;
     const pn_limits *limits = &b->env.limits;
     if (connect->has_will) {
+        if (connect->will_qos > limits->max_qos) return PN_QOS_NOT_SUPPORTED;                        /* MQTT-3.2.2-12 */
+        if (connect->will_retain && !limits->retain_available) return PN_RETAIN_NOT_SUPPORTED;       /* MQTT-3.2.2-13 */
+        if (!payload_is_as_said(b, &connect->will_props, connect->will_payload)) return PN_PAYLOAD_FORMAT_INVALID;
         if (!pn_topic_name_valid(connect->will_topic, limits->max_topic_length, limits->max_topic_levels)) return PN_TOPIC_NAME_INVALID;
         const pn_rules *rules = pn_broker_rules(b, v->rules);
         if (!rules || !pn_rules_may_publish(rules, v->identity, connect->will_topic, connect->will_retain, NULL)) {
@@ -669,7 +755,8 @@ static uint8_t objection(pn_link *l, const pn_verdict *v, const pn_packet *conne
         }
     }
     props_begin(b);
-    return pn_buf_room(&b->scratch, PROPS + (size_t)v->assigned.n) ? PN_SUCCESS : PN_QUOTA_EXCEEDED;
+    size_t texts = (size_t)v->assigned.n + v->proof.n + v->response_information.n + pn_buf_len(&l->method);
+    return pn_buf_room(&b->scratch, PROPS + texts) ? PN_SUCCESS : PN_QUOTA_EXCEEDED;
 }
 
 bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
@@ -709,6 +796,10 @@ bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
     l->wire.window = (uint16_t)(window < limits->max_inflight ? window : limits->max_inflight);
     l->wire.max_packet = v5 ? pn_prop_num(&c.props, PN_MAXIMUM_PACKET_SIZE, PN_PACKET_SIZE_MAX) : PN_PACKET_SIZE_MAX;
     l->wire.version = c.version;
+    l->wire.explains = v5 && pn_prop_num(&c.props, PN_REQUEST_PROBLEM_INFORMATION, 0); /* absent would allow it too; asked for is better */
+    l->alias_max = v5 ? (uint16_t)limits->topic_alias_maximum : 0;
+    uint32_t aliases = v5 ? pn_prop_num(&c.props, PN_TOPIC_ALIAS_MAXIMUM, 0) : 0;
+    l->wire.alias_max = (uint16_t)(aliases < limits->topic_alias_maximum ? aliases : limits->topic_alias_maximum);
 
     pn_packet ack = {.type = PN_CONNACK, .session_present = present && c.version >= PN_V311};
     if (v5) {
@@ -719,10 +810,21 @@ bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
         add_prop(b, &ack.props, PN_MAXIMUM_PACKET_SIZE, none, limits->max_packet_size);
         if (v->assigned.n) add_prop(b, &ack.props, PN_ASSIGNED_CLIENT_IDENTIFIER, v->assigned, 0);
         if (l->keep_alive != c.keep_alive) add_prop(b, &ack.props, PN_SERVER_KEEP_ALIVE, none, l->keep_alive);
-        add_prop(b, &ack.props, PN_SUBSCRIPTION_IDENTIFIER_AVAILABLE, none, 0);
-        add_prop(b, &ack.props, PN_SHARED_SUBSCRIPTION_AVAILABLE, none, 0);
+        if (l->alias_max) add_prop(b, &ack.props, PN_TOPIC_ALIAS_MAXIMUM, none, l->alias_max);
+        if (limits->max_qos < 2) add_prop(b, &ack.props, PN_MAXIMUM_QOS, none, limits->max_qos);
+        if (!limits->retain_available) add_prop(b, &ack.props, PN_RETAIN_AVAILABLE, none, 0);
+        if (!limits->wildcard_subscriptions) add_prop(b, &ack.props, PN_WILDCARD_SUBSCRIPTION_AVAILABLE, none, 0);
+        if (!limits->shared_subscriptions) add_prop(b, &ack.props, PN_SHARED_SUBSCRIPTION_AVAILABLE, none, 0);
+        if (v->response_information.n && pn_prop_num(&c.props, PN_REQUEST_RESPONSE_INFORMATION, 0)) { /* MQTT-3.1.2-28 */
+            add_prop(b, &ack.props, PN_RESPONSE_INFORMATION, v->response_information, 0);
+        }
+        if (pn_buf_len(&l->method)) { /* MQTT-4.12.0-5 */
+            add_prop(b, &ack.props, PN_AUTHENTICATION_METHOD, pn_span_of(pn_buf_head(&l->method), pn_buf_len(&l->method)), 0);
+            if (v->proof.n) add_prop(b, &ack.props, PN_AUTHENTICATION_DATA, v->proof, 0);
+        }
     }
     pn_wire_send(&l->wire, &ack, env);
+    pn_buf_free(&l->proof);
     l->session = s;
     l->state = LINK_LIVE;
     s->link = l;
@@ -738,45 +840,81 @@ bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
 
 /* A handler returns PN_SUCCESS, or the reason code with which the link ends. */
 
-static uint8_t on_publish(pn_link *l, const pn_packet *p) {
+/* The topic of a PUBLISH, by way of its Topic Alias where it has one (5.0 §3.3.2.3.4). */
+static uint8_t resolve_topic(pn_link *l, const pn_packet *p, pn_span *topic) {
+    const pn_limits *limits = &l->broker->env.limits;
+    *topic = p->topic;
+    uint32_t alias = p->props.present ? pn_prop_num(&p->props, PN_TOPIC_ALIAS, 0) : 0;
+    if (alias > l->alias_max) return PN_TOPIC_ALIAS_INVALID; /* MQTT-3.3.2-9 */
+    if (alias && !p->topic.n) {
+        pn_message *known = l->aliases ? l->aliases[alias - 1] : NULL;
+        if (!known) return PN_PROTOCOL_ERROR; /* 5.0 §3.3.2.3.4 */
+        *topic = known->topic;
+        return PN_SUCCESS;
+    }
+    if (!pn_topic_name_valid(p->topic, limits->max_topic_length, limits->max_topic_levels)) return PN_TOPIC_NAME_INVALID;
+    if (!alias) return PN_SUCCESS;
+    if (!l->aliases) l->aliases = pn_calloc(l->alias_max, sizeof *l->aliases);
+    pn_message *known = l->aliases ? pn_message_new(&(pn_pub){.topic = p->topic, .expires = PN_NEVER}) : NULL;
+    if (!known) return PN_QUOTA_EXCEEDED;
+    pn_message_drop(l->aliases[alias - 1]);
+    l->aliases[alias - 1] = known;
+    return PN_SUCCESS;
+}
+
+/* Counts against a rate: so much a second, in whole seconds from the first. */
+static bool too_fast(pn_link *l, uint32_t publishes, size_t bytes) {
+    const pn_env *env = &l->broker->env;
+    if (!env->limits.publish_rate && !env->limits.byte_rate) return false;
+    if (env->now - l->rate_since >= 1000) {
+        l->rate_since = env->now;
+        l->rate_publishes = l->rate_bytes = 0;
+    }
+    l->rate_publishes += publishes;
+    l->rate_bytes = bytes > UINT32_MAX - l->rate_bytes ? UINT32_MAX : l->rate_bytes + (uint32_t)bytes;
+    return (env->limits.publish_rate && l->rate_publishes > env->limits.publish_rate) ||
+           (env->limits.byte_rate && l->rate_bytes > env->limits.byte_rate);
+}
+
+/* What becomes of a PUBLISH that has not been here before: sent on, or the reason why not. */
+static uint8_t judge_publish(pn_link *l, const pn_packet *p, pn_span topic) {
     pn_broker *b = l->broker;
-    pn_env *env = &b->env;
+    pn_session *s = l->session;
+    const pn_rules *rules = pn_broker_rules(b, s->rules);
+    if (!rules || !pn_rules_may_publish(rules, pn_session_identity(s), topic, p->retain, NULL)) {
+        raise_denied(l, p->retain ? "publish retained " : "publish ", topic);
+        return PN_NOT_AUTHORIZED; /* 3.1.1 has no word for it: acknowledged and dropped (3.1.1 MQTT-3.3.5-2) */
+    }
+    pn_pub pub = {.topic = topic, .payload = p->payload, .qos = p->qos, .retain = p->retain, .expires = PN_NEVER};
+    if (p->props.present) {
+        if (!payload_is_as_said(b, &p->props, p->payload)) return PN_PAYLOAD_FORMAT_INVALID;
+        int64_t lifetime = lifetime_of(&p->props);
+        if (lifetime != PN_NEVER) pub.expires = b->env.now + lifetime;
+    }
+    return forwarded(b, &p->props, &pub.props) ? publish(b, &pub, s) : PN_QUOTA_EXCEEDED;
+}
+
+static uint8_t on_publish(pn_link *l, const pn_packet *p) {
+    pn_env *env = &l->broker->env;
     pn_session *s = l->session;
     env->stats.publishes_in++;
-    if (p->props.present) {
-        if (pn_prop_has(&p->props, PN_TOPIC_ALIAS)) return PN_TOPIC_ALIAS_INVALID;   /* MQTT-3.3.2-9: we announced no maximum */
-        if (pn_prop_has(&p->props, PN_SUBSCRIPTION_IDENTIFIER)) return PN_PROTOCOL_ERROR; /* MQTT-3.3.4-6 */
-    }
-    if (!pn_topic_name_valid(p->topic, env->limits.max_topic_length, env->limits.max_topic_levels)) {
-        return PN_TOPIC_NAME_INVALID;
-    }
-    uint8_t reason = PN_SUCCESS;
+    if (too_fast(l, 1, 0)) return PN_MESSAGE_RATE_TOO_HIGH;
+    if (p->qos > env->limits.max_qos) return PN_QOS_NOT_SUPPORTED;                        /* MQTT-3.2.2-11 */
+    if (p->retain && !env->limits.retain_available) return PN_RETAIN_NOT_SUPPORTED;       /* MQTT-3.2.2-14 */
+    if (pn_prop_has(&p->props, PN_SUBSCRIPTION_IDENTIFIER)) return PN_PROTOCOL_ERROR;      /* MQTT-3.3.4-6 */
+    pn_span topic;
+    uint8_t reason = resolve_topic(l, p, &topic);
+    if (reason) return reason;
     bool again = false;
     if (p->qos == 2) {
         uint8_t begun = pn_session_begin_qos2(s, p->id, env);
         if (begun == PN_RECEIVE_MAXIMUM_EXCEEDED || begun == PN_QUOTA_EXCEEDED) return begun; /* MQTT-3.3.4-9 */
         again = begun == PN_PACKET_ID_IN_USE; /* MQTT-4.3.3-10 */
     }
-    if (!again) {
-        const pn_rules *rules = pn_broker_rules(b, s->rules);
-        if (!rules || !pn_rules_may_publish(rules, pn_session_identity(s), p->topic, p->retain, NULL)) {
-            raise_denied(l, p->retain ? "publish retained " : "publish ", p->topic);
-            reason = PN_NOT_AUTHORIZED; /* 3.1.1 has no word for it: acknowledged and dropped (3.1.1 MQTT-3.3.5-2) */
-        } else {
-            pn_pub pub = {.topic = p->topic, .payload = p->payload, .qos = p->qos, .retain = p->retain, .expires = PN_NEVER};
-            if (p->props.present) {
-                int64_t lifetime = lifetime_of(&p->props);
-                if (lifetime != PN_NEVER) pub.expires = env->now + lifetime;
-            }
-            reason = forwarded(b, &p->props, &pub.props) ? publish(b, &pub, s) : PN_QUOTA_EXCEEDED;
-        }
-    }
-    if (p->qos == 1) {
-        pn_wire_ack(&l->wire, PN_PUBACK, p->id, reason, env);
-    } else if (p->qos == 2) {
-        if (reason >= 0x80) pn_session_end_qos2(s, p->id); /* MQTT-4.3.3: a PUBREC of 0x80 or more ends the exchange */
-        pn_wire_ack(&l->wire, PN_PUBREC, p->id, reason, env);
-    }
+    if (!again) reason = judge_publish(l, p, topic);
+    if (p->qos == 0) return reason == PN_PAYLOAD_FORMAT_INVALID ? reason : PN_SUCCESS; /* there is no other way to tell */
+    if (p->qos == 2 && reason >= 0x80) pn_session_end_qos2(s, p->id); /* MQTT-4.3.3: a PUBREC of 0x80 or more ends the exchange */
+    acknowledge(l, p->qos == 1 ? PN_PUBACK : PN_PUBREC, p->id, reason);
     return PN_SUCCESS;
 }
 
@@ -792,25 +930,31 @@ static uint8_t on_pubrel(pn_link *l, const pn_packet *p) {
 }
 
 /* What a SUBSCRIBE's filter is answered with; below 0x80 it is in force. */
-static uint8_t subscribe_one(pn_link *l, const pn_filter *f, bool *existed) {
+static uint8_t subscribe_one(pn_link *l, const pn_filter *f, uint32_t id, bool *existed) {
     pn_broker *b = l->broker;
     pn_session *s = l->session;
     const pn_limits *limits = &b->env.limits;
-    if (pn_topic_is_shared(f->filter)) return PN_SHARED_NOT_SUPPORTED;
-    if (!pn_topic_filter_valid(f->filter, limits->max_topic_length, limits->max_topic_levels)) return PN_TOPIC_FILTER_INVALID;
+    pn_span group, filter;
+    if (!pn_subs_split(f->filter, &group, &filter)) return PN_TOPIC_FILTER_INVALID;
+    if (group.n && !limits->shared_subscriptions) return PN_SHARED_NOT_SUPPORTED;
+    if (!pn_topic_filter_valid(filter, limits->max_topic_length, limits->max_topic_levels)) return PN_TOPIC_FILTER_INVALID;
+    if (!limits->wildcard_subscriptions && pn_topic_has_wildcard(filter)) return PN_WILDCARDS_NOT_SUPPORTED;
     const pn_rules *rules = pn_broker_rules(b, s->rules);
-    if (!rules || !pn_rules_may_subscribe(rules, pn_session_identity(s), f->filter, NULL)) {
+    if (!rules || !pn_rules_may_subscribe(rules, pn_session_identity(s), filter, NULL)) {
         raise_denied(l, "subscribe ", f->filter);
         return PN_NOT_AUTHORIZED;
     }
-    uint8_t failed = pn_subs_add(b->subs, s, f, existed, &b->env);
-    return failed ? failed : f->qos;
+    pn_filter granted = *f;
+    if (granted.qos > limits->max_qos) granted.qos = (uint8_t)limits->max_qos; /* MQTT-3.2.2-9, MQTT-3.8.4-7 */
+    uint8_t failed = pn_subs_add(b->subs, s, &granted, id, existed, &b->env);
+    return failed ? failed : granted.qos;
 }
 
 typedef struct retained_walk {
     pn_broker *broker;
     pn_session *session;
     uint8_t qos;
+    uint32_t id; /* Subscription Identifier, or 0 */
 } retained_walk;
 
 /* Goes on until the client cannot take any more: a hostile SUBSCRIBE is not worth a walk through the whole store for each filter. */
@@ -821,23 +965,28 @@ static bool deliver_retained(void *ctx, void *value) {
     if (m->expires <= env->now) return true;
     pn_pub pub = pn_message_pub(m);
     uint64_t dropped = env->stats.dropped_slow_reader + env->stats.dropped_queue_full;
-    pn_session_deliver(w->session, &pub, m->qos < w->qos ? m->qos : w->qos, true, env); /* MQTT-3.3.1-8 */
+    pn_delivery how = {.qos = m->qos < w->qos ? m->qos : w->qos, .retain = true, .ids = &w->id, .id_count = w->id != 0}; /* MQTT-3.3.1-8 */
+    pn_session_deliver(w->session, &pub, &how, env);
     return env->stats.dropped_slow_reader + env->stats.dropped_queue_full == dropped;
 }
 
 static uint8_t on_subscribe(pn_link *l, const pn_packet *p) {
     enum { SKIP_RETAINED = 0x40 }; /* in a verdict, beside the granted QoS */
     pn_broker *b = l->broker;
-    if (pn_prop_has(&p->props, PN_SUBSCRIPTION_IDENTIFIER)) return PN_SUBSCRIPTION_IDS_NOT_SUPPORTED; /* CONNACK said so */
+    uint32_t id = pn_prop_num(&p->props, PN_SUBSCRIPTION_IDENTIFIER, 0), at = 0;
+    for (pn_filter f; pn_filter_next(p, &at, &f);) {
+        if (f.no_local && pn_topic_is_shared(f.filter)) return PN_PROTOCOL_ERROR; /* MQTT-3.8.3-4 */
+    }
     pn_buf verdicts = {0}, *wire = &b->scratch;
     pn_buf_drop(wire, pn_buf_len(wire));
-    uint32_t at = 0;
+    at = 0;
     bool kept = true;
     for (pn_filter f; kept && pn_filter_next(p, &at, &f);) {
         bool existed = false;
-        uint8_t verdict = subscribe_one(l, &f, &existed);
+        uint8_t verdict = subscribe_one(l, &f, id, &existed);
         uint8_t reason = verdict >= 0x80 && l->version < PN_V5 ? PN_UNSPECIFIED_ERROR : verdict; /* 3.1.1 MQTT-3.9.3-2 */
-        if (verdict < 0x80 && (f.retain_handling == 2 || (f.retain_handling == 1 && existed))) verdict |= SKIP_RETAINED;
+        bool skip = f.retain_handling == 2 || (f.retain_handling == 1 && existed) || pn_topic_is_shared(f.filter); /* 5.0 §4.8.2 */
+        if (verdict < 0x80 && skip) verdict |= SKIP_RETAINED;
         kept = pn_buf_add(&verdicts, &verdict, 1) && pn_buf_add(wire, &reason, 1);
     }
     if (kept) {
@@ -847,7 +996,7 @@ static uint8_t on_subscribe(pn_link *l, const pn_packet *p) {
         at = 0;
         for (pn_filter f; pn_filter_next(p, &at, &f); verdict++) {
             if (*verdict > 2) continue;
-            pn_trie_search(b->retained, f.filter, deliver_retained, &(retained_walk){b, l->session, *verdict});
+            pn_trie_search(b->retained, f.filter, deliver_retained, &(retained_walk){b, l->session, *verdict, id});
         }
     }
     pn_buf_free(&verdicts);
@@ -888,17 +1037,45 @@ static uint8_t on_disconnect(pn_link *l, const pn_packet *p) {
     return PN_SUCCESS;
 }
 
+/* Whether a packet names the method that this connection began with (MQTT-4.12.0-5, MQTT-4.12.1-1). */
+static bool same_method(const pn_link *l, const pn_packet *p) {
+    pn_prop method;
+    return pn_buf_len(&l->method) && pn_prop_find(&p->props, PN_AUTHENTICATION_METHOD, &method) &&
+           pn_span_eq(method.value, pn_span_of(pn_buf_head(&l->method), pn_buf_len(&l->method)));
+}
+
+/* Hands the data of an AUTH to the driver. */
+static uint8_t ask_proof(pn_link *l, const pn_packet *p) {
+    pn_prop data;
+    pn_buf_drop(&l->proof, pn_buf_len(&l->proof));
+    if (pn_prop_find(&p->props, PN_AUTHENTICATION_DATA, &data) && !pn_buf_add(&l->proof, data.value.p, data.value.n)) {
+        return PN_QUOTA_EXCEEDED;
+    }
+    raise_event(l->broker, PN_EVENT_AUTH, l, p->reason, NULL, (pn_span){0});
+    return PN_SUCCESS;
+}
+
+/* AUTH of a client that is in: it begins to authenticate anew, or goes on with that (5.0 §4.12.1). */
+static uint8_t on_auth(pn_link *l, const pn_packet *p) {
+    bool begins = p->reason == PN_REAUTHENTICATE;
+    if (!same_method(l, p) || (begins ? l->proving != REAUTH_NONE : p->reason != PN_CONTINUE_AUTHENTICATION || l->proving != REAUTH_WAITING)) {
+        return PN_PROTOCOL_ERROR;
+    }
+    l->proving = REAUTH_ASKING;
+    return ask_proof(l, p);
+}
+
 static uint8_t on_connect_again(pn_link *l, const pn_packet *p) {
     (void)l, (void)p;
     return PN_PROTOCOL_ERROR; /* MQTT-3.1.0-2 */
 }
 
-/* What a server may be sent once it has answered a CONNECT. NULL: only servers send it, or (AUTH) no exchange is under way. */
+/* What a server may be sent once it has answered a CONNECT. NULL: only servers send it. */
 static uint8_t (*const handlers[PN_TYPES])(pn_link *, const pn_packet *) = {
     [PN_CONNECT] = on_connect_again, [PN_PUBLISH] = on_publish,         [PN_PUBACK] = on_ack,
     [PN_PUBREC] = on_ack,            [PN_PUBREL] = on_pubrel,           [PN_PUBCOMP] = on_ack,
     [PN_SUBSCRIBE] = on_subscribe,   [PN_UNSUBSCRIBE] = on_unsubscribe, [PN_PINGREQ] = on_pingreq,
-    [PN_DISCONNECT] = on_disconnect,
+    [PN_DISCONNECT] = on_disconnect, [PN_AUTH] = on_auth,
 };
 
 /* Takes one packet from `data`. Bytes consumed; 0: no more can be taken now. The link may have ended. */
@@ -954,17 +1131,96 @@ static void ask(pn_link *l) {
     } else if (parks_too_much(l, 0)) {
         link_fail(l, PN_QUOTA_EXCEEDED);
     } else {
+        pn_prop method;
+        if (pn_prop_find(&connect.props, PN_AUTHENTICATION_METHOD, &method) &&
+            !pn_buf_add(&l->method, method.value.p, method.value.n)) {
+            link_fail(l, PN_QUOTA_EXCEEDED);
+            return;
+        }
         raise_event(l->broker, PN_EVENT_CONNECT, l, PN_SUCCESS, NULL, (pn_span){0});
     }
 }
 
+/* Sends an AUTH with the connection's method. */
+static void send_auth(pn_link *l, uint8_t reason, pn_span data) {
+    pn_broker *b = l->broker;
+    pn_packet p = {.type = PN_AUTH, .reason = reason, .props = props_begin(b)};
+    if (!pn_buf_room(&b->scratch, 16 + (size_t)pn_buf_len(&l->method) + data.n)) {
+        link_fail(l, PN_QUOTA_EXCEEDED);
+        return;
+    }
+    add_prop(b, &p.props, PN_AUTHENTICATION_METHOD, pn_span_of(pn_buf_head(&l->method), pn_buf_len(&l->method)), 0);
+    if (data.n) add_prop(b, &p.props, PN_AUTHENTICATION_DATA, data, 0);
+    pn_wire_send(&l->wire, &p, &b->env);
+}
+
+/* The client's AUTH behind its CONNECT, when it is there: the only thing but a DISCONNECT that may come now (MQTT-3.1.2-30). */
+static void prove(pn_link *l) {
+    uint8_t *head = l->in.p + l->in.head;
+    size_t held = pn_buf_len(&l->in), connect = (size_t)pn_packet_size(head, held);
+    pn_packet p;
+    int64_t used = pn_packet_decode(head + connect, held - connect, l->version, l->broker->env.limits.max_parked_bytes, &p);
+    if (used == 0) return;
+    if (used > 0 && p.type == PN_DISCONNECT) {
+        link_end(l, p.reason, false);
+        return;
+    }
+    uint8_t reason = PN_PROTOCOL_ERROR;
+    if (used < 0) {
+        reason = (uint8_t)-used;
+    } else if (p.type == PN_AUTH && p.reason == PN_CONTINUE_AUTHENTICATION && same_method(l, &p)) {
+        l->state = LINK_ASKING;
+        reason = ask_proof(l, &p);
+        memmove(head + connect, head + connect + used, held - connect - (size_t)used);
+        l->in.tail -= (uint32_t)used;
+    }
+    if (reason) {
+        l->state = LINK_ASKING; /* so that it is answered with a CONNACK */
+        refuse(l, reason, (pn_span){0});
+    }
+}
+
+bool pn_link_proof(const pn_link *l, pn_span *method, pn_span *data) {
+    *method = pn_span_of(pn_buf_head(&l->method), pn_buf_len(&l->method));
+    *data = pn_span_of(pn_buf_head(&l->proof), pn_buf_len(&l->proof));
+    return l->state == LINK_ASKING ? method->n != 0 : l->state == LINK_LIVE && l->proving == REAUTH_ASKING;
+}
+
+bool pn_link_challenge(pn_link *l, pn_span data, int64_t now) {
+    enter(l->broker, now);
+    pn_span method, proof;
+    if (!pn_link_proof(l, &method, &proof)) return false;
+    l->wire.version = l->version;
+    send_auth(l, PN_CONTINUE_AUTHENTICATION, data);
+    if (l->state == LINK_LIVE) {
+        l->proving = REAUTH_WAITING;
+    } else if (l->state == LINK_ASKING) {
+        l->state = LINK_PROVING;
+        prove(l);
+    }
+    mark_dirty(l);
+    settle(l->broker);
+    return true;
+}
+
+bool pn_link_authenticated(pn_link *l, pn_span data, int64_t now) {
+    enter(l->broker, now);
+    if (l->state != LINK_LIVE || l->proving != REAUTH_ASKING) return false;
+    l->proving = REAUTH_NONE;
+    pn_buf_free(&l->proof);
+    send_auth(l, PN_SUCCESS, data);
+    mark_dirty(l);
+    settle(l->broker);
+    return true;
+}
+
 static void feed(pn_link *l, const uint8_t *data, size_t n) {
     uint32_t held = pn_buf_len(&l->in);
-    if (l->state == LINK_ASKING) {
+    if (l->state == LINK_ASKING || l->state == LINK_PROVING) {
         if (parks_too_much(l, n)) {
             link_fail(l, PN_QUOTA_EXCEEDED);
-        } else {
-            keep(l, data, n);
+        } else if (keep(l, data, n) && l->state == LINK_PROVING) {
+            prove(l);
         }
         return;
     }
@@ -1006,7 +1262,11 @@ void pn_link_feed(pn_link *l, const uint8_t *data, size_t n, int64_t now) {
     env->stats.bytes_in += n;
     if (l->state == LINK_CLOSING) return;
     l->heard = now; /* any byte: a large packet on a slow line is a sign of life as well */
-    feed(l, data, n);
+    if (l->state == LINK_LIVE && too_fast(l, 0, n)) {
+        link_fail(l, PN_MESSAGE_RATE_TOO_HIGH);
+    } else {
+        feed(l, data, n);
+    }
     mark_dirty(l);
     settle(b);
 }

@@ -66,7 +66,8 @@ enum pn_event_kind {
     PN_EVENT_CONNECT,    /* a CONNECT waits: pn_link_connect, then accept or refuse */
     PN_EVENT_DISCONNECT, /* the session of an accepted link is offline; once for each accept that let it in */
     PN_EVENT_CLOSED,     /* send what is left of the output, close the socket, call pn_link_lost */
-    PN_EVENT_DENIED      /* no rule allows it; `text` says what */
+    PN_EVENT_DENIED,     /* no rule allows it; `text` says what */
+    PN_EVENT_AUTH        /* the client's AUTH has come, with `reason` 0x18 or 0x19: pn_link_proof, then challenge, accept or authenticated, refuse or close */
 };
 typedef struct pn_event {
     uint8_t kind, reason;
@@ -87,16 +88,26 @@ typedef struct pn_verdict {
     pn_span session;  /* the key its session is kept under: unique to identity and client id */
     pn_span identity; /* what {id} stands for in the rules */
     pn_span assigned; /* Assigned Client Identifier, or empty */
+    pn_span proof;    /* Authentication Data of the CONNACK, or empty; after an enhanced authentication */
+    pn_span response_information; /* for a client that asks for it (5.0 §3.2.2.3.15), or empty */
     uint8_t rules;    /* the slot */
 } pn_verdict;
 /* Lets the client in, and goes on with what it sent behind its CONNECT. False when it was refused instead: a will that the
  * rules do not allow (PN_NOT_AUTHORIZED) or that has no valid topic (PN_TOPIC_NAME_INVALID), max_sessions or no memory
  * (PN_QUOTA_EXCEEDED); or when no CONNECT waits. */
 bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now);
-/* CONNACK with `reason`, `text` as its Reason String (MQTT-3.2.2-19: left out when it does not fit), and the end. */
+/* CONNACK with `reason`, and the end. `text` is the Server Reference with PN_USE_ANOTHER_SERVER and PN_SERVER_MOVED, else the
+ * Reason String, for which the reason's name stands in (MQTT-3.2.2-19: left out when it does not fit). */
 void pn_link_refuse(pn_link *l, uint8_t reason, pn_span text, int64_t now);
-/* Ends the link from our side. The will is published unless `reason` is PN_SUCCESS. */
-void pn_link_close(pn_link *l, uint8_t reason, int64_t now);
+/* Ends the link from our side; `text` as in refuse. The will is published unless `reason` is PN_SUCCESS. */
+void pn_link_close(pn_link *l, uint8_t reason, pn_span text, int64_t now);
+
+/* Enhanced authentication (5.0 §4.12). proof: the method of the CONNECT and the data of the AUTH (of a CONNECT: read it there)
+ * that waits to be judged; false when none does. challenge: sends an AUTH and waits for the client's. authenticated: ends, with
+ * success, what a client that is in has begun with an AUTH 0x19. False when there was nothing to answer. */
+bool pn_link_proof(const pn_link *l, pn_span *method, pn_span *data);
+bool pn_link_challenge(pn_link *l, pn_span data, int64_t now);
+bool pn_link_authenticated(pn_link *l, pn_span data, int64_t now);
 /* The socket is gone. Frees the link. */
 void pn_link_lost(pn_link *l, int64_t now);
 

@@ -43,31 +43,42 @@ static uint8_t *put(uint8_t *at, pn_span s) {
     return at + s.n;
 }
 
-int64_t pn_pub_encode(const pn_pub *pub, pn_buf *out, uint8_t version, uint32_t max_packet, uint8_t qos, bool retain,
-                      bool dup, uint16_t id, int64_t now) {
-    enum { EXPIRY = 5, FIXED_HEADER = 5 };
-    bool expiring = version >= PN_V5 && pub->expires != PN_NEVER;
-    uint32_t props = version >= PN_V5 ? pub->props.n + (expiring ? EXPIRY : 0) : 0;
-    uint64_t rest = 2ull + pub->topic.n + (qos ? 2 : 0) + pub->payload.n;
-    if (version >= PN_V5) rest += pn_varint_len(props) + (uint64_t)props;
-    if (rest > PN_REMAINING_LENGTH_MAX || 1 + pn_varint_len((uint32_t)rest) + rest > max_packet) return 0;
+int64_t pn_pub_encode(const pn_pub *pub, pn_buf *out, const pn_send *form, int64_t now) {
+    enum { EXPIRY = 5, ALIAS = 3, FIXED_HEADER = 5 };
+    const pn_span none = {0};
+    bool v5 = form->version >= PN_V5;
+    bool expiring = v5 && pub->expires != PN_NEVER;
+    pn_span topic = v5 && form->alias_known ? none : pub->topic;
+    uint64_t props = 0;
+    uint64_t rest = 2ull + topic.n + (form->qos ? 2 : 0) + pub->payload.n;
+    if (v5) {
+        props = (uint64_t)pub->props.n + (expiring ? EXPIRY : 0) + (form->alias ? ALIAS : 0);
+        for (uint32_t i = 0; i < form->id_count; i++) props += 1 + pn_varint_len(form->ids[i]);
+        if (props > PN_REMAINING_LENGTH_MAX) return 0;
+        rest += pn_varint_len((uint32_t)props) + props;
+    }
+    if (rest > PN_REMAINING_LENGTH_MAX || 1 + pn_varint_len((uint32_t)rest) + rest > form->max_packet) return 0;
     uint8_t *start = pn_buf_room(out, (size_t)rest + FIXED_HEADER);
     if (!start) return -1;
     uint8_t *at = start;
-    *at++ = (uint8_t)(PN_PUBLISH << 4 | (dup ? 8 : 0) | qos << 1 | (retain ? 1 : 0));
+    *at++ = (uint8_t)(PN_PUBLISH << 4 | (form->dup ? 8 : 0) | form->qos << 1 | (form->retain ? 1 : 0));
     at = pn_varint_put(at, (uint32_t)rest);
-    *at++ = (uint8_t)(pub->topic.n >> 8);
-    *at++ = (uint8_t)pub->topic.n;
-    at = put(at, pub->topic);
-    if (qos) {
-        *at++ = (uint8_t)(id >> 8);
-        *at++ = (uint8_t)id;
+    *at++ = (uint8_t)(topic.n >> 8);
+    *at++ = (uint8_t)topic.n;
+    at = put(at, topic);
+    if (form->qos) {
+        *at++ = (uint8_t)(form->id >> 8);
+        *at++ = (uint8_t)form->id;
     }
-    if (version >= PN_V5) {
-        at = pn_varint_put(at, props);
+    if (v5) {
+        at = pn_varint_put(at, (uint32_t)props);
         if (expiring) {
             int64_t left = pub->expires > now ? (pub->expires - now + 999) / 1000 : 0;
-            at = pn_prop_put(at, PN_MESSAGE_EXPIRY_INTERVAL, (pn_span){0}, (pn_span){0}, (uint32_t)left);
+            at = pn_prop_put(at, PN_MESSAGE_EXPIRY_INTERVAL, none, none, (uint32_t)left);
+        }
+        if (form->alias) at = pn_prop_put(at, PN_TOPIC_ALIAS, none, none, form->alias);
+        for (uint32_t i = 0; i < form->id_count; i++) {
+            at = pn_prop_put(at, PN_SUBSCRIPTION_IDENTIFIER, none, none, form->ids[i]);
         }
         at = put(at, pub->props);
     }

@@ -46,9 +46,20 @@ pn_message *pn_pub_share(pn_pub *pub);
 static inline uint32_t pn_message_bytes(const pn_message *m) { return m->topic.n + m->payload.n + m->props.n; }
 static inline uint32_t pn_pub_bytes(const pn_pub *pub) { return pub->topic.n + pub->payload.n + pub->props.n; }
 
+/* How a publication goes to one client. The fields below `id` say something to 5.0 only. */
+typedef struct pn_send {
+    uint32_t max_packet;
+    uint8_t version, qos;
+    bool retain, dup;
+    uint16_t id;        /* packet identifier, with QoS 1 and 2 */
+    uint16_t alias;     /* Topic Alias, 0: none */
+    bool alias_known;   /* the client has been told its topic: it goes without (5.0 §3.3.2.3.4) */
+    uint32_t id_count;
+    const uint32_t *ids; /* Subscription Identifiers (MQTT-3.3.4-3 to -5), borrowed */
+} pn_send;
+
 /* Appends a PUBLISH packet to `out`. The remaining Message Expiry Interval is counted from `now` (MQTT-3.3.2-6).
  * Returns the bytes appended, 0 when it would exceed `max_packet` (MQTT-3.1.2-25: it is then dropped), -1 without memory. */
-int64_t pn_pub_encode(const pn_pub *pub, pn_buf *out, uint8_t version, uint32_t max_packet, uint8_t qos, bool retain,
-                      bool dup, uint16_t id, int64_t now);
+int64_t pn_pub_encode(const pn_pub *pub, pn_buf *out, const pn_send *form, int64_t now);
 
 #endif

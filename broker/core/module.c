@@ -811,17 +811,33 @@ static PyObject *Link_feed(LinkObject *self, PyObject *const *args, Py_ssize_t n
     return events(self->broker);
 }
 
+/* Binary data of a property. */
+static bool data_arg(const char *p, Py_ssize_t n, pn_span *out) {
+    if (n > (Py_ssize_t)PN_STRING_MAX) {
+        PyErr_Format(PyExc_ValueError, "%zd bytes: MQTT carries at most %u", n, PN_STRING_MAX);
+        return false;
+    }
+    *out = pn_span_of(p, (size_t)n);
+    return true;
+}
+
 static PyObject *Link_accept(LinkObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"session", "identity", "rules", "assigned_client_id", "now", NULL};
-    PyObject *session, *identity, *assigned = Py_None;
+    static char *names[] = {"session", "identity", "rules", "assigned_client_id", "now", "authentication_data",
+                            "response_information", NULL};
+    PyObject *session, *identity, *assigned = Py_None, *information = Py_None;
+    const char *proof = NULL;
+    Py_ssize_t proof_n = 0;
     int rules;
     long long now = pn_broker_now(self->broker->broker);
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UUi|OL:accept", names, &session, &identity, &rules, &assigned, &now)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UUi|OLy#O:accept", names, &session, &identity, &rules, &assigned, &now,
+                                     &proof, &proof_n, &information)) {
         return NULL;
     }
     pn_verdict v = {0};
     if (!span_arg(session, &v.session) || !span_arg(identity, &v.identity)) return NULL;
     if (assigned != Py_None && !span_arg(assigned, &v.assigned)) return NULL;
+    if (information != Py_None && !span_arg(information, &v.response_information)) return NULL;
+    if (!data_arg(proof, proof_n, &v.proof)) return NULL;
     if (rules < 0 || rules >= PN_RULE_SETS) {
         return PyErr_Format(PyExc_ValueError, "rules is a slot from 0 to %d, not %d", PN_RULE_SETS - 1, rules);
     }
@@ -855,9 +871,41 @@ static PyObject *Link_refuse(LinkObject *self, PyObject *args, PyObject *kwargs)
 static PyObject *Link_close(LinkObject *self, PyObject *args) {
     unsigned char reason;
     long long now;
-    if (!PyArg_ParseTuple(args, "bL:close", &reason, &now)) return NULL;
-    if (self->link) pn_link_close(self->link, reason, now);
+    PyObject *text = NULL;
+    pn_span t = {0};
+    if (!PyArg_ParseTuple(args, "bL|U:close", &reason, &now, &text) || (text && !span_arg(text, &t))) return NULL;
+    if (self->link) pn_link_close(self->link, reason, t, now);
     return events(self->broker);
+}
+
+/* challenge and authenticated: data, and now by keyword. */
+static PyObject *answer_auth(LinkObject *self, PyObject *args, PyObject *kwargs, bool (*answer)(pn_link *, pn_span, int64_t)) {
+    static char *names[] = {"data", "now", NULL};
+    const char *data = NULL;
+    Py_ssize_t n = 0;
+    long long now = pn_broker_now(self->broker->broker);
+    pn_span d;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|y#$L", names, &data, &n, &now) || !data_arg(data, n, &d)) return NULL;
+    if (!self->link || !answer(self->link, d, now)) {
+        PyErr_SetString(PyExc_ValueError, "nothing to authenticate waits on this link");
+        return NULL;
+    }
+    return events(self->broker);
+}
+
+static PyObject *Link_challenge(LinkObject *self, PyObject *args, PyObject *kwargs) {
+    return answer_auth(self, args, kwargs, pn_link_challenge);
+}
+
+static PyObject *Link_authenticated(LinkObject *self, PyObject *args, PyObject *kwargs) {
+    return answer_auth(self, args, kwargs, pn_link_authenticated);
+}
+
+static PyObject *Link_authentication(LinkObject *self, void *closure) {
+    (void)closure;
+    pn_span method, data;
+    if (!self->link || !pn_link_proof(self->link, &method, &data)) Py_RETURN_NONE;
+    return Py_BuildValue("(NN)", text_of(method), bytes_of(data));
 }
 
 static PyObject *Link_lost(LinkObject *self, PyObject *arg) {
@@ -895,6 +943,8 @@ static PyObject *Link_connect(LinkObject *self, void *closure) {
     if (!v) return NULL;
     pn_prop method;
     bool authenticates = pn_prop_find(&p.props, PN_AUTHENTICATION_METHOD, &method);
+    pn_prop data;
+    bool proves = pn_prop_find(&p.props, PN_AUTHENTICATION_DATA, &data);
     PyObject *items[] = {
         PyLong_FromLong(p.version),
         text_of(p.client_id),
@@ -904,6 +954,7 @@ static PyObject *Link_connect(LinkObject *self, void *closure) {
         PyLong_FromLong(p.keep_alive),
         p.has_will ? text_of(p.will_topic) : Py_NewRef(Py_None),
         authenticates ? text_of(method.value) : Py_NewRef(Py_None),
+        proves ? bytes_of(data.value) : Py_NewRef(Py_None),
     };
     bool whole = true;
     for (Py_ssize_t i = 0; i < (Py_ssize_t)(sizeof items / sizeof *items); i++) {
@@ -923,9 +974,10 @@ static PyStructSequence_Field connect_fields[] = {
     {"keep_alive", "seconds"},
     {"will_topic", "or None"},
     {"authentication_method", "or None"},
+    {"authentication_data", "bytes, or None"},
     {NULL, NULL},
 };
-static PyStructSequence_Desc connect_desc = {"peanutd._core.Connect", "What a CONNECT asks for (5.0 3.1).", connect_fields, 8};
+static PyStructSequence_Desc connect_desc = {"peanutd._core.Connect", "What a CONNECT asks for (5.0 3.1).", connect_fields, 9};
 
 static PyMethodDef Link_methods[] = {
     {"feed", (PyCFunction)(void (*)(void))Link_feed, METH_FASTCALL, "feed(data, now) -> events. Bytes from the peer, in any split."},
@@ -933,7 +985,11 @@ static PyMethodDef Link_methods[] = {
      "accept(*, session, identity, rules, assigned_client_id=None, now) -> events. Lets the client in."},
     {"refuse", (PyCFunction)(void (*)(void))Link_refuse, METH_VARARGS | METH_KEYWORDS,
      "refuse(reason, text='', *, now) -> events. CONNACK with the reason, and the end."},
-    {"close", (PyCFunction)Link_close, METH_VARARGS, "close(reason, now) -> events. Ends the link from our side."},
+    {"close", (PyCFunction)Link_close, METH_VARARGS, "close(reason, now, text='') -> events. Ends the link from our side."},
+    {"challenge", (PyCFunction)(void (*)(void))Link_challenge, METH_VARARGS | METH_KEYWORDS,
+     "challenge(data, *, now) -> events. Sends an AUTH and waits for the client's."},
+    {"authenticated", (PyCFunction)(void (*)(void))Link_authenticated, METH_VARARGS | METH_KEYWORDS,
+     "authenticated(data=b'', *, now) -> events. Ends a re-authentication with success."},
     {"lost", (PyCFunction)Link_lost, METH_O, "lost(now) -> events. The socket is gone; the link is dead afterwards."},
     {"take", (PyCFunction)Link_take, METH_VARARGS, "take(limit) -> bytes. Removes and returns encoded output."},
     {NULL, NULL, 0, NULL},
@@ -946,6 +1002,7 @@ static PyMemberDef Link_members[] = {
 
 static PyGetSetDef Link_getset[] = {
     {"connect", (getter)Link_connect, NULL, "The CONNECT that waits for its verdict, or None.", NULL},
+    {"authentication", (getter)Link_authentication, NULL, "(method, data) of the AUTH that waits to be judged, or None.", NULL},
     {"pending", (getter)Link_pending, NULL, "Bytes of output waiting in take().", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -1192,7 +1249,7 @@ static int add_broker(PyObject *module, core_state *state) {
         int value;
     } constants[] = {
         {"EVENT_CONNECT", PN_EVENT_CONNECT}, {"EVENT_DISCONNECT", PN_EVENT_DISCONNECT}, {"EVENT_CLOSED", PN_EVENT_CLOSED},
-        {"EVENT_DENIED", PN_EVENT_DENIED},   {"MAY_PUBLISH", PN_MAY_PUBLISH},           {"MAY_SUBSCRIBE", PN_MAY_SUBSCRIBE},
+        {"EVENT_DENIED", PN_EVENT_DENIED},   {"EVENT_AUTH", PN_EVENT_AUTH},   {"MAY_PUBLISH", PN_MAY_PUBLISH},           {"MAY_SUBSCRIBE", PN_MAY_SUBSCRIBE},
         {"RETAIN_ANY", PN_RETAIN_ANY},       {"RETAIN_ONLY", PN_RETAIN_ONLY},           {"RETAIN_NEVER", PN_RETAIN_NEVER},
     };
     for (size_t i = 0; !failed && i < sizeof constants / sizeof *constants; i++) {

@@ -1,6 +1,7 @@
 /* session.c: the work of session.h. */
 #include "session.h"
 
+#include "hash.h"
 #include "mem.h"
 
 enum {
@@ -25,7 +26,10 @@ static pn_out *at(const pn_session *s, uint32_t i) { return &s->ring[(s->ring_he
 
 void pn_session_free(pn_session *s) {
     if (!s) return;
-    for (uint32_t i = 0; i < s->ring_count; i++) pn_message_drop(at(s, i)->message);
+    for (uint32_t i = 0; i < s->ring_count; i++) {
+        pn_message_drop(at(s, i)->message);
+        pn_free(at(s, i)->extra);
+    }
     pn_message_drop(s->will);
     pn_free(s->ring);
     pn_free(s->in_ids);
@@ -67,6 +71,49 @@ void pn_wire_ack(pn_wire *w, uint8_t type, uint16_t id, uint8_t reason, pn_env *
     pn_wire_send(w, &p, env);
 }
 
+/* One Topic Alias. */
+struct pn_alias {
+    uint64_t hash;
+    uint8_t *topic; /* owned */
+    uint32_t n;
+};
+
+void pn_wire_free(pn_wire *w) {
+    for (uint16_t i = 0; i < w->alias_count; i++) pn_free(w->aliases[i].topic);
+    pn_free(w->aliases);
+    pn_buf_free(&w->out);
+}
+
+/* A topic that the client is to know by `alias` from now on. Without memory it stays unknown, which the caller must not have promised. */
+static bool learn(pn_wire *w, pn_span topic, uint64_t hash) {
+    if (!w->aliases) w->aliases = pn_calloc(w->alias_max, sizeof *w->aliases);
+    uint8_t *copy = w->aliases ? pn_malloc(topic.n) : NULL;
+    if (!copy) return false;
+    memcpy(copy, topic.p, topic.n);
+    w->aliases[w->alias_count++] = (struct pn_alias){hash, copy, topic.n};
+    return true;
+}
+
+/* Encodes to a wire, by way of a Topic Alias where the client takes them: the first topics it hears get one (MQTT-3.3.2-8).
+ * Returns as pn_pub_encode. */
+static int64_t encode(pn_wire *w, const pn_pub *pub, pn_send form, int64_t now) {
+    form.version = w->version;
+    form.max_packet = w->max_packet;
+    if (w->alias_max == 0 || pub->topic.n == 0) return pn_pub_encode(pub, &w->out, &form, now);
+    uint64_t hash = pn_hash(pub->topic.p, pub->topic.n, 0);
+    uint16_t i = 0;
+    while (i < w->alias_count && !(w->aliases[i].hash == hash && w->aliases[i].n == pub->topic.n &&
+                                   memcmp(w->aliases[i].topic, pub->topic.p, pub->topic.n) == 0)) {
+        i++;
+    }
+    form.alias_known = i < w->alias_count;
+    bool fresh = !form.alias_known && i < w->alias_max && learn(w, pub->topic, hash);
+    if (form.alias_known || fresh) form.alias = (uint16_t)(i + 1);
+    int64_t n = pn_pub_encode(pub, &w->out, &form, now);
+    if (n <= 0 && fresh) pn_free(w->aliases[--w->alias_count].topic); /* it was not sent, so the client does not know it */
+    return n;
+}
+
 /* --- to the client --- */
 
 /* Forgets what an entry held; it keeps its place and identifier until it reaches the head. */
@@ -75,6 +122,8 @@ static void finish(pn_session *s, pn_out *e, uint8_t state) {
         s->queued_bytes -= pn_message_bytes(e->message);
         pn_message_drop(e->message);
         e->message = NULL;
+        pn_free(e->extra);
+        e->extra = NULL;
     }
     e->state = state;
 }
@@ -125,7 +174,9 @@ void pn_session_pump(pn_session *s, pn_env *env) {
                 env->stats.dropped_expired++;
                 n = 0;
             } else {
-                n = pn_pub_encode(&pub, &w->out, w->version, w->max_packet, e->qos, e->retain, again, e->id, env->now);
+                pn_send form = {.qos = e->qos, .retain = e->retain, .dup = again, .id = e->id};
+                if (e->extra) form.ids = e->extra->ids, form.id_count = e->extra->id_count;
+                n = encode(w, &pub, form, env->now);
                 if (n == 0) env->stats.dropped_too_large++;
             }
             if (n == 0) { /* MQTT-3.1.2-25: as if it had been delivered */
@@ -158,19 +209,34 @@ static bool ring_grow(pn_session *s) {
     return true;
 }
 
-void pn_session_deliver(pn_session *s, pn_pub *pub, uint8_t qos, bool retain, pn_env *env) {
+const pn_out *pn_session_outgoing(const pn_session *s, uint32_t i) { return i < s->ring_count ? at(s, i) : NULL; }
+
+/* What `how` has beside QoS and retain, to be kept; false without memory. */
+static bool keep_extra(const pn_delivery *how, pn_out_extra **out) {
+    *out = NULL;
+    if (!how->group && how->id_count == 0) return true;
+    pn_out_extra *extra = pn_malloc(sizeof *extra + how->id_count * sizeof *extra->ids);
+    if (!extra) return false;
+    extra->group = how->group;
+    extra->id_count = how->id_count;
+    if (how->id_count) memcpy(extra->ids, how->ids, how->id_count * sizeof *extra->ids);
+    *out = extra;
+    return true;
+}
+
+void pn_session_deliver(pn_session *s, pn_pub *pub, const pn_delivery *how, pn_env *env) {
     if (pub->expires <= env->now) {
         env->stats.dropped_expired++;
         return;
     }
     pn_wire *w = s->wire;
-    if (qos == 0) {
+    if (how->qos == 0) {
         if (!w || w->broken) return;
         if (pn_buf_len(&w->out) >= env->limits.max_output_bytes) {
             env->stats.dropped_slow_reader++;
             return;
         }
-        int64_t n = pn_pub_encode(pub, &w->out, w->version, w->max_packet, 0, retain, false, 0, env->now);
+        int64_t n = encode(w, pub, (pn_send){.retain = how->retain, .ids = how->ids, .id_count = how->id_count}, env->now);
         if (n > 0) {
             env->stats.publishes_out++;
         } else if (n == 0) {
@@ -190,12 +256,15 @@ void pn_session_deliver(pn_session *s, pn_pub *pub, uint8_t qos, bool retain, pn
         env->stats.dropped_no_memory++;
         return;
     }
-    pn_message *m = pn_pub_share(pub);
+    pn_out_extra *extra;
+    pn_message *m = keep_extra(how, &extra) ? pn_pub_share(pub) : NULL;
     if (!m) {
+        pn_free(extra);
         env->stats.dropped_no_memory++;
         return;
     }
-    *at(s, s->ring_count++) = (pn_out){.message = m, .state = PN_OUT_WAITING, .qos = qos & 3u, .retain = retain};
+    *at(s, s->ring_count++) =
+        (pn_out){.message = m, .extra = extra, .state = PN_OUT_WAITING, .qos = how->qos & 3u, .retain = how->retain};
     s->queued_bytes += pn_message_bytes(m);
     pn_session_pump(s, env);
 }

@@ -18,7 +18,8 @@
 typedef struct pn_limits {
     uint32_t max_packet_size, max_topic_length, max_topic_levels, max_client_id, max_subscriptions, receive_maximum,
         max_inflight, max_queued_messages, max_queued_bytes, max_output_bytes, max_parked_bytes, max_session_expiry,
-        max_keep_alive, connect_timeout, max_sessions, max_retained, max_retained_bytes;
+        max_keep_alive, connect_timeout, max_sessions, max_retained, max_retained_bytes, max_qos, retain_available,
+        wildcard_subscriptions, shared_subscriptions, topic_alias_maximum, payload_format_check, publish_rate, byte_rate;
 } pn_limits;
 
 /* Counters since the start, and gauges of now. */
@@ -43,14 +44,36 @@ typedef struct pn_wire {
     uint32_t max_packet; /* the client's Maximum Packet Size (5.0 §3.1.2.11.4) */
     uint16_t window;     /* QoS 1 and 2 publications that may be unacknowledged: the smaller of its Receive Maximum and max_inflight */
     uint8_t version;
+    bool explains; /* the client has asked for Reason Strings (5.0 §3.1.2.11.7) */
+    uint16_t alias_max, alias_count;
+    struct pn_alias *aliases; /* owned: topics that the client has been told an alias for; the n-th has alias n + 1 */
     bool broken; /* something that must not be lost did not fit: the broker ends the connection */
     struct pn_wire *next_broken;
 } pn_wire;
+
+void pn_wire_free(pn_wire *w);
+
+/* How a publication is to reach one session. */
+typedef struct pn_delivery {
+    uint8_t qos;
+    bool retain;
+    uint32_t id_count;
+    const uint32_t *ids;       /* Subscription Identifiers, borrowed */
+    uint64_t group;            /* the shared subscription it comes by, 0: none (subs.h) */
+} pn_delivery;
+
+/* What few deliveries have, kept with those that have it. */
+typedef struct pn_out_extra {
+    uint64_t group;
+    uint32_t id_count;
+    uint32_t ids[];
+} pn_out_extra;
 
 enum pn_out_state { PN_OUT_WAITING, PN_OUT_PUBLISHED, PN_OUT_RELEASED, PN_OUT_DONE };
 
 typedef struct pn_out {
     pn_message *message; /* one reference, until released or done */
+    pn_out_extra *extra; /* owned, as long; NULL: neither identifiers nor a group */
     uint16_t id;
     uint8_t state;
     uint8_t qos : 2;
@@ -104,7 +127,10 @@ void pn_session_detach(pn_session *s);
 
 /* Sends `pub` at `qos`, or keeps it until it can be sent. What cannot be kept within the limits is dropped and counted: the newest goes,
  * so that what was promised first is kept. QoS 0 is not kept for a client that is away or does not read. */
-void pn_session_deliver(pn_session *s, pn_pub *pub, uint8_t qos, bool retain, pn_env *env);
+void pn_session_deliver(pn_session *s, pn_pub *pub, const pn_delivery *how, pn_env *env);
+
+/* The i-th of what has not been acknowledged, from the oldest on; NULL at the end. Borrowed until the session changes. */
+const pn_out *pn_session_outgoing(const pn_session *s, uint32_t i);
 
 /* Sends what waits, as far as window and wire allow. */
 void pn_session_pump(pn_session *s, pn_env *env);

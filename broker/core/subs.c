@@ -1,35 +1,49 @@
 /* subs.c: the work of subs.h. */
 #include "subs.h"
 
+#include <stdlib.h>
+
 #include "mem.h"
 
 typedef struct entry {
     pn_session *session;
     uint32_t ref; /* its place in session->subs */
+    uint32_t id; /* Subscription Identifier, or 0 */
     uint8_t qos : 2;
     uint8_t no_local : 1;
     uint8_t rap : 1;
 } entry;
 
+/* A filter's subscribers, or one group's of them. The nodes of a filter hang on its slot in the trie as a list. */
 typedef struct pn_sub_node {
+    struct pn_sub_node *next;
     entry *list; /* owned */
     uint32_t count, cap;
-    pn_span filter; /* in `text` */
+    uint32_t turn;         /* group: where the search for the next one to serve begins */
+    uint64_t serial;       /* group: never 0, never used again; a delivery that comes by way of it remembers it by this */
+    pn_span group, filter; /* in `text`; group empty: everyone is served */
     uint8_t text[];
 } node;
 
 typedef struct target {
     pn_session *session;
+    uint32_t ids, id_count; /* a list in x->ids: the place of the first plus 1 */
     uint8_t qos;
     bool rap;
 } target;
+
+typedef struct linked_id {
+    uint32_t id, next; /* next: its place plus 1, 0 at the end */
+} linked_id;
 
 struct pn_subs {
     pn_trie *trie;      /* filter -> node */
     node **matched;     /* scratch of route */
     target *targets;    /* scratch of route, when several filters match */
-    uint32_t matched_count, matched_cap, targets_cap;
-    uint64_t mark;
+    linked_id *ids;     /* scratch of route: the identifiers that a target collects */
+    uint32_t *list;     /* scratch of route: those of one target in a row */
+    uint32_t matched_count, matched_cap, targets_cap, ids_cap, list_cap;
+    uint64_t mark, serials;
 };
 
 pn_subs *pn_subs_new(uint64_t seed) {
@@ -48,6 +62,8 @@ void pn_subs_free(pn_subs *x) {
     pn_trie_free(x->trie);
     pn_free(x->matched);
     pn_free(x->targets);
+    pn_free(x->ids);
+    pn_free(x->list);
     pn_free(x);
 }
 
@@ -79,29 +95,68 @@ static bool grow(void *list, uint32_t count, uint32_t *cap, uint32_t first, size
     return true;
 }
 
+bool pn_subs_split(pn_span topic_filter, pn_span *group, pn_span *filter) {
+    static const char share[] = "$share/";
+    const uint32_t n = sizeof share - 1;
+    *group = (pn_span){0};
+    *filter = topic_filter;
+    if (!pn_topic_is_shared(topic_filter)) return true;
+    const uint8_t *name = topic_filter.p + n, *end = topic_filter.p + topic_filter.n;
+    const uint8_t *slash = topic_filter.n > n ? memchr(name, '/', (size_t)(end - name)) : NULL;
+    if (!slash || slash == name || slash + 1 == end) return false;
+    *group = pn_span_of(name, (size_t)(slash - name));
+    *filter = pn_span_of(slash + 1, (size_t)(end - slash - 1));
+    return !memchr(name, '+', group->n) && !memchr(name, '#', group->n);
+}
+
+/* The node of `group` in the list at `slot`, or NULL. */
+static node *in_list(void **slot, pn_span group) {
+    node *n = slot ? *slot : NULL;
+    while (n && !pn_span_eq(n->group, group)) n = n->next;
+    return n;
+}
+
 static void node_free(pn_subs *x, node *n) {
-    pn_trie_remove(x->trie, n->filter);
+    void **slot = pn_trie_get(x->trie, n->filter);
+    node *first = *slot;
+    if (first == n) {
+        *slot = n->next;
+    } else {
+        while (first->next != n) first = first->next;
+        first->next = n->next;
+    }
+    if (!*slot) pn_trie_remove(x->trie, n->filter);
     pn_free(n->list);
     pn_free(n);
 }
 
-uint8_t pn_subs_add(pn_subs *x, pn_session *s, const pn_filter *f, bool *existed, pn_env *env) {
-    void **slot = pn_trie_put(x->trie, f->filter);
+static node *node_new(pn_subs *x, void **slot, pn_span group, pn_span filter) {
+    node *n = pn_calloc(1, sizeof *n + group.n + filter.n);
+    if (!n) return NULL;
+    memcpy(n->text, filter.p, filter.n);
+    if (group.n) memcpy(n->text + filter.n, group.p, group.n);
+    n->filter = (pn_span){n->text, filter.n};
+    n->group = (pn_span){n->text + filter.n, group.n};
+    n->serial = ++x->serials;
+    n->next = *slot;
+    *slot = n;
+    return n;
+}
+
+uint8_t pn_subs_add(pn_subs *x, pn_session *s, const pn_filter *f, uint32_t id, bool *existed, pn_env *env) {
+    pn_span group, filter;
+    if (!pn_subs_split(f->filter, &group, &filter)) return PN_TOPIC_FILTER_INVALID;
+    void **slot = pn_trie_put(x->trie, filter);
     if (!slot) return PN_QUOTA_EXCEEDED;
-    node *n = *slot;
+    node *n = in_list(slot, group);
     entry *e = n ? find(n, s) : NULL;
     *existed = e != NULL;
     if (!e) {
         bool fresh = !n;
-        if (fresh) {
-            n = pn_calloc(1, sizeof *n + f->filter.n);
-            if (!n) {
-                pn_trie_remove(x->trie, f->filter);
-                return PN_QUOTA_EXCEEDED;
-            }
-            memcpy(n->text, f->filter.p, f->filter.n);
-            n->filter = (pn_span){n->text, f->filter.n};
-            *slot = n;
+        if (fresh) n = node_new(x, slot, group, filter);
+        if (!n) {
+            if (!*slot) pn_trie_remove(x->trie, filter);
+            return PN_QUOTA_EXCEEDED;
         }
         if (s->sub_count >= env->limits.max_subscriptions ||
             !grow(&s->subs, s->sub_count, &s->sub_cap, 4, sizeof *s->subs) ||
@@ -114,14 +169,14 @@ uint8_t pn_subs_add(pn_subs *x, pn_session *s, const pn_filter *f, bool *existed
         s->subs[s->sub_count++] = (pn_sub_ref){n, n->count++};
         env->stats.subscriptions++;
     }
+    e->id = id;
     e->qos = f->qos & 3u;
     e->no_local = f->no_local;
     e->rap = f->retain_as_published;
     return PN_SUCCESS;
 }
 
-/* Takes out the session's ref-th subscription: the last of each list moves into the gap. */
-static void unlink_ref(pn_subs *x, pn_session *s, uint32_t ref, pn_env *env) {
+void pn_subs_remove_at(pn_subs *x, pn_session *s, uint32_t ref, pn_env *env) {
     node *n = s->subs[ref].node;
     uint32_t i = s->subs[ref].at;
     entry last = n->list[--n->count];
@@ -138,68 +193,152 @@ static void unlink_ref(pn_subs *x, pn_session *s, uint32_t ref, pn_env *env) {
     env->stats.subscriptions--;
 }
 
-bool pn_subs_remove(pn_subs *x, pn_session *s, pn_span filter, pn_env *env) {
-    void **slot = pn_trie_get(x->trie, filter);
-    entry *e = slot && *slot ? find(*slot, s) : NULL;
+bool pn_subs_remove(pn_subs *x, pn_session *s, pn_span topic_filter, pn_env *env) {
+    pn_span group, filter;
+    if (!pn_subs_split(topic_filter, &group, &filter)) return false;
+    node *n = in_list(pn_trie_get(x->trie, filter), group);
+    entry *e = n ? find(n, s) : NULL;
     if (!e) return false;
-    unlink_ref(x, s, e->ref, env);
+    pn_subs_remove_at(x, s, e->ref, env);
     return true;
 }
 
 void pn_subs_drop(pn_subs *x, pn_session *s, pn_env *env) {
-    while (s->sub_count) unlink_ref(x, s, s->sub_count - 1, env);
+    while (s->sub_count) pn_subs_remove_at(x, s, s->sub_count - 1, env);
+}
+
+/* Whose turn it is in a group: the next one that is connected, or, when nobody is, the next one; never `not`. NULL: there is nobody else. */
+static entry *choose(node *n, const pn_session *not) {
+    entry *fallback = NULL;
+    for (uint32_t i = 0; i < n->count; i++) {
+        entry *e = &n->list[(n->turn + i) % n->count];
+        if (e->session == not) continue;
+        if (e->session->wire) {
+            n->turn = (n->turn + i + 1) % n->count;
+            return e;
+        }
+        if (!fallback) fallback = e;
+    }
+    if (fallback) n->turn = (uint32_t)(fallback - n->list + 1) % n->count;
+    return fallback;
+}
+
+static int by_serial(const void *a, const void *b) {
+    uint64_t x = (*(node *const *)a)->serial, y = (*(node *const *)b)->serial;
+    return x < y ? -1 : x > y;
+}
+
+void pn_subs_hand_over(const pn_session *s, pn_subs_pass pass, void *ctx) {
+    if (!pn_session_outgoing(s, 0) || !s->sub_count) return;
+    node **groups = pn_malloc(s->sub_count * sizeof(node *)); /* those of the session, to find one by its serial */
+    if (!groups) return;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < s->sub_count; i++) {
+        if (s->subs[i].node->group.n) groups[count++] = s->subs[i].node;
+    }
+    if (count) qsort(groups, count, sizeof *groups, by_serial);
+    const pn_out *out;
+    for (uint32_t i = 0; count && (out = pn_session_outgoing(s, i)) != NULL; i++) {
+        if (!out->extra || !out->extra->group || !out->message) continue;
+        if (out->state != PN_OUT_WAITING && !(out->state == PN_OUT_PUBLISHED && out->qos == 1)) continue;
+        const node wanted = {.serial = out->extra->group}, *key = &wanted;
+        node **found = bsearch(&key, groups, count, sizeof *groups, by_serial);
+        const entry *e = found ? choose(*found, s) : NULL;
+        if (!e) continue;
+        pn_pub pub = pn_message_pub(out->message);
+        uint8_t qos = e->qos < pub.qos ? e->qos : pub.qos;
+        pass(ctx, e->session, &pub,
+             &(pn_delivery){.qos = qos, .retain = out->retain, .group = wanted.serial, .ids = &e->id, .id_count = e->id != 0});
+    }
+    pn_free(groups);
 }
 
 static bool collect(void *ctx, void *value) {
     pn_subs *x = ctx;
-    if (!grow(&x->matched, x->matched_count, &x->matched_cap, 16, sizeof *x->matched)) return false;
-    x->matched[x->matched_count++] = value;
+    for (node *n = value; n; n = n->next) {
+        if (!grow(&x->matched, x->matched_count, &x->matched_cap, 16, sizeof *x->matched)) return false;
+        x->matched[x->matched_count++] = n;
+    }
     return true;
 }
 
-int64_t pn_subs_route(pn_subs *x, pn_span topic, const pn_session *publisher, pn_subs_fn each, void *ctx) {
-    x->matched_count = 0;
-    if (!pn_trie_match(x->trie, topic, collect, x)) return -1;
-    int64_t reached = 0;
-    if (x->matched_count == 1) { /* the usual case: no session can stand in one list twice */
-        const node *n = x->matched[0];
-        for (uint32_t i = 0; i < n->count; i++) {
-            entry e = n->list[i];
-            if (e.no_local && e.session == publisher) continue;
-            each(ctx, e.session, e.qos, e.rap);
-            reached++;
-        }
-        return reached;
-    }
+static void serve(const entry *e, uint64_t group, pn_subs_fn each, void *ctx) {
+    each(ctx, e->session,
+         &(pn_delivery){.qos = e->qos, .retain = e->rap, .ids = &e->id, .id_count = e->id != 0, .group = group});
+}
+
+/* `*list` with room for `wanted` elements of `size`. */
+static bool room(void *list, uint64_t wanted, uint32_t *cap, size_t size) {
+    if (wanted <= *cap) return true;
+    if (wanted > UINT32_MAX / 2) return false;
+    uint32_t more = *cap ? *cap : 64;
+    while (more < wanted) more *= 2;
+    void **p = list, *moved = pn_realloc(*p, more * size);
+    if (!moved) return false;
+    *p = moved;
+    *cap = more;
+    return true;
+}
+
+/* Several filters match: everyone once, with what all of them ask for. */
+static int64_t route_merged(pn_subs *x, const pn_session *publisher, pn_subs_fn each, void *ctx) {
     uint64_t total = 0;
-    for (uint32_t m = 0; m < x->matched_count; m++) total += x->matched[m]->count;
-    if (total > x->targets_cap) {
-        if (total > UINT32_MAX / 2) return -1;
-        uint32_t cap = x->targets_cap ? x->targets_cap : 64;
-        while (cap < total) cap *= 2;
-        target *more = pn_realloc(x->targets, cap * sizeof *more);
-        if (!more) return -1;
-        x->targets = more;
-        x->targets_cap = cap;
+    for (uint32_t m = 0; m < x->matched_count; m++) total += x->matched[m]->group.n ? 1 : x->matched[m]->count;
+    if (!room(&x->targets, total, &x->targets_cap, sizeof *x->targets) || !room(&x->ids, total, &x->ids_cap, sizeof *x->ids) ||
+        !room(&x->list, x->matched_count, &x->list_cap, sizeof *x->list)) {
+        return -1;
     }
-    uint32_t count = 0;
+    uint32_t count = 0, ids = 0;
     uint64_t mark = ++x->mark;
     for (uint32_t m = 0; m < x->matched_count; m++) {
-        const node *n = x->matched[m];
+        node *n = x->matched[m];
+        if (n->group.n) continue;
         for (uint32_t i = 0; i < n->count; i++) {
             entry e = n->list[i];
             if (e.no_local && e.session == publisher) continue;
             if (e.session->mark != mark) {
                 e.session->mark = mark;
                 e.session->mark_at = count;
-                x->targets[count++] = (target){e.session, e.qos, e.rap};
-                continue;
+                x->targets[count++] = (target){.session = e.session};
             }
             target *t = &x->targets[e.session->mark_at];
             if (e.qos > t->qos) t->qos = e.qos;
             t->rap |= e.rap;
+            if (e.id) {
+                x->ids[ids] = (linked_id){e.id, t->ids};
+                t->ids = ++ids;
+                t->id_count++;
+            }
         }
     }
-    for (uint32_t i = 0; i < count; i++) each(ctx, x->targets[i].session, x->targets[i].qos, x->targets[i].rap);
-    return count;
+    for (uint32_t i = 0; i < count; i++) {
+        const target *t = &x->targets[i];
+        uint32_t k = t->id_count; /* the list runs from the last one to the first */
+        for (uint32_t at = t->ids; at; at = x->ids[at - 1].next) x->list[--k] = x->ids[at - 1].id;
+        each(ctx, t->session, &(pn_delivery){.qos = t->qos, .retain = t->rap, .ids = x->list, .id_count = t->id_count});
+    }
+    int64_t reached = count;
+    for (uint32_t m = 0; m < x->matched_count; m++) {
+        node *n = x->matched[m];
+        const entry *e = n->group.n ? choose(n, NULL) : NULL;
+        if (!e) continue;
+        serve(e, n->serial, each, ctx);
+        reached++;
+    }
+    return reached;
+}
+
+int64_t pn_subs_route(pn_subs *x, pn_span topic, const pn_session *publisher, pn_subs_fn each, void *ctx) {
+    x->matched_count = 0;
+    if (!pn_trie_match(x->trie, topic, collect, x)) return -1;
+    if (x->matched_count != 1 || x->matched[0]->group.n) return route_merged(x, publisher, each, ctx);
+    const node *n = x->matched[0]; /* the usual case: no session can stand in one list twice */
+    int64_t reached = 0;
+    for (uint32_t i = 0; i < n->count; i++) {
+        const entry *e = &n->list[i];
+        if (e->no_local && e->session == publisher) continue;
+        serve(e, 0, each, ctx);
+        reached++;
+    }
+    return reached;
 }

@@ -2,7 +2,8 @@
  *
  * The rule it keeps: each subscription stands in two places, in its filter's list here and in its session's list, each knowing
  * the other's position, so that adding, removing and dropping a whole session never searches a long list.
- * A publication reaches a session once, with the highest QoS of its matching subscriptions (MQTT-3.3.4-2).
+ * A publication reaches a session once, with the highest QoS of its matching subscriptions and all their identifiers
+ * (MQTT-3.3.4-2, MQTT-3.3.4-4); and it reaches one session of each group of a shared subscription (5.0 §4.8.2).
  */
 #ifndef PEANUT_SUBS_H
 #define PEANUT_SUBS_H
@@ -15,19 +16,30 @@ typedef struct pn_subs pn_subs;
 pn_subs *pn_subs_new(uint64_t seed); /* owned; NULL without memory */
 void pn_subs_free(pn_subs *x);       /* sessions must have been dropped from it */
 
-/* Adds or replaces (MQTT-3.8.4-3). Returns PN_SUCCESS, or PN_QUOTA_EXCEEDED (max_subscriptions, or no memory);
- * *existed tells whether the session had the filter before. */
-uint8_t pn_subs_add(pn_subs *x, pn_session *s, const pn_filter *f, bool *existed, pn_env *env);
-bool pn_subs_remove(pn_subs *x, pn_session *s, pn_span filter, pn_env *env);
+/* A SUBSCRIBE's filter taken apart: `group` is empty unless it is `$share/group/filter`. False when it begins so and is not
+ * well formed: no group, a wildcard in it, no filter (MQTT-4.8.2-1, MQTT-4.8.2-2). */
+bool pn_subs_split(pn_span topic_filter, pn_span *group, pn_span *filter);
+
+/* Adds or replaces (MQTT-3.8.4-3). `f->filter` is as in the packet; `id` the Subscription Identifier or 0. Returns PN_SUCCESS, or
+ * PN_QUOTA_EXCEEDED (max_subscriptions, or no memory); *existed tells whether the session had the filter before. */
+uint8_t pn_subs_add(pn_subs *x, pn_session *s, const pn_filter *f, uint32_t id, bool *existed, pn_env *env);
+bool pn_subs_remove(pn_subs *x, pn_session *s, pn_span topic_filter, pn_env *env);
+void pn_subs_remove_at(pn_subs *x, pn_session *s, uint32_t i, pn_env *env); /* moves the last one to its place */
 void pn_subs_drop(pn_subs *x, pn_session *s, pn_env *env);
 
-/* The filter of the session's i-th subscription; removing it moves the last one to its place. */
+/* The filter of the session's i-th subscription, without group. */
 pn_span pn_subs_filter(const pn_session *s, uint32_t i);
 
+/* Gives what `s`, which is about to end, had been chosen for and has not been acknowledged to others of its groups: everything not sent,
+ * and QoS 1 that was (5.0 §4.8.2; QoS 2 that was sent is not, MQTT-4.8.2-5). Its subscriptions stand yet. */
+typedef void (*pn_subs_pass)(void *ctx, pn_session *to, pn_pub *pub, const pn_delivery *how);
+void pn_subs_hand_over(const pn_session *s, pn_subs_pass pass, void *ctx);
+
 /* Calls `each` once for every session that `topic` goes to; `publisher` (may be NULL) is left out where it asked for No Local
- * (MQTT-3.8.3-3). `rap`: Retain As Published. The index must not be changed meanwhile.
+ * (MQTT-3.8.3-3). how->qos is the subscription's,
+ * how->retain its Retain As Published. The index must not be changed meanwhile.
  * Returns how many there were, or -1 without memory, and then `each` has not been called. */
-typedef void (*pn_subs_fn)(void *ctx, pn_session *s, uint8_t qos, bool rap);
+typedef void (*pn_subs_fn)(void *ctx, pn_session *s, const pn_delivery *how);
 int64_t pn_subs_route(pn_subs *x, pn_span topic, const pn_session *publisher, pn_subs_fn each, void *ctx);
 
 #endif

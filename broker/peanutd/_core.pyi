@@ -34,10 +34,13 @@ class Decoder:
 #                     take() still gives, close the socket, call link.lost()
 #   EVENT_DENIED      a publish or a subscription that no rule allows; text is "publish TOPIC", "publish retained
 #                     TOPIC", "subscribe FILTER" or "will TOPIC"
+#   EVENT_AUTH        the client's AUTH has come, reason 0x18 (it goes on) or 0x19 (it is in and authenticates anew): read
+#                     link.authentication, then call challenge(), accept() or authenticated(), refuse() or close()
 EVENT_CONNECT: int
 EVENT_DISCONNECT: int
 EVENT_CLOSED: int
 EVENT_DENIED: int
+EVENT_AUTH: int
 
 MAY_PUBLISH: int
 MAY_SUBSCRIBE: int
@@ -96,6 +99,7 @@ class Connect:
     keep_alive: int
     will_topic: str | None
     authentication_method: str | None
+    authentication_data: bytes | None
 
 class Link:
     owner: object
@@ -106,7 +110,15 @@ class Link:
         """Bytes from the peer, in any split."""
 
     def accept(
-        self, *, session: str, identity: str, rules: int, assigned_client_id: str | None = None, now: int
+        self,
+        *,
+        session: str,
+        identity: str,
+        rules: int,
+        assigned_client_id: str | None = None,
+        now: int,
+        authentication_data: bytes = b"",
+        response_information: str | None = None,
     ) -> tuple[Event, ...]:
         """Lets the client in. session: the key its session is kept under (unique to identity and client id);
         identity: what {id} stands for in rules; rules: the slot. ValueError when no CONNECT waits."""
@@ -114,9 +126,20 @@ class Link:
     def refuse(self, reason: int, text: str = "", *, now: int) -> tuple[Event, ...]:
         """Sends CONNACK with `reason` (a 5.0 reason code; 3.1.1 gets the nearest return code) and ends the link."""
 
-    def close(self, reason: int, now: int) -> tuple[Event, ...]:
+    def close(self, reason: int, now: int, text: str = "") -> tuple[Event, ...]:
         """Ends the link from our side: DISCONNECT with `reason` for 5.0 clients, then EVENT_CLOSED. The will is
-        published unless reason is 0."""
+        published unless reason is 0. `text`: the Server Reference for reasons 0x9C and 0x9D, else the Reason String."""
+
+    @property
+    def authentication(self) -> tuple[str, bytes] | None:
+        """Method and data of the AUTH that waits to be judged (of a CONNECT: the method; its data are in connect)."""
+
+    def challenge(self, data: bytes = b"", *, now: int) -> tuple[Event, ...]:
+        """Sends AUTH 0x18 with `data`, and waits for the client's. ValueError when no AUTH and no CONNECT with a method
+        waits."""
+
+    def authenticated(self, data: bytes = b"", *, now: int) -> tuple[Event, ...]:
+        """Ends a re-authentication with AUTH 0x00. ValueError when none waits."""
 
     def lost(self, now: int) -> tuple[Event, ...]:
         """The socket is gone. The link is dead afterwards: every further call does nothing."""

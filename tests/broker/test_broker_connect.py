@@ -5,6 +5,7 @@ Statement numbers are those of MQTT 5.0; "3.1.1" before one says that it is that
 
 import pytest
 
+from peanutd import _core
 from tests.broker.house import (
     MAY,
     PINGREQ,
@@ -33,8 +34,8 @@ def test_an_accepted_client_gets_connack_first_and_once(version: int) -> None:
     assert kinds == ["CONNACK", "PINGRESP", "PINGRESP"]
 
 
-def test_connack_says_what_the_broker_does_not_do_and_how_much_it_takes() -> None:
-    """5.0 §3.2.2.3: subscription identifiers and shared subscriptions are announced as unavailable; no topic alias."""
+def test_connack_says_how_much_the_broker_takes() -> None:
+    """5.0 §3.2.2.3: what is not mentioned is available without bounds of its own."""
     house = House(receive_maximum=20, max_packet_size=5000)
     connack = house.join().connack
     assert connack is not None
@@ -43,8 +44,7 @@ def test_connack_says_what_the_broker_does_not_do_and_how_much_it_takes() -> Non
     assert dict(connack["properties"]) == {
         "receive_maximum": 20,
         "maximum_packet_size": 5000,
-        "subscription_identifier_available": 0,
-        "shared_subscription_available": 0,
+        "topic_alias_maximum": _core.LIMITS["topic_alias_maximum"],
     }
 
 

@@ -33,13 +33,6 @@ def test_before_v5_the_connection_is_just_closed(packet: str) -> None:
     assert client.take() == b""
 
 
-def test_a_topic_alias_is_refused_as_connack_said() -> None:
-    """MQTT-3.3.2-9, 5.0 §3.2.2.3.8: no Topic Alias Maximum means 0."""
-    client = House().join()
-    client.send(publish("a", props=properties(topic_alias=1)))
-    assert client.only() == {"type": "DISCONNECT", "reason": 0x94, "properties": []}
-
-
 def test_a_subscription_identifier_from_a_client_is_a_protocol_error() -> None:
     """MQTT-3.3.4-6."""
     house = House()

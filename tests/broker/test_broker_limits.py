@@ -340,3 +340,65 @@ def test_a_limit_out_of_its_range_is_refused_by_name(name: str) -> None:
 def test_a_limit_that_is_none() -> None:
     with pytest.raises(TypeError, match="max_pakcet_size"):
         House(max_pakcet_size=1)
+
+
+# The switches are limits too: what they do is in test_broker_v5.py, here they are at their borders.
+
+
+def test_max_qos() -> None:
+    for most in (0, 1, 2):
+        assert House(max_qos=most).join().subscribe("t", qos=2) == [most]
+
+
+def test_retain_available() -> None:
+    for available, closed in ((1, None), (0, 0x9A)):
+        client = House(retain_available=available).join()
+        client.send(publish("t", retain=True))
+        assert client.closed == closed
+
+
+def test_wildcard_subscriptions() -> None:
+    assert [House(wildcard_subscriptions=n).join().subscribe("#")[0] for n in (1, 0)] == [0, 0xA2]
+
+
+def test_shared_subscriptions() -> None:
+    assert [House(shared_subscriptions=n).join().subscribe("$share/g/t")[0] for n in (1, 0)] == [0, 0x9E]
+
+
+def test_topic_alias_maximum() -> None:
+    for alias, closed in ((3, None), (4, 0x94)):
+        client = House(topic_alias_maximum=3).join()
+        client.send(publish("t", props=properties(topic_alias=alias)))
+        assert client.closed == closed
+
+
+def test_payload_format_check() -> None:
+    for check, closed in ((0, None), (1, 0x99)):
+        client = House(payload_format_check=check).join()
+        client.send(publish("t", b"\xff", props=properties(payload_format_indicator=1)))
+        assert client.closed == closed
+
+
+def test_publish_rate() -> None:
+    """So many in a second are fine, second after second; one more ends the connection, and no other."""
+    house = House(publish_rate=10)
+    client, other = house.join("c"), house.join("o")
+    for _ in range(3):
+        client.send(*[publish("t")] * 10)
+        assert client.closed is None
+        house.wait(1)
+    client.send(*[publish("t")] * 11)
+    assert client.closed == 0x96
+    other.send(*[publish("t")] * 10)
+    assert other.closed is None
+
+
+def test_byte_rate() -> None:
+    house = House(byte_rate=1000)
+    client = house.join()
+    for _ in range(3):
+        client.feed(b"\xc0\x00" * 500)
+        assert client.closed is None
+        house.wait(1)
+    client.feed(b"\xc0\x00" * 501)
+    assert client.closed == 0x96

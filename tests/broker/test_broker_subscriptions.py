@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.broker.house import House, Verdict, ack, properties, publish, subscribe, topic_filter, unsubscribe
+from tests.broker.house import House, Verdict, ack, publish, subscribe, topic_filter, unsubscribe
 
 VERSIONS = [3, 4, 5]
 
@@ -161,23 +161,6 @@ def test_what_a_filter_matches(pattern: str, topic: str, matches: bool | None) -
         return
     house.publish(topic)
     assert bool(client.messages()) is matches
-
-
-def test_shared_subscriptions_are_refused_as_connack_said() -> None:
-    """5.0 §3.2.2.3.13, §3.9.3: 0x9E; before 5.0 the only word there is, 0x80."""
-    house = House()
-    assert house.join("c").subscribe("$share/group/a", "$share/x", "a") == [0x9E, 0x9E, 0]
-    assert house.join("d", 4).subscribe("$share/group/a", "a") == [0x80, 0]
-
-
-def test_subscription_identifiers_are_refused_as_connack_said() -> None:
-    """5.0 §3.2.2.3.12, §3.8.2.1.2: 0xA1 ends the connection; nothing of the packet is in force."""
-    house = House()
-    client = house.join()
-    client.send(subscribe(topic_filter("a"), props=properties(subscription_identifier=1)))
-    assert client.only() == {"type": "DISCONNECT", "reason": 0xA1, "properties": []}
-    assert client.closed == 0xA1
-    assert house.stat("subscriptions") == 0
 
 
 def test_a_session_is_reached_once_however_many_sessions_share_its_filters() -> None:

@@ -4,7 +4,8 @@
  *   op 0 feed: two bytes of length (big endian), that many bytes        op 3 the socket is lost
  *   op 1 tick: one byte, the time that passes in half seconds           op 4 the verdict on the next CONNECTs: refuse when the byte is odd,
  *   op 2 the peer reads: one byte, how many 256ths of the output               else accept under rule set (byte / 2) % 2; with bit 2
- *   op 5 close from our side with the byte as reason                           set not now, but at the next op 4
+ *   op 5 close from our side with the byte as reason                           set not now, but at the next op 4; with bits 3 and 4
+ *                                                                              set it challenges who authenticates first, and once more
  *   op 6 the gateway publishes, as the byte's bits say: QoS 1, retain   op 7 the rules are loaded anew: which, the byte's bits say
  * Beside crashes it looks for: output that does not decode, a link with output that was never reported dirty, output behind the end,
  * more output or retained messages than the limits allow, events that do not add up (one DISCONNECT for each accepted link, at most one
@@ -61,7 +62,9 @@ static void judge(peer *p, uint8_t verdict, int64_t now) {
     if (n) memcpy(key + 5, c.client_id.p, n);
     pn_verdict v = {.session = pn_span_of(key, 5 + n), .identity = pn_span_of("me", 2), .rules = (verdict / 2) % 2};
     if (n == 0) v.assigned = pn_span_of("assigned", 8);
-    if (verdict & 1) {
+    if (verdict & 8 && pn_link_challenge(p->link, pn_span_of("prove it", 8), now)) {
+        /* its AUTH comes as an event, or nothing does */
+    } else if (verdict & 1) {
         pn_link_refuse(p->link, PN_NOT_AUTHORIZED, pn_span_of("no", 2), now);
     } else {
         p->accepted = pn_link_accept(p->link, &v, now);
@@ -78,6 +81,18 @@ static void handle_events(pn_broker *b, uint8_t verdict, int64_t now) {
             p->asking = true;
             if (!(verdict & 4)) judge(p, verdict, now);
             break;
+        case PN_EVENT_AUTH: {
+            pn_span method, data;
+            require(!p->closed && pn_link_proof(p->link, &method, &data) && method.n, "AUTH without a method");
+            if (verdict & 16) {
+                pn_link_challenge(p->link, data, now);
+            } else if (p->accepted) {
+                pn_link_authenticated(p->link, data, now);
+            } else {
+                judge(p, verdict, now);
+            }
+            break;
+        }
         case PN_EVENT_DISCONNECT:
             require(p->accepted, "DISCONNECT without accept");
             p->accepted = false;
@@ -200,7 +215,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             break;
         case 5:
             data++, size--;
-            if (p->link) pn_link_close(p->link, argument, now);
+            if (p->link) pn_link_close(p->link, argument, pn_span_of("why", argument & 2 ? 3 : 0), now);
             break;
         case 6:
             pn_broker_publish(b, pn_span_of("/plant/me/state", 15), pn_span_of(&argument, argument >> 2 & 1), argument & 1, argument >> 1 & 1, now);
