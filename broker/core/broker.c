@@ -710,13 +710,12 @@ static pn_session *session_for(pn_broker *b, const pn_verdict *v, bool clean_sta
     pn_session *s = session_find(b, v->session);
     if (s && s->link) { /* MQTT-3.1.4-3 */
         pn_link *other = s->link;
-        if (clean_start) s->expiry = 0; /* MQTT-3.1.2-4: nothing of it survives, and its will is due now */
         link_fail(other, PN_SESSION_TAKEN_OVER);
         s = session_find(b, v->session);
     } else if (s && !session_wake(b, s)) { /* its time was up before a tick said so */
         s = NULL;
     }
-    if (s && clean_start) {
+    if (s && clean_start) { /* MQTT-3.1.2-4 */
         publish_will(b, s); /* 5.0 §3.1.3.2.2: a delayed will is due when its session ends */
         session_end(b, s);
         s = NULL;
@@ -738,6 +737,65 @@ static bool payload_is_as_said(const pn_broker *b, const pn_props *props, pn_spa
     return pn_utf8_valid(payload.p, payload.n);
 }
 
+/* Seconds that the session is to outlive its connection: what the client wishes, and what it gets (5.0 §3.1.2.11.2; §3.1.2.4 says how 3.1.1 maps). */
+static uint32_t wished_expiry(const pn_link *l, const pn_packet *connect) {
+    if (connect->version >= PN_V5) return pn_prop_num(&connect->props, PN_SESSION_EXPIRY_INTERVAL, 0);
+    return connect->clean_start ? 0 : l->broker->env.limits.max_session_expiry;
+}
+
+static uint32_t granted_expiry(const pn_link *l, const pn_packet *connect) {
+    uint32_t wish = wished_expiry(l, connect), most = l->broker->env.limits.max_session_expiry;
+    return wish < most ? wish : most;
+}
+
+/* What the CONNECT says about the connection, within our limits. */
+static void set_up(pn_link *l, const pn_packet *connect) {
+    const pn_limits *limits = &l->broker->env.limits;
+    const pn_props *props = &connect->props; /* empty before 5.0, so that the defaults count */
+    bool v5 = connect->version >= PN_V5;
+    l->keep_alive = connect->keep_alive;
+    if (v5 && (l->keep_alive == 0 || l->keep_alive > limits->max_keep_alive) && limits->max_keep_alive < PN_MAX_KEEP_ALIVE) {
+        l->keep_alive = (uint16_t)limits->max_keep_alive; /* MQTT-3.1.2-21 */
+    }
+    uint32_t window = pn_prop_num(props, PN_RECEIVE_MAXIMUM, 65535), aliases = pn_prop_num(props, PN_TOPIC_ALIAS_MAXIMUM, 0);
+    l->wire.window = (uint16_t)(window < limits->max_inflight ? window : limits->max_inflight);
+    l->wire.max_packet = pn_prop_num(props, PN_MAXIMUM_PACKET_SIZE, PN_PACKET_SIZE_MAX);
+    l->wire.version = connect->version;
+    l->wire.explains = pn_prop_num(props, PN_REQUEST_PROBLEM_INFORMATION, 0); /* absent would allow it too; asked for is better */
+    l->wire.alias_max = (uint16_t)(aliases < limits->topic_alias_maximum ? aliases : limits->topic_alias_maximum);
+    l->alias_max = v5 ? (uint16_t)limits->topic_alias_maximum : 0;
+}
+
+/* The CONNACK that lets the client in; its properties are in `scratch`, where objection has seen to the room. */
+static pn_packet connack(pn_link *l, const pn_verdict *v, const pn_packet *connect, bool present) {
+    pn_broker *b = l->broker;
+    const pn_limits *limits = &b->env.limits;
+    const pn_span none = {0};
+    pn_packet ack = {.type = PN_CONNACK, .session_present = present && connect->version >= PN_V311};
+    if (connect->version < PN_V5) return ack;
+    pn_props *props = &ack.props;
+    *props = props_begin(b);
+    uint32_t expiry = granted_expiry(l, connect);
+    if (expiry != wished_expiry(l, connect)) add_prop(b, props, PN_SESSION_EXPIRY_INTERVAL, none, expiry);
+    add_prop(b, props, PN_RECEIVE_MAXIMUM, none, limits->receive_maximum);
+    add_prop(b, props, PN_MAXIMUM_PACKET_SIZE, none, limits->max_packet_size);
+    if (v->assigned.n) add_prop(b, props, PN_ASSIGNED_CLIENT_IDENTIFIER, v->assigned, 0);
+    if (l->keep_alive != connect->keep_alive) add_prop(b, props, PN_SERVER_KEEP_ALIVE, none, l->keep_alive);
+    if (l->alias_max) add_prop(b, props, PN_TOPIC_ALIAS_MAXIMUM, none, l->alias_max);
+    if (limits->max_qos < 2) add_prop(b, props, PN_MAXIMUM_QOS, none, limits->max_qos);
+    if (!limits->retain_available) add_prop(b, props, PN_RETAIN_AVAILABLE, none, 0);
+    if (!limits->wildcard_subscriptions) add_prop(b, props, PN_WILDCARD_SUBSCRIPTION_AVAILABLE, none, 0);
+    if (!limits->shared_subscriptions) add_prop(b, props, PN_SHARED_SUBSCRIPTION_AVAILABLE, none, 0);
+    if (v->response_information.n && pn_prop_num(&connect->props, PN_REQUEST_RESPONSE_INFORMATION, 0)) { /* MQTT-3.1.2-28 */
+        add_prop(b, props, PN_RESPONSE_INFORMATION, v->response_information, 0);
+    }
+    if (pn_buf_len(&l->method)) { /* MQTT-4.12.0-5 */
+        add_prop(b, props, PN_AUTHENTICATION_METHOD, pn_span_of(pn_buf_head(&l->method), pn_buf_len(&l->method)), 0);
+        if (v->proof.n) add_prop(b, props, PN_AUTHENTICATION_DATA, v->proof, 0);
+    }
+    return ack;
+}
+
 /* What stands against letting the client in although the driver would; PN_SUCCESS: nothing. */
 static uint8_t objection(pn_link *l, const pn_verdict *v, const pn_packet *connect) {
     enum { PROPS = 96 }; /* bytes of all properties that a CONNACK may have, without the texts */
@@ -756,73 +814,37 @@ static uint8_t objection(pn_link *l, const pn_verdict *v, const pn_packet *conne
     }
     props_begin(b);
     size_t texts = (size_t)v->assigned.n + v->proof.n + v->response_information.n + pn_buf_len(&l->method);
-    return pn_buf_room(&b->scratch, PROPS + texts) ? PN_SUCCESS : PN_QUOTA_EXCEEDED;
+    if (!pn_buf_room(&b->scratch, PROPS + texts)) return PN_QUOTA_EXCEEDED;
+    pn_packet ack = connack(l, v, connect, false);
+    int64_t size = pn_packet_encode(&ack, connect->version, NULL, 0);
+    return size > 0 && size <= l->wire.max_packet ? PN_SUCCESS : PN_PACKET_TOO_LARGE; /* MQTT-3.2.0-1: nothing can go before it */
 }
 
 bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
     pn_broker *b = l->broker;
     pn_env *env = enter(b, now);
-    const pn_limits *limits = &env->limits;
     pn_packet c;
     if (!pn_link_connect(l, &c)) return false;
+    set_up(l, &c);
+    bool present = false;
+    pn_session *s = NULL;
     uint8_t reason = objection(l, v, &c);
+    if (!reason) {
+        s = session_for(b, v, c.clean_start, &present);
+        if (!s || !keep_will(b, s, &c)) reason = PN_QUOTA_EXCEEDED;
+    }
     if (reason) {
+        if (s) session_sleep(b, s); /* no room for its will: a session that was there goes on sleeping */
         refuse(l, reason, (pn_span){0});
         settle(b);
         return false;
     }
-    bool v5 = c.version >= PN_V5, present;
-    pn_session *s = session_for(b, v, c.clean_start, &present);
-    if (!s || !keep_will(b, s, &c)) { /* no room: a session that was there goes on sleeping */
-        if (s) session_sleep(b, s);
-        refuse(l, PN_QUOTA_EXCEEDED, (pn_span){0});
-        settle(b);
-        return false;
-    }
-    uint32_t wish = v5 ? pn_prop_num(&c.props, PN_SESSION_EXPIRY_INTERVAL, 0)
-                       : (c.clean_start ? 0 : limits->max_session_expiry); /* 5.0 §3.1.2.4 says how 3.1.1 maps */
-    s->expiry = wish < limits->max_session_expiry ? wish : limits->max_session_expiry;
-    if (present && s->rules != v->rules) {
-        s->rules = v->rules;
-        judge(b, s);
-    }
-    s->rules = v->rules;
+    s->expiry = granted_expiry(l, &c);
     s->version = c.version;
-    l->keep_alive = c.keep_alive;
-    if (v5 && (l->keep_alive == 0 || l->keep_alive > limits->max_keep_alive) && limits->max_keep_alive < PN_MAX_KEEP_ALIVE) {
-        l->keep_alive = (uint16_t)limits->max_keep_alive; /* MQTT-3.1.2-21 */
-    }
-    uint32_t window = v5 ? pn_prop_num(&c.props, PN_RECEIVE_MAXIMUM, 65535) : 65535;
-    l->wire.window = (uint16_t)(window < limits->max_inflight ? window : limits->max_inflight);
-    l->wire.max_packet = v5 ? pn_prop_num(&c.props, PN_MAXIMUM_PACKET_SIZE, PN_PACKET_SIZE_MAX) : PN_PACKET_SIZE_MAX;
-    l->wire.version = c.version;
-    l->wire.explains = v5 && pn_prop_num(&c.props, PN_REQUEST_PROBLEM_INFORMATION, 0); /* absent would allow it too; asked for is better */
-    l->alias_max = v5 ? (uint16_t)limits->topic_alias_maximum : 0;
-    uint32_t aliases = v5 ? pn_prop_num(&c.props, PN_TOPIC_ALIAS_MAXIMUM, 0) : 0;
-    l->wire.alias_max = (uint16_t)(aliases < limits->topic_alias_maximum ? aliases : limits->topic_alias_maximum);
-
-    pn_packet ack = {.type = PN_CONNACK, .session_present = present && c.version >= PN_V311};
-    if (v5) {
-        ack.props = props_begin(b);
-        const pn_span none = {0};
-        if (s->expiry != wish) add_prop(b, &ack.props, PN_SESSION_EXPIRY_INTERVAL, none, s->expiry);
-        add_prop(b, &ack.props, PN_RECEIVE_MAXIMUM, none, limits->receive_maximum);
-        add_prop(b, &ack.props, PN_MAXIMUM_PACKET_SIZE, none, limits->max_packet_size);
-        if (v->assigned.n) add_prop(b, &ack.props, PN_ASSIGNED_CLIENT_IDENTIFIER, v->assigned, 0);
-        if (l->keep_alive != c.keep_alive) add_prop(b, &ack.props, PN_SERVER_KEEP_ALIVE, none, l->keep_alive);
-        if (l->alias_max) add_prop(b, &ack.props, PN_TOPIC_ALIAS_MAXIMUM, none, l->alias_max);
-        if (limits->max_qos < 2) add_prop(b, &ack.props, PN_MAXIMUM_QOS, none, limits->max_qos);
-        if (!limits->retain_available) add_prop(b, &ack.props, PN_RETAIN_AVAILABLE, none, 0);
-        if (!limits->wildcard_subscriptions) add_prop(b, &ack.props, PN_WILDCARD_SUBSCRIPTION_AVAILABLE, none, 0);
-        if (!limits->shared_subscriptions) add_prop(b, &ack.props, PN_SHARED_SUBSCRIPTION_AVAILABLE, none, 0);
-        if (v->response_information.n && pn_prop_num(&c.props, PN_REQUEST_RESPONSE_INFORMATION, 0)) { /* MQTT-3.1.2-28 */
-            add_prop(b, &ack.props, PN_RESPONSE_INFORMATION, v->response_information, 0);
-        }
-        if (pn_buf_len(&l->method)) { /* MQTT-4.12.0-5 */
-            add_prop(b, &ack.props, PN_AUTHENTICATION_METHOD, pn_span_of(pn_buf_head(&l->method), pn_buf_len(&l->method)), 0);
-            if (v->proof.n) add_prop(b, &ack.props, PN_AUTHENTICATION_DATA, v->proof, 0);
-        }
-    }
+    bool judged_anew = present && s->rules != v->rules;
+    s->rules = v->rules;
+    if (judged_anew) judge(b, s);
+    pn_packet ack = connack(l, v, &c, present);
     pn_wire_send(&l->wire, &ack, env);
     pn_buf_free(&l->proof);
     l->session = s;
@@ -908,7 +930,7 @@ static uint8_t on_publish(pn_link *l, const pn_packet *p) {
     bool again = false;
     if (p->qos == 2) {
         uint8_t begun = pn_session_begin_qos2(s, p->id, env);
-        if (begun == PN_RECEIVE_MAXIMUM_EXCEEDED || begun == PN_QUOTA_EXCEEDED) return begun; /* MQTT-3.3.4-9 */
+        if (begun == PN_RECEIVE_MAXIMUM_EXCEEDED || begun == PN_QUOTA_EXCEEDED) return begun; /* MQTT-3.3.4-7 */
         again = begun == PN_PACKET_ID_IN_USE; /* MQTT-4.3.3-10 */
     }
     if (!again) reason = judge_publish(l, p, topic);

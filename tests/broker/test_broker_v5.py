@@ -423,7 +423,7 @@ def test_an_explanation_that_does_not_fit_is_left_out() -> None:
     """MQTT-3.4.2-2, MQTT-3.14.2-3."""
     house = House()
     house.broker.set_rules(1, [])
-    wish = properties(request_problem_information=1, maximum_packet_size=10)
+    wish = properties(request_problem_information=1, maximum_packet_size=20)
     client = house.join(verdict=Verdict(slot=1), props=wish)
     assert client.ask(publish("t", qos=1), "PUBACK")["properties"] == []
 
