@@ -25,9 +25,10 @@ from typing import Any, Final
 
 from peanutd import access, fleet, tls
 from peanutd._core import LIMITS, Broker
-from peanutd.config import Config, ConfigError, Listen, load
+from peanutd.config import Config, ConfigError, Listen, Listener, load
 from peanutd.log import Log
-from peanutd.server import SPARE_FILES, Listener, ListenError, Server, raise_file_limit
+from peanutd.server import SPARE_FILES, Limits, Server
+from peanutd.sockets import ListenError, raise_file_limit
 
 OK: Final = 0
 CANNOT_START: Final = 1
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = Log()
     try:
         settings = _settings(home)
-        credentials = tls.load(home, datetime.now(UTC)) if settings.listen.mqtts else None
+        credentials = tls.load(home, datetime.now(UTC)) if settings.secure else None
         broker = _broker(settings)
     except (ConfigError, tls.TlsError) as error:
         print(f"peanutd: {error}", file=sys.stderr)
@@ -76,7 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         loop.set_exception_handler(
             lambda _, context: log.error("loop", str(context.get("message")), error=repr(context.get("exception")))
         )
-        server = Server(broker, log, loop, credentials=credentials)
+        server = Server(
+            broker,
+            log,
+            loop,
+            credentials=credentials,
+            max_packet_size={**LIMITS, **settings.limits}["max_packet_size"],
+        )
         files = raise_file_limit()
         _apply(server, settings, files)
         _mark_offline(home, server)
@@ -84,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             loop.add_signal_handler(number, server.end)
         loop.add_signal_handler(signal.SIGHUP, _Reload(home, settings, server, files))
         try:
-            runner.run(server.serve(_listeners(settings)))
+            runner.run(server.serve(settings.listeners))
         except ListenError as error:
             print(f"peanutd: cannot listen on {error}", file=sys.stderr)
             return CANNOT_START
@@ -155,9 +162,8 @@ def _check(home: Path, settings: Config, credentials: tls.Credentials | None) ->
         broker.set_rules(slot.value, rules)
     warnings = [*settings.warnings, *(credentials.warnings if credentials else ())]
     print(f"home      {home}")
-    for listener in _listeners(settings):
-        who = "certificates of this fleet" if listener.secure else "anybody" if listener.anonymous else "nobody"
-        print(f"listen    {listener.scheme} {listener.address}, lets in {who}")
+    for listener in settings.listeners:
+        print(f"listen    {listener}, lets in {_who(listener)}")
     if credentials is not None:
         print(f"gateway   certificate until {credentials.certificate.not_valid_after_utc:%Y-%m-%d}")
         for authority in credentials.authorities:
@@ -179,27 +185,32 @@ def _check(home: Path, settings: Config, credentials: tls.Credentials | None) ->
     return BAD_SETTINGS if dead else OK
 
 
-def _listeners(settings: Config) -> list[Listener]:
-    found: list[Listener] = []
-    if settings.listen.mqtts is not None:
-        found.append(Listener(settings.listen.mqtts, secure=True))
-    if settings.listen.mqtt is not None:
-        found.append(Listener(settings.listen.mqtt, secure=False, anonymous=settings.access.anonymous))
-    return found
+def _who(listener: Listener) -> str:
+    """Who may come in, in words."""
+    policy = listener.policy
+    if policy.anonymous:
+        return "anybody"
+    found = [] if policy.certificate == "none" else ["certificates of this fleet"]
+    return " and ".join(found + ["users"] * policy.password) or "nobody"
 
 
 def _apply(server: Server, settings: Config, files: int) -> None:
     """The settings that can change while the gateway serves."""
+    listen = settings.listen
     server.log.set_level(settings.log_level)
-    server.handshake_timeout = settings.listen.handshake_timeout
-    server.max_connections = min(settings.listen.max_connections, max(1, files - SPARE_FILES))
-    if server.max_connections < settings.listen.max_connections:
-        asked = settings.listen.max_connections != Listen().max_connections
+    server.handshake_timeout = listen.handshake_timeout
+    server.limits = Limits(
+        connections=min(listen.max_connections, max(1, files - SPARE_FILES)),
+        per_address=listen.max_connections_per_address,
+        per_identity=listen.max_connections_per_identity,
+    )
+    if server.limits.connections < listen.max_connections:
+        asked = listen.max_connections != Listen().max_connections
         server.log.write(
             "warning" if asked else "debug",
             "peanutd",
             "fewer connections than max_connections in [listen]: the system's limit of open files is lower",
-            connections=server.max_connections,
+            connections=server.limits.connections,
             files=files,
         )
 
@@ -219,7 +230,7 @@ class _Reload:
         try:
             new = _settings(self._home)
             _broker(new)  # would they do?
-            credentials = tls.load(self._home, datetime.now(UTC)) if old.listen.mqtts else None
+            credentials = tls.load(self._home, datetime.now(UTC)) if old.secure else None
         except (ConfigError, tls.TlsError) as error:
             for line in str(error).splitlines():
                 log.error("peanutd", f"not reloaded, the old settings and certificates stay: {line}")
@@ -230,16 +241,14 @@ class _Reload:
         log.info("peanutd", "reloaded")
         for warning in (*new.warnings, *(credentials.warnings if credentials else ())):
             log.warning("peanutd", warning)
-        if (new.listen, new.access, new.limits) != (self._settings.listen, old.access, old.limits):
-            log.warning("peanutd", "addresses, [access] and [mqtt] have changed: these need a restart")
+        if (new.listeners, new.access, new.limits) != (old.listeners, old.access, old.limits):
+            log.warning("peanutd", "addresses, listeners, [access] and [mqtt] have changed: these need a restart")
         _mark_offline(self._home, server)
 
 
 def _changeable(old: Config, new: Config) -> Listen:
     """[listen] with the new limits and the old addresses."""
-    return replace(
-        old.listen, max_connections=new.listen.max_connections, handshake_timeout=new.listen.handshake_timeout
-    )
+    return replace(new.listen, mqtts=old.listen.mqtts, mqtt=old.listen.mqtt, insecure=old.listen.insecure)
 
 
 def _mark_offline(home: Path, server: Server) -> None:

@@ -21,6 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from peanutd._core import MAY_PUBLISH, MAY_SUBSCRIBE, RETAIN_ANY, RETAIN_NEVER
+from peanutd.config import Policy
 
 URI_PREFIX: Final = "peanut:"
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -275,6 +276,8 @@ class Accept:
     identity: str
     slot: Slot
     assigned: str | None = None
+    owner: str | None = None
+    """Whose connections it is counted among, against max_connections_per_identity; None: nobody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,12 +291,12 @@ class Refuse:
 _SLOT: Final = {Kind.PLANT: Slot.PLANT, Kind.VIN: Slot.VIN, Kind.OPERATOR: Slot.OPERATOR}
 
 
-def decide(wish: Wish, identity: Identity | None, anonymous: bool) -> Accept | Refuse:
-    """The verdict. `identity` is None where there is no TLS; `anonymous` says whether such clients are let in there."""
+def decide(wish: Wish, identity: Identity | None, policy: Policy) -> Accept | Refuse:
+    """The verdict. `identity` is None where no certificate was shown; `policy` is the listener's."""
     if wish.authentication_method is not None:
         return Refuse(BAD_AUTH_METHOD, f'authentication method "{wish.authentication_method}" is not supported')
-    if identity is None and not anonymous:
-        return Refuse(NOT_AUTHORIZED, "this listener asks for no certificate and [access] anonymous is false")
+    if identity is None and not policy.anonymous:
+        return Refuse(NOT_AUTHORIZED, _nothing_shown(policy))
     # A user name adds nothing to a certificate, but one that contradicts it is a mix-up of certificates or of settings.
     if identity is not None and wish.username is not None and wish.username != identity.name:
         return Refuse(
@@ -315,4 +318,11 @@ def decide(wish: Wish, identity: Identity | None, anonymous: bool) -> Accept | R
     client_id = assigned or wish.client_id
     if identity is None:
         return Accept(f"anonymous/{client_id}", "anonymous", Slot.ANONYMOUS, assigned)
-    return Accept(f"{identity}/{client_id}", identity.name, Slot.OPERATOR, assigned)
+    return Accept(f"{identity}/{client_id}", identity.name, Slot.OPERATOR, assigned, owner=str(identity))
+
+
+def _nothing_shown(policy: Policy) -> str:
+    """Why a client without a certificate is turned away."""
+    if policy.certificate == "none":
+        return "this listener asks for no certificate, and lets in nobody without one (anonymous is false)"
+    return "no client certificate given"

@@ -10,17 +10,21 @@ import difflib
 import ipaddress
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal, get_args
 
 from peanutd.log import DEFAULT_LEVEL, LEVELS
 
 FILE_NAME: Final = "gateway.toml"
 MAX_FILE_SIZE: Final = 1 << 20
 """Bytes of a gateway.toml; a larger file is not one."""
+
+
+SYS_INTERVAL: Final = 10
+"""Seconds between two reports on $SYS; 0: none."""
 
 
 class ConfigError(Exception):
@@ -44,6 +48,79 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class UnixPath:
+    """Where to listen: a Unix socket."""
+
+    path: str
+
+    @property
+    def loopback(self) -> bool:
+        """Only this machine can reach it."""
+        return True
+
+    def __str__(self) -> str:
+        return f"{UNIX_PREFIX}{self.path}"
+
+
+UNIX_PREFIX: Final = "unix:"
+UNIX_PATH_MAX: Final = 107
+"""Bytes of the path of a Unix socket (`sun_path` of unix(7), without the zero at its end)."""
+
+Certificate = Literal["required", "optional", "none"]
+Transport = Literal["tcp", "tls", "ws", "wss"]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+LOOPBACK: Final[tuple[Network, ...]] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a client has to show on a listener. One of the three must fit; what does not fit is refused."""
+
+    certificate: Certificate = "required"
+    """A client certificate of this fleet: asked for and needed, asked for, not asked for (the only one without TLS)."""
+    password: bool = False
+    """A user's name and password, or SCRAM, will do."""
+    anonymous: bool = False
+    """Nothing is needed, and everything is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One address, what is spoken there, and who may come in."""
+
+    address: Address | UnixPath
+    transport: Transport = "tls"
+    policy: Policy = Policy()
+    proxy_from: tuple[Network, ...] | None = None
+    """Not None: a PROXY protocol header comes first, and only from these networks (or through a Unix socket)."""
+    origins: tuple[str, ...] = ()
+    """Origins of web pages that may use a WebSocket, "*" for all; empty: pages of the host that is connected to."""
+    path: str = "/mqtt"
+    """Of the WebSocket."""
+    mode: int = 0o660
+    """Permissions of the Unix socket."""
+    where: str = "gateway.toml"
+    """Where it is configured, for messages."""
+
+    @property
+    def secure(self) -> bool:
+        """Whether it speaks TLS."""
+        return self.transport in ("tls", "wss")
+
+    @property
+    def websocket(self) -> bool:
+        return self.transport in ("ws", "wss")
+
+    @property
+    def scheme(self) -> str:
+        return {"tcp": "mqtt", "tls": "mqtts"}.get(self.transport, self.transport)
+
+    def __str__(self) -> str:
+        return f"{self.scheme} {self.address}{self.path if self.websocket else ''}"
+
+
+@dataclass(frozen=True, slots=True)
 class Listen:
     """[listen]: None is off."""
 
@@ -52,8 +129,12 @@ class Listen:
     insecure: bool = False
     max_connections: int = 20_000
     """Connections in all, those in their handshake included; more are closed as they come."""
+    max_connections_per_address: int = 2000
+    """Connections of one IPv4 address, /64 network of IPv6, or user of this machine (Unix socket); 0: no limit."""
+    max_connections_per_identity: int = 64
+    """Clients of one operator that are connected at once; 0: no limit. A node has one connection by nature."""
     handshake_timeout: int = 10
-    """Seconds from TCP connection to finished TLS handshake."""
+    """Seconds from TCP connection to the end of all handshakes (PROXY header, TLS, WebSocket)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +153,18 @@ class Config:
 
     listen: Listen = Listen()
     access: Access = Access()
+    listeners: tuple[Listener, ...] = (Listener(Address("0.0.0.0", 8883), where=f"mqtts in [listen] of {FILE_NAME}"),)
+    """All of them: those of [listen] first, then each [[listener]]."""
+    sys_interval: int = SYS_INTERVAL
     limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     limit_places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     log_level: str = DEFAULT_LEVEL
     warnings: tuple[str, ...] = ()
+
+    @property
+    def secure(self) -> bool:
+        """Whether certificates are needed to serve it."""
+        return any(listener.secure for listener in self.listeners)
 
 
 def load(home: Path, limit_names: Mapping[str, int]) -> Config:
@@ -143,21 +232,58 @@ def parse_address(text: str) -> Address:
 
 # --- reading the document ---------------------------------------------------------------------------------------------
 
-_Lines = Mapping[tuple[str, ...], int]
+_Key = tuple[str, ...]
+_Lines = Mapping[_Key, int]
+_Table = Mapping[str, object]
 
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "listen": ("mqtts", "https", "mqtt", "metrics", "insecure", "max_connections", "handshake_timeout"),
+    "listen": (
+        "mqtts",
+        "https",
+        "mqtt",
+        "metrics",
+        "insecure",
+        "max_connections",
+        "max_connections_per_address",
+        "max_connections_per_identity",
+        "handshake_timeout",
+    ),
     "access": ("anonymous",),
     "log": ("level",),
 }
+_MQTT: Final = ("sys_interval",)
+"""Keys of [mqtt] that are not limits of the core."""
 _LATER: Final = ("https", "metrics")
+_LISTENER: Final = "listener"
+_LISTENER_KEYS: Final = (
+    "address",
+    "transport",
+    "certificate",
+    "password",
+    "anonymous",
+    "insecure",
+    "proxy_protocol",
+    "proxy_from",
+    "origins",
+    "path",
+    "mode",
+)
 _MAX_NUMBER: Final = 0xFFFFFFFF
+
+
+def _simple(listen: Listen, access: Access) -> Iterator[Listener]:
+    """What [listen] says, as listeners."""
+    if listen.mqtts is not None:
+        yield Listener(listen.mqtts, where=f"mqtts in [listen] of {FILE_NAME}")
+    if listen.mqtt is not None:
+        policy = Policy("none", anonymous=access.anonymous)
+        yield Listener(listen.mqtt, "tcp", policy, where=f"mqtt in [listen] of {FILE_NAME}")
 
 
 class _Reader:
     """Takes the document apart and collects what is wrong with it."""
 
-    def __init__(self, path: str, document: Mapping[str, object], lines: _Lines) -> None:
+    def __init__(self, path: str, document: _Table, lines: _Lines) -> None:
         self._path = path
         self._document = document
         self._lines = lines
@@ -165,9 +291,9 @@ class _Reader:
         self._warnings: list[str] = []
 
     def config(self, limit_names: Mapping[str, int]) -> Config:
-        known = {**_KEYS, "mqtt": tuple(limit_names)}
-        self._check_keys((), tuple(self._document), tuple(known))
-        tables: dict[str, Mapping[str, object]] = {}
+        known = {**_KEYS, "mqtt": (*_MQTT, *limit_names)}
+        self._check_keys((), tuple(self._document), (*known, _LISTENER))
+        tables: dict[str, _Table] = {}
         for name, keys in known.items():
             value = self._document.get(name, {})
             if isinstance(value, dict):
@@ -178,12 +304,16 @@ class _Reader:
                 tables[name] = {}
         listen = self._listen(tables["listen"])
         access = Access(anonymous=self._boolean(("access", "anonymous"), tables["access"], False))
-        self._judge(listen, access)
+        more = self._listeners()
+        self._judge(listen, access, bool(more) or _LISTENER in self._document)
+        limits = [key for key in tables["mqtt"] if key not in _MQTT]
         config = Config(
             listen=listen,
             access=access,
-            limits=MappingProxyType({key: self._number(("mqtt", key), tables["mqtt"], 0, 0) for key in tables["mqtt"]}),
-            limit_places=MappingProxyType({key: self._place(("mqtt", key)) for key in tables["mqtt"]}),
+            listeners=(*_simple(listen, access), *more),
+            sys_interval=self._number(("mqtt", "sys_interval"), tables["mqtt"], SYS_INTERVAL, 0),
+            limits=MappingProxyType({key: self._number(("mqtt", key), tables["mqtt"], 0, 0) for key in limits}),
+            limit_places=MappingProxyType({key: self._place(("mqtt", key)) for key in limits}),
             log_level=self._level(tables["log"]),
             warnings=tuple(self._warnings),
         )
@@ -191,8 +321,12 @@ class _Reader:
             raise ConfigError("\n".join(text for _, text in sorted(self._mistakes)))
         return config
 
-    def _listen(self, table: Mapping[str, object]) -> Listen:
+    def _listen(self, table: _Table) -> Listen:
         usual = Listen()
+
+        def number(key: str, usual: int, least: int = 1) -> int:
+            return self._number(("listen", key), table, usual, least)
+
         for key in _LATER:
             if self._address(("listen", key), table, None) is not None:
                 self._warnings.append(f"{self._place(('listen', key))}: not in this release yet; nothing listens there")
@@ -200,11 +334,13 @@ class _Reader:
             mqtts=self._address(("listen", "mqtts"), table, usual.mqtts),
             mqtt=self._address(("listen", "mqtt"), table, usual.mqtt),
             insecure=self._boolean(("listen", "insecure"), table, usual.insecure),
-            max_connections=self._number(("listen", "max_connections"), table, usual.max_connections),
-            handshake_timeout=self._number(("listen", "handshake_timeout"), table, usual.handshake_timeout),
+            max_connections=number("max_connections", usual.max_connections),
+            max_connections_per_address=number("max_connections_per_address", usual.max_connections_per_address, 0),
+            max_connections_per_identity=number("max_connections_per_identity", usual.max_connections_per_identity, 0),
+            handshake_timeout=number("handshake_timeout", usual.handshake_timeout),
         )
 
-    def _judge(self, listen: Listen, access: Access) -> None:
+    def _judge(self, listen: Listen, access: Access, others: bool) -> None:
         """What each setting allows alone, but not together with another."""
         plain = listen.mqtt
         if plain is not None and not plain.loopback and not listen.insecure:
@@ -224,18 +360,183 @@ class _Reader:
                 f"{self._place(('listen', 'mqtt'))}: clients have no certificate there, and [access] anonymous is "
                 "false, so every one of them is refused"
             )
-        if plain is None and listen.mqtts is None and not self._mistakes:
+        if plain is None and listen.mqtts is None and not others and not self._mistakes:
             self._mistake(("listen", "mqtts"), 'nothing to listen on; set mqtts = "0.0.0.0:8883"')
 
-    def _check_keys(self, where: tuple[str, ...], found: tuple[str, ...], known: tuple[str, ...]) -> None:
+    # --- [[listener]] ---
+
+    def _listeners(self) -> list[Listener]:
+        tables = self._document.get(_LISTENER, [])
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            self._mistake((_LISTENER,), "must be tables: write [[listener]] on a line of its own, with two brackets")
+            return []
+        found = [self._listener((_LISTENER, str(number)), table) for number, table in enumerate(tables, 1)]
+        return [listener for listener in found if listener is not None]
+
+    def _listener(self, at: _Key, table: _Table) -> Listener | None:
+        """The listener of one table, or None when there is something wrong with it."""
+        mistakes = len(self._mistakes)
+        self._check_keys(at, tuple(table), _LISTENER_KEYS)
+        address = self._place_to_listen((*at, "address"), table)
+        transport = self._transport((*at, "transport"), table, address)
+        secure = transport in ("tls", "wss")
+        certificate = self._certificate((*at, "certificate"), table, secure)
+        policy = Policy(
+            certificate=certificate,
+            password=self._boolean((*at, "password"), table, False),
+            anonymous=self._boolean((*at, "anonymous"), table, False),
+        )
+        listener = Listener(
+            address=address or Address("127.0.0.1", 0),
+            transport=transport,
+            policy=policy,
+            proxy_from=self._proxy(at, table),
+            origins=self._origins((*at, "origins"), table),
+            path=self._path_of((*at, "path"), table),
+            mode=self._mode((*at, "mode"), table),
+            where=f"[[{_LISTENER}]] {at[1]} of {FILE_NAME}",
+        )
+        insecure = self._boolean((*at, "insecure"), table, False)
+        if len(self._mistakes) == mistakes:
+            self._judge_listener(at, table, listener, insecure)
+        return listener if len(self._mistakes) == mistakes else None
+
+    def _judge_listener(self, at: _Key, table: _Table, listener: Listener, insecure: bool) -> None:
+        """What each key allows alone, but not together with another."""
+        address, policy = listener.address, listener.policy
+        if not listener.secure and not address.loopback and not insecure:
+            secure = "wss" if listener.websocket else "tls"
+            self._mistake(
+                (*at, "address"),
+                f'"{address}" would serve MQTT without encryption to other machines; write transport = "{secure}" or '
+                "an address of this machine, or set insecure = true there if you mean it",
+            )
+        if policy.anonymous and not address.loopback:
+            self._mistake(
+                (*at, "anonymous"),
+                "true lets everybody do everything, so it needs an address that only this machine can reach, "
+                'e.g. "127.0.0.1:1883"; without it, set anonymous = false',
+            )
+        if policy.anonymous and listener.proxy_from is not None:
+            self._mistake(
+                (*at, "anonymous"),
+                "true lets everybody do everything, and behind a proxy that is the whole network; "
+                "set anonymous = false, or proxy_protocol = false",
+            )
+        if policy.anonymous and policy.certificate == "required":
+            self._mistake((*at, "anonymous"), 'true, but a certificate is required; set certificate = "optional"')
+        if policy.password and not listener.secure and not address.loopback:
+            self._mistake((*at, "password"), 'true would send passwords in the clear; set transport = "tls"')
+        if policy.certificate == "none" and not policy.password and not policy.anonymous:
+            self._mistake(
+                (*at, "certificate"),
+                "nobody could come in: there is no certificate, no password and no anonymous; set one of them",
+            )
+        for key, wanted, unless in (
+            ("origins", listener.websocket, 'transport = "ws" or "wss"'),
+            ("path", listener.websocket, 'transport = "ws" or "wss"'),
+            ("mode", isinstance(address, UnixPath), 'address = "unix:/path"'),
+            ("proxy_from", listener.proxy_from is not None, "proxy_protocol = true"),
+        ):
+            if key in table and not wanted:
+                self._mistake((*at, key), f"has no meaning without {unless}; leave it out")
+
+    def _place_to_listen(self, key: _Key, table: _Table) -> Address | UnixPath | None:
+        value = table.get("address")
+        usage = 'e.g. "0.0.0.0:8884" or "unix:/run/peanut.sock"'
+        if not isinstance(value, str) or not value:
+            wrong = (
+                "missing" if value is None else "empty" if value == "" else f"must be a string; it is {_kind(value)}"
+            )
+            self._mistake(key, f"{wrong}; write where to listen, {usage}")
+            return None
+        if not value.startswith(UNIX_PREFIX):
+            return self._address(key, table, None)
+        path = value.removeprefix(UNIX_PREFIX)
+        if not path.startswith("/") or "\0" in path:
+            self._mistake(key, f'"{value}": write the whole path of the socket, e.g. "unix:/run/peanut.sock"')
+        elif (size := len(path.encode())) > UNIX_PATH_MAX:
+            self._mistake(key, f"a path of {size} bytes; the system allows {UNIX_PATH_MAX} for a socket")
+        else:
+            return UnixPath(path)
+        return None
+
+    def _transport(self, key: _Key, table: _Table, address: Address | UnixPath | None) -> Transport:
+        unix = isinstance(address, UnixPath)
+        words = (*get_args(Transport), "unix")
+        value = self._word(key, table, "unix" if unix else "tls", words)
+        if value == "unix":
+            if address is not None and not unix:
+                self._mistake(key, '"unix" needs a path; set address = "unix:/run/peanut.sock"')
+            return "tcp"
+        return next(word for word in get_args(Transport) if word == value)
+
+    def _certificate(self, key: _Key, table: _Table, secure: bool) -> Certificate:
+        value = self._word(key, table, "required" if secure else "none", get_args(Certificate))
+        if value != "none" and not secure:
+            self._mistake(key, f'"{value}" needs TLS; set transport = "tls" or "wss", or leave it out')
+        return next(word for word in get_args(Certificate) if word == value)
+
+    def _proxy(self, at: _Key, table: _Table) -> tuple[Network, ...] | None:
+        on = self._boolean((*at, "proxy_protocol"), table, False)
+        key = (*at, "proxy_from")
+        networks: list[Network] = []
+        for text in self._texts(key, table):
+            try:
+                networks.append(ipaddress.ip_network(text))
+            except ValueError as error:
+                self._mistake(key, f'{error}; write networks, e.g. ["192.168.1.5/32"]')
+        if not on:
+            return None
+        return tuple(networks) if "proxy_from" in table else LOOPBACK
+
+    def _origins(self, key: _Key, table: _Table) -> tuple[str, ...]:
+        origins = self._texts(key, table)
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+                self._mistake(key, f'"{origin}" is not an origin; write e.g. "https://app.example.org", or "*" for all')
+        return origins
+
+    def _path_of(self, key: _Key, table: _Table) -> str:
+        value = table.get("path", "/mqtt")
+        if not isinstance(value, str) or not re.fullmatch(r"/[!-~]*", value) or "?" in value or "#" in value:
+            self._mistake(key, 'must be a path of printable ASCII that begins with "/", e.g. "/mqtt"')
+            return "/mqtt"
+        return value
+
+    def _mode(self, key: _Key, table: _Table) -> int:
+        value = table.get("mode", "0660")
+        if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
+            self._mistake(key, 'must be permissions in octal, as a string, e.g. "0660"')
+            return 0o660
+        return int(value, 8)
+
+    def _word(self, key: _Key, table: _Table, usual: str, words: Sequence[str]) -> str:
+        value = table.get(key[-1], usual)
+        if isinstance(value, str) and value in words:
+            return value
+        shown = f'"{value}"' if isinstance(value, str) else _kind(value)
+        self._mistake(key, f"must be one of {', '.join(words)}; it is {shown}")
+        return usual
+
+    def _texts(self, key: _Key, table: _Table) -> tuple[str, ...]:
+        value = table.get(key[-1], [])
+        if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+            return tuple(value)
+        self._mistake(key, 'must be a list of strings, e.g. ["…"]')
+        return ()
+
+    # --- single values ---
+
+    def _check_keys(self, where: _Key, found: Sequence[str], known: Sequence[str]) -> None:
         for key in found:
             if key not in known:
                 near = difflib.get_close_matches(key, known, 1)
                 hint = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known)}"
                 self._mistake((*where, key), f"unknown {'key' if where else 'table'}; {hint}")
 
-    def _address(self, key: tuple[str, str], table: Mapping[str, object], usual: Address | None) -> Address | None:
-        value = table.get(key[1])
+    def _address(self, key: _Key, table: Mapping[str, object], usual: Address | None) -> Address | None:
+        value = table.get(key[-1])
         if value is None:
             return usual
         if not isinstance(value, str):
@@ -247,15 +548,15 @@ class _Reader:
                 self._mistake(key, str(error))
         return None
 
-    def _boolean(self, key: tuple[str, str], table: Mapping[str, object], usual: bool) -> bool:
-        value = table.get(key[1], usual)
+    def _boolean(self, key: _Key, table: Mapping[str, object], usual: bool) -> bool:
+        value = table.get(key[-1], usual)
         if isinstance(value, bool):
             return value
         self._mistake(key, f"must be true or false, without quotes; it is {_kind(value)}")
         return usual
 
-    def _number(self, key: tuple[str, str], table: Mapping[str, object], usual: int, least: int = 1) -> int:
-        value = table.get(key[1], usual)
+    def _number(self, key: _Key, table: Mapping[str, object], usual: int, least: int = 1) -> int:
+        value = table.get(key[-1], usual)
         if isinstance(value, bool) or not isinstance(value, int):
             self._mistake(key, f"must be a whole number; it is {_kind(value)}")
         elif not least <= value <= _MAX_NUMBER:
@@ -272,17 +573,18 @@ class _Reader:
         self._mistake(("log", "level"), f"must be one of {', '.join(LEVELS)}; it is {shown}")
         return DEFAULT_LEVEL
 
-    def _line(self, key: tuple[str, ...]) -> int:
+    def _line(self, key: _Key) -> int:
         """The line of the key, or of the nearest table around it that the file has."""
         while key and key not in self._lines:
             key = key[:-1]
         return self._lines.get(key, 1)
 
-    def _place(self, key: tuple[str, ...]) -> str:
-        name = f"[{key[0]}]" + "".join(f" {part}" for part in key[1:])
+    def _place(self, key: _Key) -> str:
+        name = f"[[{key[0]}]]" if key[0] == _LISTENER else f"[{key[0]}]"
+        name += "".join(f" {part}" for part in key[1:])
         return f"{self._path}:{self._line(key)}: {name}"
 
-    def _mistake(self, key: tuple[str, ...], text: str) -> None:
+    def _mistake(self, key: _Key, text: str) -> None:
         self._mistakes.append((self._line(key), f"{self._place(key)}: {text}"))
 
 
@@ -310,7 +612,10 @@ def _syntax_error(message: str, path: str, text: str) -> str:
 
 
 def lines_of_keys(text: str) -> dict[tuple[str, ...], int]:
-    """The line (from 1) of every table and key of a TOML document that tomllib has accepted (which does not tell)."""
+    """The line (from 1) of every table and key of a TOML document that tomllib has accepted (which does not tell).
+
+    The tables of an array are numbered from 1: the keys of the second [[listener]] begin with ("listener", "2").
+    """
     lines: dict[tuple[str, ...], int] = {}
     for key, line in _Scanner(text).walk():
         for depth in range(1, len(key) + 1):  # `a.b = 1` makes a table a as well
@@ -344,13 +649,19 @@ class _Scanner:
 
     def walk(self) -> Iterator[tuple[tuple[str, ...], int]]:
         table: tuple[str, ...] = ()
+        counts: dict[tuple[str, ...], int] = {}
         self._skip(self._SPACE)
         while self._at < len(self._text):
             before = self._at
             if self._peek() == "[":
                 line = self._line()
-                self._at += 2 if self._text.startswith("[[", self._at) else 1
-                table = self._key()
+                array = self._text.startswith("[[", self._at)
+                self._at += 2 if array else 1
+                name = self._key()
+                table = (*self._numbered(name[:-1], counts), *name[-1:])
+                if array:
+                    counts[table] = counts.get(table, 0) + 1
+                    table = (*table, str(counts[table]))
                 yield table, line
                 self._skip(re.compile(r"[ \t]*\]{0,2}"))
             else:
@@ -358,6 +669,16 @@ class _Scanner:
             self._skip(self._SPACE)
             if self._at == before:
                 return
+
+    @staticmethod
+    def _numbered(name: Sequence[str], counts: Mapping[tuple[str, ...], int]) -> tuple[str, ...]:
+        """`name` with the number of the last table behind every array in it."""
+        full: tuple[str, ...] = ()
+        for part in name:
+            full = (*full, part)
+            if full in counts:
+                full = (*full, str(counts[full]))
+        return full
 
     def _pair(self, table: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
         line = self._line()

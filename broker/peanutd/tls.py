@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ssl
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+
+from peanutd.config import Certificate
 
 NO_CHECK_TIME: Final = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h; Python's ssl has no name for it."""
@@ -39,12 +41,20 @@ class TlsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What new connections are served with. `authorities` are this fleet's CAs, those valid longest first."""
+    """What new connections are served with: a context for each policy on client certificates.
 
-    context: ssl.SSLContext
+    `authorities` are this fleet's CAs, those valid longest first.
+    """
+
+    contexts: Mapping[Certificate, ssl.SSLContext]
     authorities: tuple[x509.Certificate, ...]
     certificate: x509.Certificate
     warnings: tuple[str, ...]
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The strict one: no handshake without a certificate."""
+        return self.contexts["required"]
 
 
 def load(home: Path, now: datetime) -> Credentials:
@@ -58,18 +68,27 @@ def load(home: Path, now: datetime) -> Credentials:
     found = [*_certificates(roots), *_certificates(issuing)]
     authorities = tuple(sorted(found, key=lambda authority: authority.not_valid_after_utc, reverse=True))
     certificate = _certificates(chain)[0]
-    context = _context(chain, key)
+    contexts = {policy: _context(chain, key, mode) for policy, mode in _MODES.items()}
     try:
-        context.load_verify_locations(cadata="\n".join(path.read_text() for path in (roots, issuing)))
+        trusted = "\n".join(path.read_text() for path in (roots, issuing))
+        for context in contexts.values():
+            context.load_verify_locations(cadata=trusted)
     except (ssl.SSLError, OSError, ValueError) as error:
         raise TlsError(f"{roots} and {issuing}: not usable as CA certificates: {error}") from None
-    return Credentials(context, authorities, certificate, _warnings(authorities, certificate, chain, key, now))
+    return Credentials(contexts, authorities, certificate, _warnings(authorities, certificate, chain, key, now))
 
 
-def _context(chain: Path, key: Path) -> ssl.SSLContext:
+_MODES: Final[Mapping[Certificate, ssl.VerifyMode]] = {
+    "required": ssl.CERT_REQUIRED,
+    "optional": ssl.CERT_OPTIONAL,
+    "none": ssl.CERT_NONE,
+}
+
+
+def _context(chain: Path, key: Path, mode: ssl.VerifyMode) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_mode = mode
     context.verify_flags |= ssl.VerifyFlags(NO_CHECK_TIME)
     # No tickets: there is no ticket key to be kept secret and renewed. Sessions of TLS 1.2 may still be resumed by
     # their id: OpenSSL keeps up to 20,480 of them (3 KiB each, two hours), and Python has no switch for that. They

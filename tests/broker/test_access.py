@@ -24,6 +24,7 @@ from peanutd.access import (
     identify,
     parse_uri,
 )
+from peanutd.config import Policy
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
@@ -358,18 +359,21 @@ class Connect:
 PEANUT = Identity(Kind.PLANT, "peanut")
 CAR = Identity(Kind.VIN, VIN)
 ANNA = Identity(Kind.OPERATOR, "anna")
+CERTIFICATE = Policy("required")
+ANYBODY = Policy("optional", anonymous=True)
 
 
 def test_a_node_comes_in_under_its_own_name() -> None:
     for version in (3, 4, 5):
-        assert decide(Connect("peanut", version), PEANUT, False) == Accept("plant/peanut", "peanut", Slot.PLANT)
-        assert decide(Connect(VIN, version), CAR, False) == Accept(f"vin/{VIN}", VIN, Slot.VIN)
-    assert decide(Connect("peanut", username="peanut"), PEANUT, False) == Accept("plant/peanut", "peanut", Slot.PLANT)
+        assert decide(Connect("peanut", version), PEANUT, CERTIFICATE) == Accept("plant/peanut", "peanut", Slot.PLANT)
+        assert decide(Connect(VIN, version), CAR, CERTIFICATE) == Accept(f"vin/{VIN}", VIN, Slot.VIN)
+    named = decide(Connect("peanut", username="peanut"), PEANUT, CERTIFICATE)
+    assert named == Accept("plant/peanut", "peanut", Slot.PLANT)
 
 
 @pytest.mark.parametrize("client_id", ["", "tomato", "Peanut", "peanut ", "peanut/1", "plant/peanut"])
 def test_a_node_under_another_name_is_refused(client_id: str) -> None:
-    verdict = decide(Connect(client_id), PEANUT, False)
+    verdict = decide(Connect(client_id), PEANUT, CERTIFICATE)
     assert isinstance(verdict, Refuse)
     assert verdict.reason == 0x85
     assert f'client id "{client_id}" is not the certificate\'s name "peanut"' in verdict.text
@@ -377,17 +381,17 @@ def test_a_node_under_another_name_is_refused(client_id: str) -> None:
 
 @pytest.mark.parametrize("identity", [PEANUT, CAR, ANNA])
 def test_a_user_name_that_contradicts_the_certificate_is_refused(identity: Identity) -> None:
-    verdict = decide(Connect(identity.name, username="root"), identity, False)
+    verdict = decide(Connect(identity.name, username="root"), identity, CERTIFICATE)
     assert isinstance(verdict, Refuse)
     assert verdict.reason == 0x86
     assert '"root"' in verdict.text
-    assert isinstance(decide(Connect(identity.name, username=""), identity, False), Refuse)
+    assert isinstance(decide(Connect(identity.name, username=""), identity, CERTIFICATE), Refuse)
 
 
 def test_sessions_of_operators_belong_to_operator_and_client_id() -> None:
-    one = decide(Connect("peanut"), ANNA, False)
-    assert one == Accept("operator/anna/peanut", "anna", Slot.OPERATOR)
-    two = decide(Connect("peanut"), Identity(Kind.OPERATOR, "ben"), False)
+    one = decide(Connect("peanut"), ANNA, CERTIFICATE)
+    assert one == Accept("operator/anna/peanut", "anna", Slot.OPERATOR, owner="operator/anna")
+    two = decide(Connect("peanut"), Identity(Kind.OPERATOR, "ben"), CERTIFICATE)
     assert isinstance(two, Accept)
     assert isinstance(one, Accept)
     assert two.session != one.session, "nobody takes over the session of another identity"
@@ -398,14 +402,14 @@ def test_no_two_identities_share_a_session_key() -> None:
         verdict.session
         for identity in (PEANUT, CAR, ANNA, Identity(Kind.OPERATOR, "peanut"), None)
         for client_id in ("peanut", VIN, "anna", "plant/peanut", "operator/anna/peanut", "/peanut")
-        if isinstance(verdict := decide(Connect(client_id), identity, True), Accept)
+        if isinstance(verdict := decide(Connect(client_id), identity, ANYBODY), Accept)
     }
     assert len(keys) == 1 + 1 + 6 + 6 + 6
 
 
 @pytest.mark.parametrize(("identity", "start"), [(ANNA, "operator/anna/"), (None, "anonymous/")])
 def test_an_empty_client_id_gets_a_new_one_each_time(identity: Identity | None, start: str) -> None:
-    verdicts = [decide(Connect(""), identity, True) for _ in range(20)]
+    verdicts = [decide(Connect(""), identity, ANYBODY) for _ in range(20)]
     assigned = {verdict.assigned for verdict in verdicts if isinstance(verdict, Accept)}
     assert len(assigned) == 20
     for verdict in verdicts:
@@ -418,30 +422,31 @@ def test_an_empty_client_id_gets_a_new_one_each_time(identity: Identity | None, 
 @pytest.mark.parametrize("identity", [ANNA, None])
 def test_before_5_an_empty_client_id_needs_a_clean_session(identity: Identity | None, version: int) -> None:
     """MQTT-3.1.3-8 of 3.1.1; 5.0 gives the assigned name back to the client, so there it makes sense."""
-    verdict = decide(Connect("", version, clean_start=False), identity, True)
+    verdict = decide(Connect("", version, clean_start=False), identity, ANYBODY)
     assert isinstance(verdict, Refuse)
     assert verdict.reason == 0x85
-    assert isinstance(decide(Connect("", version, clean_start=True), identity, True), Accept)
-    assert isinstance(decide(Connect("", 5, clean_start=False), identity, True), Accept)
+    assert isinstance(decide(Connect("", version, clean_start=True), identity, ANYBODY), Accept)
+    assert isinstance(decide(Connect("", 5, clean_start=False), identity, ANYBODY), Accept)
 
 
 @pytest.mark.parametrize("identity", [PEANUT, ANNA, None])
 def test_authentication_methods_are_not_supported(identity: Identity | None) -> None:
-    verdict = decide(Connect("peanut", authentication_method="SCRAM-SHA-256"), identity, True)
+    verdict = decide(Connect("peanut", authentication_method="SCRAM-SHA-256"), identity, ANYBODY)
     assert isinstance(verdict, Refuse)
     assert verdict.reason == 0x8C
 
 
 def test_without_a_certificate_only_where_the_listener_says_so() -> None:
-    assert decide(Connect("x", username="who"), None, True) == Accept("anonymous/x", "anonymous", Slot.ANONYMOUS)
-    verdict = decide(Connect("x"), None, False)
-    assert isinstance(verdict, Refuse)
-    assert verdict.reason == 0x87
-    assert "anonymous" in verdict.text
+    assert decide(Connect("x", username="who"), None, ANYBODY) == Accept("anonymous/x", "anonymous", Slot.ANONYMOUS)
+    for policy, word in ((Policy("none"), "anonymous"), (Policy("optional"), "no client certificate given")):
+        verdict = decide(Connect("x"), None, policy)
+        assert isinstance(verdict, Refuse)
+        assert verdict.reason == 0x87
+        assert word in verdict.text
 
 
 def test_a_certificate_is_never_worth_less_than_the_rules_of_its_kind() -> None:
     """On a listener that lets the anonymous in, an identity still gets its own rules."""
-    verdict = decide(Connect("peanut"), PEANUT, True)
+    verdict = decide(Connect("peanut"), PEANUT, ANYBODY)
     assert isinstance(verdict, Accept)
     assert verdict.slot is Slot.PLANT

@@ -223,7 +223,9 @@ x = 1\'\'\'
 [[many]]
 m = +1.5e3
 [[many]]
-n = true'''
+n = true
+[many.inner]
+o = 1'''
 
 
 def test_the_line_of_every_key() -> None:
@@ -244,8 +246,12 @@ def test_the_line_of_every_key() -> None:
         ("a", "dottedA", "k"): 14,
         ("a", "dottedA", ""): 16,
         ("many",): 17,
-        ("many", "m"): 18,
-        ("many", "n"): 20,
+        ("many", "1"): 17,
+        ("many", "1", "m"): 18,
+        ("many", "2"): 19,
+        ("many", "2", "n"): 20,
+        ("many", "2", "inner"): 21,
+        ("many", "2", "inner", "o"): 22,
     }
 
 

@@ -12,7 +12,10 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 GATEWAY = CHECKOUT / "broker" / "peanutd"
 
 # Each module of the gateway may import those before it, and nobody behind it.
-ORDER = ("log", "config", "access", "scram", "users", "throttle", "login", "tls", "fleet", "server", "__main__")
+ORDER = (
+    *("log", "config", "access", "scram", "users", "throttle", "login", "tls", "fleet"),
+    *("proxy", "ws", "sockets", "status", "connection", "server", "__main__"),
+)
 
 
 def imports(path: Path) -> set[str]:

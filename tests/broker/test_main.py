@@ -316,7 +316,7 @@ def test_a_reload_of_bad_files_changes_nothing(fleet: Any, start: Any, dial: Any
     key.write_bytes(saved)
     fleet.settings(SETTINGS + "[mqtt]\nmax_inflight = 7\n")
     daemon.signal(signal.SIGHUP)
-    daemon.line(r"warn  peanutd: addresses, \[access\] and \[mqtt\] have changed: these need a restart")
+    daemon.line(r"warn  peanutd: addresses, listeners, \[access\] and \[mqtt\] have changed: these need a restart")
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -20,9 +20,10 @@ import pytest
 
 from peanutd import tls
 from peanutd._core import Broker
-from peanutd.config import parse_address
+from peanutd.config import Listener, Policy, parse_address
 from peanutd.log import Log
-from peanutd.server import BACKLOG, Listener, ListenError, Server
+from peanutd.server import Server
+from peanutd.sockets import BACKLOG, ListenError
 
 DAY = timedelta(days=1)
 VIN = "WVWZZZ1JZXW000001"
@@ -654,7 +655,7 @@ def test_plaintext_without_anonymous_lets_nobody_in(fleet: Any, start: Any, dial
 @pytest.mark.parametrize("loop", LOOPS)
 def test_an_idle_tls_connection_costs_less_than_60_kib(fleet: Any, start: Any, dial: Any, loop: str) -> None:
     """In a process of its own, because one that has been busy has free memory to hide it in."""
-    fleet.settings(SETTINGS)
+    fleet.settings(SETTINGS.replace("[access]", "max_connections_per_identity = 0\n[access]"))
     daemon = start(fleet.home, loop=loop)
     context = fleet.context(fleet.issue("peanut:operator/anna"))
 
@@ -687,7 +688,7 @@ def test_a_certificate_that_expires_while_connected_ends_the_connection(fleet: A
             credentials=tls.load(fleet.home, now()),
             wall_clock=lambda: clock[0],
         )
-        (address,) = await server.start([Listener(parse_address("127.0.0.1:0"), secure=True)])
+        (address,) = await server.start([Listener(parse_address("127.0.0.1:0"))])
         try:
             leaf = fleet.issue("peanut:plant/peanut", end=now() + DAY)
             reader, writer = await asyncio.open_connection(
@@ -720,12 +721,12 @@ def test_a_certificate_that_ends_soon_is_pointed_out_when_it_comes_in(
 
 def test_what_every_connection_has_and_how_long_it_may_linger(monkeypatch: pytest.MonkeyPatch) -> None:
     """TCP_NODELAY and TCP's own probes; and a peer that is refused and does not go is cut after LINGER seconds."""
-    monkeypatch.setattr("peanutd.server.LINGER", 0.1)
+    monkeypatch.setattr("peanutd.connection.LINGER", 0.1)
     monkeypatch.setattr("peanutd.server.TICK", 0.05)
 
     async def scenario(connected: Callable[[Server], None]) -> None:
         server = Server(Broker(seed=b"not a secret"), Log(stream=StringIO()), asyncio.get_running_loop())
-        (address,) = await server.start([Listener(parse_address("127.0.0.1:0"), secure=False)])
+        (address,) = await server.start([Listener(parse_address("127.0.0.1:0"), "tcp", Policy("none"))])
         reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
         writer.write(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01x")
         assert await reader.readexactly(4) == b"\x20\x02\x00\x05"
@@ -751,7 +752,7 @@ def test_an_address_that_cannot_be_had(fleet: Any) -> None:
     async def scenario(address: str) -> str:
         server = Server(Broker(seed=b"not a secret"), Log(stream=StringIO()), asyncio.get_running_loop())
         with pytest.raises(ListenError) as caught:
-            await server.start([Listener(parse_address(address), secure=False)])
+            await server.start([Listener(parse_address(address), "tcp", where="mqtt in [listen] of gateway.toml")])
         return str(caught.value)
 
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -211,6 +211,8 @@ class Peanutd(Broker):
             f'mqtts = "{"" if plain else f"{HOST}:{port}"}"\n'
             'https = ""\n'
             'metrics = ""\n'
+            "max_connections_per_identity = 0\n"  # the clients over TLS are all the same operator
+            "max_connections_per_address = 0\n"
             "[access]\n"
             f"anonymous = {'true' if plain else 'false'}\n"
         )
