@@ -49,6 +49,10 @@ class Home:
         return self.path / "ledger.db"
 
     @property
+    def users(self) -> Path:
+        return self.path / "users.json"
+
+    @property
     def fleet_toml(self) -> Path:
         return self.path / "fleet.toml"
 

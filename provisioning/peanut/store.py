@@ -16,17 +16,17 @@ from peanut.home import Home
 FILE_MAX = 64 * 1024  # bytes; no key, certificate or settings file of ours comes near
 
 
-def read(path: Path) -> bytes:
-    """The bytes of a file of at most FILE_MAX; PeanutError in plain words if that does not work."""
+def read(path: Path, limit: int = FILE_MAX) -> bytes:
+    """The bytes of a file of at most `limit`; PeanutError in plain words if that does not work."""
     try:
         with path.open("rb") as file:
-            data = file.read(FILE_MAX + 1)
+            data = file.read(limit + 1)
     except FileNotFoundError:
         raise PeanutError(f"{path} is missing") from None
     except OSError as error:
         raise PeanutError(f"cannot read {path}: {error.strerror}", "Mend its owner or mode and try again.") from None
-    if len(data) > FILE_MAX:
-        raise PeanutError(f"{path} is larger than {FILE_MAX} bytes: not a file of a fleet home", "Move it away.")
+    if len(data) > limit:
+        raise PeanutError(f"{path} is larger than {limit} bytes: not a file of a fleet home", "Move it away.")
     return data
 
 
