@@ -73,7 +73,7 @@ def _prohibited(c: str) -> bool:
 
 
 def credential(mechanism: Mechanism, prepared: str) -> dict[str, Any]:
-    """What users.json keeps of a prepared password for one mechanism; a new salt each time. A fifth of a second's work."""
+    """What users.json keeps of a prepared password for one mechanism; a new salt each time. Slow by design."""
     salt = secrets.token_bytes(SALT_SIZE)
     salted = hashlib.pbkdf2_hmac(mechanism.digest, prepared.encode(), salt, mechanism.iterations)
     client_key = hmac.digest(salted, b"Client Key", mechanism.digest)
