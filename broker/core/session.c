@@ -59,11 +59,11 @@ void pn_wire_send(pn_wire *w, const pn_packet *p, pn_env *env) {
         room = pn_buf_room(&w->out, (size_t)n);
         n = room ? pn_packet_encode(p, w->version, room, (size_t)n) : -1;
     }
-    if (n < 0) {
+    if (n < 0 || (uint64_t)n > w->max_packet) { /* MQTT-3.1.2-24: it may not go, and the client waits for it */
         wire_break(w, env);
-    } else if ((uint64_t)n <= w->max_packet) {
+    } else {
         w->out.tail += (uint32_t)n;
-    } /* else: MQTT-3.1.2-24, the client does not take it */
+    }
 }
 
 void pn_wire_ack(pn_wire *w, uint8_t type, uint16_t id, uint8_t reason, pn_env *env) {

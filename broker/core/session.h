@@ -143,8 +143,8 @@ void pn_session_acked(pn_session *s, uint8_t type, uint16_t id, uint8_t reason, 
 uint8_t pn_session_begin_qos2(pn_session *s, uint16_t id, const pn_env *env);
 bool pn_session_end_qos2(pn_session *s, uint16_t id);
 
-/* Appends a packet other than PUBLISH. What a client makes us answer without ever reading is bounded: above max_output_bytes,
- * one packet and a margin the wire is broken. */
+/* Appends a packet other than PUBLISH. The wire is broken when the packet is longer than the client takes (MQTT-3.1.2-24), and when a
+ * client makes us answer without ever reading: above max_output_bytes, one packet and a margin. */
 void pn_wire_send(pn_wire *w, const pn_packet *p, pn_env *env);
 /* PUBACK, PUBREC, PUBREL or PUBCOMP. */
 void pn_wire_ack(pn_wire *w, uint8_t type, uint16_t id, uint8_t reason, pn_env *env);

@@ -145,6 +145,7 @@ def test_max_queued_bytes() -> None:
     house.publish("a", b"x" * 511, qos=1)
     house.publish("a", b"", qos=1)
     first, second = client.read()
+    assert len(second["payload"]) == 511, "the one that fills it to the last byte"
     assert house.stat("dropped_queue_full") == 1
     client.send(ack("PUBACK", first["id"]))
     house.publish("a", b"x" * 511, qos=1)
@@ -161,19 +162,28 @@ def test_max_output_bytes() -> None:
     client.subscribe("zero")
     client.subscribe("one", qos=1)
     client.take()
-    size = len(codec.encode(publish("zero", b"x" * 1000), 5))
-    while client.link.pending < 4096:
-        house.publish("zero", b"x" * 1000)
-    assert client.link.pending == -(-4096 // size) * size
+    payload = b"x" * (1024 - 3 - 6 - 1)
+    assert len(codec.encode(publish("zero", payload), 5)) == 1024
+    for _ in range(3):
+        house.publish("zero", payload)
+    house.publish("zero", payload[1:])
+    assert client.link.pending == 4095
+    house.publish("zero", payload)
     pending = client.link.pending
+    assert pending == 4095 + 1024, "one byte of room is room for one more"
     house.publish("zero", b"dropped")
     assert house.stat("dropped_slow_reader") == 1
+    client.take()
+    for _ in range(5):
+        house.publish("zero", payload)
+    assert (client.link.pending, house.stat("dropped_slow_reader")) == (4096, 2), "at the limit there is none"
+    pending = client.link.pending
     for n in range(10):
         house.publish("one", b"%d" % n, qos=1)
     assert client.link.pending == pending
     messages = client.messages()
     assert [payload for topic, payload, _ in messages if topic == "one"] == [b"%d" % n for n in range(10)]
-    assert all(len(payload) == 1000 for topic, payload, _ in messages if topic == "zero")
+    assert [found for topic, found, _ in messages if topic == "zero"] == [payload] * 4
 
 
 def test_what_is_answered_to_a_client_that_never_reads_is_bounded() -> None:

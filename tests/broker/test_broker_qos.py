@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.broker.house import Client, House, ack, properties, publish, topic_filter
+from tests.broker.house import Client, House, ack, properties, publish, subscribe, topic_filter
 
 VERSIONS = [3, 4, 5]
 
@@ -179,6 +179,26 @@ def test_identifiers_wrap_from_65535_to_1_and_skip_none_that_is_under_way() -> N
     assert sorted(ids) == list(range(1, 65536))
     assert 65535 in ids[:-1]
     assert ids[ids.index(65535) + 1] == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_identifiers_on_both_sides_of_the_wrap_are_acknowledged(order: int) -> None:
+    """MQTT-4.3.2-3, MQTT-4.3.3-4: those behind 65535 belong to messages behind its message, in either order of acks."""
+    house, _, keeper = pair(qos=2, max_inflight=6)
+    for _ in range(65532):
+        house.publish("a", qos=1)
+        keeper.send(ack("PUBACK", keeper.only()["id"]))
+    for number in range(6):
+        house.publish("a", b"%d" % number, qos=1 + number % 2)
+    packets = keeper.read()
+    assert [packet["id"] for packet in packets] == [65533, 65534, 65535, 1, 2, 3]
+    for packet in packets[::order]:
+        if packet["qos"] == 2:
+            keeper.send(ack("PUBREC", packet["id"]))
+            assert keeper.only() == ack("PUBREL", packet["id"])
+        keeper.send(ack("PUBACK" if packet["qos"] == 1 else "PUBCOMP", packet["id"]))
+    keeper.lose()
+    assert back(house, keeper).read() == []
 
 
 @pytest.mark.parametrize("qos", [1, 2])
@@ -385,6 +405,21 @@ def test_a_message_too_large_for_its_client_is_skipped() -> None:
     assert house.stat("dropped_too_large") == 3
     keeper.lose()
     assert house.keeper("k").read() == []
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_an_answer_too_large_for_its_client_ends_the_connection(fits: bool) -> None:
+    """MQTT-3.1.2-24: it must not be sent; without it the client would wait for ever."""
+    house = House()
+    client = house.join(props=properties(maximum_packet_size=40))
+    size = 40 - 2 - 2 - 1  # fixed header, identifier, no properties
+    client.send(subscribe(*[topic_filter("a")] * (size if fits else size + 1)))
+    if fits:
+        assert len(client.only()["reasons"]) == size
+    assert client.closed == (None if fits else 0x97)
+    assert client.read() == []
+    house.publish("a", b"x" * 50)
+    assert house.join("other").closed is None
 
 
 def test_what_a_message_says_is_passed_on_unaltered() -> None:
