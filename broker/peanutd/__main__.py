@@ -83,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             loop,
             credentials=credentials,
             max_packet_size={**LIMITS, **settings.limits}["max_packet_size"],
+            version=_version(),
         )
         files = raise_file_limit()
         _apply(server, settings, files)
@@ -199,6 +200,7 @@ def _apply(server: Server, settings: Config, files: int) -> None:
     listen = settings.listen
     server.log.set_level(settings.log_level)
     server.handshake_timeout = listen.handshake_timeout
+    server.sys_interval = settings.sys_interval
     server.limits = Limits(
         connections=min(listen.max_connections, max(1, files - SPARE_FILES)),
         per_address=listen.max_connections_per_address,
@@ -235,7 +237,9 @@ class _Reload:
             for line in str(error).splitlines():
                 log.error("peanutd", f"not reloaded, the old settings and certificates stay: {line}")
             return
-        self._settings = replace(old, listen=_changeable(old, new), log_level=new.log_level)
+        self._settings = replace(
+            old, listen=_changeable(old, new), log_level=new.log_level, sys_interval=new.sys_interval
+        )
         server.credentials = credentials
         _apply(server, self._settings, self._files)
         log.info("peanutd", "reloaded")

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
-from peanutd import access, tls
+from peanutd import access, status, tls
 from peanutd._core import EVENT_CLOSED, EVENT_CONNECT, EVENT_DENIED, EVENT_DISCONNECT, LIMITS, MAY_PUBLISH, Broker, Link
 from peanutd.config import Address, Listen, Listener, UnixPath
 from peanutd.connection import (
@@ -117,10 +117,13 @@ class Server:
         limits: Limits | None = None,
         handshake_timeout: float = 10.0,
         max_packet_size: int = LIMITS["max_packet_size"],
+        version: str = "",
+        sys_interval: float = 0,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Secure listeners need `credentials`. These, `limits` and `handshake_timeout` (seconds) may be set anew while
-        the server runs: they count for connections to come. Certificates are held to `wall_clock`.
+        the server runs: they count for connections to come. So may `sys_interval`, the seconds between two reports
+        on $SYS (0: none, and no news of clients), which name `version`. Certificates are held to `wall_clock`.
         `max_packet_size` is the core's; it bounds WebSocket frames.
         """
         self.broker = broker
@@ -130,6 +133,7 @@ class Server:
         self.limits = limits or Limits()
         self.handshake_timeout = handshake_timeout
         self.max_packet_size = max_packet_size
+        self.sys_interval = sys_interval
         self.wall_clock = wall_clock
         self.inbox = memoryview(bytearray(RECEIVE_BUFFER))
         self.plain = memoryview(bytearray(PLAIN_BUFFER))
@@ -139,7 +143,10 @@ class Server:
         self._loop = loop
         self._listening: list[tuple[asyncio.Server, Bound]] = []
         self._addresses: Counter[str] = Counter()  # connections of each
-        self._owners: dict[str, dict[str, Connection]] = {}  # sessions of each that are online
+        self._online: dict[str, Connection] = {}  # by session
+        self._owners: Counter[str] = Counter()  # sessions of each that are online
+        self._status = status.Status(version, time.monotonic())
+        self._report_is_due = 0.0
         self._events: deque[Event] = deque()
         self._handling = False
         self._flush_is_due = False
@@ -180,6 +187,7 @@ class Server:
         except BaseException:
             self._stop_listening()
             raise
+        self._report(time.monotonic())
         self._timer = self._loop.call_later(TICK, self._tick)
         return found
 
@@ -265,8 +273,8 @@ class Server:
         elif kind == EVENT_CLOSED:
             connection.finish(reason, REASONS.get(reason, f"reason 0x{reason:02x}"))
         elif kind == EVENT_DISCONNECT:
-            self._offline(connection)
             words = REASONS.get(reason, "no reason known")
+            self._offline(connection, words, reason)
             usual = reason in (0x00, 0x04, 0x80, 0x8B, 0x8E)
             self._write(connection, "disconnected", "info" if usual else "warning", why=words, code=f"0x{reason:02x}")
         elif kind == EVENT_DENIED:
@@ -293,13 +301,12 @@ class Server:
             self.run(link.refuse(verdict.reason, clean(verdict.text), now=now_ms()))
             return
         connection.accepted = verdict
-        if verdict.owner is not None:
-            self._owners.setdefault(verdict.owner, {})[verdict.session] = connection
         version = _VERSIONS.get(wish.version, str(wish.version))
         ends = connection.credential.not_after if connection.credential else None
         soon = f"{ends:%Y-%m-%d}" if ends is not None and ends - self.wall_clock() < tls.SOON else None
         level = "warning" if soon else "info"
         self._write(connection, "connected", level, mqtt=version, tls=connection.tls_version, certificate_ends=soon)
+        self._comes_online(connection, verdict, version)
         self.run(
             link.accept(
                 session=verdict.session,
@@ -312,20 +319,45 @@ class Server:
 
     def _count(self, verdict: access.Accept) -> access.Accept | access.Refuse:
         """Holds the clients of an identity to their number; one that returns takes the place that it had."""
-        sessions = self._owners.get(verdict.owner or "", {})
-        if 0 < self.limits.per_identity <= len(sessions) and verdict.session not in sessions:
-            return access.Refuse(QUOTA_EXCEEDED, f"{verdict.owner} has {len(sessions)} clients connected already")
+        owner = verdict.owner
+        if owner is not None and verdict.session not in self._online:
+            count = self._owners[owner]
+            if 0 < self.limits.per_identity <= count:
+                return access.Refuse(QUOTA_EXCEEDED, f"{owner} has {count} clients connected already")
         return verdict
 
-    def _offline(self, connection: Connection) -> None:
-        """The session of a connection has gone offline; if by a takeover, the place is its successor's."""
+    def _comes_online(self, connection: Connection, verdict: access.Accept, version: str) -> None:
+        """A client has been let in."""
+        if verdict.session not in self._online and verdict.owner is not None:
+            self._owners[verdict.owner] += 1
+        self._online[verdict.session] = connection
+        self._status.joined(len(self._online))
+        self._tell(verdict.session, "connected", address=connection.peer, mqtt=version, tls=connection.tls_version)
+
+    def _offline(self, connection: Connection, words: str, reason: int) -> None:
+        """The session of a connection has gone offline, unless another connection has taken it over."""
         verdict = connection.accepted
-        if verdict is not None and verdict.owner is not None:
-            sessions = self._owners.get(verdict.owner, {})
-            if sessions.get(verdict.session) is connection:
-                del sessions[verdict.session]
-                if not sessions:
-                    del self._owners[verdict.owner]
+        if verdict is None or self._online.get(verdict.session) is not connection:
+            return
+        del self._online[verdict.session]
+        if verdict.owner is not None:
+            self._owners[verdict.owner] -= 1
+            if not self._owners[verdict.owner]:
+                del self._owners[verdict.owner]
+        self._tell(verdict.session, "disconnected", address=connection.peer, why=words, code=reason)
+
+    def _tell(self, session: str, happened: str, **fields: object) -> None:
+        """News of a client on $SYS."""
+        if self.sys_interval and not self._stopping:
+            topic, payload = status.event(session, happened, **fields, ts=int(time.time()))
+            self.run(self.broker.publish(topic, payload, now=now_ms()))
+
+    def _report(self, now: float) -> None:
+        """The numbers on $SYS, when they are due."""
+        if self.sys_interval and now >= self._report_is_due:
+            self._report_is_due = now + self.sys_interval
+            for topic, text in self._status.report(self.broker.stats(), len(self._online), now):
+                self.run(self.broker.publish(topic, text.encode(), retain=True, now=now_ms()))
 
     def _why(self, connection: Connection, text: str) -> str:
         """Why the core has denied something: `text` is as in EVENT_DENIED."""
@@ -364,6 +396,7 @@ class Server:
         for connection in self.lingering.over(now):
             connection.abort()
         self.flood.sweep(now)
+        self._report(now)
         if now >= self._recheck:
             self._recheck = now + RECHECK
             self.recheck()
