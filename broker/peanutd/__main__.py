@@ -29,6 +29,7 @@ from peanutd.config import Config, ConfigError, Listen, Listener, load
 from peanutd.log import Log
 from peanutd.server import SPARE_FILES, Limits, Server
 from peanutd.sockets import ListenError, raise_file_limit
+from peanutd.users import Store
 
 OK: Final = 0
 CANNOT_START: Final = 1
@@ -68,9 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"peanutd: {error}", file=sys.stderr)
         return BAD_SETTINGS
+    store = Store(home)
     log.set_level(settings.log_level)
     log.info("peanutd", f"version {_version()}", home=str(home), loop=name, python=sys.version.split()[0])
-    for warning in (*settings.warnings, *(credentials.warnings if credentials else ())):
+    for warning in (*settings.warnings, *(credentials.warnings if credentials else ()), *_users(settings, store)):
         log.warning("peanutd", warning)
     with asyncio.Runner(loop_factory=make_loop) as runner:
         loop = runner.get_loop()
@@ -82,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             log,
             loop,
             credentials=credentials,
+            users=store,
             max_packet_size={**LIMITS, **settings.limits}["max_packet_size"],
             version=_version(),
         )
@@ -161,7 +164,8 @@ def _check(home: Path, settings: Config, credentials: tls.Credentials | None) ->
     broker = _broker(settings)
     for slot, rules in access.RULES.items():
         broker.set_rules(slot.value, rules)
-    warnings = [*settings.warnings, *(credentials.warnings if credentials else ())]
+    store = Store(home)
+    warnings = [*settings.warnings, *(credentials.warnings if credentials else ()), *_users(settings, store)]
     print(f"home      {home}")
     for listener in settings.listeners:
         print(f"listen    {listener}, lets in {_who(listener)}")
@@ -171,6 +175,7 @@ def _check(home: Path, settings: Config, credentials: tls.Credentials | None) ->
             subject = authority.subject.rfc4514_string()
             print(f"CA        {subject} until {authority.not_valid_after_utc:%Y-%m-%d}")
     print(f"rules     {', '.join(f'{slot.name.lower()} {len(rules)}' for slot, rules in access.RULES.items())}")
+    print(f"users     {len(store.users.by_name)}")
     try:
         print(f"nodes     {len(fleet.devices(home))}")
     except fleet.LedgerError as error:
@@ -184,6 +189,15 @@ def _check(home: Path, settings: Config, credentials: tls.Credentials | None) ->
     if dead:
         print("peanutd: a certificate has expired: nobody can connect", file=sys.stderr)
     return BAD_SETTINGS if dead else OK
+
+
+def _users(settings: Config, store: Store) -> tuple[str, ...]:
+    """Reads the users; what is not as it should be."""
+    warnings = store.refresh()
+    wanted = any(listener.policy.password for listener in settings.listeners)
+    if wanted and not warnings and not store.users.by_name:
+        return (f"{store.path}: there are no users yet; `peanut user add NAME` makes one",)
+    return warnings
 
 
 def _who(listener: Listener) -> str:
@@ -242,6 +256,7 @@ class _Reload:
         )
         server.credentials = credentials
         _apply(server, self._settings, self._files)
+        server.recheck()
         log.info("peanutd", "reloaded")
         for warning in (*new.warnings, *(credentials.warnings if credentials else ())):
             log.warning("peanutd", warning)

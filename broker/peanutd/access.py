@@ -186,6 +186,7 @@ class Slot(Enum):
     VIN = 1
     OPERATOR = 2
     ANONYMOUS = 3
+    VIEWER = 4
 
 
 _TO_NODE: Final = ("cmd/+", "config/desired", "ota/desired", "ota/chunk")
@@ -245,6 +246,7 @@ RULES: Final[Mapping[Slot, tuple[Rule, ...]]] = MappingProxyType(
             (True, MAY_PUBLISH | MAY_SUBSCRIBE, RETAIN_ANY, "#"),
             (True, MAY_SUBSCRIBE, RETAIN_ANY, "$SYS/#"),
         ),
+        Slot.VIEWER: ((True, MAY_SUBSCRIBE, RETAIN_ANY, "#"),),
     }
 )
 """(allow, actions, retain condition, filter): the first rule that fits decides, and when none does the answer is no."""
@@ -310,19 +312,35 @@ def decide(wish: Wish, identity: Identity | None, policy: Policy) -> Accept | Re
                 f'client id "{wish.client_id}" is not the certificate\'s name "{identity.name}"',
             )
         return Accept(str(identity), identity.name, _SLOT[identity.kind])
+    if identity is None:
+        return _come_in(wish, "anonymous", "anonymous", Slot.ANONYMOUS)
+    return _come_in(wish, str(identity), identity.name, Slot.OPERATOR, owner=str(identity))
+
+
+def welcome(wish: Wish, name: str, slot: Slot) -> Accept | Refuse:
+    """The verdict on somebody without a certificate who has proved to be the user `name`.
+
+    A user and an operator's certificate of the same name are two identities: neither gets at the other's sessions.
+    """
+    if wish.username is not None and wish.username != name:
+        return Refuse(BAD_USER_OR_PASSWORD, f'user name "{wish.username}" is not "{name}", who has logged in')
+    return _come_in(wish, f"user/{name}", name, slot, owner=f"user/{name}")
+
+
+def _come_in(wish: Wish, who: str, name: str, slot: Slot, owner: str | None = None) -> Accept | Refuse:
+    """Lets in somebody with any client id, or with one that is assigned."""
     assigned = None
     if not wish.client_id:
         if not wish.clean_start and wish.version < 5:  # MQTT-3.1.3-8 of 3.1.1: there is nothing to find the session by
             return Refuse(CLIENT_ID_NOT_VALID, "an empty client id needs a clean session")
         assigned = f"auto-{secrets.token_hex(10)}"
-    client_id = assigned or wish.client_id
-    if identity is None:
-        return Accept(f"anonymous/{client_id}", "anonymous", Slot.ANONYMOUS, assigned)
-    return Accept(f"{identity}/{client_id}", identity.name, Slot.OPERATOR, assigned, owner=str(identity))
+    return Accept(f"{who}/{assigned or wish.client_id}", name, slot, assigned, owner)
 
 
 def _nothing_shown(policy: Policy) -> str:
     """Why a client without a certificate is turned away."""
+    if policy.password:
+        return "no user name and password given" + ("" if policy.certificate == "none" else ", and no certificate")
     if policy.certificate == "none":
         return "this listener asks for no certificate, and lets in nobody without one (anonymous is false)"
     return "no client certificate given"

@@ -191,6 +191,11 @@ class Exchange:
     def method(self) -> str:
         return self._mechanism.name
 
+    @property
+    def user(self) -> str:
+        """Who the client says it is; empty until it has said so."""
+        return self._scram.user
+
     def step(self, data: bytes) -> Challenge | Verdict:
         """Takes what the client sends, and always has an answer. Not to be called after one that is no Challenge."""
         try:

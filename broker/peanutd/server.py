@@ -8,7 +8,6 @@ of an address, of an identity.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +17,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from peanutd import access, status, tls
-from peanutd._core import EVENT_CLOSED, EVENT_CONNECT, EVENT_DENIED, EVENT_DISCONNECT, LIMITS, MAY_PUBLISH, Broker, Link
+from peanutd._core import (
+    EVENT_AUTH,
+    EVENT_CLOSED,
+    EVENT_CONNECT,
+    EVENT_DENIED,
+    EVENT_DISCONNECT,
+    LIMITS,
+    MAY_PUBLISH,
+    Broker,
+    Link,
+)
 from peanutd.config import Address, Listen, Listener, UnixPath
 from peanutd.connection import (
     KINDS,
@@ -30,7 +39,10 @@ from peanutd.connection import (
     now_ms,
 )
 from peanutd.log import Flood, Log, clean
+from peanutd.reception import Reception
 from peanutd.sockets import BACKLOG, Bound, bind
+from peanutd.throttle import network
+from peanutd.users import Store
 
 if TYPE_CHECKING:
     from peanutd._core import Event
@@ -40,12 +52,9 @@ STOP_TIMEOUT: Final = 2.0
 TICK: Final = 0.5
 """Seconds between two ticks of the core."""
 RECHECK: Final = 60.0
-"""Seconds between two looks at the certificates of those connected."""
+"""Seconds between two looks at the certificates and users of those connected."""
 SPARE_FILES: Final = 64
 """File descriptors that are kept for other things than connections."""
-NETWORK: Final = 64
-"""Leading bits of an IPv6 address that count as one address: whoever has one has 2**64 of them."""
-
 QUOTA_EXCEEDED: Final = 0x97
 
 REASONS: Final = {
@@ -114,6 +123,7 @@ class Server:
         loop: asyncio.AbstractEventLoop,
         *,
         credentials: tls.Credentials | None = None,
+        users: Store | None = None,
         limits: Limits | None = None,
         handshake_timeout: float = 10.0,
         max_packet_size: int = LIMITS["max_packet_size"],
@@ -121,10 +131,10 @@ class Server:
         sys_interval: float = 0,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Secure listeners need `credentials`. These, `limits` and `handshake_timeout` (seconds) may be set anew while
-        the server runs: they count for connections to come. So may `sys_interval`, the seconds between two reports
-        on $SYS (0: none, and no news of clients), which name `version`. Certificates are held to `wall_clock`.
-        `max_packet_size` is the core's; it bounds WebSocket frames.
+        """Secure listeners need `credentials`, those with passwords `users`. `credentials`, `limits` and
+        `handshake_timeout` (seconds) may be set anew while the server runs: they count for connections to come. So may
+        `sys_interval`, the seconds between two reports on $SYS (0: none, and no news of clients), which name `version`.
+        Certificates are held to `wall_clock`. `max_packet_size` is the core's; it bounds WebSocket frames.
         """
         self.broker = broker
         self.log = log
@@ -141,6 +151,7 @@ class Server:
         self.handshaking = Deadlines()
         self.lingering = Deadlines()
         self._loop = loop
+        self._reception = Reception(self, loop, log, users or Store())
         self._listening: list[tuple[asyncio.Server, Bound]] = []
         self._addresses: Counter[str] = Counter()  # connections of each
         self._online: dict[str, Connection] = {}  # by session
@@ -205,6 +216,7 @@ class Server:
                 self.log.info("server", "connections that did not end in time are cut", count=len(self.connections))
         for connection in list(self.connections):
             connection.abort()
+        self._reception.stop()
         if self._timer is not None:
             self._timer.cancel()
         self.flood.sweep(float("inf"))
@@ -221,7 +233,7 @@ class Server:
 
     def admit_address(self, connection: Connection) -> str | None:
         """Counts a connection among those of its address; or why there is no room for it."""
-        address = _network(connection.peer_host)
+        address = network(connection.peer_host)
         if 0 < self.limits.per_address <= self._addresses[address]:
             return f"there are {self._addresses[address]} from {address} already"
         self._addresses[address] += 1
@@ -231,6 +243,7 @@ class Server:
     def forget(self, connection: Connection) -> None:
         """The connection is gone for good."""
         self.connections.discard(connection)
+        self._reception.forget(connection)
         self.handshaking.drop(connection)
         self.lingering.drop(connection)
         address, connection.counted = connection.counted, None
@@ -270,34 +283,51 @@ class Server:
         connection = cast(Connection, link.owner)
         if kind == EVENT_CONNECT:
             self._judge(connection, link)
+        elif kind == EVENT_AUTH:
+            self._reception.proves(connection, link, reason)
         elif kind == EVENT_CLOSED:
             connection.finish(reason, REASONS.get(reason, f"reason 0x{reason:02x}"))
         elif kind == EVENT_DISCONNECT:
             words = REASONS.get(reason, "no reason known")
             self._offline(connection, words, reason)
             usual = reason in (0x00, 0x04, 0x80, 0x8B, 0x8E)
-            self._write(connection, "disconnected", "info" if usual else "warning", why=words, code=f"0x{reason:02x}")
+            self.note(connection, "disconnected", "info" if usual else "warning", why=words, code=f"0x{reason:02x}")
         elif kind == EVENT_DENIED:
-            self._write(connection, "denied", "warning", what=text, why=self._why(connection, text))
+            self.note(connection, "denied", "warning", what=text, why=self._why(connection, text))
 
     def _judge(self, connection: Connection, link: Link) -> None:
         """A CONNECT has arrived: in or out."""
         wish = link.connect
         if wish is None:
             return  # an event before this one has ended the link
-        verdict: access.Accept | access.Refuse
         if self._stopping:
-            verdict = access.Refuse(SERVER_SHUTTING_DOWN, REASONS[SERVER_SHUTTING_DOWN])
+            self.settle(connection, link, access.Refuse(SERVER_SHUTTING_DOWN, REASONS[SERVER_SHUTTING_DOWN]))
         elif connection.problem is not None:
-            verdict = access.Refuse(access.NOT_AUTHORIZED, connection.problem)
-        else:
+            self.settle(connection, link, access.Refuse(access.NOT_AUTHORIZED, connection.problem))
+        elif not self._reception.takes(connection, link, wish):
             identity = connection.credential.identity if connection.credential else None
-            verdict = access.decide(wish, identity, connection.listener.policy)
-            if isinstance(verdict, access.Accept):
-                verdict = self._count(verdict)
+            self.settle(connection, link, access.decide(wish, identity, connection.listener.policy))
+
+    def settle(
+        self,
+        connection: Connection,
+        link: Link,
+        verdict: access.Accept | access.Refuse,
+        *,
+        user: str | None = None,
+        data: bytes = b"",
+    ) -> None:
+        """Carries out the verdict on the CONNECT that waits. user: who the client says it is; data: the last word of
+        an authentication.
+        """
+        wish = link.connect
+        if wish is None:
+            return
+        if isinstance(verdict, access.Accept):
+            verdict = self._count(verdict)
         if isinstance(verdict, access.Refuse):
             connection.problem = verdict.text
-            self._write(connection, "refused", "warning", why=verdict.text, code=f"0x{verdict.reason:02x}")
+            self.note(connection, "refused", "warning", user=user, why=verdict.text, code=f"0x{verdict.reason:02x}")
             self.run(link.refuse(verdict.reason, clean(verdict.text), now=now_ms()))
             return
         connection.accepted = verdict
@@ -305,7 +335,7 @@ class Server:
         ends = connection.credential.not_after if connection.credential else None
         soon = f"{ends:%Y-%m-%d}" if ends is not None and ends - self.wall_clock() < tls.SOON else None
         level = "warning" if soon else "info"
-        self._write(connection, "connected", level, mqtt=version, tls=connection.tls_version, certificate_ends=soon)
+        self.note(connection, "connected", level, mqtt=version, tls=connection.tls_version, certificate_ends=soon)
         self._comes_online(connection, verdict, version)
         self.run(
             link.accept(
@@ -313,6 +343,7 @@ class Server:
                 identity=verdict.identity,
                 rules=verdict.slot.value,
                 assigned_client_id=verdict.assigned,
+                authentication_data=data,
                 now=now_ms(),
             )
         )
@@ -369,7 +400,7 @@ class Server:
                 return "must not be retained"
         return "no rule allows it"
 
-    def _write(self, connection: Connection, happened: str, level: str, /, **fields: object) -> None:
+    def note(self, connection: Connection, happened: str, level: str, /, **fields: object) -> None:
         """A line about a client; a client that causes many of a kind has them counted."""
         kind = (happened, connection.who or connection.peer_host)
         now = time.monotonic()
@@ -402,11 +433,12 @@ class Server:
             self.recheck()
 
     def recheck(self) -> None:
-        """Ends the connections whose certificates have expired since they came in."""
+        """Ends the connections whose certificates have expired, or whose users have changed, since they came in."""
+        self._reception.recheck()
         now = self.wall_clock()
         for connection in list(self.connections):
             if connection.credential is not None and now > connection.credential.not_after:
-                self._write(connection, "certificate expired", "warning", since=f"{connection.credential.not_after}")
+                self.note(connection, "certificate expired", "warning", since=f"{connection.credential.not_after}")
                 connection.end(access.NOT_AUTHORIZED)
 
     def _stop_listening(self) -> None:
@@ -414,13 +446,3 @@ class Server:
             server.close()
             bound.remove()
         self._listening.clear()
-
-
-def _network(host: str) -> str:
-    """What counts as one address."""
-    if ":" not in host:
-        return host
-    try:
-        return str(ipaddress.ip_network(f"{host.partition('%')[0]}/{NETWORK}", strict=False))
-    except ValueError:
-        return host

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 import stat
 from collections import Counter
@@ -25,7 +26,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from peanutd.access import NAME
+from peanutd.access import NAME, Slot
 from peanutd.scram import MAX_ITERATIONS, MECHANISMS, Credential, Mechanism, decoy
 
 FILE_NAME: Final = "users.json"
@@ -44,6 +45,11 @@ class Role(Enum):
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
+
+    @property
+    def slot(self) -> Slot:
+        """The rules that count for it."""
+        return Slot.VIEWER if self is Role.VIEWER else Slot.OPERATOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +146,11 @@ _Stamp = tuple[int, int, int, int]
 
 
 class Store:
-    """The users of a fleet home, as its file has them now. Without a file there are none."""
+    """The users of a fleet home, as its file has them now. Without a file, or without a home, there are none."""
 
-    def __init__(self, home: Path) -> None:
-        self.path = home / FILE_NAME
+    def __init__(self, home: Path | None = None) -> None:
+        """Reads nothing yet: `refresh` does."""
+        self.path = (home or Path(os.devnull)) / FILE_NAME  # in os.devnull there is never one
         self._nobody = Users(MappingProxyType({}), secrets.token_bytes(_SECRET_SIZE))
         self._users = self._nobody
         self._stamp: _Stamp | None = None
@@ -160,7 +167,7 @@ class Store:
         """
         try:
             status = self.path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             self._users, self._stamp = self._nobody, None
             return ()
         except OSError as error:
