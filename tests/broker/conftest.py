@@ -260,7 +260,8 @@ class Daemon:
             raise AssertionError(f"{error}; the log:\n" + "\n".join(self.lines)) from None
 
     def port(self, scheme: str = "mqtts") -> int:
-        return int(self.line(rf"listening {scheme} ").rpartition(":")[2])
+        line = self.line(rf"listening {scheme} .*:[0-9]+")
+        return int(line.rpartition(":")[2].partition("/")[0])
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
