@@ -10,7 +10,7 @@ Where the standard forbids and leaves the answer open, a case allows every reaso
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import pytest
@@ -25,7 +25,10 @@ FORBIDDEN = (MALFORMED, PROTOCOL)
 LIVE = ("live", "waiting")
 """States in which a client has said who it is: let in, or not judged yet (5.0 §3.1.4 lets it go on meanwhile)."""
 
-LIMITS = {"max_packet_size": 2000, "receive_maximum": 5}
+PROVING = ("proving", "again")
+"""The same in 5.0 with enhanced authentication (§4.12): challenged before it is in, and while it is in (§4.12.1)."""
+
+LIMITS = {"max_packet_size": 2000, "max_parked_bytes": 1500, "receive_maximum": 5}
 
 
 # --- cases ------------------------------------------------------------------------------------------------------------
@@ -35,7 +38,8 @@ LIMITS = {"max_packet_size": 2000, "receive_maximum": 5}
 class Case:
     """`closed`: the reason codes with which the connection may end; empty: it goes on, and `answer` is all it hears.
 
-    `silent`: not even a CONNACK may say why (MQTT-3.1.0-1, MQTT-3.14.0-1). `told`: a CONNACK must.
+    `silent`: not even a CONNACK may say why (MQTT-3.1.0-1, MQTT-3.14.0-1). `told`: a CONNACK must. `limits`: of the
+    broker, where a case needs other ones.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Case:
     state: str = "live"
     silent: bool = False
     told: bool = False
+    limits: tuple[tuple[str, int], ...] = ()
 
 
 def number(value: int, size: int = 2) -> bytes:
@@ -224,7 +229,8 @@ class Street:
         self.house = House(**{**LIMITS, **limits})
         self.speaker = self.house.join("speaker", 5)
         self.listener = self.house.join("listener", 4)
-        assert self.listener.subscribe("bystanders", qos=1) == [1]
+        self.qos = min(1, limits.get("max_qos", 1))
+        assert self.listener.subscribe("bystanders", qos=1) == [self.qos]
         self.said = 0
         self.wrong: list[str] = []
 
@@ -232,18 +238,29 @@ class Street:
         """One bystander says something; the other must hear it, and nothing else."""
         self.said += 1
         word = b"%d" % self.said
-        self.speaker.send(publish("bystanders", word, 1))
-        assert self.speaker.only() == ack("PUBACK", 1)
+        self.speaker.send(publish("bystanders", word, self.qos))
+        assert self.speaker.read() == [ack("PUBACK", 1)] * self.qos
         heard = self.listener.only()
-        assert (heard["topic"], heard["payload"], heard["qos"]) == ("bystanders", word, 1)
-        self.listener.send(ack("PUBACK", heard["id"]))
+        assert (heard["topic"], heard["payload"], heard["qos"]) == ("bystanders", word, self.qos)
+        if self.qos:
+            self.listener.send(ack("PUBACK", heard["id"]))
         assert self.listener.read() == []
 
     def enter(self, case: Case) -> Client:
-        client = self.house.open(Verdict(wait=case.state == "waiting"))
+        """A connection in the state of the case."""
+        client = self.house.open(Verdict(wait=case.state in ("waiting", *PROVING)))
         if case.state == "new":
             client.version = case.version
             client._decoder = codec.Decoder(case.version)
+            return client
+        if case.state in PROVING:
+            client.connect("wrong", 5, props=properties(authentication_method="M"))
+            if case.state == "again":
+                client.verdict = Verdict()
+                self.house.judge(client)
+                client.send({"type": "AUTH", "reason": 0x19, "properties": properties(authentication_method="M")})
+            self.house.handle(client.link.challenge(b"?", now=self.house.now))
+            assert [packet["type"] for packet in client.read()][-1] == "AUTH"
             return client
         client.connect("wrong", case.version)
         if case.state == "live":
@@ -271,6 +288,8 @@ class Street:
 
     def judge(self, case: Case, client: Client) -> str:
         """What is not as the case says, or nothing."""
+        if case.state == "proving":  # MQTT-3.1.2-30: nothing is right here but an AUTH, or a DISCONNECT
+            case = replace(case, closed=(*case.closed, PROTOCOL), answer=(), told=False)
         if not case.closed:
             if client.closed is not None:
                 return f"closed with {client.closed:#04x}"
@@ -291,7 +310,7 @@ class Street:
         except codec.MqttError as error:
             return f"an answer that is no packet: {error}"
         told = [(packet["type"], packet.get("reason")) for packet in heard]
-        if case.state == "new":
+        if case.state in ("new", "proving"):
             words = [[("CONNACK", code)] for code in ([client.closed] if case.version == 5 else range(1, 6))]
             allowed = [[]] if case.silent else [*words] if case.told else [[], *words]
         elif case.version == 5:
@@ -313,20 +332,26 @@ class Street:
         assert stats["dropped_queue_full"] == stats["dropped_slow_reader"] == 0
 
 
-def walk(cases: Iterator[Case], **limits: int) -> int:
-    """Lets every case pass; the count."""
-    street, count = Street(**limits), 0
+def walk(cases: Iterator[Case]) -> int:
+    """Lets every case pass, those with the same limits in one street; the count."""
+    streets: dict[tuple[tuple[str, int], ...], Street] = {}
+    count = 0
     for case in cases:
-        street.run(case)
+        if case.limits not in streets:
+            streets[case.limits] = Street(**dict(case.limits))
+        streets[case.limits].run(case)
         count += 1
-    street.over()
+    for street in streets.values():
+        street.over()
     return count
 
 
 def everywhere(case: Case) -> Iterator[Case]:
     """The same in each state of a client that has said who it is."""
-    for state in LIVE:
-        yield Case(**{**case.__dict__, "state": state})
+    for state in LIVE if case.version < 5 else LIVE + PROVING:
+        if state == "proving" and case.data[0] >> 4 == 14 and case.closed != (MALFORMED,):
+            continue  # a DISCONNECT is right there, and what it says is not looked at
+        yield replace(case, state=state)
 
 
 # --- the fixed header -------------------------------------------------------------------------------------------------
@@ -351,7 +376,7 @@ def wrong_flags(version: int) -> Iterator[Case]:
             data = bytes([shape.first & 0xF0 | flags]) + shape.data()[1:]
             case = Case(f"{kind} with flags {flags:04b}", clause, version, data, (MALFORMED,))
             if kind == "CONNECT":
-                yield Case(**{**case.__dict__, "state": "new"})
+                yield replace(case, state="new")
             yield from everywhere(case)
     body = SHAPES[version]["PUBLISH"].data()[1:]
     for retain, dup in product((0, 1), (0, 8)):
@@ -368,7 +393,7 @@ def reserved_types(version: int) -> Iterator[Case]:
             data = packet(kind << 4 | flags, body)
             case = Case(f"type {kind} flags {flags}", "§2.1.2", version, data, FORBIDDEN)
             yield from everywhere(case)
-            yield Case(**{**case.__dict__, "state": "new", "silent": True})
+            yield replace(case, state="new", silent=True)
 
 
 def remaining_lengths(version: int) -> Iterator[Case]:
@@ -409,7 +434,7 @@ def oversize(version: int) -> Iterator[Case]:
                 )
                 yield from everywhere(case)
                 if shape.kind == "CONNECT":
-                    yield Case(**{**case.__dict__, "state": "new"})
+                    yield replace(case, state="new")
 
 
 # --- which packet, when -----------------------------------------------------------------------------------------------
@@ -431,7 +456,7 @@ def from_servers(version: int) -> Iterator[Case]:
         for data in packets:
             case = Case(f"{kind} {data}", "§2.1.2", version, bytes.fromhex(data), (PROTOCOL,))
             yield from everywhere(case)
-            yield Case(**{**case.__dict__, "state": "new", "silent": True})
+            yield replace(case, state="new", silent=True)
 
 
 def not_first(version: int) -> Iterator[Case]:
@@ -474,7 +499,7 @@ def cut(version: int) -> Iterator[Case]:
                     FORBIDDEN if version == 4 or kind == "AUTH" else (code,),
                 )
                 if kind == "CONNECT":
-                    yield Case(**{**case.__dict__, "state": "new"})
+                    yield replace(case, state="new")
                 else:
                     yield from everywhere(case)
             begin += len(part.data)
@@ -496,7 +521,7 @@ def too_many(version: int) -> Iterator[Case]:
                 FORBIDDEN if version == 4 or kind == "AUTH" else (MALFORMED,),
             )
             if kind == "CONNECT":
-                yield Case(**{**case.__dict__, "state": "new"})
+                yield replace(case, state="new")
             else:
                 yield from everywhere(case)
 
@@ -542,7 +567,7 @@ def not_utf8(version: int) -> Iterator[Case]:
                     f"{kind}: {how} in {name}", clause, version, SHAPES[version][kind].data(**{name: bad}), (MALFORMED,)
                 )
                 if kind == "CONNECT":
-                    yield Case(**{**case.__dict__, "state": "new"})
+                    yield replace(case, state="new")
                 else:
                     yield from everywhere(case)
         if version == 4:
@@ -601,7 +626,7 @@ def place_case(
     codes = tuple({*codes, PROTOCOL}) if place == "AUTH" else codes  # no exchange was begun: 5.0 §4.12
     case = Case(f"{place}: {name}", clause, 5, PLACES[place](first + raw), codes)
     if place in ("CONNECT", "will"):
-        yield Case(**{**case.__dict__, "state": "new"})
+        yield replace(case, state="new")
     else:
         yield from everywhere(case)
 
@@ -687,7 +712,7 @@ def framing() -> Iterator[Case]:
             codes = FORBIDDEN if place == "AUTH" else (MALFORMED,)
             case = Case(f"{place}: property length {length.hex()}", "MQTT-2.2.2-1", 5, data, codes)
             if place in ("CONNECT", "will"):
-                yield Case(**{**case.__dict__, "state": "new"})
+                yield replace(case, state="new")
             else:
                 yield from everywhere(case)
         assert build(b"") != b""
@@ -871,6 +896,94 @@ def filters(version: int) -> Iterator[Case]:
         yield from everywhere(Case(f"{kind} with an empty {where}", "MQTT-4.7.3-1", version, data, codes))
 
 
+def shares(version: int) -> Iterator[Case]:
+    """MQTT-4.8.2-1, MQTT-4.8.2-2: refused alone; MQTT-3.8.3-4: with no local the connection ends."""
+    bare = {"props": b"\0"} if version == 5 else {}
+    subscribe = SHAPES[version]["SUBSCRIBE"]
+    for bad in ("$share/", "$share//", "$share//a", "$share/g", "$share/g/", "$share/+/a", "$share/#/a", "$share/g+/a"):
+        for at, where in enumerate(("filter", "filter 2")):
+            reasons = [1, 2]
+            reasons[at] = 0x8F if version == 5 else 0x80
+            answer: Packet = {"type": "SUBACK", "id": 9, "properties": [], "reasons": reasons}
+            data = subscribe.data(**bare, **{where: text(bad)})
+            yield from everywhere(Case(f"{where} {bad}", "MQTT-4.8.2-2", version, data, answer=(answer,)))
+    if version == 5:
+        for name, option in product(("$share/g/a", "$share/g/#", "$share/g/+/b", "$share//a"), (4, 5, 6, 0x0C, 0x14)):
+            data = subscribe.data(**{"filter 2": text(name), "options 2": bytes([option])})
+            codes = (PROTOCOL,) if "//" not in name else (PROTOCOL, 0x8F)
+            yield from everywhere(Case(f"no local, {name} {option}", "MQTT-3.8.3-4", 5, data, codes))
+
+
+# --- what CONNACK said is not to be had -------------------------------------------------------------------------------
+
+
+def not_available(version: int) -> Iterator[Case]:
+    """MQTT-3.2.2-9 to MQTT-3.2.2-14, 5.0 §3.2.2.3.11, §3.2.2.3.13: QoS, RETAIN, wildcards and shares that are switched
+    off, in PUBLISH, SUBSCRIBE and as a will."""
+    none = b"\0" if version == 5 else b""
+    for most, flags in product((0, 1), (0x32, 0x33, 0x3A, 0x34, 0x35, 0x3C)):
+        if flags >> 1 & 3 > most:
+            data = packet(flags, text("a") + number(9) + none + b"x")
+            case = Case(f"PUBLISH {flags:#x}", "MQTT-3.2.2-11", version, data, (0x9B,), limits=(("max_qos", most),))
+            yield from everywhere(case)
+    for flags in (0x31, 0x33, 0x35, 0x3B, 0x3D):
+        for payload in (b"x", b""):
+            data = packet(flags, text("a") + (number(9) if flags & 6 else b"") + none + payload)
+            off = (("retain_available", 0),)
+            yield from everywhere(Case(f"PUBLISH {flags:#x}", "MQTT-3.2.2-14", version, data, (0x9A,), limits=off))
+    for switch, names, code in (
+        ("wildcard_subscriptions", ("#", "+", "a/+", "a/#", "+/a"), 0xA2),
+        ("shared_subscriptions", ("$share/g/a", "$share/g/b/c"), 0x9E),
+    ):
+        for name in names:
+            body = number(9) + none + text(name) + b"\1" + text("a") + b"\0"
+            answer = {"type": "SUBACK", "id": 9, "properties": [], "reasons": [code if version == 5 else 0x80, 0]}
+            yield from everywhere(
+                Case(
+                    f"{name} without {switch}",
+                    "5.0 §3.2.2.3",
+                    version,
+                    packet(0x82, body),
+                    answer=(answer,),
+                    limits=((switch, 0),),
+                )
+            )
+
+
+def unlike_its_format() -> Iterator[Case]:
+    """5.0 §3.3.2.3.2: a payload that calls itself UTF-8 and is not, where that is checked: 0x99."""
+    on = (("payload_format_check", 1),)
+    for how, raw in NOT_UTF8.items():
+        if "0000" in how:
+            continue  # U+0000 is fit for a payload
+        for flags in (0x30, 0x32, 0x34):
+            said = props(b"\1\1")
+            data = packet(flags, text("a") + (number(9) if flags & 6 else b"") + said + bytes.fromhex(raw))
+            case = Case(f"{how} in a payload", "5.0 §3.3.2.3.2", 5, data, limits=on)
+            if flags == 0x30:
+                yield from everywhere(replace(case, closed=(0x99,)))
+            else:
+                kind = "PUBACK" if flags == 0x32 else "PUBREC"
+                yield from everywhere(replace(case, answer=(ack(kind, 9, 0x99),)))
+
+
+# --- AUTH -------------------------------------------------------------------------------------------------------------
+
+
+def auths() -> Iterator[Case]:
+    """5.0 §4.12, MQTT-4.12.0-3, MQTT-4.12.0-5, MQTT-4.12.0-7, MQTT-4.12.1-1: reasons and methods that do not fit."""
+    for reason, method in product((0x00, 0x18, 0x19), ("m", "MM", "", "M\u0000"[:1] + "x")):
+        raw = b"\x15" + text(method) + b"\x16" + text("data")
+        data = packet(0xF0, bytes([reason]) + props(raw))
+        yield from everywhere(Case(f"AUTH {reason:#x} {method!r}", "MQTT-4.12.0-5", 5, data, (PROTOCOL, 0x8C)))
+    for reason in (0x00, 0x19):
+        data = packet(0xF0, bytes([reason]) + props(b"\x15" + text("M")))
+        for state in LIVE + PROVING:
+            yield Case(f"AUTH {reason:#x} in an exchange", "MQTT-4.12.0-3", 5, data, (PROTOCOL,), state=state)
+    data = packet(0xF0, b"\x18" + props(b"\x15" + text("M")))
+    yield from (Case("AUTH without a beginning", "MQTT-4.12.0-7", 5, data, (PROTOCOL,), state=state) for state in LIVE)
+
+
 # --- acknowledgements -------------------------------------------------------------------------------------------------
 
 
@@ -984,6 +1097,10 @@ GROUPS: dict[str, Callable[[], Iterator[Case]] | Callable[[int], Iterator[Case]]
         identifiers_of_zero,
         options,
         filters,
+        shares,
+        not_available,
+        unlike_its_format,
+        auths,
         reasons,
         unknown_identifiers,
         qos_2_in,
@@ -1011,8 +1128,8 @@ def test_wrong_packets_end_as_the_standard_says(name: str, version: int) -> None
 def test_there_are_several_thousand_cases() -> None:
     """Over every packet type, property and state."""
     every = [case for name in GROUPS for version in ((4, 5) if name in BOTH else (5,)) for case in cases(name, version)]
-    assert len(every) > 8000
-    assert {case.state for case in every} == {"new", "waiting", "live"}
+    assert len(every) > 20_000
+    assert {case.state for case in every} == {"new", *LIVE, *PROVING}
     assert {case.data[0] >> 4 for case in every if case.data} == set(range(16))
     assert all(case.clause for case in every)
 
