@@ -1,0 +1,126 @@
+/* inside.h: what broker.c, link.c, connect.c and handlers.c share of the broker, and nobody else sees.
+ *
+ *   broker.c   sessions, publishing, time        connect.c   from a CONNECT to a session: verdicts, AUTH
+ *   link.c     bytes, output, the end            handlers.c  what a client that is in may send
+ *
+ * Two habits keep it free of re-entrance: nothing is closed in the middle of routing (a wire that breaks is only marked, and
+ * pn_settle ends its link when the call is over), and a will is published when its session is already detached.
+ */
+#ifndef PEANUT_INSIDE_H
+#define PEANUT_INSIDE_H
+
+#include "broker.h"
+#include "retained.h"
+#include "subs.h"
+
+enum link_state {
+    LINK_NEW,     /* waits for CONNECT */
+    LINK_ASKING,  /* its CONNECT, at the head of `in`, waits for the verdict */
+    LINK_PROVING, /* the same, and the client's next AUTH is waited for first (5.0 §4.12) */
+    LINK_LIVE,    /* has a session */
+    LINK_CLOSING, /* PN_EVENT_CLOSED has been raised; what it sends is ignored */
+};
+
+enum reauth {
+    REAUTH_NONE,
+    REAUTH_ASKING,  /* an AUTH waits to be judged */
+    REAUTH_WAITING, /* the client's next AUTH is waited for */
+};
+
+struct pn_link {
+    pn_broker *broker;
+    void *owner;
+    pn_session *session; /* while LIVE */
+    pn_link *dirty_prev, *dirty_next;
+    pn_wire wire;
+    pn_message **aliases; /* owned: the topics of the client's Topic Aliases, as messages without payload; [0] is alias 1 */
+    pn_buf method, proof; /* enhanced authentication: its method, and the data of the AUTH that waits to be judged */
+    int64_t rate_since;   /* milliseconds: when the counts below began */
+    uint32_t rate_publishes, rate_bytes;
+    pn_buf in; /* a packet that is not complete yet; while ASKING also what came behind the CONNECT */
+    int64_t heard, opened;
+    uint32_t index; /* in broker->links */
+    uint16_t keep_alive, alias_max;
+    uint8_t state, version;
+    uint8_t proving; /* while LIVE, enum reauth */
+    bool dirty;
+};
+
+typedef struct queued_event {
+    uint8_t kind, reason;
+    pn_link *link;
+    void *owner;
+    uint32_t text, text_n; /* in broker->texts */
+} queued_event;
+
+struct pn_broker {
+    pn_env env;
+    uint64_t seed;
+    pn_subs *subs;
+    pn_retained *retained;
+    pn_rules *rules[PN_RULE_SETS];
+    pn_link **links; /* owned array */
+    uint32_t link_count, link_cap;
+    pn_session **buckets; /* hash table of sessions by key; bucket_count is a power of two */
+    uint32_t bucket_count, session_count;
+    pn_session *sleepers; /* offline sessions that something is due to */
+    pn_link *dirty, *dirty_last;
+    queued_event *events; /* owned */
+    uint32_t event_head, event_count, event_cap, denied_room;
+    pn_buf texts;   /* of the events */
+    pn_buf scratch; /* properties and reason lists under construction */
+};
+
+/* --- broker.c --- */
+
+/* Every call that takes `now` begins with pn_enter, and every one that can make output ends with pn_settle. */
+pn_env *pn_enter(pn_broker *b, int64_t now);
+
+void pn_raise(pn_broker *b, uint8_t kind, pn_link *l, uint8_t reason, const char *what, pn_span text);
+void pn_raise_denied(pn_link *l, const char *what, pn_span topic); /* counted, and reported within PN_DENIED_EVENTS_MAX */
+
+pn_session *pn_session_find(pn_broker *b, pn_span key);
+pn_session *pn_session_begin(pn_broker *b, pn_span key, pn_span identity); /* NULL: no room, or no memory */
+void pn_session_end(pn_broker *b, pn_session *s);
+void pn_session_judge(pn_broker *b, pn_session *s);
+bool pn_session_wake(pn_broker *b, pn_session *s);
+void pn_session_sleep(pn_broker *b, pn_session *s);
+void pn_session_unsleep(pn_broker *b, pn_session *s); /* nothing is due to it any more */
+
+uint8_t pn_publish(pn_broker *b, pn_pub *pub, const pn_session *publisher);
+void pn_publish_will(pn_broker *b, pn_session *s);
+bool pn_forwarded(pn_broker *b, const pn_props *props, pn_span *out);
+int64_t pn_lifetime_of(const pn_props *props);
+
+/* --- link.c --- */
+
+void pn_mark_dirty(pn_link *l);
+void pn_link_end(pn_link *l, uint8_t reason, bool with_will);
+void pn_link_fail(pn_link *l, uint8_t reason);
+void pn_link_free(pn_link *l);
+void pn_settle(pn_broker *b);
+void pn_drain(pn_link *l);
+bool pn_parks_too_much(const pn_link *l, size_t n);
+
+/* Properties under construction, in `scratch`. */
+pn_props pn_props_begin(pn_broker *b);
+void pn_add_prop(pn_broker *b, pn_props *props, uint8_t id, pn_span text, uint32_t num);
+void pn_explain(pn_link *l, pn_packet *p, pn_span text);
+void pn_acknowledge(pn_link *l, uint8_t type, uint16_t id, uint8_t reason);
+
+/* --- connect.c --- */
+
+void pn_ask(pn_link *l);
+void pn_refuse(pn_link *l, uint8_t reason, pn_span text);
+void pn_prove(pn_link *l);
+uint8_t pn_on_auth(pn_link *l, const pn_packet *p);
+bool pn_payload_is_as_said(const pn_broker *b, const pn_props *props, pn_span payload);
+
+/* --- handlers.c --- */
+
+/* What a server may be sent once it has answered a CONNECT; NULL: only servers send it. A handler returns PN_SUCCESS, or
+ * the reason code with which the link ends. */
+extern uint8_t (*const pn_handlers[PN_TYPES])(pn_link *l, const pn_packet *p);
+bool pn_too_fast(pn_link *l, uint32_t publishes, size_t bytes);
+
+#endif

@@ -1,0 +1,117 @@
+/* retained.c: the work of retained.h. */
+#include "retained.h"
+
+#include "mem.h"
+
+struct pn_retained {
+    pn_trie *trie; /* topic name -> pn_message, one reference */
+    int64_t due;   /* nothing expires before; PN_NEVER: nothing does */
+    int64_t rest;  /* it is not looked through for expired messages before */
+};
+
+pn_retained *pn_retained_new(uint64_t seed) {
+    pn_retained *r = pn_calloc(1, sizeof *r);
+    if (!r) return NULL;
+    r->due = PN_NEVER;
+    r->rest = INT64_MIN;
+    r->trie = pn_trie_new(seed);
+    if (r->trie) return r;
+    pn_free(r);
+    return NULL;
+}
+
+static bool drop(void *ctx, void *value) {
+    (void)ctx;
+    pn_message_drop(value);
+    return true;
+}
+
+void pn_retained_free(pn_retained *r) {
+    if (!r) return;
+    pn_trie_each(r->trie, drop, NULL);
+    pn_trie_free(r->trie);
+    pn_free(r);
+}
+
+static void forget(pn_retained *r, pn_message *m, pn_env *env) {
+    env->stats.retained--;
+    env->stats.retained_bytes -= pn_message_bytes(m);
+    pn_trie_remove(r->trie, m->topic);
+    pn_message_drop(m);
+}
+
+typedef struct expiring {
+    int64_t now, next; /* next: when the first of those still valid expires */
+    pn_buf found;      /* pointers to those that have */
+} expiring;
+
+static bool find_expired(void *ctx, void *value) {
+    expiring *x = ctx;
+    const pn_message *m = value;
+    if (m->expires <= x->now) return pn_buf_add(&x->found, &value, sizeof value);
+    if (m->expires < x->next) x->next = m->expires;
+    return true;
+}
+
+void pn_retained_tick(pn_retained *r, pn_env *env) {
+    enum { PAUSE = 60000 };
+    expiring x = {.now = env->now, .next = PN_NEVER};
+    if (r->due > x.now || r->rest > x.now) return;
+    bool all = pn_trie_each(r->trie, find_expired, &x);
+    while (pn_buf_len(&x.found)) {
+        pn_message *m;
+        memcpy(&m, pn_buf_head(&x.found), sizeof m);
+        pn_buf_drop(&x.found, sizeof m);
+        forget(r, m, env);
+    }
+    pn_buf_free(&x.found);
+    r->due = all ? x.next : x.now;
+    r->rest = x.now + PAUSE;
+}
+
+/* Whether there may be `more` messages and `bytes` bytes beside what there is. */
+static bool room(const pn_env *env, uint32_t more, uint64_t bytes) {
+    return env->stats.retained + more <= env->limits.max_retained &&
+           env->stats.retained_bytes + bytes <= env->limits.max_retained_bytes;
+}
+
+uint8_t pn_retained_put(pn_retained *r, pn_pub *pub, pn_env *env) {
+    void **slot = pn_trie_get(r->trie, pub->topic);
+    if (pub->payload.n == 0) {
+        if (slot && *slot) forget(r, *slot, env);
+        return PN_SUCCESS;
+    }
+    uint32_t bytes = pn_pub_bytes(pub), before = slot && *slot ? pn_message_bytes(*slot) : 0, more = !before;
+    if (!room(env, more, bytes > before ? bytes - before : 0)) {
+        pn_retained_tick(r, env); /* it may have taken the one that was there */
+        slot = pn_trie_get(r->trie, pub->topic);
+        before = slot && *slot ? pn_message_bytes(*slot) : 0, more = !before;
+        if (!room(env, more, bytes > before ? bytes - before : 0)) {
+            env->stats.dropped_retained_full++;
+            return PN_QUOTA_EXCEEDED;
+        }
+    }
+    pn_message *m = pn_pub_share(pub);
+    if (m && !slot) slot = pn_trie_put(r->trie, pub->topic);
+    if (!m || !slot) {
+        pn_message_drop(m);
+        env->stats.dropped_no_memory++;
+        return PN_QUOTA_EXCEEDED;
+    }
+    pn_message_drop(*slot);
+    *slot = m;
+    env->stats.retained += more;
+    env->stats.retained_bytes += (uint64_t)bytes - before;
+    if (m->expires < r->due) r->due = m->expires;
+    return PN_SUCCESS;
+}
+
+const pn_message *pn_retained_get(const pn_retained *r, pn_span topic, const pn_env *env) {
+    void **slot = pn_trie_get(r->trie, topic);
+    const pn_message *m = slot ? *slot : NULL;
+    return m && m->expires > env->now ? m : NULL;
+}
+
+bool pn_retained_search(const pn_retained *r, pn_span filter, pn_trie_fn each, void *ctx) {
+    return pn_trie_search(r->trie, filter, each, ctx);
+}
