@@ -35,16 +35,16 @@ class Bound:
 
     socket: socket.socket
     address: Address | UnixPath
-    file: tuple[str, int] | None = None
-    """Path and inode number."""
+    file: os.stat_result | None = None
+    """Of the Unix socket, as it was made."""
 
     def remove(self) -> None:
-        """Removes the file of a Unix socket, unless it has become another's."""
-        if self.file is not None:
-            path, inode = self.file
+        """Removes the file of a Unix socket, unless it is another's by now. (Inode numbers alone are used again.)"""
+        if self.file is not None and isinstance(self.address, UnixPath):
             with contextlib.suppress(OSError):
-                if os.lstat(path).st_ino == inode:
-                    os.unlink(path)
+                there = os.lstat(self.address.path)
+                if (there.st_ino, there.st_mtime_ns) == (self.file.st_ino, self.file.st_mtime_ns):
+                    os.unlink(self.address.path)
 
 
 def raise_file_limit() -> int:
@@ -64,11 +64,7 @@ def bind(listener: Listener) -> Bound:
         sock = _bind_tcp(address)
         return Bound(sock, Address(address.host, sock.getsockname()[1]))
     except OSError as error:
-        raise ListenError(f"{address}: {_problem(error)}; change {_key(listener)}") from None
-
-
-def _key(listener: Listener) -> str:
-    return listener.where
+        raise ListenError(f"{address}: {_problem(error)}; change {listener.where}") from None
 
 
 def _bind_tcp(address: Address) -> socket.socket:
@@ -102,7 +98,7 @@ def _bind_unix(address: UnixPath, mode: int) -> Bound:
             sock.bind(path)
         finally:
             os.umask(before)
-        return Bound(_listen(sock), address, (path, os.lstat(path).st_ino))
+        return Bound(_listen(sock), address, os.lstat(path))
     except BaseException:
         sock.close()
         raise

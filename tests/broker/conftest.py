@@ -331,7 +331,8 @@ class Wire:
     def __init__(self, sock: socket.socket, version: int = 5) -> None:
         self.sock = sock
         self.version = version
-        self.source = str(sock.getsockname()[0])
+        name = sock.getsockname()
+        self.source = str(name[0]) if name else ""  # a Unix socket has none
         self._held = b""
         self._kept: list[tuple[int, bytes]] = []
         sock.settimeout(DEADLINE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -260,7 +261,6 @@ def test_wrong_frames_end_the_connection_with_their_code(
 def test_a_frame_as_large_as_the_largest_packet_fits(enter: Any) -> None:
     client = enter("large")
     assert client.subscribe("large") == b"\x01"
-    whole = publish("large", bytes(MAX_PACKET))[: MAX_PACKET + 1]
     payload = os.urandom(MAX_PACKET - 20)
     whole = publish("large", payload)
     assert len(whole) <= MAX_PACKET
@@ -447,9 +447,8 @@ def test_pings_whose_pongs_nobody_reads_do_not_fill_memory(enter: Any, gateway: 
     before = rss(gateway.process.pid)
     flood = frame(PING, b"x" * 125) * 500
     client.sock.settimeout(20)
-    with pytest.raises(OSError):  # noqa: PT011 (reset or broken pipe, as it comes)
-        for _ in range(2000):  # 130 MB
-            client.sock.raw.sendall(flood)
+    with pytest.raises((ConnectionError, ssl.SSLError)):
+        client.sock.raw.sendall(flood * 2000)  # 130 MB
     gateway.line(rf'connection cut address={client.source}:\d+ why="it reads nothing and asks for more"')
     assert rss(gateway.process.pid) - before < 16 * 1024 * 1024
 
@@ -457,9 +456,9 @@ def test_pings_whose_pongs_nobody_reads_do_not_fill_memory(enter: Any, gateway: 
 def test_others_are_served_while_one_sends_nothing_but_tiny_frames(enter: Any) -> None:
     """In turns: none of the floods holds the loop for longer than a fraction of a second."""
     flooder, other = enter("flooder"), enter("other")
-    flood = frame(BINARY, b"") * 20_000 + frame(PONG, b"") * 20_000
+    flood = frame(BINARY, b"") * 10_000 + frame(PONG, b"") * 10_000
     slowest = 0.0
-    for _ in range(10):
+    for _ in range(5):
         flooder.sock.raw.sendall(flood)
         begin = time.monotonic()
         other.ping()
