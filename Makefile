@@ -32,7 +32,7 @@ setup: $(VENV)/core.stamp
 $(VENV)/pip.stamp: $(REQUIREMENTS)
 	@$(PYTHON) tools/prerequisites.py 2>&1 || { command -v $(PYTHON) >/dev/null || \
 		echo "make: $(PYTHON) is missing. Install it: sudo apt-get install python3 python3-venv python3-dev"; exit 1; }
-	@test -x $(BIN)/python || { echo "setup 1/4: virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "setup 1/4: virtual environment in $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "setup 2/4: Python packages (about a minute the first time)"
 	@$(PIP) install -r requirements-dev.txt
 	@$(BIN)/python tools/prerequisites.py --node-wheel || $(PIP) install --only-binary :all: --require-hashes --no-deps -r requirements-node.txt
@@ -65,7 +65,7 @@ fuzz: setup
 
 flash:
 	@echo "make flash: writing boards is not in this release yet."
-	@echo "Until then: peanut device bundle NAME --out DIR, then copy DIR and firmware/ with mpremote (firmware/README.md)."
+	@echo "Until then the nodes are simulated ones: make demo, or python -m tools.fleet with device bundles (firmware/README.md)."
 	@exit 2
 
 clean:

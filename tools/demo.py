@@ -12,13 +12,14 @@ import json
 import os
 import re
 import secrets
+import shlex
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from tools.fleet import FleetError, Node
 BIN = Path(sys.executable).parent
 GREENHOUSES = ("peanut", "tomato")
 START_S = 20.0  # how long the gateway may take to listen
+TABLE_WIDTH = 120  # columns of a terminal on which the table has room to breathe
 PLAIN_LINE_S = 2.0  # without a terminal: at most a line a greenhouse in this time
 GATEWAY_TOML = """\
 # Made by `make demo`: this machine only. For boards in the field, let it listen on every address: "0.0.0.0:8883".
@@ -159,8 +161,8 @@ def peanut(home: Path, *arguments: str) -> None:
         raise DemoError(f"peanut {' '.join(arguments)} failed:\n{done.stderr or done.stdout}")
 
 
-def prepare(home: Path) -> list[Path]:
-    """Makes the fleet home and the greenhouses where they are missing. The bundles of those that are simulated."""
+def prepare(home: Path) -> None:
+    """Makes the fleet home where there is none."""
     if not (home / "fleet.toml").exists():
         print(f"making a fleet in {home}", flush=True)
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -168,21 +170,31 @@ def prepare(home: Path) -> list[Path]:
             (home / "gateway.toml").write_text(GATEWAY_TOML)
         peanut(home, "init", "--host", "localhost", "--host", "127.0.0.1", "--generate-passphrase")
         print(f"the root key's passphrase is in {home / 'ca' / 'root.pass'}: move both away before you use this fleet")
+
+
+def greenhouses(home: Path, port: int) -> list[Path]:
+    """The bundles of the simulated greenhouses, made where they are missing.
+
+    They live on this machine, so that is where they look for the gateway, at the port that it has today.
+    """
     with contextlib.closing(sqlite3.connect(home / "ledger.db")) as ledger:
         boards = dict(ledger.execute("SELECT name, board FROM device").fetchall())
     bundles = []
     for name in GREENHOUSES:
+        if boards.get(name, "sim") != "sim":
+            print(f"{name} is a real one: not simulated", flush=True)
+            continue
         if name not in boards:
             print(f"adding greenhouse {name}", flush=True)
-            peanut(home, "device", "add", name, "--kind", "greenhouse", "--board", "sim")
-        if boards.get(name, "sim") == "sim":
-            bundles.append(home / "devices" / name)
+        here = ("--set", "gateway.host=localhost", "--set", f"gateway.port={port}")
+        peanut(home, "device", "add", name, "--kind", "greenhouse", "--board", "sim", *here)
+        bundles.append(home / "devices" / name)
     return bundles
 
 
 @contextlib.contextmanager
-def gateway(home: Path) -> Iterator[int]:
-    """Runs peanutd; yields the port of its mutual TLS listener. Ended at the end."""
+def gateway(home: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Runs peanutd; yields the port of its mutual TLS listener, and the process. Ended at the end."""
     log = home / "peanutd.log"
     start = log.stat().st_size if log.exists() else 0
     with log.open("ab") as out:
@@ -190,7 +202,7 @@ def gateway(home: Path) -> Iterator[int]:
             [BIN / "peanutd", "--home", home], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
     try:
-        yield listening_port(process, log, start)
+        yield listening_port(process, log, start), process
     finally:
         process.terminate()
         try:
@@ -215,39 +227,51 @@ def listening_port(process: subprocess.Popen[bytes], log: Path, start: int) -> i
 
 def advice(home: Path, port: int) -> list[str]:
     """The commands to try, ready to be copied."""
-    shown = Path(os.path.relpath(home)) if home.is_relative_to(Path.cwd()) else home
-    keys = Path(os.path.relpath(operator_keys(home))) if home.is_relative_to(Path.cwd()) else operator_keys(home)
-    default = shown == Path("fleet") and "PEANUT_HOME" not in os.environ
-    command = f"{os.path.relpath(BIN / 'peanut')}{'' if default else f' --home {shown}'}"
+
+    def shown(path: Path) -> str:
+        return shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
+
+    default = home == Path("fleet").absolute() and "PEANUT_HOME" not in os.environ
+    command = shown(BIN / "peanut") + ("" if default else f" --home {shown(home)}")
+    folder = operator_keys(home)
+    keys = " ".join(
+        f"--{option} {shown(folder / name)}"
+        for option, name in (("cafile", "ca.crt"), ("cert", "operator.crt"), ("key", "operator.key"))
+    )
     return [
         f"The gateway listens on 127.0.0.1:{port}. Try this in a second terminal:",
         f"  {command} send peanut UpdateTemperature 15",
         "or the same with a client that is not ours:",
-        f"  mosquitto_pub -h localhost -p {port} --cafile {keys}/ca.crt --cert {keys}/operator.crt "
-        f"--key {keys}/operator.key -q 1 -t /plant/peanut/UpdateTemperature -m temperature:15",
-        f"  mosquitto_sub -h localhost -p {port} --cafile {keys}/ca.crt --cert {keys}/operator.crt "
-        f"--key {keys}/operator.key -t '/plant/+/telemetry' -v",
+        f"  mosquitto_pub -h localhost -p {port} {keys} -q 1 -t /plant/peanut/UpdateTemperature -m temperature:15",
+        f"  mosquitto_sub -h localhost -p {port} {keys} -t '/plant/+/telemetry' -v",
         "Ctrl-C ends the gateway and both greenhouses.",
     ]
 
 
-def show(board: Board, lines: list[str], ending: threading.Event) -> None:
-    """The live table on a terminal; elsewhere plain lines, one a change."""
+def table(rows: list[tuple[str, ...]], width: int) -> Table:
+    """The table; on a narrow terminal the sentences stand below it."""
+    wide = width >= TABLE_WIDTH
+    words = None if wide else "\n".join(f"{row[0]}: {row[-1]}; last ack {row[-2]}" for row in rows)
+    made = Table(*(COLUMNS if wide else COLUMNS[:-2]), caption=words, caption_justify="left")
+    for row in rows:
+        made.add_row(*(row if wide else row[:-2]))
+    return made
+
+
+def show(board: Board, lines: list[str], over: Callable[[float], bool]) -> None:
+    """The live table on a terminal, elsewhere plain lines, one a change. `over` waits so many seconds, or for the end."""
     console = Console()
     if console.is_terminal:
         for line in lines:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         with Live(console=console, refresh_per_second=4) as live:
-            while not ending.wait(0.25):
-                table = Table(*COLUMNS)
-                for row in board.rows():
-                    table.add_row(*row)
-                live.update(table)
+            while not over(0.25):
+                live.update(table(board.rows(), console.width))
         return
     for line in lines:
         print(line, flush=True)
     said: dict[str, tuple[str, ...]] = {}
-    while not ending.wait(PLAIN_LINE_S):
+    while not over(PLAIN_LINE_S):
         for row in board.rows():
             if said.get(row[0]) != row:
                 said[row[0]] = row
@@ -271,9 +295,9 @@ def main() -> int:
         timer.start()
     try:
         with contextlib.ExitStack() as stack:
-            bundles = prepare(home)
-            port = stack.enter_context(gateway(home))
-            for bundle in bundles:
+            prepare(home)
+            port, process = stack.enter_context(gateway(home))
+            for bundle in greenhouses(home, port):
                 node = Node(bundle, home / "nodes" / bundle.name)
                 stack.callback(node.close)
                 node.start()
@@ -284,7 +308,9 @@ def main() -> int:
             stack.callback(client.disconnect)
             if not board.connected.wait(START_S):
                 raise DemoError(f"the gateway did not let the operator in; see {home / 'peanutd.log'}")
-            show(board, advice(home, port), ending)
+            show(board, advice(home, port), lambda seconds: ending.wait(seconds) or process.poll() is not None)
+            if not ending.is_set():
+                raise DemoError(f"the gateway has ended by itself; its last words are in {home / 'peanutd.log'}")
             print("ending: gateway and greenhouses", flush=True)
     except (DemoError, FleetError, OSError, sqlite3.Error) as error:
         print(f"demo: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -30,8 +31,13 @@ def test_demo_runs_without_a_terminal_and_ends_by_itself(tmp_path: Path) -> None
 
     def left_over() -> list[str]:
         """Processes that still name this home."""
-        listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-        return [line for line in listed.splitlines() if str(home) in line]
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if str(home) in command:
+                    found.append(command)
+        return found
 
     wait_for(lambda: not left_over(), f"everything ended: {left_over()}", deadline=5)
 

@@ -12,9 +12,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from tests.system.conftest import BIN, House, free_port, wait_for
 
+PEM = serialization.Encoding.PEM
 COMMAND = ("-q", "1", "-t", "/plant/peanut/UpdateTemperature", "-m", "temperature:15")
 
 
@@ -25,19 +28,18 @@ def published(house: House, keys: tuple[Path, ...] | None, *arguments: str) -> s
 
 
 def pem_keys(house: House, name: str, folder: Path) -> tuple[Path, Path, Path]:
-    """A device bundle's keys in PEM, for clients that want them so; made by openssl."""
+    """A device bundle's keys in PEM, for clients that want them so."""
     bundle = house.device(name)
     folder.mkdir(exist_ok=True)
-    made = []
-    for kind, source in (("x509", "ca"), ("x509", "cert"), ("ec", "key")):
-        target = folder / f"{source}.pem"
-        subprocess.run(
-            ["openssl", kind, "-inform", "DER", "-in", bundle / f"{source}.der", "-out", target],
-            check=True,
-            capture_output=True,
-        )
-        made.append(target)
-    return made[0], made[1], made[2]
+    key = serialization.load_der_private_key((bundle / "key.der").read_bytes(), None)
+    texts = {
+        "ca": x509.load_der_x509_certificate((bundle / "ca.der").read_bytes()).public_bytes(PEM),
+        "cert": x509.load_der_x509_certificate((bundle / "cert.der").read_bytes()).public_bytes(PEM),
+        "key": key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+    }
+    for which, text in texts.items():
+        (folder / f"{which}.pem").write_bytes(text)
+    return folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
 
 
 def other_fleet(folder: Path) -> tuple[Path, Path, Path]:
