@@ -78,6 +78,7 @@ void pn_raise_denied(pn_link *l, const char *what, pn_span topic) {
 }
 
 bool pn_broker_event(pn_broker *b, pn_event *out) {
+    while (b->event_head < b->event_count && b->events[b->event_head].kind == PN_EVENT_NONE) b->event_head++; /* pn_link_drop */
     if (b->event_head == b->event_count) {
         b->event_head = b->event_count = 0;
         return false;

@@ -110,6 +110,8 @@ bool pn_link_challenge(pn_link *l, pn_span data, int64_t now);
 bool pn_link_authenticated(pn_link *l, pn_span data, int64_t now);
 /* The socket is gone. Frees the link. */
 void pn_link_lost(pn_link *l, int64_t now);
+/* The same where the link's owner goes as well: no event names either any more, not even one that waits already. */
+void pn_link_drop(pn_link *l, int64_t now);
 
 /* Encoded output, borrowed until the next call; pn_link_sent drops `n` bytes of it and may make room for what waited. */
 pn_span pn_link_output(const pn_link *l);

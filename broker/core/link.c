@@ -179,11 +179,23 @@ void pn_link_free(pn_link *l) {
     pn_free(l);
 }
 
-void pn_link_lost(pn_link *l, int64_t now) {
-    pn_broker *b = l->broker;
-    pn_enter(b, now);
+static void lose(pn_link *l, int64_t now) {
+    pn_enter(l->broker, now);
     if (l->session) session_offline(l, PN_UNSPECIFIED_ERROR, true);
-    pn_settle(b);
+    pn_settle(l->broker);
+}
+
+void pn_link_lost(pn_link *l, int64_t now) {
+    lose(l, now);
+    pn_link_free(l);
+}
+
+void pn_link_drop(pn_link *l, int64_t now) {
+    pn_broker *b = l->broker;
+    lose(l, now);
+    for (uint32_t i = b->event_head; i < b->event_count; i++) {
+        if (b->events[i].link == l) b->events[i].kind = PN_EVENT_NONE;
+    }
     pn_link_free(l);
 }
 

@@ -750,19 +750,19 @@ static bool span_arg(PyObject *o, pn_span *out) {
 
 /* The events raised so far, as the tuple that every such call returns. */
 static PyObject *events(BrokerObject *self) {
-    pn_event e;
-    if (!pn_broker_event(self->broker, &e)) return PyTuple_New(0);
-    PyObject *list = PyList_New(0);
-    if (!list) return NULL;
-    do {
-        PyObject *one = Py_BuildValue("(iOiN)", e.kind, (PyObject *)e.owner, e.reason, text_of(e.text));
-        if (!one || PyList_Append(list, one) < 0) {
+    PyObject *list = NULL;
+    for (pn_event e; pn_broker_event(self->broker, &e);) {
+        PyObject *owner = Py_NewRef((PyObject *)e.owner); /* first of all: what follows may run the collector */
+        PyObject *one = Py_BuildValue("(iNiN)", e.kind, owner, e.reason, text_of(e.text));
+        if (one && !list) list = PyList_New(0);
+        if (!one || !list || PyList_Append(list, one) < 0) {
             Py_XDECREF(one);
-            Py_DECREF(list);
+            Py_XDECREF(list);
             return NULL;
         }
         Py_DECREF(one);
-    } while (pn_broker_event(self->broker, &e));
+    }
+    if (!list) return PyTuple_New(0);
     PyObject *tuple = PyList_AsTuple(list);
     Py_DECREF(list);
     return tuple;
@@ -785,10 +785,8 @@ static int Link_clear(LinkObject *self) {
 static void Link_dealloc(LinkObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    if (self->link) { /* dropped without lost(): the same, but nobody hears of it */
-        pn_link_lost(self->link, pn_broker_now(self->broker->broker));
-        for (pn_event e; pn_broker_event(self->broker->broker, &e);) continue;
-    }
+    /* Dropped without lost(): the same, but nobody hears of it. The collector may come here while `events` is at work. */
+    if (self->link) pn_link_drop(self->link, pn_broker_now(self->broker->broker));
     Py_CLEAR(self->owner);
     Py_XDECREF(self->broker);
     type->tp_free(self);
@@ -1023,6 +1021,24 @@ static PyType_Spec Link_spec = {
 
 /* --- Broker --- */
 
+/* One of `limits` by its name in pn_limit_table. */
+static bool set_limit(pn_limits *limits, PyObject *name, PyObject *value) {
+    const pn_limit_row *row = pn_limit_table;
+    while (row->name && PyUnicode_CompareWithASCIIString(name, row->name) != 0) row++;
+    if (!row->name) {
+        PyErr_Format(PyExc_TypeError, "there is no limit %R", name);
+        return false;
+    }
+    long long number = PyLong_AsLongLong(value);
+    if (number == -1 && PyErr_Occurred()) return false;
+    if (number < row->least || number > row->most) {
+        PyErr_Format(PyExc_ValueError, "%s is from %u to %u, not %lld", row->name, row->least, row->most, number);
+        return false;
+    }
+    *(uint32_t *)((char *)limits + row->offset) = (uint32_t)number;
+    return true;
+}
+
 static PyObject *Broker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     if (PyTuple_GET_SIZE(args) || !kwargs) return PyErr_Format(PyExc_TypeError, "Broker() takes keywords only, and seed");
     pn_limits limits;
@@ -1037,17 +1053,9 @@ static PyObject *Broker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
             }
             memcpy(&seed, PyBytes_AS_STRING(value), sizeof seed);
             seeded = true;
-            continue;
+        } else if (!set_limit(&limits, name, value)) {
+            return NULL;
         }
-        const pn_limit_row *row = pn_limit_table;
-        while (row->name && PyUnicode_CompareWithASCIIString(name, row->name) != 0) row++;
-        if (!row->name) return PyErr_Format(PyExc_TypeError, "Broker() has no limit %R", name);
-        long long number = PyLong_AsLongLong(value);
-        if (number == -1 && PyErr_Occurred()) return NULL;
-        if (number < row->least || number > row->most) {
-            return PyErr_Format(PyExc_ValueError, "%s is from %u to %u, not %lld", row->name, row->least, row->most, number);
-        }
-        *(uint32_t *)((char *)&limits + row->offset) = (uint32_t)number;
     }
     if (!seeded) return PyErr_Format(PyExc_TypeError, "Broker() needs seed: 8 or more random bytes");
     BrokerObject *self = (BrokerObject *)type->tp_alloc(type, 0);
@@ -1118,6 +1126,18 @@ static PyObject *Broker_set_rules(BrokerObject *self, PyObject *args) {
     Py_DECREF(fast);
     if (!rules) return NULL;
     pn_broker_set_rules(self->broker, (uint8_t)slot, rules);
+    Py_RETURN_NONE;
+}
+
+static PyObject *Broker_set_limits(BrokerObject *self, PyObject *args, PyObject *kwargs) {
+    if (PyTuple_GET_SIZE(args)) return PyErr_Format(PyExc_TypeError, "set_limits() takes keywords only");
+    pn_limits limits;
+    pn_limits_default(&limits);
+    PyObject *name, *value;
+    for (Py_ssize_t at = 0; kwargs && PyDict_Next(kwargs, &at, &name, &value);) {
+        if (!set_limit(&limits, name, value)) return NULL;
+    }
+    pn_broker_set_limits(self->broker, &limits);
     Py_RETURN_NONE;
 }
 
@@ -1206,6 +1226,8 @@ static PyObject *Broker_stats(BrokerObject *self, PyObject *unused) {
 static PyMethodDef Broker_methods[] = {
     {"open", (PyCFunction)Broker_open, METH_VARARGS, "open(owner, now) -> Link. A new transport connection."},
     {"set_rules", (PyCFunction)Broker_set_rules, METH_VARARGS, "set_rules(slot, rules). Replaces a rule set; sessions are judged again."},
+    {"set_limits", (PyCFunction)(void (*)(void))Broker_set_limits, METH_VARARGS | METH_KEYWORDS,
+     "set_limits(**limits). Limits for what comes from now on; those not named get their defaults."},
     {"explain", (PyCFunction)(void (*)(void))Broker_explain, METH_VARARGS | METH_KEYWORDS,
      "explain(slot, identity, action, topic, retain=False) -> (allowed, number of the deciding rule or -1)."},
     {"publish", (PyCFunction)(void (*)(void))Broker_publish, METH_VARARGS | METH_KEYWORDS,

@@ -29,7 +29,8 @@ class Decoder:
 # Kinds of event. An event is (kind, link, reason, text):
 #   EVENT_CONNECT     a CONNECT has arrived on `link`: read link.connect, then call link.accept() or link.refuse()
 #   EVENT_DISCONNECT  the session of an accepted link has gone offline; reason as in DISCONNECT (0 and 4: the client
-#                     said so; 0x80: the driver reported the socket lost; else the broker's); exactly one per accept()
+#                     said so; 0x80: the driver reported the socket lost; else the broker's); exactly one for each
+#                     client that accept() let in (it may still end in a refusal: EVENT_CLOSED alone)
 #   EVENT_CLOSED      the core is done with `link` (after refuse(), an error, a DISCONNECT, a takeover): send what
 #                     take() still gives, close the socket, call link.lost()
 #   EVENT_DENIED      a publish or a subscription that no rule allows; text is "publish TOPIC", "publish retained
@@ -67,6 +68,10 @@ class Broker:
     def set_rules(self, slot: int, rules: Sequence[Rule]) -> None:
         """Replaces rule set `slot` (0 to 15). First match decides, no match denies. Sessions that use the slot are
         judged again: subscriptions that are no longer allowed end. ValueError names the filter that is not valid."""
+
+    def set_limits(self, **limits: int) -> None:
+        """Limits for what comes from now on; connections keep what they were told in CONNACK. Those not named get their
+        defaults. ValueError and TypeError as in Broker(), and then nothing has changed."""
 
     def explain(self, slot: int, identity: str, action: int, topic: str, retain: bool = False) -> tuple[bool, int]:
         """Whether the rule set allows it, and the number of the rule that decides (-1: none)."""

@@ -1,8 +1,10 @@
 """Errors of a client: each ends its own connection as the standard says, and nobody else's."""
 
+import gc
+
 import pytest
 
-from tests.broker.house import PINGREQ, House, Verdict, connect, properties, publish
+from tests.broker.house import PINGREQ, Client, House, Verdict, connect, properties, publish
 from tests.reference import codec, vectors
 
 # What a server is never sent, or not in a connection without enhanced authentication.
@@ -95,6 +97,38 @@ def test_an_error_behind_a_connect_that_waits_shows_after_the_verdict() -> None:
     house.judge(client)
     assert [packet["type"] for packet in client.read()] == ["CONNACK", "DISCONNECT"]
     assert client.closed == 0x81
+
+
+def test_the_collector_takes_no_events_of_others_with_it() -> None:
+    """peanutd._core: a link dropped without lost() is lost silently, even while events are being built."""
+
+    class Owner:
+        link: object
+
+    house = House()
+    gc.collect()
+    gc.disable()
+    kept = [house.join(f"kept{n}", keep_alive=1) for n in range(100)]
+    for n in range(100):  # each one a cycle that nobody holds
+        owner = Owner()
+        link = owner.link = house.broker.open(owner, house.now)
+        link.feed(codec.encode(connect(f"c{n}", keep_alive=1), 5), house.now)
+        link.accept(session=f"s{n}", identity="me", rules=0, now=house.now)
+    del owner, link
+    before = gc.get_threshold()
+    house.now += 10_000
+    try:
+        gc.set_threshold(1, 1, 1)
+        gc.enable()
+        events = house.broker.tick(house.now)
+    finally:
+        gc.set_threshold(*before)
+        gc.enable()
+    house.handle([event for event in events if isinstance(event[1].owner, Client)])
+    assert [client.closed for client in kept] == [0x8D] * 100
+    del events
+    gc.collect()
+    assert house.stat("links") == 100
 
 
 def test_a_lost_link_is_deaf_and_dumb() -> None:

@@ -412,3 +412,17 @@ def test_byte_rate() -> None:
         house.wait(1)
     client.feed(b"\xc0\x00" * 501)
     assert client.closed == 0x96
+
+
+def test_limits_can_be_changed_while_it_runs() -> None:
+    """For what comes from then on; what is not named is the default again; a wrong one changes nothing."""
+    house = House(max_topic_length=5)
+    client = house.join()
+    assert client.subscribe("123456") == [0x8F]
+    with pytest.raises(ValueError, match="max_topic_length"):
+        house.broker.set_limits(max_qos=1, max_topic_length=0)
+    with pytest.raises(TypeError, match="no limit"):
+        house.broker.set_limits(max_topic_lenght=9)
+    assert client.subscribe("123456", qos=2) == [0x8F]
+    house.broker.set_limits(max_qos=1)
+    assert client.subscribe("123456", qos=2) == [1]
