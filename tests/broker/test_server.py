@@ -629,6 +629,117 @@ def test_connections_beyond_the_limit_are_closed_as_they_come(fleet: Any, start:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+def test_connections_of_one_address_are_limited(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    """[listen] max_connections_per_address: at the limit, beyond it, and when one has gone; others do not care."""
+    fleet.settings(SETTINGS.replace("handshake_timeout = 1", "max_connections_per_address = 3"))
+    daemon = start(fleet.home, loop=loop)
+    port = daemon.port("mqtt")
+    here = [dial(port, version=4, source="127.9.0.1") for _ in range(3)]
+    assert [wire.connect(f"here-{number}") for number, wire in enumerate(here)] == [b"\x00\x00"] * 3
+    for listener in ("mqtt", "mqtts"):  # all listeners together
+        late = dial(daemon.port(listener), version=4, source="127.9.0.1")
+        assert late.closed()
+    daemon.line(r'connection refused address=127.9.0.1:\d+ why="there are 3 from 127.9.0.1 already"', count=2)
+    assert dial(port, version=4, source="127.9.0.2").connect("there") == b"\x00\x00"
+    here.pop().close()
+    daemon.line("disconnected who=anonymous/here-2")
+
+    def comes_in() -> bool:
+        try:
+            return bool(dial(port, version=4, source="127.9.0.1").connect("new") == b"\x00\x00")
+        except (EOFError, ConnectionError):
+            return False
+
+    assert any(comes_in() for _ in range(50)), "there is room again"
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_clients_of_one_operator_are_limited(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    """[listen] max_connections_per_identity: at the limit, beyond it, by takeover, and when one has gone."""
+    fleet.settings(SETTINGS.replace("handshake_timeout = 1", "max_connections_per_identity = 2"))
+    daemon = start(fleet.home, loop=loop)
+    anna = fleet.context(fleet.issue("peanut:operator/anna"))
+    ben = fleet.context(fleet.issue("peanut:operator/ben"))
+
+    def come(context: ssl.SSLContext, client_id: str, version: int = 5) -> tuple[Any, int]:
+        wire = dial(daemon.port(), context, version)
+        return wire, wire.connect(client_id)[1]
+
+    first, answer = come(anna, "first")
+    assert answer == 0
+    assert come(anna, "second")[1] == 0
+    late, answer = come(anna, "third")
+    assert answer == 0x97
+    assert late.closed()
+    daemon.line('refused who=operator/anna .* why="operator/anna has 2 clients connected already" code=0x97')
+    assert come(anna, "third", 4)[1] == 3, "server unavailable: 3.1.1 has nothing nearer"
+    assert come(ben, "first")[1] == 0
+    second, answer = come(anna, "second")
+    assert answer == 0, "one that returns takes its own place"
+    second.disconnect()
+    assert second.closed()
+    daemon.line("disconnected who=operator/anna/second .* code=0x00")
+    assert come(anna, "third")[1] == 0
+    assert come(anna, "second")[1] == 0x97
+    for number in range(3):  # nodes and the anonymous are nobody's many clients
+        assert dial(daemon.port("mqtt"), version=4).connect(f"any-{number}") == b"\x00\x00"
+    first.ping()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_no_limit_is_zero(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    none = "max_connections_per_identity = 0\nmax_connections_per_address = 0"
+    fleet.settings(SETTINGS.replace("handshake_timeout = 1", none))
+    daemon = start(fleet.home, loop=loop)
+    anna = fleet.context(fleet.issue("peanut:operator/anna"))
+    assert all(dial(daemon.port(), anna, 4).connect(str(n)) == b"\x00\x00" for n in range(70)), "64 is the default"
+
+
+# --- policies of listeners ---
+
+POLICIES = """
+[listen]
+mqtts = ""
+[[listener]]
+address = "127.0.0.1:0"
+certificate = "optional"
+anonymous = true
+[[listener]]
+address = "127.0.0.1:0"
+transport = "wss"
+certificate = "optional"
+password = true
+"""
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_optional_certificate(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    """Shown, it counts, and a bad one is worse than none; not shown, the rest of the policy decides."""
+    fleet.settings(POLICIES)
+    daemon = start(fleet.home, loop=loop)
+    port = daemon.port("mqtts")
+    assert dial(port, fleet.context(None)).connect("nobody")[1] == 0
+    daemon.line("connected who=anonymous/nobody .* tls=TLSv1.3")
+    leaf = fleet.issue("peanut:plant/peanut")
+    assert dial(port, fleet.context(leaf)).connect("peanut")[1] == 0
+    daemon.line("connected who=plant/peanut ")
+    assert dial(port, fleet.context(leaf)).connect("nobody")[1] == 0x85, "a node keeps its name"
+    old = fleet.issue("peanut:plant/peanut", start=now() - 9 * DAY, end=now() - 2 * DAY)
+    assert dial(port, fleet.context(old)).connect("peanut")[1] == 0x87
+    alone = fleet.issue("peanut:plant/peanut", self_signed=True)
+    with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):
+        dial(port, fleet.context(alone)).connect("peanut")
+
+
+def test_check_says_who_is_let_in_where(fleet: Any, start: Any) -> None:
+    fleet.settings(POLICIES)
+    daemon = start(fleet.home, "--check")
+    assert daemon.wait() == 0
+    assert "listen    mqtts 127.0.0.1:0, lets in anybody" in daemon.lines
+    assert "listen    wss 127.0.0.1:0/mqtt, lets in certificates of this fleet and users" in daemon.lines
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_flood_of_failures_is_counted_and_not_written(fleet: Any, start: Any, dial: Any, loop: str) -> None:
     fleet.settings(SETTINGS)
     daemon = start(fleet.home, loop=loop)
