@@ -3,6 +3,7 @@
 #   make demo     two greenhouses under a real gateway, on this machine    (DEMO_SECONDS=60 ends it by itself)
 #   make test     everything that proves it works                          (TESTS=tests/broker for a part)
 #   make check    linters, types, warnings
+#   make conformance   each statement of MQTT 3.1.1 and 5.0, and its test  (STATEMENTS="5.0 4.8" for a part)
 #   make bench    speed, beside mosquitto                                  (BENCH=--quick for the short one)
 #   make fuzz     the C core under a fuzzer                                (FUZZ_SECONDS=60)
 #   make clean    removes what was built, not the fleet home
@@ -14,17 +15,18 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 FUZZ_SECONDS ?= 60
 TESTS ?= tests
 BENCH ?=
+STATEMENTS ?=
 
 REQUIREMENTS := requirements-dev.txt requirements-node.txt
 PACKAGING := broker/pyproject.toml broker/setup.py provisioning/pyproject.toml
 CORE := $(wildcard broker/core/*.c broker/core/*.h)
 
-.PHONY: setup demo test check bench fuzz flash clean
+.PHONY: setup demo test check conformance bench fuzz flash clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@sed -n '3,8s/^# *//p' Makefile
+	@sed -n '3,9s/^# *//p' Makefile
 
 setup: $(VENV)/core.stamp
 
@@ -56,6 +58,9 @@ test: setup
 
 check: setup
 	@$(BIN)/python -m tools.check
+
+conformance: setup
+	@$(BIN)/python -m tools.conformance $(STATEMENTS)
 
 bench: setup
 	@$(BIN)/python -m tools.bench $(BENCH)

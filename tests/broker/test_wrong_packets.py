@@ -785,7 +785,7 @@ def flags_without_payload(version: int) -> Iterator[Case]:
         )
 
 
-def protocol_names() -> Iterator[Case]:
+def protocol_names(version: int) -> Iterator[Case]:
     """MQTT-3.1.2-1; 3.1.1 MQTT-3.1.2-1: not our protocol; closed, with or without a word."""
     for name in (
         "mqtt",
@@ -800,18 +800,18 @@ def protocol_names() -> Iterator[Case]:
         "x" * 300,
         "MQTT\u00e9",
     ):
-        for level in (3, 4, 5):
+        for level in (3, 4) if version == 4 else (5,):
             data = _connect(level).data(name=text(name))
             yield Case(f"protocol {name[:9]!r} {level}", "MQTT-3.1.2-1", 4, data, (0x84, *FORBIDDEN), state="new")
 
 
-def protocol_levels() -> Iterator[Case]:
+def protocol_levels(version: int) -> Iterator[Case]:
     """3.1.1 MQTT-3.1.2-2, MQTT-3.1.2-2: levels that there are not, in every form that a CONNECT may have; the answer
     has the form that older clients read."""
     for name, levels in (("MQTT", (4, 5)), ("MQIsdp", (3,))):
-        for level, form in product(set(range(256)) - set(levels), (4, 5)):
-            data = _connect(form).data(name=text(name), level=bytes([level]))
-            yield Case(f"{name} {level}, like {form}", "MQTT-3.1.2-2", 4, data, (0x84,), state="new", told=True)
+        for level in set(range(256)) - set(levels):
+            data = _connect(version).data(name=text(name), level=bytes([level]))
+            yield Case(f"{name} {level}, like {version}", "MQTT-3.1.2-2", 4, data, (0x84,), state="new", told=True)
 
 
 def will_topics(version: int) -> Iterator[Case]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.broker.conformance.tour import Said, tour
-from tests.broker.house import House, ack, properties, publish, subscribe, topic_filter, unsubscribe, will
+from tests.broker.house import House, ack, connect, properties, publish, subscribe, topic_filter, unsubscribe, will
 from tests.reference import codec
 
 FROM_SERVERS = {
@@ -54,9 +54,10 @@ def test_two_client_identifiers_that_differ_by_a_mark_are_two() -> None:
 
 @pytest.mark.parametrize("version", [4, 5])
 def test_every_string_of_a_client_is_judged(version: int) -> None:
-    """MQTT-1.5.4-1, MQTT-1.5.4-2, MQTT-1.5.7-1, MQTT-3.1.3-4, MQTT-3.1.3-11, MQTT-3.1.3-12, MQTT-3.3.2-1, MQTT-3.3.2-13,
-    MQTT-3.3.2-19, MQTT-3.8.3-1, MQTT-3.10.3-1; 3.1.1 MQTT-1.5.3-1, MQTT-1.5.3-2, MQTT-3.1.3-4, MQTT-3.1.3-10,
-    MQTT-3.1.3-11, MQTT-3.3.2-1, MQTT-3.8.3-1, MQTT-3.10.3-1: what is not UTF-8, or has U+0000, ends the connection."""
+    """MQTT-1.5.4-1, MQTT-1.5.4-2, MQTT-1.5.7-1, MQTT-3.1.3-4, MQTT-3.1.3-11, MQTT-3.1.3-12, MQTT-3.3.2-1,
+    MQTT-3.3.2-13, MQTT-3.3.2-19, MQTT-3.8.3-1, MQTT-3.10.3-1; 3.1.1 MQTT-1.5.3-1, MQTT-1.5.3-2, MQTT-3.1.3-4,
+    MQTT-3.1.3-10, MQTT-3.1.3-11, MQTT-3.3.2-1, MQTT-3.8.3-1, MQTT-3.10.3-1: what is not UTF-8, or has U+0000, ends
+    the connection."""
     mark = "MARK"
     packets = [
         {"client_id": mark},
@@ -85,8 +86,6 @@ def test_every_string_of_a_client_is_judged(version: int) -> None:
                 client.feed(codec.encode(packet, version).replace(mark.encode(), bad))
             else:
                 client = house.open()
-                from tests.broker.house import connect
-
                 data = codec.encode(connect(**{"client_id": "c", "version": version, **packet}), version)
                 client.feed(data.replace(mark.encode(), bad))
                 assert client.link.connect is None
@@ -133,7 +132,9 @@ def test_qos_0_has_no_packet_identifier(said: list[Said]) -> None:
         assert one.flags & 8 == 0
         topic = codec.encode(publish(one.packet["topic"], b"", 0), 4)[2:]
         props = one.body[len(topic) : len(one.body) - len(one.packet["payload"])]
-        assert len(props) == (1 + props[0] if version_of(said) == 5 else 0), "between topic and payload: properties only"
+        assert len(props) == (1 + props[0] if version_of(said) == 5 else 0), (
+            "between topic and payload: properties only"
+        )
     assert all(one.packet["id"] for one in publishes if one.flags & 6)
 
 
@@ -215,8 +216,8 @@ def test_every_code_that_is_said_is_in_its_table(said: list[Said]) -> None:
 
 
 def test_no_acknowledgement_has_a_user_property(said: list[Said]) -> None:
-    """MQTT-3.2.2-20, MQTT-3.4.2-3, MQTT-3.5.2-3, MQTT-3.6.2-3, MQTT-3.7.2-3, MQTT-3.9.2-2, MQTT-3.11.2-2, MQTT-3.14.2-4,
-    MQTT-3.15.2-3: none, so none makes a packet too large."""
+    """MQTT-3.2.2-20, MQTT-3.4.2-3, MQTT-3.5.2-3, MQTT-3.6.2-3, MQTT-3.7.2-3, MQTT-3.9.2-2, MQTT-3.11.2-2,
+    MQTT-3.14.2-4, MQTT-3.15.2-3: none, so none makes a packet too large."""
     for one in said:
         if one.packet["type"] != "PUBLISH":
             assert "user_property" not in dict(one.packet.get("properties", [])), one

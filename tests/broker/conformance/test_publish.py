@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broker.house import House, ack, properties, publish, subscribe, topic_filter
+from tests.broker.house import House, Verdict, ack, properties, publish, subscribe, topic_filter
 from tests.reference import codec
 
 VERSIONS = [3, 4, 5]
@@ -44,7 +44,7 @@ def test_nothing_is_sent_again_on_the_same_connection(version: int) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_retained_message_of_qos_0_replaces_what_was_there(version: int) -> None:
-    """MQTT-3.3.1-5; 3.1.1 MQTT-3.3.1-5, MQTT-3.3.1-7: stored with its QoS; a later one takes its place, at QoS 0 too."""
+    """MQTT-3.3.1-5; 3.1.1 MQTT-3.3.1-5, MQTT-3.3.1-7: stored with its QoS; a later one replaces it, at QoS 0 too."""
     house = House()
     client = house.join("c", version)
     for qos in (2, 0, 1):
@@ -76,11 +76,25 @@ def test_an_empty_retained_payload_is_never_kept(version: int) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_topic_that_arrives_is_the_one_that_was_published(version: int) -> None:
-    """MQTT-3.3.2-3, MQTT-4.7.3-4; 3.1.1 MQTT-3.3.2-3, MQTT-4.7.3-4: it matches the filter, and not a byte is changed."""
+    """MQTT-3.3.2-3, MQTT-4.7.3-4; 3.1.1 MQTT-3.3.2-3, MQTT-4.7.3-4: it matches the filter; no byte is changed."""
     house = House()
     client = house.join("c", version)
     client.subscribe("#", qos=1)
-    topics = ["/", "//", "a//b", "/a/", " a ", "A", "a", "\u00e9", "e\u0301", "\U0001f331/x", "a\tb", "x" * 1000, "$SYS/x"]
+    topics = [
+        "/",
+        "//",
+        "a//b",
+        "/a/",
+        " a ",
+        "A",
+        "a",
+        "\u00e9",
+        "e\u0301",
+        "\U0001f331/x",
+        "a\tb",
+        "x" * 1000,
+        "$SYS/x",
+    ]
     for topic in topics:
         house.publish(topic)
         house.publish(topic, b"r", qos=1, retain=True)
@@ -93,7 +107,8 @@ def test_the_topic_that_arrives_is_the_one_that_was_published(version: int) -> N
 
 
 def test_an_interval_that_is_over_on_arrival_is_not_delivered_later() -> None:
-    """MQTT-3.3.2-5: to a client that is away, or whose window is full, it does not come; to one that is there, at once."""
+    """MQTT-3.3.2-5: to a client that is away, or whose window is full, it does not come; to one that is there, at
+    once."""
     house = House(max_inflight=1)
     here, busy, away = house.join("here"), house.keeper("busy"), house.keeper("away")
     for client in (here, busy, away):
@@ -144,7 +159,8 @@ def test_payload_format_is_passed_on_as_it_is() -> None:
 
 
 def test_every_alias_up_to_the_announced_maximum_is_taken() -> None:
-    """MQTT-3.3.2-12, MQTT-3.2.2-17, MQTT-3.2.2-18: each of them, set, used and set anew; one beyond ends the connection."""
+    """MQTT-3.3.2-12, MQTT-3.2.2-17, MQTT-3.2.2-18: each of them, set, used and set anew; one beyond ends the
+    connection."""
     house = House()
     client = house.join("p")
     assert client.connack is not None
@@ -167,7 +183,8 @@ def test_every_alias_up_to_the_announced_maximum_is_taken() -> None:
 
 
 def test_aliases_of_two_clients_are_their_own() -> None:
-    """MQTT-3.3.2-7, 5.0 §3.3.2.3.4: the same alias means another topic on another connection, and nothing on the next."""
+    """MQTT-3.3.2-7, 5.0 §3.3.2.3.4: the same alias means another topic on another connection, and nothing on the
+    next."""
     house = House()
     listener = house.join("l")
     listener.subscribe("#")
@@ -237,7 +254,8 @@ def test_other_packets_are_not_held_up_by_a_full_window() -> None:
 
 
 def test_the_send_quota_begins_at_receive_maximum_and_comes_back() -> None:
-    """MQTT-4.9.0-1, MQTT-4.9.0-2: not 0, not more than asked for; each final acknowledgement adds one, none adds more."""
+    """MQTT-4.9.0-1, MQTT-4.9.0-2: not 0, not more than asked for; each final acknowledgement adds one, none adds
+    more."""
     for most in (1, 2, 5):
         house = House()
         client = house.join("c", props=properties(receive_maximum=most))
@@ -269,8 +287,6 @@ def test_a_denied_publication_is_acknowledged_or_the_connection_closed(version: 
     """3.1.1 MQTT-3.3.5-2; 5.0 §3.4.2.1: positively before 5.0, with 0x87 since; it goes nowhere either way."""
     house = House()
     house.broker.set_rules(1, [(False, 3, 0, "#")])
-    from tests.broker.house import Verdict
-
     listener = house.join("l")
     listener.subscribe("#", qos=2)
     client = house.join("c", version, verdict=Verdict(slot=1))

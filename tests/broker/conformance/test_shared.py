@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 
 from tests.broker.house import Client, House, ack, disconnect, properties, publish, subscribe, topic_filter, unsubscribe
@@ -43,7 +45,8 @@ def test_a_share_name_and_a_filter(pattern: str) -> None:
 
 @pytest.mark.parametrize("pattern", BAD)
 def test_what_is_no_share(pattern: str) -> None:
-    """MQTT-4.8.2-1, MQTT-4.8.2-2, MQTT-4.7.1-1, MQTT-4.7.1-2: no name, a name with a wildcard, no filter, a bad filter."""
+    """MQTT-4.8.2-1, MQTT-4.8.2-2, MQTT-4.7.1-1, MQTT-4.7.1-2: no name, a name with a wildcard, no filter, a bad
+    filter."""
     house = House()
     client = house.join()
     client.send(subscribe(topic_filter(pattern), topic_filter("good"), number=3))
@@ -66,7 +69,7 @@ def test_each_message_goes_to_one_of_them() -> None:
     everything = sorted(b"%d" % n for n in range(30))
     for group in (one, two, three, [plain]):
         got = shares(group)
-        assert sorted(sum(got, [])) == everything
+        assert sorted(chain(*got)) == everything
         assert all(got), "nobody goes without a share"
 
 
@@ -155,7 +158,8 @@ def test_a_message_that_was_refused_goes_to_nobody_else(qos: int, kind: str) -> 
 
 
 def test_nobody_gets_retained_messages_for_joining_a_share() -> None:
-    """5.0 §4.8.2: a shared subscription fetches none, whatever its Retain Handling; what is published retained passes."""
+    """5.0 §4.8.2: a shared subscription fetches none, whatever its Retain Handling; what is published retained
+    passes."""
     house = House()
     house.publish("work/x", b"kept", qos=1, retain=True)
     for handling in (0, 1):
@@ -191,7 +195,7 @@ def test_a_share_is_no_plain_subscription() -> None:
     assert house.stat("subscriptions") == 3
     assert client.ask(unsubscribe("$share/a/work"), "UNSUBACK")["reasons"] == [0]
     house.publish("work", b"1")
-    assert {payload for payload in client.payloads()} == {b"1"}
+    assert set(client.payloads()) == {b"1"}
 
 
 def test_no_message_is_lost_when_a_member_is_away() -> None:

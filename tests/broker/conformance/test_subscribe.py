@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 
 from tests.broker.house import Client, House, Verdict, ack, properties, publish, subscribe, topic_filter, unsubscribe
@@ -48,7 +50,7 @@ def test_overlapping_subscriptions_all_give_their_identifiers() -> None:
     enlist(client, 3, topic_filter("#", 1))
     house.publish("a/b", qos=2)
     got = identifiers(client)
-    assert sorted(sum(got, [])) == [1, 2, 3]
+    assert sorted(chain(*got)) == [1, 2, 3]
     assert len(got) in (1, 4)
 
 
@@ -67,8 +69,8 @@ def test_an_identifier_is_replaced_with_its_subscription() -> None:
 
 
 def test_identifiers_come_with_retained_and_kept_messages() -> None:
-    """MQTT-3.3.4-3: a retained message with that of the subscription that fetched it; one that waited, with those that it
-    matched."""
+    """MQTT-3.3.4-3: a retained message with that of the subscription that fetched it; one that waited, with those
+    that it matched."""
     house = House()
     house.publish("a", b"kept", qos=1, retain=True)
     client = house.keeper("k")
@@ -154,7 +156,7 @@ def test_many_filters_at_once_are_as_many_one_by_one(version: int) -> None:
             for n, (pattern, level) in enumerate(zip(wanted, qos, strict=True)):
                 client.send(subscribe(topic_filter(pattern, level), number=7 + n))
         packets = client.read()
-        answers.append(sum((packet["reasons"] for packet in packets if packet["type"] == "SUBACK"), []))
+        answers.append([*chain(*(packet["reasons"] for packet in packets if packet["type"] == "SUBACK"))])
         assert sum(packet["type"] == "SUBACK" for packet in packets) == (1 if together else len(wanted))
         kept = sorted((p["topic"], p["qos"]) for p in packets if p["type"] == "PUBLISH")
         for topic in ("a", "b/1", "c/d", "$SYS/x", "d", "x/y"):
@@ -164,7 +166,7 @@ def test_many_filters_at_once_are_as_many_one_by_one(version: int) -> None:
         if together:
             reasons = client.ask(unsubscribe(*gone, number=8), "UNSUBACK")["reasons"]
         else:
-            reasons = sum((client.ask(unsubscribe(one, number=8), "UNSUBACK")["reasons"] for one in gone), [])
+            reasons = [*chain(*(client.ask(unsubscribe(one, number=8), "UNSUBACK")["reasons"] for one in gone))]
         for topic in ("a", "b/1", "c/d", "$SYS/x", "d"):
             house.publish(topic, qos=2)
         states.append((kept, passing, reasons, client.messages()))
@@ -241,8 +243,8 @@ def test_filters_are_compared_character_by_character(version: int) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_after_unsubscribe_nothing_new_and_what_was_begun(version: int) -> None:
-    """MQTT-3.10.4-2, MQTT-3.10.4-3; 3.1.1 MQTT-3.10.4-2, MQTT-3.10.4-3: messages that were under way are completed, also
-    on the next connection; later ones do not come."""
+    """MQTT-3.10.4-2, MQTT-3.10.4-3; 3.1.1 MQTT-3.10.4-2, MQTT-3.10.4-3: messages that were under way are completed,
+    also on the next connection; later ones do not come."""
     house = House()
     client = house.keeper("k", version)
     client.subscribe("a", qos=2)
@@ -291,7 +293,8 @@ def test_no_null_character(version: int) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_longest_topic_there_is(version: int) -> None:
-    """MQTT-4.7.3-3; 3.1.1 MQTT-4.7.3-3: 65,535 bytes, which the length field ends at; here with our limit at its most."""
+    """MQTT-4.7.3-3; 3.1.1 MQTT-4.7.3-3: 65,535 bytes, which the length field ends at; here with our limit at its
+    most."""
     house = House(max_topic_length=65535)
     client = house.join("c", version)
     topic = "x" * 65535
