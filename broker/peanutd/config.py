@@ -411,6 +411,8 @@ class _Reader:
                 f'"{address}" would serve MQTT without encryption to other machines; write transport = "{secure}" or '
                 "an address of this machine, or set insecure = true there if you mean it",
             )
+        elif policy.password and not listener.secure and not address.loopback:
+            self._mistake((*at, "password"), 'true would send passwords in the clear; set transport = "tls"')
         if policy.anonymous and not address.loopback:
             self._mistake(
                 (*at, "anonymous"),
@@ -425,8 +427,6 @@ class _Reader:
             )
         if policy.anonymous and policy.certificate == "required":
             self._mistake((*at, "anonymous"), 'true, but a certificate is required; set certificate = "optional"')
-        if policy.password and not listener.secure and not address.loopback:
-            self._mistake((*at, "password"), 'true would send passwords in the clear; set transport = "tls"')
         if policy.certificate == "none" and not policy.password and not policy.anonymous:
             self._mistake(
                 (*at, "certificate"),

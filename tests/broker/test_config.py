@@ -9,7 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peanutd.config import Address, Config, ConfigError, lines_of_keys, load, parse, parse_address
+from peanutd.config import (
+    LOOPBACK,
+    UNIX_PATH_MAX,
+    Address,
+    Config,
+    ConfigError,
+    Listener,
+    Policy,
+    UnixPath,
+    lines_of_keys,
+    load,
+    parse,
+    parse_address,
+)
 
 LIMITS = {"max_packet_size": 1048576, "max_inflight": 64}
 
@@ -36,6 +49,10 @@ def test_without_a_file_only_mutual_tls_listens(tmp_path: Path) -> None:
     config = load(tmp_path, LIMITS)
     assert config.listen.mqtts == Address("0.0.0.0", 8883)
     assert config.listen.mqtt is None
+    (listener,) = config.listeners
+    assert (listener.address, listener.transport) == (Address("0.0.0.0", 8883), "tls")
+    assert listener.policy == Policy("required", password=False, anonymous=False)
+    assert listener.proxy_from is None
     assert not config.access.anonymous
     assert not config.limits
     assert not config.warnings, "defaults make no noise"
@@ -49,11 +66,14 @@ def test_every_key_is_read() -> None:
         mqtt = "127.0.0.1:2"
         insecure = true
         max_connections = 3
+        max_connections_per_address = 0
+        max_connections_per_identity = 6
         handshake_timeout = 4
         [access]
         anonymous = true
         [mqtt]
         max_packet_size = 5
+        sys_interval = 0
         [log]
         level = "debug"
     """)
@@ -61,10 +81,17 @@ def test_every_key_is_read() -> None:
     assert config.listen.mqtt == Address("127.0.0.1", 2)
     assert config.listen.insecure
     assert config.listen.max_connections == 3
+    assert config.listen.max_connections_per_address == 0
+    assert config.listen.max_connections_per_identity == 6
     assert config.listen.handshake_timeout == 4
+    assert config.sys_interval == 0
     assert config.access.anonymous
     assert dict(config.limits) == {"max_packet_size": 5}
     assert config.log_level == "debug"
+    assert [(str(listener), listener.policy.anonymous) for listener in config.listeners] == [
+        ("mqtts [::1]:1", False),
+        ("mqtt 127.0.0.1:2", True),
+    ]
     assert not config.warnings
 
 
@@ -172,6 +199,122 @@ def test_what_is_not_served_yet_is_pointed_out_only_when_it_is_wanted() -> None:
     assert first == "gateway.toml:2: [listen] https: not in this release yet; nothing listens there"
     assert second.startswith("gateway.toml:3: [listen] metrics: ")
     assert "address and a port" in mistake('[listen]\nhttps = "x"')
+
+
+# --- [[listener]] ---
+
+
+def listeners(text: str) -> tuple[Listener, ...]:
+    return read('[listen]\nmqtts = ""\n' + text).listeners
+
+
+def test_every_key_of_a_listener_is_read() -> None:
+    page, proxied, local = listeners("""
+        [[listener]]
+        address = "0.0.0.0:8443"
+        transport = "wss"
+        certificate = "optional"
+        password = true
+        origins = ["https://app.example.org", "*"]
+        path = "/broker"
+        [[listener]]
+        address = "10.0.0.1:1"
+        proxy_protocol = true
+        proxy_from = ["10.0.0.0/8", "::1"]
+        [[listener]]
+        address = "unix:/run/peanut.sock"
+        transport = "unix"
+        anonymous = true
+        mode = "0600"
+    """)
+    assert str(page) == "wss 0.0.0.0:8443/broker"
+    assert page.policy == Policy("optional", password=True)
+    assert page.origins == ("https://app.example.org", "*")
+    assert page.where == "[[listener]] 1 of gateway.toml"
+    assert str(proxied) == "mqtts 10.0.0.1:1"
+    assert [str(network) for network in proxied.proxy_from or ()] == ["10.0.0.0/8", "::1/128"]
+    assert str(local) == "mqtt unix:/run/peanut.sock"
+    assert (local.address, local.mode) == (UnixPath("/run/peanut.sock"), 0o600)
+    assert local.policy == Policy("none", anonymous=True)
+
+
+def test_the_defaults_of_a_listener_are_the_safe_ones() -> None:
+    (listener,) = listeners('[[listener]]\naddress = "0.0.0.0:1"')
+    assert listener.transport == "tls"
+    assert listener.policy == Policy("required", password=False, anonymous=False)
+    assert (listener.proxy_from, listener.origins, listener.path) == (None, (), "/mqtt")
+    (listener,) = listeners('[[listener]]\naddress = "0.0.0.0:1"\nproxy_protocol = true')
+    assert listener.proxy_from == LOOPBACK
+    (listener,) = listeners('[[listener]]\naddress = "unix:/s"\nanonymous = true')
+    assert (listener.transport, listener.mode) == ("tcp", 0o660)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "remedy"),
+    [
+        ("", "address", "missing; write where to listen"),
+        ('address = ""', "address", "empty; write where to listen"),
+        ("address = 1", "address", "must be a string"),
+        ('address = "x"', "address", "an address and a port"),
+        ('address = "unix:peanut.sock"', "address", "the whole path"),
+        (f'address = "unix:/{"x" * UNIX_PATH_MAX}"', "address", f"the system allows {UNIX_PATH_MAX}"),
+        ('address = "127.0.0.1:1"\ntransport = "udp"', "transport", "must be one of tcp, tls, ws, wss, unix"),
+        ('address = "127.0.0.1:1"\ntransport = "unix"', "transport", "needs a path"),
+        ('address = "127.0.0.1:1"\ncertificate = "maybe"', "certificate", "required, optional, none"),
+        ('address = "127.0.0.1:1"\ncertificate = true', "certificate", "it is true"),
+        ('address = "127.0.0.1:1"\ntransport = "tcp"\ncertificate = "required"', "certificate", "needs TLS"),
+        ('address = "127.0.0.1:1"\ncertificate = "none"', "certificate", "nobody could come in"),
+        ('address = "127.0.0.1:1"\ntransport = "tcp"', "certificate", "nobody could come in"),
+        ('address = "unix:/s"', "certificate", "nobody could come in"),
+        ('address = "0.0.0.0:1"\ntransport = "tcp"\npassword = true', "address", "without encryption"),
+        ('address = "0.0.0.0:1"\ntransport = "ws"\npassword = true', "address", 'transport = "wss"'),
+        ('address = "0.0.0.0:1"\ncertificate = "none"\nanonymous = true', "anonymous", "only this machine"),
+        ('address = "127.0.0.1:1"\nanonymous = true', "anonymous", 'certificate = "optional"'),
+        (
+            'address = "127.0.0.1:1"\ntransport = "tcp"\nanonymous = true\nproxy_protocol = true',
+            "anonymous",
+            "behind a proxy",
+        ),
+        ('address = "127.0.0.1:1"\npassword = "yes"', "password", "true or false"),
+        ('address = "127.0.0.1:1"\nproxy_protocol = 2', "proxy_protocol", "true or false"),
+        ('address = "127.0.0.1:1"\nproxy_from = ["127.0.0.1"]', "proxy_from", "without proxy_protocol = true"),
+        (
+            'address = "127.0.0.1:1"\nproxy_protocol = true\nproxy_from = ["10.0.0.1/8"]',
+            "proxy_from",
+            "has host bits set; write networks",
+        ),
+        ('address = "127.0.0.1:1"\nproxy_protocol = true\nproxy_from = "all"', "proxy_from", "list of strings"),
+        ('address = "127.0.0.1:1"\norigins = ["*"]', "origins", 'without transport = "ws" or "wss"'),
+        ('address = "127.0.0.1:1"\ntransport = "wss"\norigins = ["app.example"]', "origins", "not an origin"),
+        ('address = "127.0.0.1:1"\ntransport = "wss"\norigins = ["https://a.example/"]', "origins", "not an origin"),
+        ('address = "127.0.0.1:1"\npath = "/x"', "path", 'without transport = "ws" or "wss"'),
+        ('address = "127.0.0.1:1"\ntransport = "wss"\npath = "mqtt"', "path", 'begins with "/"'),
+        ('address = "127.0.0.1:1"\ntransport = "wss"\npath = "/a?b"', "path", 'begins with "/"'),
+        ('address = "127.0.0.1:1"\nmode = "0600"', "mode", 'without address = "unix:/path"'),
+        ('address = "unix:/s"\nanonymous = true\nmode = 600', "mode", "octal, as a string"),
+        ('address = "unix:/s"\nanonymous = true\nmode = "0999"', "mode", "octal, as a string"),
+        ('address = "127.0.0.1:1"\nadress = "x"', "adress", 'did you mean "address"?'),
+    ],
+)
+def test_a_mistake_in_a_listener_is_named_with_number_and_key(text: str, key: str, remedy: str) -> None:
+    line = mistake('[[listener]]\naddress = "127.0.0.1:2"\n[[listener]]\n' + text)
+    where = next((n for n, row in enumerate(text.splitlines(), 4) if row.startswith(f"{key} ")), 3)
+    assert line.startswith(f"gateway.toml:{where}: [[listener]] 2 {key}: ")
+    assert remedy in line
+
+
+def test_listeners_that_are_none() -> None:
+    assert "[[listener]]: must be tables" in mistake("listener = 1")
+    assert "with two brackets" in mistake('[listener]\naddress = "127.0.0.1:1"')
+    assert "nothing to listen on" in mistake('[listen]\nmqtts = ""')
+    assert [str(listener) for listener in listeners('[[listener]]\naddress = "[::1]:1"')] == ["mqtts [::1]:1"]
+
+
+def test_plaintext_of_a_listener_needs_a_word_unless_it_is_loopback() -> None:
+    text = '[[listener]]\naddress = "0.0.0.0:1"\ntransport = "ws"\npassword = true\n'
+    assert "insecure = true" in mistake(text)
+    assert "send passwords in the clear" in mistake(text + "insecure = true"), "and for passwords no word is enough"
+    assert listeners(text.replace("0.0.0.0", "127.0.0.1"))[0].policy.password
 
 
 # --- addresses ---
