@@ -119,6 +119,8 @@ class Desk:
         A peer that is gone, or that has had too many failures meanwhile, costs no work.
         """
         refusal = self.too_often(address, name)
+        if len(self._waiting) >= WAITING:
+            self._waiting = deque(check for check in self._waiting if check.wanted())
         if refusal is None and len(self._waiting) >= WAITING:
             refusal = Refuse(SERVER_BUSY, f"{WAITING} others wait to have their passwords checked; try again")
         if refusal is not None:

@@ -18,6 +18,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 import pytest
 
+from peanutd import login
 from tests.broker import house
 from tests.broker.conftest import DEADLINE, Daemon, Dial, Fleet, Paho, Start, Wire
 from tests.broker.house import Packet
@@ -619,10 +620,11 @@ def test_it_stops_while_passwords_are_checked(slow: Fleet, start: Start, dial: D
     assert not [line for line in daemon.lines if "Traceback" in line or " error " in line]
 
 
-def test_a_client_that_leaves_while_its_password_is_checked(slow: Fleet, start: Start, dial: Dial) -> None:
+def test_clients_that_leave_while_their_passwords_are_checked(slow: Fleet, start: Start, dial: Dial) -> None:
+    """They take up neither a worker nor a place in the queue."""
     daemon = start(slow.home)
     port = daemon.port("mqtt")
-    for number in range(3):
+    for number in range(login.WORKERS + login.WAITING + 1):
         talker = Talker(dial(port))
         talker.send(house.connect(f"slow{number}", username="slow", password=PASSWORD.encode()))
         talker.sock.shutdown(socket.SHUT_RDWR)
@@ -649,12 +651,20 @@ def test_users_come_and_go_while_the_gateway_serves(fleet: Fleet, start: Start, 
     assert joe.password("joe", "battery staple", "j")["reason"] == 0
     assert ada.password("ada", "lovelace, ada", "a")["reason"] == 0
 
+    gone = Talker(dial(port))
+    assert gone.password("joe", "battery staple", "gone")["reason"] == 0
+    gone.send(house.disconnect())
+    daemon.line("disconnected who=user/joe/gone")
+    gone.sock.close()
+
     write_users(fleet.home, maria=USERS["maria"], ada=user("another password", "admin"))
     daemon.signal(signal.SIGHUP)
     for talker in (joe, ada):
         assert talker.expect("DISCONNECT")["reason"] == 0x87
         assert talker.ended()
     daemon.line("logged out who=user/joe/j")
+    daemon.line("reloaded")
+    assert not [line for line in daemon.lines if "logged out who=user/joe/gone" in line], "it is still remembered"
     maria.send(house.PINGREQ)
     maria.expect("PINGRESP")
 

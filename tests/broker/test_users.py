@@ -316,6 +316,21 @@ def test_who_is_gone_costs_no_work(house: House) -> None:
     ]
 
 
+def test_who_is_gone_takes_no_place(house: House) -> None:
+    for _ in range(login.WORKERS + login.WAITING):
+        house.check("maria", PASSWORD, wanted=False)
+    assert house.jobs == []
+    gone: list[bool] = []
+    for number in range(login.WORKERS + login.WAITING):
+        house.desk.check("maria", b"x", f"192.0.2.{number}", lambda: not gone, house.answers.append)
+    gone.append(True)
+    house.check("joe", "battery staple", "198.51.100.1")
+    assert house.answers == []
+    assert len(house.jobs) == login.WORKERS
+    house.work()
+    assert [type(answer) for answer in house.answers] == [access.Refuse] * login.WORKERS + [login.Proved]
+
+
 def test_guesses_side_by_side_do_not_add_up(house: House) -> None:
     """Whatever waits when the limit is reached is refused without a look; those at work were too early for that."""
     for _ in range(login.WAITING):
