@@ -1,0 +1,1 @@
+"""The gateway and clients that are not ours: see README.md here."""
