@@ -25,9 +25,10 @@ from typing import Any, Final
 
 from peanutd import access, fleet, tls
 from peanutd._core import LIMITS, Broker
+from peanutd.census import Limits
 from peanutd.config import Config, ConfigError, Listen, Listener, load
 from peanutd.log import Log
-from peanutd.server import SPARE_FILES, Limits, Server
+from peanutd.server import SPARE_FILES, Server
 from peanutd.sockets import ListenError, raise_file_limit
 from peanutd.users import Store
 
@@ -215,18 +216,18 @@ def _apply(server: Server, settings: Config, files: int) -> None:
     server.log.set_level(settings.log_level)
     server.handshake_timeout = listen.handshake_timeout
     server.sys_interval = settings.sys_interval
-    server.limits = Limits(
+    server.census.limits = Limits(
         connections=min(listen.max_connections, max(1, files - SPARE_FILES)),
         per_address=listen.max_connections_per_address,
         per_identity=listen.max_connections_per_identity,
     )
-    if server.limits.connections < listen.max_connections:
+    if server.census.limits.connections < listen.max_connections:
         asked = listen.max_connections != Listen().max_connections
         server.log.write(
             "warning" if asked else "debug",
             "peanutd",
             "fewer connections than max_connections in [listen]: the system's limit of open files is lower",
-            connections=server.limits.connections,
+            connections=server.census.limits.connections,
             files=files,
         )
 

@@ -172,13 +172,12 @@ class Connection(asyncio.BufferedProtocol):
         return self.server.inbox
 
     def buffer_updated(self, nbytes: int) -> None:
-        if not self._done:
-            data = self.server.inbox[:nbytes]
-            if self._preface is not None:
-                data = self._read_preface(self._preface, data)
-                if not data:
-                    return
-            self._received(data)
+        if self._done:
+            return
+        if self._preface is None:
+            self._received(self.server.inbox[:nbytes])
+        elif rest := self._read_preface(self._preface, self.server.inbox[:nbytes]):
+            self._received(rest)
 
     def eof_received(self) -> None:
         """The peer sends no more, so MQTT is over; the transport closes when what is written is sent, or is cut."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
@@ -28,7 +28,8 @@ from peanutd._core import (
     Broker,
     Link,
 )
-from peanutd.config import Address, Listen, Listener, UnixPath
+from peanutd.census import Census, Limits
+from peanutd.config import Address, Listener, UnixPath
 from peanutd.connection import (
     KINDS,
     PLAIN_BUFFER,
@@ -41,7 +42,6 @@ from peanutd.connection import (
 from peanutd.log import Flood, Log, clean
 from peanutd.reception import Reception
 from peanutd.sockets import BACKLOG, Bound, bind
-from peanutd.throttle import network
 from peanutd.users import Store
 
 if TYPE_CHECKING:
@@ -55,8 +55,6 @@ RECHECK: Final = 60.0
 """Seconds between two looks at the certificates and users of those connected."""
 SPARE_FILES: Final = 64
 """File descriptors that are kept for other things than connections."""
-QUOTA_EXCEEDED: Final = 0x97
-
 REASONS: Final = {
     0x00: "the client said goodbye",
     0x04: "the client said goodbye and asked for its will",
@@ -101,18 +99,6 @@ REASONS: Final = {
 _VERSIONS: Final = {3: "3.1", 4: "3.1.1", 5: "5.0"}
 
 
-_USUAL: Final = Listen()
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many connections there may be; 0 is no limit for the last two."""
-
-    connections: int = _USUAL.max_connections
-    per_address: int = _USUAL.max_connections_per_address
-    per_identity: int = _USUAL.max_connections_per_identity
-
-
 class Server:
     """All listeners and connections around one Broker. Not thread-safe; everything runs in one loop."""
 
@@ -131,16 +117,18 @@ class Server:
         sys_interval: float = 0,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Secure listeners need `credentials`, those with passwords `users`. `credentials`, `limits` and
+        """Secure listeners need `credentials`, those with passwords `users`. `credentials`, `census.limits` and
         `handshake_timeout` (seconds) may be set anew while the server runs: they count for connections to come. So may
         `sys_interval`, the seconds between two reports on $SYS (0: none, and no news of clients), which name `version`.
         Certificates are held to `wall_clock`. `max_packet_size` is the core's; it bounds WebSocket frames.
         """
+        # At most 29 attributes: with the 30th, CPython 3.11 reads each of them more slowly, and some are read with
+        # every chunk that comes in.
         self.broker = broker
         self.log = log
         self.flood = Flood(log)
         self.credentials = credentials
-        self.limits = limits or Limits()
+        self.census = Census(limits)
         self.handshake_timeout = handshake_timeout
         self.max_packet_size = max_packet_size
         self.sys_interval = sys_interval
@@ -153,9 +141,6 @@ class Server:
         self._loop = loop
         self._reception = Reception(self, loop, log, users or Store())
         self._listening: list[tuple[asyncio.Server, Bound]] = []
-        self._addresses: Counter[str] = Counter()  # connections of each
-        self._online: dict[str, Connection] = {}  # by session
-        self._owners: Counter[str] = Counter()  # sessions of each that are online
         self._status = status.Status(version, time.monotonic())
         self._report_is_due = 0.0
         self._events: deque[Event] = deque()
@@ -226,19 +211,17 @@ class Server:
         """Counts a new connection; or why there is no room for it."""
         if self._stopping:
             return REASONS[SERVER_SHUTTING_DOWN]
-        if len(self.connections) >= self.limits.connections:
-            return f"there are {len(self.connections)} already"
-        self.connections.add(connection)
-        return None
+        problem = self.census.room(len(self.connections))
+        if problem is None:
+            self.connections.add(connection)
+        return problem
 
     def admit_address(self, connection: Connection) -> str | None:
         """Counts a connection among those of its address; or why there is no room for it."""
-        address = network(connection.peer_host)
-        if 0 < self.limits.per_address <= self._addresses[address]:
-            return f"there are {self._addresses[address]} from {address} already"
-        self._addresses[address] += 1
-        connection.counted = address
-        return None
+        problem = self.census.arrive(connection.peer_host)
+        if problem is None:
+            connection.counted = connection.peer_host
+        return problem
 
     def forget(self, connection: Connection) -> None:
         """The connection is gone for good."""
@@ -246,11 +229,9 @@ class Server:
         self._reception.forget(connection)
         self.handshaking.drop(connection)
         self.lingering.drop(connection)
-        address, connection.counted = connection.counted, None
-        if address is not None:
-            self._addresses[address] -= 1
-            if not self._addresses[address]:
-                del self._addresses[address]
+        host, connection.counted = connection.counted, None
+        if host is not None:
+            self.census.depart(host)
         if not self.connections and self._stopping:
             self._empty.set()
 
@@ -289,7 +270,7 @@ class Server:
             connection.finish(reason, REASONS.get(reason, f"reason 0x{reason:02x}"))
         elif kind == EVENT_DISCONNECT:
             words = REASONS.get(reason, "no reason known")
-            self._offline(connection, words, reason)
+            self._goes_offline(connection, words, reason)
             usual = reason in (0x00, 0x04, 0x80, 0x8B, 0x8E)
             self.note(connection, "disconnected", "info" if usual else "warning", why=words, code=f"0x{reason:02x}")
         elif kind == EVENT_DENIED:
@@ -324,7 +305,7 @@ class Server:
         if wish is None:
             return
         if isinstance(verdict, access.Accept):
-            verdict = self._count(verdict)
+            verdict = self.census.judge(verdict)
         if isinstance(verdict, access.Refuse):
             connection.problem = verdict.text
             self.note(connection, "refused", "warning", user=user, why=verdict.text, code=f"0x{verdict.reason:02x}")
@@ -348,34 +329,17 @@ class Server:
             )
         )
 
-    def _count(self, verdict: access.Accept) -> access.Accept | access.Refuse:
-        """Holds the clients of an identity to their number; one that returns takes the place that it had."""
-        owner = verdict.owner
-        if owner is not None and verdict.session not in self._online:
-            count = self._owners[owner]
-            if 0 < self.limits.per_identity <= count:
-                return access.Refuse(QUOTA_EXCEEDED, f"{owner} has {count} clients connected already")
-        return verdict
-
     def _comes_online(self, connection: Connection, verdict: access.Accept, version: str) -> None:
-        """A client has been let in."""
-        if verdict.session not in self._online and verdict.owner is not None:
-            self._owners[verdict.owner] += 1
-        self._online[verdict.session] = connection
-        self._status.joined(len(self._online))
+        """A client is let in."""
+        self.census.enter(connection, verdict)
+        self._status.joined(self.census.online)
         self._tell(verdict.session, "connected", address=connection.peer, mqtt=version, tls=connection.tls_version)
 
-    def _offline(self, connection: Connection, words: str, reason: int) -> None:
-        """The session of a connection has gone offline, unless another connection has taken it over."""
+    def _goes_offline(self, connection: Connection, words: str, reason: int) -> None:
+        """The session of a connection has gone offline; a takeover is no going."""
         verdict = connection.accepted
-        if verdict is None or self._online.get(verdict.session) is not connection:
-            return
-        del self._online[verdict.session]
-        if verdict.owner is not None:
-            self._owners[verdict.owner] -= 1
-            if not self._owners[verdict.owner]:
-                del self._owners[verdict.owner]
-        self._tell(verdict.session, "disconnected", address=connection.peer, why=words, code=reason)
+        if verdict is not None and self.census.leave(connection, verdict):
+            self._tell(verdict.session, "disconnected", address=connection.peer, why=words, code=reason)
 
     def _tell(self, session: str, happened: str, **fields: object) -> None:
         """News of a client on $SYS."""
@@ -387,7 +351,7 @@ class Server:
         """The numbers on $SYS, when they are due."""
         if self.sys_interval and now >= self._report_is_due:
             self._report_is_due = now + self.sys_interval
-            for topic, text in self._status.report(self.broker.stats(), len(self._online), now):
+            for topic, text in self._status.report(self.broker.stats(), self.census.online, now):
                 self.run(self.broker.publish(topic, text.encode(), retain=True, now=now_ms()))
 
     def _why(self, connection: Connection, text: str) -> str:

@@ -876,3 +876,12 @@ def test_an_address_that_cannot_be_had(fleet: Any) -> None:
 
 def test_many_connections_at_once_find_room_in_the_backlog() -> None:
     assert BACKLOG >= 1000
+
+
+def test_what_is_read_with_every_chunk_is_read_fast() -> None:
+    """CPython keeps the attributes of an object beside it only while they are few (SHARED_KEYS_MAX_SIZE is 30)."""
+
+    async def count() -> int:
+        return len(vars(Server(Broker(seed=b"not a secret"), Log(stream=StringIO()), asyncio.get_running_loop())))
+
+    assert asyncio.run(count()) < 30

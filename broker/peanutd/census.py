@@ -1,0 +1,98 @@
+"""Who is here: connections in all and of each address, clients that are online and those of each identity.
+
+The rule it keeps: numbers are held to `Limits`, and whoever leaves gives a place back exactly once. A session has one
+connection: its latest. Whoever comes back to a session takes the place that it had.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+from peanutd import access
+from peanutd.config import Listen
+from peanutd.throttle import network
+
+QUOTA_EXCEEDED: Final = 0x97
+"""Reason code of MQTT 5.0 §2.4."""
+
+_USUAL: Final = Listen()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many connections there may be; 0 is no limit for the last two."""
+
+    connections: int = _USUAL.max_connections
+    per_address: int = _USUAL.max_connections_per_address
+    per_identity: int = _USUAL.max_connections_per_identity
+
+
+class Census:
+    """Counts connections, which are told apart by identity (`is`) and may be of any class."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        """May be set anew; counts for those to come."""
+        self._addresses: Counter[str] = Counter()
+        self._online: dict[str, object] = {}  # connections by session
+        self._owners: Counter[str] = Counter()  # online sessions of each
+
+    @property
+    def online(self) -> int:
+        """Clients that are online."""
+        return len(self._online)
+
+    def room(self, connections: int) -> str | None:
+        """Why there is no room beside that many `connections`, or None when there is."""
+        return f"there are {connections} already" if connections >= self.limits.connections else None
+
+    # --- addresses ---
+
+    def arrive(self, host: str) -> str | None:
+        """Counts a connection from `host` (and `depart` takes it back); or says why there is no room for it."""
+        address = network(host)
+        count = self._addresses[address]
+        if 0 < self.limits.per_address <= count:
+            return f"there are {count} from {address} already"
+        self._addresses[address] = count + 1
+        return None
+
+    def depart(self, host: str) -> None:
+        """The connection is gone."""
+        _take(self._addresses, network(host))
+
+    # --- clients ---
+
+    def judge(self, verdict: access.Accept) -> access.Accept | access.Refuse:
+        """The verdict, or a refusal because the identity has as many clients as it may have."""
+        owner = verdict.owner
+        if owner is not None and verdict.session not in self._online:
+            count = self._owners[owner]
+            if 0 < self.limits.per_identity <= count:
+                return access.Refuse(QUOTA_EXCEEDED, f"{owner} has {count} clients connected already")
+        return verdict
+
+    def enter(self, connection: object, verdict: access.Accept) -> None:
+        """A client is let in; it may take over the session of another connection."""
+        if verdict.session not in self._online and verdict.owner is not None:
+            self._owners[verdict.owner] += 1
+        self._online[verdict.session] = connection
+
+    def leave(self, connection: object, verdict: access.Accept) -> bool:
+        """A client that was let in is gone. False: another connection has its session by now, so it is not offline."""
+        if self._online.get(verdict.session) is not connection:
+            return False
+        del self._online[verdict.session]
+        if verdict.owner is not None:
+            _take(self._owners, verdict.owner)
+        return True
+
+
+def _take(counts: Counter[str], key: str) -> None:
+    """One less, and none is no entry."""
+    if counts[key] > 1:
+        counts[key] -= 1
+    else:
+        del counts[key]
