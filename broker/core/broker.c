@@ -9,6 +9,7 @@
 #define LIMIT(field, otherwise, least, most) {#field, offsetof(pn_limits, field), otherwise, least, most}
 const pn_limit_row pn_limit_table[] = {
     LIMIT(max_packet_size, PN_MAX_PACKET_SIZE, 128, PN_PACKET_SIZE_MAX),
+    LIMIT(max_connect_size, PN_MAX_CONNECT_SIZE, 128, PN_PACKET_SIZE_MAX),
     LIMIT(max_topic_length, PN_MAX_TOPIC_LENGTH, 1, PN_STRING_MAX),
     LIMIT(max_topic_levels, PN_MAX_TOPIC_LEVELS, 1, 1024),
     LIMIT(max_client_id, PN_MAX_CLIENT_ID, 23, PN_STRING_MAX), /* MQTT-3.1.3-5: at least 23 */
@@ -69,12 +70,12 @@ void pn_raise(pn_broker *b, uint8_t kind, pn_link *l, uint8_t reason, const char
     }
 }
 
-void pn_raise_denied(pn_link *l, const char *what, pn_span topic) {
+void pn_raise_denied(pn_link *l, uint8_t reason, const char *what, pn_span topic) {
     pn_broker *b = l->broker;
-    b->env.stats.dropped_denied++;
+    if (reason == PN_NOT_AUTHORIZED) b->env.stats.dropped_denied++;
     if (b->denied_room == 0) return;
     b->denied_room--;
-    pn_raise(b, PN_EVENT_DENIED, l, PN_NOT_AUTHORIZED, what, topic);
+    pn_raise(b, PN_EVENT_DENIED, l, reason, what, topic);
 }
 
 bool pn_broker_event(pn_broker *b, pn_event *out) {
@@ -96,6 +97,7 @@ pn_env *pn_enter(pn_broker *b, int64_t now) {
         pn_buf_drop(&b->texts, pn_buf_len(&b->texts));
     }
     b->env.now = now;
+    b->walked = 0;
     return &b->env;
 }
 
@@ -211,27 +213,24 @@ static void route_one(void *ctx, pn_session *s, const pn_delivery *how) {
     pass_on(r->broker, s, r->pub, &d);
 }
 
-/* Keeps it when it is to be retained, and sends it to everyone. PN_SUCCESS, PN_NO_MATCHING_SUBSCRIBERS or
- * PN_QUOTA_EXCEEDED, and then it went nowhere. */
+/* Sends it to everyone, and keeps it when it is to be retained; that the store is full is counted, and no reason to keep it from
+ * those who listen. PN_SUCCESS, PN_NO_MATCHING_SUBSCRIBERS or, without memory, PN_QUOTA_EXCEEDED. */
 uint8_t pn_publish(pn_broker *b, pn_pub *pub, const pn_session *publisher) {
     pn_message *before = pub->shared;
-    uint8_t reason = PN_SUCCESS;
-    if (pub->retain) reason = pn_retained_put(b->retained, pub, &b->env);
-    if (reason == PN_SUCCESS) {
-        int64_t reached = pn_subs_route(b->subs, pub->topic, publisher, route_one, &(routing){b, pub});
-        if (reached < 0) b->env.stats.dropped_no_memory++;
-        if (reached <= 0) reason = reached < 0 ? PN_QUOTA_EXCEEDED : PN_NO_MATCHING_SUBSCRIBERS;
-    }
+    if (pub->retain) pn_retained_put(b->retained, pub, &b->env);
+    int64_t reached = pn_subs_route(b->subs, pub->topic, publisher, route_one, &(routing){b, pub});
+    if (reached < 0) b->env.stats.dropped_no_memory++;
     if (pub->shared != before) pn_message_drop(pub->shared);
-    return reason;
+    return reached > 0 ? PN_SUCCESS : reached < 0 ? PN_QUOTA_EXCEEDED : PN_NO_MATCHING_SUBSCRIBERS;
 }
 
 bool pn_broker_publish(pn_broker *b, pn_span topic, pn_span payload, uint8_t qos, bool retained, int64_t now) {
     pn_enter(b, now);
     pn_pub pub = {.topic = topic, .payload = payload, .qos = qos, .retain = retained, .expires = PN_NEVER};
-    bool kept = pn_publish(b, &pub, NULL) != PN_QUOTA_EXCEEDED;
+    uint64_t dropped = b->env.stats.dropped_retained_full + b->env.stats.dropped_no_memory;
+    pn_publish(b, &pub, NULL);
     pn_settle(b);
-    return kept;
+    return b->env.stats.dropped_retained_full + b->env.stats.dropped_no_memory == dropped;
 }
 
 const pn_message *pn_broker_retained(const pn_broker *b, pn_span topic) {
@@ -361,7 +360,6 @@ void pn_broker_free(pn_broker *b) {
     for (uint32_t i = 0; b->buckets && i < b->bucket_count; i++) {
         for (pn_session *s = b->buckets[i], *next; s; s = next) {
             next = s->next;
-            pn_subs_drop(b->subs, s, &b->env);
             pn_session_free(s);
         }
     }

@@ -66,7 +66,7 @@ enum pn_event_kind {
     PN_EVENT_CONNECT,    /* a CONNECT waits: pn_link_connect, then accept or refuse */
     PN_EVENT_DISCONNECT, /* the session of an accepted link is offline; once for each accept that let it in */
     PN_EVENT_CLOSED,     /* send what is left of the output, close the socket, call pn_link_lost */
-    PN_EVENT_DENIED,     /* no rule allows it; `text` says what */
+    PN_EVENT_DENIED,     /* `text` says what was not done: PN_NOT_AUTHORIZED no rule allows it, PN_QUOTA_EXCEEDED it was not retained */
     PN_EVENT_AUTH        /* the client's AUTH has come, with `reason` 0x18 or 0x19: pn_link_proof, then challenge, accept or authenticated, refuse or close */
 };
 typedef struct pn_event {

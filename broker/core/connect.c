@@ -8,13 +8,32 @@
 
 bool pn_link_connect(const pn_link *l, pn_packet *out) {
     if (l->state != LINK_ASKING) return false;
-    return pn_packet_decode(pn_buf_head(&l->in), pn_buf_len(&l->in), 0, l->broker->env.limits.max_packet_size, out) > 0;
+    return pn_packet_decode(pn_buf_head(&l->in), pn_buf_len(&l->in), 0, PN_PACKET_SIZE_MAX, out) > 0;
+}
+
+/* What the CONNECT says about the connection, within our limits. */
+static void set_up(pn_link *l, const pn_packet *connect) {
+    const pn_limits *limits = &l->broker->env.limits;
+    const pn_props *props = &connect->props; /* empty before 5.0, so that the defaults count */
+    bool v5 = connect->version >= PN_V5;
+    l->keep_alive = connect->keep_alive;
+    if (v5 && (l->keep_alive == 0 || l->keep_alive > limits->max_keep_alive) && limits->max_keep_alive < PN_MAX_KEEP_ALIVE) {
+        l->keep_alive = (uint16_t)limits->max_keep_alive; /* MQTT-3.1.2-21 */
+    }
+    uint32_t window = pn_prop_num(props, PN_RECEIVE_MAXIMUM, 65535), aliases = pn_prop_num(props, PN_TOPIC_ALIAS_MAXIMUM, 0);
+    l->wire.window = (uint16_t)(window < limits->max_inflight ? window : limits->max_inflight);
+    l->wire.max_packet = pn_prop_num(props, PN_MAXIMUM_PACKET_SIZE, PN_PACKET_SIZE_MAX);
+    l->wire.version = connect->version;
+    l->wire.explains = pn_prop_num(props, PN_REQUEST_PROBLEM_INFORMATION, 0); /* absent would allow it too; asked for is better */
+    l->wire.alias_max = (uint16_t)(aliases < limits->topic_alias_maximum ? aliases : limits->topic_alias_maximum);
+    l->alias_max = v5 ? (uint16_t)limits->topic_alias_maximum : 0;
 }
 
 /* A CONNECT is at the head of `in`: asks the driver for its verdict, unless there is nothing to ask. */
 void pn_ask(pn_link *l) {
     pn_packet connect;
     if (!pn_link_connect(l, &connect)) return;
+    set_up(l, &connect);
     if (connect.client_id.n > l->broker->env.limits.max_client_id) {
         pn_refuse(l, PN_CLIENT_ID_NOT_VALID, (pn_span){0}); /* MQTT-3.1.3-8; 3.1.1 MQTT-3.1.3-9 */
     } else if (pn_parks_too_much(l, 0)) {
@@ -56,14 +75,12 @@ void pn_refuse(pn_link *l, uint8_t reason, pn_span text) {
     pn_packet connect;
     if (!pn_link_connect(l, &connect)) return;
     pn_packet p = {.type = PN_CONNACK, .reason = l->version >= PN_V5 ? reason : return_code(reason)};
-    l->wire.version = l->version;
     if (l->version >= PN_V5) {
-        l->wire.max_packet = pn_prop_num(&connect.props, PN_MAXIMUM_PACKET_SIZE, PN_PACKET_SIZE_MAX);
         p.props = pn_props_begin(b);
         bool referred = (reason == PN_USE_ANOTHER_SERVER || reason == PN_SERVER_MOVED) && text.n;
         if (referred) {
             pn_add_prop(b, &p.props, PN_SERVER_REFERENCE, text, 0);
-        } else if (text.n || pn_prop_num(&connect.props, PN_REQUEST_PROBLEM_INFORMATION, 0)) {
+        } else if (text.n || l->wire.explains) {
             pn_explain(l, &p, text);
         }
     }
@@ -132,24 +149,6 @@ static uint32_t granted_expiry(const pn_link *l, const pn_packet *connect) {
     return wish < most ? wish : most;
 }
 
-/* What the CONNECT says about the connection, within our limits. */
-static void set_up(pn_link *l, const pn_packet *connect) {
-    const pn_limits *limits = &l->broker->env.limits;
-    const pn_props *props = &connect->props; /* empty before 5.0, so that the defaults count */
-    bool v5 = connect->version >= PN_V5;
-    l->keep_alive = connect->keep_alive;
-    if (v5 && (l->keep_alive == 0 || l->keep_alive > limits->max_keep_alive) && limits->max_keep_alive < PN_MAX_KEEP_ALIVE) {
-        l->keep_alive = (uint16_t)limits->max_keep_alive; /* MQTT-3.1.2-21 */
-    }
-    uint32_t window = pn_prop_num(props, PN_RECEIVE_MAXIMUM, 65535), aliases = pn_prop_num(props, PN_TOPIC_ALIAS_MAXIMUM, 0);
-    l->wire.window = (uint16_t)(window < limits->max_inflight ? window : limits->max_inflight);
-    l->wire.max_packet = pn_prop_num(props, PN_MAXIMUM_PACKET_SIZE, PN_PACKET_SIZE_MAX);
-    l->wire.version = connect->version;
-    l->wire.explains = pn_prop_num(props, PN_REQUEST_PROBLEM_INFORMATION, 0); /* absent would allow it too; asked for is better */
-    l->wire.alias_max = (uint16_t)(aliases < limits->topic_alias_maximum ? aliases : limits->topic_alias_maximum);
-    l->alias_max = v5 ? (uint16_t)limits->topic_alias_maximum : 0;
-}
-
 /* The CONNACK that lets the client in; its properties are in `scratch`, where objection has seen to the room. */
 static pn_packet connack(pn_link *l, const pn_verdict *v, const pn_packet *connect, bool present) {
     pn_broker *b = l->broker;
@@ -192,7 +191,7 @@ static uint8_t objection(pn_link *l, const pn_verdict *v, const pn_packet *conne
         if (!pn_topic_name_valid(connect->will_topic, limits->max_topic_length, limits->max_topic_levels)) return PN_TOPIC_NAME_INVALID;
         const pn_rules *rules = pn_broker_rules(b, v->rules);
         if (!rules || !pn_rules_may_publish(rules, v->identity, connect->will_topic, connect->will_retain, NULL)) {
-            pn_raise_denied(l, "will ", connect->will_topic);
+            pn_raise_denied(l, PN_NOT_AUTHORIZED, "will ", connect->will_topic);
             return PN_NOT_AUTHORIZED;
         }
     }
@@ -209,7 +208,6 @@ bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
     pn_env *env = pn_enter(b, now);
     pn_packet c;
     if (!pn_link_connect(l, &c)) return false;
-    set_up(l, &c);
     bool present = false;
     pn_session *s = NULL;
     uint8_t reason = objection(l, v, &c);
@@ -321,7 +319,6 @@ bool pn_link_challenge(pn_link *l, pn_span data, int64_t now) {
     pn_enter(l->broker, now);
     pn_span method, proof;
     if (!pn_link_proof(l, &method, &proof)) return false;
-    l->wire.version = l->version;
     send_auth(l, PN_CONTINUE_AUTHENTICATION, data);
     if (l->state == LINK_LIVE) {
         l->proving = REAUTH_WAITING;

@@ -47,7 +47,7 @@ static uint8_t judge_publish(pn_link *l, const pn_packet *p, pn_span topic) {
     pn_session *s = l->session;
     const pn_rules *rules = pn_broker_rules(b, s->rules);
     if (!rules || !pn_rules_may_publish(rules, pn_session_identity(s), topic, p->retain, NULL)) {
-        pn_raise_denied(l, p->retain ? "publish retained " : "publish ", topic);
+        pn_raise_denied(l, PN_NOT_AUTHORIZED, p->retain ? "publish retained " : "publish ", topic);
         return PN_NOT_AUTHORIZED; /* 3.1.1 has no word for it: acknowledged and dropped (3.1.1 MQTT-3.3.5-2) */
     }
     pn_pub pub = {.topic = topic, .payload = p->payload, .qos = p->qos, .retain = p->retain, .expires = PN_NEVER};
@@ -56,7 +56,11 @@ static uint8_t judge_publish(pn_link *l, const pn_packet *p, pn_span topic) {
         int64_t lifetime = pn_lifetime_of(&p->props);
         if (lifetime != PN_NEVER) pub.expires = b->env.now + lifetime;
     }
-    return pn_forwarded(b, &p->props, &pub.props) ? pn_publish(b, &pub, s) : PN_QUOTA_EXCEEDED;
+    if (!pn_forwarded(b, &p->props, &pub.props)) return PN_QUOTA_EXCEEDED;
+    uint64_t full = b->env.stats.dropped_retained_full;
+    uint8_t reason = pn_publish(b, &pub, s);
+    if (b->env.stats.dropped_retained_full != full) pn_raise_denied(l, PN_QUOTA_EXCEEDED, "retain ", topic);
+    return reason;
 }
 
 static uint8_t on_publish(pn_link *l, const pn_packet *p) {
@@ -106,7 +110,7 @@ static uint8_t subscribe_one(pn_link *l, const pn_filter *f, uint32_t id, bool *
     if (!limits->wildcard_subscriptions && pn_topic_has_wildcard(filter)) return PN_WILDCARDS_NOT_SUPPORTED;
     const pn_rules *rules = pn_broker_rules(b, s->rules);
     if (!rules || !pn_rules_may_subscribe(rules, pn_session_identity(s), filter, NULL)) {
-        pn_raise_denied(l, "subscribe ", f->filter);
+        pn_raise_denied(l, PN_NOT_AUTHORIZED, "subscribe ", f->filter);
         return PN_NOT_AUTHORIZED;
     }
     pn_filter granted = *f;
@@ -135,6 +139,13 @@ static bool deliver_retained(void *ctx, void *value) {
     return env->stats.dropped_slow_reader + env->stats.dropped_queue_full == dropped;
 }
 
+/* How many nodes of the retained store the SUBSCRIBEs of one call may visit. Enough to read it whole for each of many filters; an
+ * end for filters that visit everything and find nothing, by the thousand. */
+static uint64_t walk_allowance(const pn_broker *b) {
+    enum { WALKS = 32, FLOOR = 100000 };
+    return FLOOR + WALKS * b->env.stats.retained;
+}
+
 static uint8_t on_subscribe(pn_link *l, const pn_packet *p) {
     enum { SKIP_RETAINED = 0x40 }; /* in a verdict, beside the granted QoS */
     pn_broker *b = l->broker;
@@ -159,9 +170,12 @@ static uint8_t on_subscribe(pn_link *l, const pn_packet *p) {
         pn_wire_send(&l->wire, &ack, &b->env);
         const uint8_t *verdict = pn_buf_head(&verdicts);
         at = 0;
-        for (pn_filter f; pn_filter_next(p, &at, &f); verdict++) {
+        for (pn_filter f; kept && pn_filter_next(p, &at, &f); verdict++) {
             if (*verdict > 2) continue;
-            pn_retained_search(b->retained, f.filter, deliver_retained, &(retained_walk){b, l->session, *verdict, id});
+            uint64_t allowed = walk_allowance(b), steps = allowed > b->walked ? allowed - b->walked : 0, before = steps;
+            pn_retained_search(b->retained, f.filter, &steps, deliver_retained, &(retained_walk){b, l->session, *verdict, id});
+            b->walked += before - steps;
+            kept = steps > 0;
         }
     }
     pn_buf_free(&verdicts);

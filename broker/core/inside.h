@@ -67,6 +67,7 @@ struct pn_broker {
     pn_link *dirty, *dirty_last;
     queued_event *events; /* owned */
     uint32_t event_head, event_count, event_cap, denied_room;
+    uint64_t walked; /* nodes of the retained store that this call has visited (handlers.c) */
     pn_buf texts;   /* of the events */
     pn_buf scratch; /* properties and reason lists under construction */
 };
@@ -77,7 +78,7 @@ struct pn_broker {
 pn_env *pn_enter(pn_broker *b, int64_t now);
 
 void pn_raise(pn_broker *b, uint8_t kind, pn_link *l, uint8_t reason, const char *what, pn_span text);
-void pn_raise_denied(pn_link *l, const char *what, pn_span topic); /* counted, and reported within PN_DENIED_EVENTS_MAX */
+void pn_raise_denied(pn_link *l, uint8_t reason, const char *what, pn_span topic); /* within PN_DENIED_EVENTS_MAX */
 
 pn_session *pn_session_find(pn_broker *b, pn_span key);
 pn_session *pn_session_begin(pn_broker *b, pn_span key, pn_span identity); /* NULL: no room, or no memory */

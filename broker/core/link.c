@@ -234,7 +234,9 @@ pn_link *pn_link_open(pn_broker *b, void *owner, int64_t now) {
 static size_t step(pn_link *l, const uint8_t *data, size_t n) {
     pn_broker *b = l->broker;
     pn_packet p;
-    int64_t used = pn_packet_decode(data, n, l->version, b->env.limits.max_packet_size, &p);
+    uint32_t most = b->env.limits.max_packet_size;
+    if (l->state == LINK_NEW && b->env.limits.max_connect_size < most) most = b->env.limits.max_connect_size;
+    int64_t used = pn_packet_decode(data, n, l->version, most, &p);
     if (used <= 0) {
         if (used < 0) pn_link_fail(l, (uint8_t)-used);
         return 0;

@@ -64,6 +64,7 @@ enum pn_form { PN_NONE = 0, PN_BYTE, PN_TWO, PN_FOUR, PN_VARINT, PN_BINARY, PN_S
 
 /* Limits of the core: the defaults of `struct pn_limits` (session.h). Each has a test of its own. */
 #define PN_MAX_PACKET_SIZE 1048576u               /* bytes of one inbound packet */
+#define PN_MAX_CONNECT_SIZE 65536u                /* bytes of a CONNECT, and of anything before the verdict on it */
 #define PN_MAX_TOPIC_LENGTH 1024u                 /* bytes of a topic name or filter */
 #define PN_MAX_TOPIC_LEVELS 64u                   /* levels of a topic name or filter */
 #define PN_MAX_CLIENT_ID 256u                     /* bytes of a client identifier */

@@ -87,6 +87,7 @@ uint8_t pn_retained_put(pn_retained *r, pn_pub *pub, pn_env *env) {
         slot = pn_trie_get(r->trie, pub->topic);
         before = slot && *slot ? pn_message_bytes(*slot) : 0, more = !before;
         if (!room(env, more, bytes > before ? bytes - before : 0)) {
+            if (slot && *slot) forget(r, *slot, env);
             env->stats.dropped_retained_full++;
             return PN_QUOTA_EXCEEDED;
         }
@@ -94,6 +95,7 @@ uint8_t pn_retained_put(pn_retained *r, pn_pub *pub, pn_env *env) {
     pn_message *m = pn_pub_share(pub);
     if (m && !slot) slot = pn_trie_put(r->trie, pub->topic);
     if (!m || !slot) {
+        if (slot && *slot) forget(r, *slot, env);
         pn_message_drop(m);
         env->stats.dropped_no_memory++;
         return PN_QUOTA_EXCEEDED;
@@ -112,6 +114,6 @@ const pn_message *pn_retained_get(const pn_retained *r, pn_span topic, const pn_
     return m && m->expires > env->now ? m : NULL;
 }
 
-bool pn_retained_search(const pn_retained *r, pn_span filter, pn_trie_fn each, void *ctx) {
-    return pn_trie_search(r->trie, filter, each, ctx);
+bool pn_retained_search(const pn_retained *r, pn_span filter, uint64_t *steps, pn_trie_fn each, void *ctx) {
+    return pn_trie_search(r->trie, filter, steps, each, ctx);
 }

@@ -1,7 +1,7 @@
 /* retained.h: the retained messages, one a topic name (5.0 §3.3.1.3).
  *
- * The rule it keeps: a store with limits. What it cannot keep is refused while what it has stays; what has expired is not
- * handed out, and is forgotten in time.
+ * The rule it keeps: a store with limits that never lies. What it cannot keep is refused, and what that was to replace is forgotten;
+ * what has expired is not handed out, and is forgotten in time.
  */
 #ifndef PEANUT_RETAINED_H
 #define PEANUT_RETAINED_H
@@ -15,14 +15,15 @@ pn_retained *pn_retained_new(uint64_t seed); /* owned; NULL without memory */
 void pn_retained_free(pn_retained *r);
 
 /* Keeps `pub` in place of what its topic had; an empty payload clears it (MQTT-3.3.1-6). PN_SUCCESS, or PN_QUOTA_EXCEEDED, and then
- * what was there is as it was. */
+ * the topic has nothing any more: an old message must not pass for the present state. */
 uint8_t pn_retained_put(pn_retained *r, pn_pub *pub, pn_env *env);
 
 /* The message of exactly `topic`, borrowed until the store changes, or NULL. */
 const pn_message *pn_retained_get(const pn_retained *r, pn_span topic, const pn_env *env);
 
-/* Calls `each(ctx, message)` for every pn_message that `filter` matches, expired ones too; false from it ends the walk. */
-bool pn_retained_search(const pn_retained *r, pn_span filter, pn_trie_fn each, void *ctx);
+/* Calls `each(ctx, message)` for every pn_message that `filter` matches, expired ones too; false from it ends the walk, and so
+ * does the end of *steps (pn_trie_search). */
+bool pn_retained_search(const pn_retained *r, pn_span filter, uint64_t *steps, pn_trie_fn each, void *ctx);
 
 /* Forgets what has expired. It looks at every message, so it does that once in a while. */
 void pn_retained_tick(pn_retained *r, pn_env *env);

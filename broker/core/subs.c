@@ -57,8 +57,19 @@ pn_subs *pn_subs_new(uint64_t seed) {
     return x;
 }
 
+static bool free_list(void *ctx, void *value) {
+    (void)ctx;
+    for (node *n = value, *next; n; n = next) {
+        next = n->next;
+        pn_free(n->list);
+        pn_free(n);
+    }
+    return true;
+}
+
 void pn_subs_free(pn_subs *x) {
     if (!x) return;
+    pn_trie_each(x->trie, free_list, NULL);
     pn_trie_free(x->trie);
     pn_free(x->matched);
     pn_free(x->targets);

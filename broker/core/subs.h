@@ -14,7 +14,7 @@
 typedef struct pn_subs pn_subs;
 
 pn_subs *pn_subs_new(uint64_t seed); /* owned; NULL without memory */
-void pn_subs_free(pn_subs *x);       /* sessions must have been dropped from it */
+void pn_subs_free(pn_subs *x);       /* whatever sessions may be in it: they are not touched */
 
 /* A SUBSCRIBE's filter taken apart: `group` is empty unless it is `$share/group/filter`. False when it begins so and is not
  * well formed: no group, a wildcard in it, no filter (MQTT-4.8.2-1, MQTT-4.8.2-2). */

@@ -480,10 +480,13 @@ bool pn_trie_match(const pn_trie *t, pn_span name, pn_trie_fn each, void *ctx) {
     return match(t, name, NULL, each, ctx);
 }
 
+/* Takes one step; false when there is none left. */
+static bool spend(uint64_t *steps) { return !steps || (*steps && (*steps)--); }
+
 /* `top` and everything below it, parents first. */
-static bool subtree(const pn_trie *t, uint32_t top, pn_trie_fn each, void *ctx) {
+static bool subtree(const pn_trie *t, uint32_t top, uint64_t *steps, pn_trie_fn each, void *ctx) {
     for (uint32_t at = top;;) {
-        if (!visit(t, at, each, ctx)) return false;
+        if (!spend(steps) || !visit(t, at, each, ctx)) return false;
         const node *n = &t->nodes[at];
         uint32_t next = n->first ? n->first : n->plus ? n->plus : n->many;
         while (!next) { /* all below `at` is done: on to its sibling (literals, then `+`, then `#`), else up */
@@ -501,7 +504,7 @@ static bool subtree(const pn_trie *t, uint32_t top, pn_trie_fn each, void *ctx) 
     }
 }
 
-bool pn_trie_each(const pn_trie *t, pn_trie_fn each, void *ctx) { return subtree(t, 0, each, ctx); }
+bool pn_trie_each(const pn_trie *t, pn_trie_fn each, void *ctx) { return subtree(t, 0, NULL, each, ctx); }
 
 /* `index` or the first of its later siblings that a wildcard may stand for. */
 static uint32_t skip_dollar(const pn_trie *t, uint32_t index) {
@@ -511,7 +514,7 @@ static uint32_t skip_dollar(const pn_trie *t, uint32_t index) {
     return index;
 }
 
-bool pn_trie_search(const pn_trie *t, pn_span filter, pn_trie_fn each, void *ctx) {
+bool pn_trie_search(const pn_trie *t, pn_span filter, uint64_t *steps, pn_trie_fn each, void *ctx) {
     struct {
         enum kind kind;
         hashed level;
@@ -521,6 +524,7 @@ bool pn_trie_search(const pn_trie *t, pn_span filter, pn_trie_fn each, void *ctx
 
     for (;;) {
         uint32_t down = 0;
+        if (!spend(steps)) return false;
         if (depth == known && rest.more) {
             pn_span text = next_level(&rest);
             enum kind kind = kind_of(text);
@@ -534,10 +538,10 @@ bool pn_trie_search(const pn_trie *t, pn_span filter, pn_trie_fn each, void *ctx
         } else if (want[depth].kind == PLUS) {
             down = skip_dollar(t, t->nodes[at].first);
         } else if (at) {
-            if (!rest.more && !subtree(t, at, each, ctx)) return false;
+            if (!rest.more && !subtree(t, at, steps, each, ctx)) return false;
         } else if (!rest.more) {
             for (uint32_t i = skip_dollar(t, t->nodes[0].first); i; i = skip_dollar(t, t->nodes[i].next)) {
-                if (!subtree(t, i, each, ctx)) return false;
+                if (!subtree(t, i, steps, each, ctx)) return false;
             }
         }
         for (; !down; at = t->nodes[at].parent) { /* back to the nearest `+` that has siblings left */

@@ -52,11 +52,12 @@ size_t pn_trie_count(const pn_trie *t); /* keys put and not removed; O(1) */
 /* Calls `each(ctx, value)` once for every non-NULL value, in no order that means anything; a false from it ends the walk
  * and is returned. The trie must not be changed meanwhile.
  *  - match:  keys are filters, `name` is a name: every filter that matches it.
- *  - search: keys are names, `filter` is a filter: every name that it matches.
+ *  - search: keys are names, `filter` is a filter: every name that it matches. Wildcards can make it visit every node and find
+ *            nothing: it takes one of *steps for each node, and ends with false when they are used up (NULL: no such bound).
  *  - each:   everything. */
 typedef bool (*pn_trie_fn)(void *ctx, void *value);
 bool pn_trie_match(const pn_trie *t, pn_span name, pn_trie_fn each, void *ctx);
-bool pn_trie_search(const pn_trie *t, pn_span filter, pn_trie_fn each, void *ctx);
+bool pn_trie_search(const pn_trie *t, pn_span filter, uint64_t *steps, pn_trie_fn each, void *ctx);
 bool pn_trie_each(const pn_trie *t, pn_trie_fn each, void *ctx);
 
 /* Rules: who may do what, first match decides, no match denies. Compiled once, then only read. A level `{id}` in a

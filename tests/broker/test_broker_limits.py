@@ -16,6 +16,8 @@ from tests.broker.house import (
     disconnect,
     properties,
     publish,
+    subscribe,
+    topic_filter,
     unsubscribe,
     will,
 )
@@ -294,16 +296,19 @@ def test_max_sessions() -> None:
 
 
 def test_max_retained() -> None:
-    """5.0 §3.4.2.1: 0x97; the message went nowhere. Replacing and clearing go on, and clearing makes room."""
+    """What cannot be retained is sent on all the same, and the driver hears of it. Replacing and clearing go on, and
+    clearing makes room."""
     house = House(max_retained=2)
     client = house.join()
     client.subscribe("#")
-    for topic, reason in (("a", 0), ("b", 0), ("c", 0x97), ("a", 0)):
+    for topic in ("a", "b", "c", "a"):
         client.send(publish(topic, topic.encode(), 1, retain=True))
-        answer = client.ask(PINGREQ, "PINGRESP") and client.read()
-        assert [packet["reason"] for packet in answer if packet["type"] == "PUBACK"] == [reason]
-        assert [packet["topic"] for packet in answer if packet["type"] == "PUBLISH"] == ([] if reason else [topic])
+        answer = client.read()
+        assert [packet["reason"] for packet in answer if packet["type"] == "PUBACK"] == [0]
+        assert [packet["topic"] for packet in answer if packet["type"] == "PUBLISH"] == [topic]
     assert house.stat("dropped_retained_full") == 1
+    assert client.denied == ["retain c"]
+    assert house.broker.retained("c") is None
     house.publish("a", b"", retain=True)
     house.publish("c", b"c", retain=True)
     with pytest.raises(MemoryError):
@@ -311,25 +316,28 @@ def test_max_retained() -> None:
     assert house.stat("retained") == 2
     nothing = House(max_retained=0).join()
     nothing.send(publish("a", qos=1, retain=True))
-    assert nothing.only() == ack("PUBACK", 1, 0x97)
+    assert nothing.only() == ack("PUBACK", 1, 0x10)
+    assert nothing.denied == ["retain a"]
 
 
 def test_max_retained_bytes() -> None:
-    """Topics, payloads and properties of all retained messages. One too large does not replace what was there."""
+    """Topics, payloads and properties of all retained messages. What one too large was to replace is forgotten: an old
+    state must not pass for the present one."""
     house = House(max_retained_bytes=20)
     client = house.join()
-    for topic, size, reason in (
-        ("a", 9, 0x10),
-        ("b", 9, 0x10),
-        ("c", 1, 0x97),
-        ("a", 10, 0x97),
-        ("a", 8, 0x10),
-        ("b", 10, 0x10),
+    for topic, size, kept in (
+        ("a", 9, True),
+        ("b", 9, True),
+        ("c", 1, False),
+        ("a", 10, False),
+        ("a", 8, True),
+        ("b", 10, True),
     ):
         client.send(publish(topic, b"x" * size, 1, retain=True))
-        assert client.only() == ack("PUBACK", 1, reason)
+        assert client.only() == ack("PUBACK", 1, 0x10)
+        assert house.broker.retained(topic) == (b"x" * size if kept else None)
     assert house.stat("retained_bytes") == 20
-    assert house.broker.retained("a") == b"x" * 8
+    assert client.denied == ["retain c", "retain a"]
     client.send(publish("a", b"", 1, retain=True), publish("c", b"x" * 8, 1, retain=True))
     assert [packet["reason"] for packet in client.read()] == [0x10, 0x10]
 
@@ -426,3 +434,30 @@ def test_limits_can_be_changed_while_it_runs() -> None:
     assert client.subscribe("123456", qos=2) == [0x8F]
     house.broker.set_limits(max_qos=1)
     assert client.subscribe("123456", qos=2) == [1]
+
+
+def test_max_connect_size() -> None:
+    """Before the verdict nobody may make us hold more than this, however large packets may be afterwards."""
+    fits = codec.encode(connect("c", username="u" * 150), 5)
+    house = House(max_connect_size=len(fits))
+    for more, closed in ((0, None), (1, 0x95)):
+        client = house.open()
+        client.feed(codec.encode(connect("c" + "c" * more, username="u" * 150), 5))
+        assert client.closed == closed
+    client = house.join()
+    client.send(publish("t", b"x" * 1000, qos=1))
+    assert client.only()["type"] == "PUBACK"
+
+
+def test_filters_that_visit_everything_and_find_nothing_have_an_end() -> None:
+    """A SUBSCRIBE with thousands of them ends its own connection instead of stopping everybody; a usual one is fine."""
+    house = House()
+    for number in range(5000):
+        house.publish(f"/plant/n{number}/state", retain=True)
+    client = house.join("usual")
+    assert client.subscribe(*[f"/plant/+/{report}" for report in ("state", "status", "telemetry", "ack")]) == [0] * 4
+    assert client.closed is None
+    hostile = house.join("hostile")
+    hostile.send(subscribe(*[topic_filter(f"+/+/+/none{number}") for number in range(1000)]))
+    assert hostile.closed == 0x97
+    assert client.closed is None

@@ -141,7 +141,7 @@ static int matches_of(const pn_trie *t, pn_span name) {
 
 static int found_by(const pn_trie *t, pn_span filter) {
     int n = 0;
-    CHECK(pn_trie_search(t, filter, tally, &n));
+    CHECK(pn_trie_search(t, filter, NULL, tally, &n));
     return n;
 }
 
@@ -502,7 +502,7 @@ static void churn(bool wild, uint64_t seed, int steps) {
         char asked_text[256];
         pn_span question = join(&asked, asked_text);
         seen s = {0};
-        CHECK(wild ? pn_trie_match(t, question, see, &s) : pn_trie_search(t, question, see, &s));
+        CHECK(wild ? pn_trie_match(t, question, see, &s) : pn_trie_search(t, question, NULL, see, &s));
         for (int i = 0; i < KEYS; i++) {
             bool match = present[i] && (wild ? model_matches(&keys[i], &asked) : model_matches(&asked, &keys[i]));
             if (s.hits[i] != match) {
@@ -553,7 +553,7 @@ TEST(a_walk_ends_when_it_is_told_to) {
             CONTEXT("%s, %d", searches[i].filter, stop);
             seen s = {.stop_after = stop};
             bool all = stop > searches[i].names;
-            CHECK_EQ(pn_trie_search(ns, span(searches[i].filter), see, &s), all);
+            CHECK_EQ(pn_trie_search(ns, span(searches[i].filter), NULL, see, &s), all);
             CHECK_EQ(s.calls, all ? searches[i].names : stop);
         }
     }
