@@ -30,14 +30,14 @@ class Decoder:
 #   EVENT_CONNECT     a CONNECT has arrived on `link`: read link.connect, then call link.accept() or link.refuse()
 #   EVENT_DISCONNECT  the session of an accepted link has gone offline; reason as in DISCONNECT (0 and 4: the client
 #                     said so; 0x80: the driver reported the socket lost; else the broker's); exactly one for each
-#                     client that accept() let in (it may still end in a refusal: EVENT_CLOSED alone)
+#                     client that accept() let in (accept() may end in a refusal as well: EVENT_CLOSED alone)
 #   EVENT_CLOSED      the core is done with `link` (after refuse(), an error, a DISCONNECT, a takeover): send what
 #                     take() still gives, close the socket, call link.lost()
 #   EVENT_DENIED      a publish or a subscription that no rule allows; text is "publish TOPIC", "publish retained
 #                     TOPIC", "subscribe FILTER" or "will TOPIC"; with reason 0x97 and "retain TOPIC": it was sent on, but
 #                     not retained, because the store is full
-#   EVENT_AUTH        the client's AUTH has come, reason 0x18 (it goes on) or 0x19 (it is in and authenticates anew): read
-#                     link.authentication, then call challenge(), accept() or authenticated(), refuse() or close()
+#   EVENT_AUTH        the client's AUTH has come, reason 0x18 (it goes on) or 0x19 (it is in and authenticates anew):
+#                     read link.authentication, then call challenge(), accept() or authenticated(), refuse() or close()
 EVENT_CONNECT: int
 EVENT_DISCONNECT: int
 EVENT_CLOSED: int
