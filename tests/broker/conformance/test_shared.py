@@ -240,3 +240,30 @@ def test_before_v5_a_share_is_none_or_the_same() -> None:
     publisher = house.join("p")
     publisher.send(publish("a"))
     assert publisher.closed is None
+
+
+def test_what_waits_for_a_member_that_never_comes_back_goes_to_another_that_is_away() -> None:
+    """5.0 §4.8.2: QoS 1, when a session ends while nobody is connected: it waits on with who is left."""
+    house = House()
+    clients = crew(house, "a", "b")
+    for client in clients:
+        client.lose()
+    house.wait(60)
+    for n in range(4):
+        house.publish("work/x", b"%d" % n, qos=1)
+    house.join("a").lose()
+    assert sorted(house.keeper("b").payloads()) == [b"0", b"1", b"2", b"3"]
+
+
+def test_what_waits_for_the_last_member_goes_with_it() -> None:
+    """5.0 §4.8.2: there is nobody else; the session ends, and its messages with it."""
+    for qos in (1, 2):
+        house = House(max_inflight=2)
+        (client,) = crew(house, "a", qos=qos)
+        for n in range(5):
+            house.publish("work/x", b"%d" % n, qos=qos)
+        client.lose()
+        house.wait(3601)
+        assert house.stat("sessions") == 0
+        (client,) = crew(house, "a", qos=qos)
+        assert client.read() == []

@@ -373,3 +373,15 @@ def test_no_local_is_about_the_client_not_the_connection() -> None:
     other.send(publish("a", b"other's", 1))
     client = house.keeper("k")
     assert client.payloads() == [b"other's"]
+
+
+def test_no_local_is_about_forwarding() -> None:
+    """5.0 §3.3.1.3, §3.8.3.1: what was retained before the subscription is the topic's, and nobody's publication any
+    more: it comes to whoever subscribes, as other brokers read it too."""
+    house = House()
+    client = house.join("c")
+    client.send(publish("a", b"own", retain=True))
+    client.subscribe("a", no_local=True)
+    assert client.payloads() == [b"own"]
+    client.send(publish("a", b"own again", retain=True))
+    assert client.read() == []
