@@ -259,7 +259,7 @@ def table(rows: list[tuple[str, ...]], width: int) -> Table:
 
 
 def show(board: Board, lines: list[str], over: Callable[[float], bool]) -> None:
-    """The live table on a terminal, elsewhere plain lines, one a change. `over` waits for so many seconds or the end."""
+    """The live table on a terminal, elsewhere plain lines. `over` waits so many seconds, or for the end."""
     console = Console()
     if console.is_terminal:
         for line in lines:

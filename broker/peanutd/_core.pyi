@@ -37,7 +37,7 @@ class Decoder:
 #                     TOPIC", "subscribe FILTER" or "will TOPIC"; with reason 0x97 and "retain TOPIC": it was sent on, but
 #                     not retained, because the store is full
 #   EVENT_AUTH        the client's AUTH has come, reason 0x18 (it goes on) or 0x19 (it is in and authenticates anew):
-#                     read link.authentication, then call challenge(), accept() or authenticated(), refuse() or close()
+#                     read link.authentication, then challenge(), accept() or authenticated(), refuse() or close()
 EVENT_CONNECT: int
 EVENT_DISCONNECT: int
 EVENT_CLOSED: int
