@@ -176,6 +176,8 @@ class Stream:
         self.problem = f"WebSocket: {problem}"
         response: Response = self._protocol.reject(status, f"{problem}\n")
         if status == http.HTTPStatus.UPGRADE_REQUIRED:
+            del response.headers["Connection"]
+            response.headers["Connection"] = "close, Upgrade"
             response.headers["Upgrade"] = "websocket"
         self._protocol.send_response(response)
 

@@ -18,11 +18,11 @@ from peanutd.config import (
     Listener,
     Policy,
     UnixPath,
-    lines_of_keys,
     load,
     parse,
     parse_address,
 )
+from peanutd.toml_lines import lines_of_keys
 
 LIMITS = {"max_packet_size": 1048576, "max_inflight": 64}
 

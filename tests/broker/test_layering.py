@@ -13,7 +13,7 @@ GATEWAY = CHECKOUT / "broker" / "peanutd"
 
 # Each module of the gateway may import those before it, and nobody behind it.
 ORDER = (
-    *("log", "config", "access", "scram", "users", "throttle", "login", "tls", "fleet", "census"),
+    *("log", "toml_lines", "config", "access", "scram", "users", "throttle", "login", "tls", "fleet", "census"),
     *("proxy", "ws", "sockets", "status", "connection", "reception", "server", "__main__"),
 )
 

@@ -7,6 +7,7 @@ RFC (websocket.py); paho-mqtt is the one that is not ours.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import ssl
 import struct
@@ -282,6 +283,25 @@ def test_a_refusal_is_seen_before_the_close(enter: Any, gateway: Any) -> None:
     assert client.sock.ended() == 1008
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+def test_when_the_gateway_stops_everybody_is_told(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    """In MQTT (0x8B) and in WebSocket (1001); who is in the middle of a handshake is dropped."""
+    fleet.settings(SETTINGS)
+    daemon = start(fleet.home, loop=loop)
+    sock, knocking = Socket(dial(daemon.port("ws")).sock), dial(daemon.port("ws"))
+    knocking.sock.sendall(request()[:20])
+    assert sock.handshake()[0] == 101
+    wire = Wire(sock, 5)  # type: ignore[arg-type]
+    assert wire.connect("x")[1] == 0
+    daemon.signal(signal.SIGTERM)
+    first, body = wire.receive()
+    assert (first, body[0]) == (0xE0, 0x8B)
+    assert sock.ended() == 1001
+    assert knocking.closed()
+    sock.close()
+    assert daemon.wait() == 0
+
+
 # --- the handshake ---
 
 
@@ -312,8 +332,8 @@ def test_a_handshake_that_is_none(
     got, headers, body = sock.handshake(**change)
     assert got == status
     assert words in body.decode()
-    assert headers["connection"] == "close" or status == 426
-    assert status != 426 or headers["upgrade"] == "websocket"
+    assert headers["connection"] == ("close, Upgrade" if status == 426 else "close")
+    assert headers.get("upgrade") == ("websocket" if status == 426 else None)
     assert len(body) < 300
     assert sock.ended() is None
     gateway.line(rf"handshake failed address={sock.raw.getsockname()[0]}:\d+ why=\"WebSocket: ")
