@@ -1,7 +1,8 @@
 """The ledger: one SQLite row a device; whoever runs the fleet asks it who is enrolled.
 
 Rule: agreement 1 of the house's README names the columns; `PRAGMA user_version` counts MIGRATIONS, which only grow.
-The truth about a certificate is the certificate: the ledger can be rebuilt from the device bundles.
+The truth about a certificate is the certificate: the ledger can be rebuilt from the device bundles. Yet to move it away
+is the advice for a damaged one only, and reading writes nothing.
 """
 
 import contextlib
@@ -46,6 +47,36 @@ class Device:
 
 _COLUMNS = ", ".join(f.name for f in fields(Device))
 
+_DAMAGED = (
+    "is damaged",
+    "Move it away (with its -wal and -shm files) and run `peanut init`: it is made anew from devices/.",
+)
+_NO_ACCESS = (
+    "cannot be opened or written",
+    "Leave it where it is. Run as the owner of the fleet home, with the file system mounted writable.",
+)
+_BUSY = (f"is in use by another program for more than {BUSY_S:.0f} s", "Let that one finish, then try again.")
+
+# By primary result code (sqlite.org/rescode.html): what the ledger is, and what to do.
+_ADVICE = {
+    sqlite3.SQLITE_FULL: ("has no room to grow", "Make room on the device that holds it, then try again."),
+    sqlite3.SQLITE_IOERR: (
+        "cannot be read or written",
+        "Leave it where it is. Is the device that holds it full (`df`) or failing (`dmesg`)? Mend that and try again.",
+    ),
+    sqlite3.SQLITE_READONLY: _NO_ACCESS,
+    sqlite3.SQLITE_CANTOPEN: _NO_ACCESS,
+    sqlite3.SQLITE_PERM: _NO_ACCESS,
+    sqlite3.SQLITE_BUSY: _BUSY,
+    sqlite3.SQLITE_LOCKED: _BUSY,
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+}
+_OTHER = ("does not work", "Leave it where it is; is this the right fleet home (--home)?")
+
+# What reading meets where SQLite may not, or has no room to, make the side files of a database in WAL mode.
+_NO_SIDE_FILES = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
+
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
@@ -64,16 +95,28 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         finally:
             connection.close()  # rolls back what is not committed
     except sqlite3.Error as error:
-        raise PeanutError(
-            f"the ledger {path} does not work: {error}",
-            "Move it away (with its -wal and -shm files) and run `peanut init`: it is made anew from devices/.",
-        ) from None
+        raise _in_words(path, error) from None
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+def _primary(error: sqlite3.Error) -> int:
+    # An extended result code has the primary one in its low byte; errors of the module itself have none.
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
+
+
+def _in_words(path: Path, error: sqlite3.Error) -> PeanutError:
+    what, fix = _ADVICE.get(_primary(error), _OTHER)
+    return PeanutError(f"the ledger {path} {what}: {error}", fix)
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > len(MIGRATIONS):
         raise PeanutError(f"the ledger {path} was written by a newer `peanut`", "Install that version here as well.")
+    return version
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    version = _version(connection, path)
     if version == len(MIGRATIONS):
         return
     for statement in MIGRATIONS[version:]:
@@ -88,11 +131,41 @@ def put(connection: sqlite3.Connection, device: Device) -> None:
 
 
 def devices(path: Path) -> list[Device]:
-    """All rows by name; none if there is no ledger yet. Makes no file."""
+    """All rows by name; none if there is no ledger yet. Works where nothing can be written; makes no ledger."""
     if not path.exists():
         return []
-    with opened(path) as connection:
-        return [Device(*row) for row in connection.execute(f"SELECT {_COLUMNS} FROM device ORDER BY name")]
+    try:
+        rows = _select(path, "mode=rw")
+    except sqlite3.Error as error:
+        if _primary(error) not in _NO_SIDE_FILES or _has_log(path):
+            raise _in_words(path, error) from None
+        # Nothing waits in the log, so the file by itself is the ledger, and can be read as it is.
+        try:
+            rows = _select(path, "immutable=1")
+        except sqlite3.Error as again:
+            raise _in_words(path, again) from None
+    if rows is not None:
+        return rows
+    with opened(path) as connection:  # migrates it
+        return _rows(connection)
+
+
+def _select(path: Path, how: str) -> list[Device] | None:
+    """All rows, or None if the ledger is to be migrated first. how: query of an SQLite URI."""
+    uri = f"{path.absolute().as_uri()}?{how}"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)) as connection:
+        return _rows(connection) if _version(connection, path) == len(MIGRATIONS) else None
+
+
+def _rows(connection: sqlite3.Connection) -> list[Device]:
+    return [Device(*row) for row in connection.execute(f"SELECT {_COLUMNS} FROM device ORDER BY name")]
+
+
+def _has_log(path: Path) -> bool:
+    try:
+        return path.with_name(f"{path.name}-wal").stat().st_size > 0
+    except OSError:
+        return False
 
 
 def device(path: Path, name: str) -> Device | None:

@@ -1,5 +1,6 @@
 """The ledger: columns of agreement 1, migrations, damage."""
 
+import contextlib
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -64,10 +65,71 @@ def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
         ledger.devices(path)
 
 
-def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
-    (tmp_path / "ledger.db").write_bytes(b"garbage" * 1000)
-    with pytest.raises(PeanutError, match="does not work"):
-        ledger.devices(tmp_path / "ledger.db")
+def test_only_damage_is_to_be_moved_away(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    path.write_bytes(b"garbage" * 1000)  # SQLITE_NOTADB
+    for use in (ledger.devices, opening):
+        with pytest.raises(PeanutError, match="is damaged") as caught:
+            use(path)
+        assert "Move it away" in caught.value.fix
+    path.unlink()
+    with ledger.opened(path) as connection:
+        for n in range(200):
+            ledger.put(connection, replace(ROW, name=f"n-{n}", serial=str(n)))
+    data = bytearray(path.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)  # SQLITE_CORRUPT
+    path.write_bytes(data)
+    with pytest.raises(PeanutError, match="is damaged") as caught:
+        ledger.devices(path)
+    assert "Move it away" in caught.value.fix
+
+
+def opening(path: Path) -> None:
+    with ledger.opened(path):
+        pass
+
+
+def test_a_ledger_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ledger.db"
+    opening(path)
+    monkeypatch.setattr(ledger, "BUSY_S", 0.01)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # SQLITE_BUSY
+        with pytest.raises(PeanutError, match="in use") as caught:
+            opening(path)
+        assert "Move" not in caught.value.fix
+        assert ledger.devices(path) == []  # a reader does not wait for a writer
+
+
+def test_a_ledger_without_room(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+
+    def fill() -> None:
+        with ledger.opened(path) as connection:
+            connection.execute("PRAGMA max_page_count = 1")  # SQLITE_FULL
+            for n in range(200):
+                ledger.put(connection, replace(ROW, name=f"n-{n}", serial=str(n)))
+
+    with pytest.raises(PeanutError, match="no room") as caught:
+        fill()
+    assert "Make room" in caught.value.fix
+    assert ledger.devices(path) == []
+
+
+def test_a_directory_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").mkdir()
+    for use in (ledger.devices, opening):
+        with pytest.raises(PeanutError, match="cannot be opened") as caught:  # SQLITE_CANTOPEN
+            use(tmp_path / "ledger.db")
+        assert "Leave it where it is" in caught.value.fix
+
+
+def test_reading_leaves_no_side_files(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with ledger.opened(path) as connection:
+        ledger.put(connection, ROW)
+    assert ledger.devices(path) == [ROW]
+    assert [p.name for p in tmp_path.iterdir()] == ["ledger.db"]
 
 
 def test_a_kind_that_is_none_is_not_stored(tmp_path: Path) -> None:
