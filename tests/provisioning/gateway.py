@@ -5,8 +5,6 @@ Rule: independent of the code under test, but for the certificates, which are wh
 
 import contextlib
 import json
-import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -17,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+
+from .programs import program
 
 DEADLINE_S = 10.0
 
@@ -57,13 +56,9 @@ class Mosquitto:
         )
 
     def start(self) -> None:
-        program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-        if program is None:
-            if os.environ.get("CI"):
-                pytest.fail("mosquitto is not installed")
-            pytest.skip("needs the Debian package mosquitto")
+        command = [program("mosquitto"), "-c", str(self.work / "mosquitto.conf")]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen([program, "-c", str(self.work / "mosquitto.conf")], stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
         until(self._listening, "mosquitto")
 
     def _listening(self) -> bool:

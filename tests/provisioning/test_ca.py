@@ -12,11 +12,13 @@ from peanut import ca, names
 from peanut.errors import PeanutError
 from peanut.names import Kind
 
+from .programs import program
+
 NOW = datetime.now(UTC)
 
 
 def openssl(*arguments: str | Path) -> str:
-    done = subprocess.run(["openssl", *map(str, arguments)], capture_output=True, text=True)
+    done = subprocess.run([program("openssl"), *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -100,7 +102,8 @@ def test_cas_carry_no_extended_usage_and_two_fleets_differ_in_name(made: Path) -
 def test_root_key_opens_with_the_passphrase_only(made: Path) -> None:
     openssl("pkey", "-in", made / "ca/root.key", "-passin", f"file:{made / 'ca/root.pass'}", "-noout")
     wrong = subprocess.run(
-        ["openssl", "pkey", "-in", made / "ca/root.key", "-passin", "pass:wrong", "-noout"], capture_output=True
+        [program("openssl"), "pkey", "-in", made / "ca/root.key", "-passin", "pass:wrong", "-noout"],
+        capture_output=True,
     )
     assert wrong.returncode != 0
     assert b"ENCRYPTED" in (made / "ca/root.key").read_bytes()

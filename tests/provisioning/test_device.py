@@ -16,6 +16,7 @@ from peanut.home import Home
 from peanut.names import Kind
 
 from .conftest import Run, start, tree
+from .programs import program
 
 FILES = {"key.der": 0o600, "cert.der": 0o644, "ca.der": 0o644, "node.json": 0o644}
 
@@ -223,11 +224,9 @@ def test_an_expiring_certificate_is_renewed_by_adding_again(home: Home, run: Run
 
 def test_show(home: Home, run: Run) -> None:
     certificate = home.device("peanut") / "cert.der"
+    command = [program("openssl"), "x509", "-in", certificate, "-inform", "DER", "-noout"]
     printed = subprocess.run(
-        ["openssl", "x509", "-in", certificate, "-inform", "DER", "-noout", "-fingerprint", "-sha256", "-serial"],
-        capture_output=True,
-        text=True,
-        check=True,
+        [*command, "-fingerprint", "-sha256", "-serial"], capture_output=True, text=True, check=True
     ).stdout
     fingerprint, serial = (line.partition("=")[2] for line in printed.splitlines())
     shown = run("device", "show", "peanut").stdout

@@ -1,0 +1,23 @@
+"""Programs that are not Python packages, and which tests need as witnesses that are not ours: openssl, mosquitto.
+
+Rule: where one is missing its tests are skipped, and the reason names the fix; in CI, which installs them, they fail.
+"""
+
+import os
+import shutil
+
+import pytest
+
+
+def program(name: str, package: str = "") -> str:
+    """The path of a program, to be run. Skips the test without it, or fails it where CI is set.
+
+    package: the Debian package that holds it, if that is called otherwise.
+    """
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")  # Debian has its servers there
+    if found is None:
+        reason = f"{name} is not installed: sudo apt-get install {package or name}"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
