@@ -50,6 +50,12 @@ class Authority:
     key: Key
 
 
+def not_after(profile: Profile, issuer: x509.Certificate | None, now: datetime) -> datetime:
+    """When a certificate that is issued now ends: `days` from its start, which is BACKDATE ago, and with its issuer."""
+    end = (now - BACKDATE).replace(microsecond=0) + timedelta(days=profile.days)
+    return end if issuer is None else min(end, issuer.not_valid_after_utc)
+
+
 def new_key() -> Key:
     """A new private key on P-256."""
     return ec.generate_private_key(ec.SECP256R1())
@@ -73,8 +79,7 @@ def _issue(
     now: datetime,
     names: Sequence[x509.GeneralName] = (),
 ) -> x509.Certificate:
-    start = (now - BACKDATE).replace(microsecond=0)
-    end = start + timedelta(days=profile.days)
+    start, end = (now - BACKDATE).replace(microsecond=0), not_after(profile, issuer, now)
     if issuer is not None:
         if issuer.not_valid_after_utc <= now:
             raise PeanutError(
@@ -82,7 +87,6 @@ def _issue(
                 "Make a new fleet home with `peanut init` and enrol the nodes anew.",
             )
         start = max(start, issuer.not_valid_before_utc)
-        end = min(end, issuer.not_valid_after_utc)
     is_ca = profile.path_length is not None
     authority = key.public_key()
     builder = (
@@ -192,6 +196,16 @@ def same_key(certificate: x509.Certificate, key: Key) -> bool:
 def days_left(certificate: x509.Certificate, now: datetime) -> int:
     """Whole days until it expires; negative if it has."""
     return (certificate.not_valid_after_utc - now) // timedelta(days=1)
+
+
+def until(end: datetime) -> str:
+    """How every command tells the end of a certificate's life."""
+    return f"valid until {end:%Y-%m-%d}"
+
+
+def validity(certificate: x509.Certificate, now: datetime) -> str:
+    """`until`, and the days that are left."""
+    return f"{until(certificate.not_valid_after_utc)} ({days_left(certificate, now)} days left)"
 
 
 def why_reissue(certificate: x509.Certificate, key: Key, issuer: x509.Certificate, now: datetime) -> str:

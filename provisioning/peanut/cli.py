@@ -21,6 +21,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for pr
 
 INTERRUPTED = 128 + 2  # as a shell reports SIGINT
 
+_NO_ROOM = ("no space left on the device that holds {}", "Make room there, then run the same command again.")
+_NO_PERMISSION = ("no permission for {}", "Run as its owner (`ls -l` tells who that is), or choose another --home.")
+
+# What the operating system refuses, in words, with the fix; {} is the file.
+_REFUSALS = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EROFS: ("{} is on a file system that is mounted read-only", "Mount it writable, or choose another --home."),
+    errno.EACCES: _NO_PERMISSION,
+    errno.EPERM: _NO_PERMISSION,
+    errno.EIO: ("the device that holds {} fails", "Look at `dmesg`; copy the fleet home off it while that works."),
+}
+
 
 class Group(click.Group):
     """The top of the commands: turns what went wrong into words and an exit status."""
@@ -37,9 +50,13 @@ class Group(click.Group):
             warn("peanut: interrupted")
             ctx.exit(INTERRUPTED)
         except OSError as error:
-            if error.errno == errno.EPIPE or error.filename is None:
-                raise
-            warn(f"peanut: {error.filename}: {error.strerror}")
+            if error.errno == errno.EPIPE:
+                raise  # whoever read our output has gone; click ends quietly
+            message, fix = _REFUSALS.get(error.errno or 0, (f"{{}}: {error.strerror or error}", ""))
+            # An error without a file comes from what is always open: the output.
+            warn(f"peanut: {message.format(error.filename or 'the output')}")
+            if fix:
+                warn(f"  {fix}")
             ctx.exit(Exit.USAGE)
 
 

@@ -56,20 +56,29 @@ def init_command(
     say(f"Fleet home {home.path}")
     now = ca.utc_now()
     if dry_run:
-        plan.carry_out(init.plan(home, wanted, operator, None, now), say, dry_run=True)
+        passphrase = _passphrase(home, passphrase_file, generate_passphrase, ask=False)
+        plan.carry_out(init.plan(home, wanted, operator, passphrase, now), say, dry_run=True)
         return
     with home.lock(warn):
-        passphrase = _passphrase(home, passphrase_file, generate_passphrase) if init.needs_passphrase(home) else None
+        passphrase = _passphrase(home, passphrase_file, generate_passphrase, ask=True)
         plan.carry_out(init.plan(home, wanted, operator, passphrase, now), say, dry_run=False)
     if (home.ca / "root.pass").exists():
         warn(
             f"Move {home.ca / 'root.pass'} and {home.ca / 'root.key'} to a place off this machine:\n"
             "  whoever has both can impersonate the whole fleet, and the daily work needs neither."
         )
+    elif (home.ca / "root.key").exists():
+        warn(
+            f"Move {home.ca / 'root.key'} to a place off this machine, and keep its passphrase elsewhere:\n"
+            "  whoever has both can impersonate the whole fleet, and the daily work needs neither."
+        )
 
 
-def _passphrase(home: Home, file: Path | None, generate: bool) -> init.Passphrase:
-    left = init.left_passphrase(home)
+def _passphrase(home: Home, file: Path | None, generate: bool, *, ask: bool) -> init.Passphrase | None:
+    """The passphrase of the root's key; None if it is not needed, or is to be asked for and `ask` is not set."""
+    if not init.needs_passphrase(home):
+        return None
+    left, exists = init.left_passphrase(home), (home.ca / "root.key").exists()
     if file is not None:
         given = init.passphrase_file(file)
         if left is not None and left.value != given:
@@ -77,33 +86,42 @@ def _passphrase(home: Home, file: Path | None, generate: bool) -> init.Passphras
                 f"{home.ca / 'root.pass'} holds another passphrase than {file}",
                 "Leave out --passphrase-file to go on with the one in root.pass.",
             )
-        exists = (home.ca / "root.key").exists()
         return init.Passphrase(given, generated=False) if exists else init.check_passphrase(given)
     if left is not None:
         return left
     terminal = sys.stdin.isatty() and sys.stderr.isatty()
-    if (home.ca / "root.key").exists():
-        if not terminal:
-            raise PeanutError(
-                "the passphrase of ca/root.key is needed, and there is no terminal to ask at",
-                "Give --passphrase-file FILE.",
-            )
-        return init.Passphrase(_ask("Passphrase of the root's key", again=False), generated=False)
-    if generate or not terminal:
+    if exists and not terminal:
+        raise PeanutError(
+            "the passphrase of ca/root.key is needed, and there is no terminal to ask at",
+            "Give --passphrase-file FILE.",
+        )
+    if not exists and (generate or not terminal):
         return init.generate_passphrase()
-    value = _ask("Passphrase for the root's key (empty: generate one)", again=True)
-    return init.check_passphrase(value) if value else init.generate_passphrase()
+    if not ask:
+        return None
+    return init.Passphrase(_hidden("Passphrase of the root's key"), generated=False) if exists else _new_passphrase()
 
 
-def _ask(text: str, *, again: bool) -> bytes:
-    answer = click.prompt(
-        text,
-        default="",
-        show_default=False,
-        hide_input=True,
-        confirmation_prompt="Once more" if again else False,
-        err=True,
-    )
+def _new_passphrase() -> init.Passphrase:
+    """Asked for twice; an empty first answer generates one. PeanutError after PASSPHRASE_TRIES that are not good."""
+    for left in reversed(range(init.PASSPHRASE_TRIES)):
+        value = _hidden("Passphrase for the root's key (empty: generate one)")
+        if not value:
+            return init.generate_passphrase()
+        try:
+            good = init.check_passphrase(value)
+            if _hidden("Once more") == value:
+                return good
+            raise PeanutError("the two passphrases are not the same", "Type the same one twice.")
+        except PeanutError as error:
+            if not left:
+                raise
+            warn(f"{error.message[0].upper()}{error.message[1:]}. {error.fix}")
+    raise AssertionError("unreachable")
+
+
+def _hidden(text: str) -> bytes:
+    answer = click.prompt(text, default="", show_default=False, hide_input=True, err=True)
     return str(answer).encode(errors="surrogateescape")
 
 

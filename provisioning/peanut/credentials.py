@@ -25,20 +25,22 @@ def key_step(home: Home, path: Path, note: str) -> Step:
 def client_step(home: Home, path: Path, key: Path, uri: str, now: datetime, issue: Callable[[], None]) -> Step:
     """Issue a client certificate, unless a good one for this key is there."""
     what = home.relative(path)
+    issuing = home.ca / "issuing.crt"
     if not path.exists():
-        return Step(State.MAKE, what, f"certificate for {uri}, {ca.CLIENT.days} days", issue)
+        end = ca.not_after(ca.CLIENT, store.certificate(issuing) if issuing.exists() else None, now)
+        return Step(State.MAKE, what, f"certificate for {uri}, {ca.until(end)}", issue)
     found = store.certificate(path)
     if ca.san_uris(found) != [uri]:
         why = "names somebody else"
     elif not key.exists():
-        why = "its key is gone"
-    elif not (home.ca / "issuing.crt").exists():
-        why = "the issuing CA is new"
+        why = "is for a key that is gone"
+    elif not issuing.exists():
+        why = "was issued by a CA that is gone"
     else:
-        why = ca.why_reissue(found, store.key(key), store.certificate(home.ca / "issuing.crt"), now)
+        why = ca.why_reissue(found, store.key(key), store.certificate(issuing), now)
     if why:
         return Step(State.CHANGE, what, f"new certificate: the present one {why}", issue)
-    return there(what, f"certificate for {uri}, {ca.days_left(found, now)} days left")
+    return there(what, f"certificate for {uri}, {ca.validity(found, now)}")
 
 
 def root_step(home: Home, path: Path) -> Step:

@@ -132,9 +132,17 @@ def make_private_dir(path: Path) -> None:
 def write_file(path: Path, data: bytes, mode: int) -> None:
     """Write `path` atomically with exactly `mode`; the directory is made if missing.
 
-    The data is on disk when this returns. A failure leaves the old file, or none, and no temporary file.
+    The data is on disk when this returns. A failure leaves the old file, or none, and no temporary file; the OSError
+    has `path` as its filename, which that of a failed write(2) has not by itself.
     """
     make_private_dir(path.parent)
+    try:
+        _write_file(path, data, mode)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _write_file(path: Path, data: bytes, mode: int) -> None:
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, SECRET)
     try:

@@ -16,6 +16,7 @@ from peanut.home import PUBLIC, SECRET, Home, write_file
 from peanut.plan import State, Step, there
 
 PASSPHRASE_MIN = 12  # characters; PBES2 slows a guesser down, and a short one gives in all the same
+PASSPHRASE_TRIES = 3  # at the terminal
 PASSPHRASE_MAX = 1000  # bytes; OpenSSL reads at most 1023
 GENERATED_BYTES = 24  # 192 random bits
 DEFAULT_OPERATOR = "operator"
@@ -73,7 +74,8 @@ def plan(
 ) -> list[Step]:
     """The steps of init.
 
-    wanted: hosts given on the command line (checked). passphrase: None on a dry run, or if needs_passphrase says no.
+    wanted: hosts given on the command line (checked). passphrase: None if needs_passphrase says no, or on a dry run
+    that would ask for it.
     Raises PeanutError, with nothing written, if the home holds something that init must neither use nor replace.
     """
     steps = modes.plan(home, home.ca, ["root.key", "root.pass", "issuing.key"])
@@ -106,8 +108,7 @@ def _root(home: Home, passphrase: Passphrase | None, now: datetime) -> list[Step
             )
         else:
             steps.append(there(home.relative(key), "kept elsewhere; not needed here"))
-        years = ca.days_left(found, now) // 365
-        return [*steps, there(home.relative(crt), f"certificate of {ca.common_name(found)}, {years} years left")]
+        return [*steps, there(home.relative(crt), f"certificate of {ca.common_name(found)}, {ca.validity(found, now)}")]
     if (home.ca / "issuing.crt").exists():
         raise PeanutError(
             f"{crt} is missing, and ca/issuing.crt was signed by it",
@@ -120,25 +121,27 @@ def _root(home: Home, passphrase: Passphrase | None, now: datetime) -> list[Step
     else:
         if passphrase is not None and passphrase.generated and not note.exists():
             # before the key: a key without its passphrase would be lost
-            text = passphrase.value + b"\n"
+            line = passphrase.value + b"\n"
             steps.append(
-                Step(State.MAKE, home.relative(note), "generated passphrase", lambda: write_file(note, text, SECRET))
+                Step(State.MAKE, home.relative(note), "generated passphrase", lambda: write_file(note, line, SECRET))
             )
 
         def make_key() -> None:
             assert passphrase is not None
             write_file(key, ca.key_pem(ca.new_key(), passphrase.value), SECRET)
 
-        steps.append(Step(State.MAKE, home.relative(key), "key of the root, encrypted with a passphrase", make_key))
+        text = "key of the root, encrypted with a passphrase"
+        if passphrase is None:
+            text += " that you will be asked for; if you give none, ca/root.pass with a generated one comes first"
+        steps.append(Step(State.MAKE, home.relative(key), text, make_key))
 
     def make_certificate() -> None:
         assert passphrase is not None
         made = ca.issue_root(store.key(key, passphrase.value), now)
         write_file(crt, ca.certificate_pem(made), PUBLIC)
 
-    steps.append(
-        Step(State.MAKE, home.relative(crt), f"certificate of the root, {ca.ROOT.days // 365} years", make_certificate)
-    )
+    end = ca.until(ca.not_after(ca.ROOT, None, now))
+    steps.append(Step(State.MAKE, home.relative(crt), f"certificate of the root, {end}", make_certificate))
     return steps
 
 
@@ -155,10 +158,9 @@ def _issuing(home: Home, passphrase: Passphrase | None, now: datetime) -> list[S
             raise PeanutError(f"{key} does not belong to issuing.crt beside it", "Put both back from one backup.")
         if not ca.issued_by(found, store.certificate(root_crt)):
             raise PeanutError(f"{crt} was not signed by root.crt beside it", "Put both back from one backup.")
-        left = ca.days_left(found, now)
         return [
             there(home.relative(key), "key of the issuing CA"),
-            there(home.relative(crt), f"certificate of {ca.common_name(found)}, {left} days left"),
+            there(home.relative(crt), f"certificate of {ca.common_name(found)}, {ca.validity(found, now)}"),
         ]
     steps = []
     if key.exists():
@@ -186,15 +188,10 @@ def _issuing(home: Home, passphrase: Passphrase | None, now: datetime) -> list[S
         made = ca.issue_issuing(store.key(key).public_key(), root, now)
         write_file(crt, ca.certificate_pem(made), PUBLIC)
 
-    years = ca.ISSUING.days // 365
-    steps.append(
-        Step(
-            State.MAKE,
-            home.relative(crt),
-            f"certificate of the issuing CA, {years} years, signed by the root",
-            make_certificate,
-        )
-    )
+    root = store.certificate(root_crt) if root_crt.exists() else None
+    end = ca.until(ca.not_after(ca.ISSUING, root, now))
+    note = f"certificate of the issuing CA, {end}, signed by the root"
+    steps.append(Step(State.MAKE, home.relative(crt), note, make_certificate))
     return steps
 
 
@@ -239,7 +236,8 @@ def _gateway(home: Home, hosts: Sequence[str], now: datetime) -> list[Step]:
 
     what = home.relative(crt)
     if not crt.exists():
-        note = f"certificate of the gateway, {ca.GATEWAY.days} days, and of the issuing CA"
+        end = ca.until(ca.not_after(ca.GATEWAY, store.certificate(issuing) if issuing.exists() else None, now))
+        note = f"certificate of the gateway, {end}, and of the issuing CA"
         return [*steps, Step(State.MAKE, what, note, issue)]
     found = store.certificate(crt)
     missing = [h for h in dict.fromkeys([*hosts, *ca.LOOPBACK]) if h not in ca.san_hosts(found)]
@@ -254,7 +252,7 @@ def _gateway(home: Home, hosts: Sequence[str], now: datetime) -> list[Step]:
         why = why and f"the present one {why}"
     if why:
         return [*steps, Step(State.CHANGE, what, f"new certificate: {why}; reload the gateway (SIGHUP)", issue)]
-    return [*steps, there(what, f"certificate of the gateway, {ca.days_left(found, now)} days left")]
+    return [*steps, there(what, f"certificate of the gateway, {ca.validity(found, now)}")]
 
 
 def _gateway_toml(home: Home) -> Step:

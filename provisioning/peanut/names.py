@@ -34,7 +34,7 @@ def check_name(name: str, what: str = "name") -> str:
     """Return `name` if it is one for a node or an operator; else raise PeanutError that says the rule."""
     if not is_name(name):
         raise PeanutError(
-            f"{name!r} is not a {what}",
+            f"{name!r} is not {'an' if what[0] in 'aeio' else 'a'} {what}",  # a user's name: u as in you
             f"Use 1 to {NAME_MAX} characters of a-z, 0-9 and '-', with no '-' at either end.",
         )
     return name

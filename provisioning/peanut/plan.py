@@ -1,7 +1,8 @@
-"""Plan, then do: what a command is going to write, said before it is written.
+"""Plan, then do: what a command is going to write is settled before anything is written, and said as it is written.
 
 Rule: a plan is made by looking only. Each step names one thing on disk, says whether it is there already, and holds the
-act that makes it; acts run in order, each leaving the home in a state from which the same command can go on.
+act that makes it; acts run in order, each leaving the home in a state from which the same command can go on. A line
+that says "make" or "change" stands for what has been done, so that the last line shows how far an interrupted run got.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,16 +40,15 @@ def render(steps: Sequence[Step]) -> list[str]:
 
 
 def carry_out(steps: Sequence[Step], say: Callable[[str], None], *, dry_run: bool) -> int:
-    """Say the plan, then do it (or not, on a dry run). Returns the number of steps with something to do."""
-    for line in render(steps):
+    """Do each step, then say it; on a dry run say them all. Returns the number of steps with something to do."""
+    todo = sum(s.state is not State.THERE for s in steps)
+    for step, line in zip(steps, render(steps), strict=True):
+        if step.state is not State.THERE and not dry_run:
+            assert step.act is not None, step
+            step.act()
         say(line)
-    todo = [s for s in steps if s.state is not State.THERE]
     if not todo:
         say("Everything is already there; nothing was changed.")
     elif dry_run:
-        say(f"Dry run: {len(todo)} of {len(steps)} steps to do; nothing was written.")
-    else:
-        for step in todo:
-            assert step.act is not None, step
-            step.act()
-    return len(todo)
+        say(f"Dry run: {todo} of {len(steps)} steps to do; nothing was written.")
+    return todo

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -101,6 +102,23 @@ def test_dry_run_writes_nothing_and_asks_nothing(tmp_path: Path) -> None:
     assert "ca/root.key" in result.stdout
     assert "nothing was written" in result.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_tells_of_root_pass_when_it_would_be_made(tmp_path: Path) -> None:
+    for words in ((), ("--generate-passphrase",)):
+        assert "make    ca/root.pass " in invoke(tmp_path / "f", "init", "--dry-run", *words).stdout
+    (tmp_path / "pass").write_text("correct horse battery\n")
+    assert "root.pass" not in invoke(
+        tmp_path / "f", "init", "--dry-run", "--passphrase-file", str(tmp_path / "pass")
+    ).stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["pass"]
+
+
+def test_dry_run_at_a_terminal_asks_nothing_and_says_that_init_will(tmp_path: Path) -> None:
+    status, shown = on_a_terminal(tmp_path / "f", [], "--dry-run")
+    assert status == 0
+    assert b"that you will be asked for" in shown
+    assert not (tmp_path / "f").exists()
 
 
 def test_dry_run_on_a_half_made_home(home: Home, run: Run) -> None:
@@ -360,7 +378,8 @@ def test_passphrase_file_opens_the_key_and_is_not_copied(tmp_path: Path) -> None
     result = invoke(tmp_path / "f", "init", "--passphrase-file", str(tmp_path / "pass"))
     assert result.exit_code == 0
     assert not (tmp_path / "f/ca/root.pass").exists()
-    assert "Move" not in result.stderr
+    assert "root.pass" not in result.stderr
+    assert f"Move {tmp_path / 'f/ca/root.key'} to a place off this machine" in result.stderr
     pem = (tmp_path / "f/ca/root.key").read_bytes()
     serialization.load_pem_private_key(pem, b"correct horse battery")
 
@@ -386,11 +405,12 @@ def test_two_ways_to_give_a_passphrase_are_one_too_many(tmp_path: Path) -> None:
     assert "exclude each other" in result.stderr
 
 
-def on_a_terminal(home: Path, answers: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
+def on_a_terminal(home: Path, answers: list[tuple[bytes, bytes]], *words: str) -> tuple[int, bytes]:
     """`peanut init` on a pseudo-terminal; each answer is typed when its prompt has appeared."""
+    command = [sys.executable, "-m", "peanut", "--home", str(home), "init", "--host", "g.local", *words]
     pid, fd = pty.fork()
     if pid == 0:  # pragma: no cover
-        os.execv(sys.executable, [sys.executable, "-m", "peanut", "--home", str(home), "init", "--host", "g.local"])
+        os.execv(sys.executable, command)
     shown, searched, deadline = b"", 0, time.monotonic() + 20
     try:
         while True:
@@ -422,9 +442,30 @@ def test_the_terminal_asks_twice_and_shows_nothing(tmp_path: Path) -> None:
     serialization.load_pem_private_key((tmp_path / "f/ca/root.key").read_bytes(), phrase)
 
 
-def test_an_empty_answer_generates_one(tmp_path: Path) -> None:
-    status, shown = on_a_terminal(tmp_path / "f", [(b"empty: generate", b""), (b"Once more", b"")])
+def test_a_typed_passphrase_that_is_not_good_is_asked_for_again(tmp_path: Path) -> None:
+    phrase, prompt = b"typed at the terminal", b"empty: generate"
+    typed = [(prompt, phrase), (b"Once more", b"typed otherwise"), (prompt, phrase), (b"Once more", phrase)]
+    answers = [(prompt, b"short"), *typed]
+    status, shown = on_a_terminal(tmp_path / "f", answers)
     assert status == 0
+    assert b"fewer than 12 characters" in shown
+    assert b"not the same" in shown
+    assert f"Move {tmp_path / 'f/ca/root.key'} to".encode() in shown
+    serialization.load_pem_private_key((tmp_path / "f/ca/root.key").read_bytes(), phrase)
+
+
+def test_three_bad_passphrases_are_enough(tmp_path: Path) -> None:
+    answers = [(b"empty: generate", b"short")] * (init.PASSPHRASE_TRIES + 1)
+    status, shown = on_a_terminal(tmp_path / "f", answers)
+    assert status == 2
+    assert shown.count(b"empty: generate") == init.PASSPHRASE_TRIES
+    assert not (tmp_path / "f/ca").exists()
+
+
+def test_an_empty_answer_generates_one(tmp_path: Path) -> None:
+    status, shown = on_a_terminal(tmp_path / "f", [(b"empty: generate", b"")])
+    assert status == 0
+    assert b"Once more" not in shown
     phrase = (tmp_path / "f/ca/root.pass").read_bytes().strip()
     assert phrase not in shown
     assert b"Move " in shown
@@ -459,6 +500,44 @@ def test_errors_name_the_fix(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "not a directory" in invoke(tmp_path / "file", "init").stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_a_line_stands_for_what_has_been_done() -> None:
+    said: list[str] = []
+
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    first = plan.Step(plan.State.MAKE, "a", "", lambda: said.append("act"))
+    second = plan.Step(plan.State.MAKE, "b", "", fail)
+    with pytest.raises(OSError, match="No space"):
+        plan.carry_out([first, second], said.append, dry_run=False)
+    assert said == ["act", "  make    a"]
+
+
+def test_every_certificate_is_told_by_the_day_on_which_it_ends(home: Home, tmp_path: Path) -> None:
+    """What is promised before is what is found after: notBefore lies a day back, so 365 days are 364 from now."""
+    fresh = tmp_path / "other"
+    lines = invoke(fresh, "init").stdout + invoke(fresh, "device", "add", "bean", "--kind", "greenhouse").stdout
+    promised = re.findall(r"make +(\S+) .*valid until (\S+?),?(?: |$)", lines, re.MULTILINE)
+    assert [what for what, _ in promised] == [
+        "ca/root.crt", "ca/issuing.crt", "gateway/gateway.crt", "operators/operator/operator.crt",
+        "devices/bean/cert.der",
+    ]  # fmt: skip
+    for what, day in promised:
+        assert f"{store.certificate(fresh / what).not_valid_after_utc:%Y-%m-%d}" == day
+    again = invoke(fresh, "init").stdout
+    for what, day in promised[:-1]:
+        (line,) = (text for text in again.splitlines() if f" {what} " in text)
+        assert re.search(rf"valid until {day} \(\d+ days left\)$", line), line
+
+
+def test_why_a_certificate_is_replaced_is_a_sentence(home: Home, run: Run) -> None:
+    (home.operator("operator") / "operator.key").unlink()
+    assert "the present one is for a key that is gone" in run("init", "--dry-run").stdout
+    (home.ca / "issuing.crt").unlink()
+    (home.operator("operator") / "operator.key").write_bytes(ca.key_pem(ca.new_key()))
+    assert "the present one was issued by a CA that is gone" in run("init", "--dry-run").stdout
 
 
 def test_a_plan_is_aligned_text() -> None:

@@ -110,3 +110,9 @@ def test_printable_text_cannot_steer_a_terminal(text: str) -> None:
     shown = names.printable(text, 50)
     assert len(shown) <= 50
     assert all(c.isprintable() for c in shown)
+
+
+def test_what_a_name_is_not_has_its_article() -> None:
+    for what, said in (("operator's name", "not an operator's name"), ("user's name", "not a user's name")):
+        with pytest.raises(PeanutError, match=said):
+            names.check_name("No", what)
