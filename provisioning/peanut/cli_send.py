@@ -4,7 +4,7 @@ import json
 
 import click
 
-from peanut import ca, ledger, names, send, settings
+from peanut import ca, names, send, settings
 from peanut.cli import json_option, pass_home, say
 from peanut.device import row
 from peanut.errors import Exit
@@ -61,7 +61,7 @@ def send_command(
         if value.startswith("--"):
             raise click.NoSuchOption(value.partition("=")[0])
     home.require()
-    kind = Kind(row(home, name).kind) if ledger.devices(home.ledger) else _guess(name)
+    kind = Kind(row(home, name).kind) if home.ledger.exists() else _guess(name)
     request = send.compose(name, kind, command, values)
     files = send.credentials(home, operator, ca.utc_now())
     address = names.split_host_port(gateway, settings.MQTTS_PORT) if gateway else settings.connect_address(home)

@@ -22,6 +22,8 @@ from peanut.plan import State, Step, there
 
 DEFAULT_BOARD = "sim"  # the only board so far; no pin of anybody's hardware is at stake
 
+LISTED_MAX = 20  # devices that an error lists
+
 
 @dataclass(frozen=True)
 class Request:
@@ -177,18 +179,17 @@ def _table(node: bundle.Node, key: str) -> dict[str, Any]:
 
 
 def row(home: Home, name: str) -> ledger.Device:
-    """The ledger's row of an enrolled device; PeanutError that lists the devices if there is none."""
+    """The ledger's row of an enrolled device; PeanutError if there is none: it lists those there are, and the fix."""
     home.require()
     rows = ledger.devices(home.ledger)
     for found in rows:
         if found.name == name:
             return found
-    if not rows:
-        raise PeanutError(
-            f"there is no device {name!r}", "There are none yet: peanut device add NAME --kind greenhouse"
-        )
-    listed = ", ".join(d.name for d in rows[:20]) + (", …" if len(rows) > 20 else "")
-    raise PeanutError(f"there is no device {names.printable(name)!r}", f"Devices: {listed}.")
+    listed = ", ".join(d.name for d in rows[:LISTED_MAX]) + (", …" if len(rows) > LISTED_MAX else "")
+    raise PeanutError(
+        f"there is no device {names.printable(name)!r}",
+        f"{f'Devices: {listed}.' if rows else 'There are none yet.'} Enrol one: peanut device add NAME --kind KIND",
+    )
 
 
 def info(home: Home, found: ledger.Device, now: datetime) -> Info:

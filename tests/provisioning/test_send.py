@@ -1,6 +1,7 @@
 """`peanut send` against a real mosquitto with mutual TLS, small nodes, and a scripted gateway for the rest."""
 
 import json
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from peanut import ca, init, operators, plan, send, store
+from peanut import ca, init, ledger, operators, plan, send, store
 from peanut.errors import Exit, PeanutError
 from peanut.home import Home
 from peanut.names import Kind
@@ -280,7 +281,7 @@ def test_a_gateway_that_refuses_or_goes(
 def test_no_operator(home: Home, run: Run) -> None:
     for words in (("--operator", "maria"), ("--operator", "../x")):
         result = run("send", "peanut", "UpdateTemperature", "15", *words)
-        assert result.exit_code == Exit.CERTIFICATE
+        assert result.exit_code == Exit.USAGE
         assert "peanut operator add NAME" in result.stderr
 
 
@@ -367,6 +368,27 @@ def test_wrong_words_send_nothing(run: Run, gateway: Mosquitto, words: tuple[str
     assert result.exit_code == Exit.USAGE, result.output
     assert result.stdout == ""
     assert gateway.log.read_text().count("PUBLISH") == before
+
+
+def test_a_node_that_is_not_enrolled(home: Home, run: Run) -> None:
+    """Nobody listens at the port: a status other than 3 shows that no connection was tried."""
+    where = ("--gateway", f"127.0.0.1:{free_port()}")
+    assert run("send", "peanut", "UpdateTemperature", "15", *where).exit_code == Exit.UNREACHABLE
+    for others in ("1M8GDM9AXKP042788, peanut, tomato", None):
+        if others is None:
+            with ledger.opened(home.ledger) as connection:
+                connection.execute("DELETE FROM device")
+        result = run("send", "tomatto", "UpdateTemperature", "15", *where)
+        assert result.exit_code == Exit.USAGE
+        assert (f"Devices: {others}." if others else "There are none yet.") in result.stderr
+        assert "peanut device add NAME" in result.stderr
+
+
+def test_the_exit_statuses_are_those_of_the_readme(run: Run) -> None:
+    text = (Path(__file__).parents[2] / "provisioning/README.md").read_text()
+    told = {int(number) for number in re.findall(r"^\| (\d) \| ", text, re.MULTILINE)}
+    shown = {int(number) for number in re.findall(r"(?:^ +| {3,})(\d)  \S", run("send", "--help").stdout, re.MULTILINE)}
+    assert told == shown == set(map(int, Exit))
 
 
 def test_vehicles_are_told_apart(run: Run) -> None:
