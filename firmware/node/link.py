@@ -1,7 +1,8 @@
 """The way to the gateway: name, TCP, TLS with a certificate on both sides, and coming back when it was lost.
 
 Rule: the gateway proves itself or there is no connection. Verification and host name are always set (MicroPython's
-defaults are neither), and no clock, retry or setting takes them off. Every failure is told in plain words.
+defaults are neither), and no clock, retry or setting takes them off. Every failure, whatever it is, is told in plain
+words and tried again later.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ POLL_MS = 10  # between two tries of a handshake or a write that would block
 CERTIFICATE = "certificate"  # like mqtt.REFUSED, a kind of failure that haste does not mend
 
 _EHOSTUNREACH = (101, 113, 118)  # ENETUNREACH and EHOSTUNREACH on Linux, EHOSTUNREACH on lwIP
+_NO_ROOM = (12, 23, 24, 105)  # ENOMEM, ENFILE, EMFILE, ENOBUFS: lwIP has few sockets, and no errno names for these
 _FATAL_ALERT = -0x7780  # MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE
 
 # What Mbed TLS says of a certificate, and what a grower can do with it.
@@ -100,8 +102,12 @@ def explain(e, host, port, shaking):
         said = str(e).replace("\n", " ").strip()
         words = [w % host if "%s" in w else w for key, w in _CERTIFICATE_WORDS if key in said]
         return "certificate error: %s" % ("; ".join(words) or said), CERTIFICATE
-    code = e.errno if isinstance(e.errno, int) else None
     at = "%s:%d" % (host, port)
+    if not isinstance(e, OSError):  # MemoryError, or a fault of ours
+        return "connecting to %s failed (%s: %s)" % (at, type(e).__name__, e), mqtt.LOST
+    code = e.errno if isinstance(e.errno, int) else None
+    if code in _NO_ROOM:
+        return "this node has no socket or memory free to connect (%s)" % e, mqtt.LOST
     if code == errno.ECONNREFUSED:
         return "refused: nothing listens on %s" % at, mqtt.LOST
     if code in _EHOSTUNREACH:
@@ -141,7 +147,7 @@ class Link:
     async def run(self):
         """Connect, serve, wait, again. Returns only when `stopping` was set."""
         while not self.stopping:
-            begun = None
+            begun = stream = None
             try:
                 stream = await self._open()
                 begun = clock.now()
@@ -149,6 +155,10 @@ class Link:
             except LinkError as e:
                 self._failures += 1
                 kind, self.words = e.kind, e.why
+            except Exception as e:  # whatever it is, it must not be the last session
+                if stream is not None:
+                    stream.close()
+                kind, self.words = mqtt.LOST, "internal: %s: %s" % (type(e).__name__, e)
             if self.stopping:
                 break
             lived = clock.since(begun) / 1000 if begun is not None else 0
@@ -163,16 +173,17 @@ class Link:
         """
         host, port = self._host, self._port
         try:
-            # Blocks, as MicroPython has no other; asked again at each try, because the gateway may have moved.
+            # Blocks, as MicroPython has no other (README.md says what that means for the control loop); asked again at
+            # each try, because the gateway may have moved. An IP address is answered without asking DNS.
             found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
         except OSError as e:
             raise LinkError("the name %s cannot be found (DNS: %s)" % (host, e))
         # A name may have several addresses (IPv6 and IPv4): each failure moves on to the next of them.
         info = found[self._failures % len(found)]
-        sock = socket.socket(info[0], info[1], info[2])
-        deadline = None
+        sock = deadline = None
         shaking = False
         try:
+            sock = socket.socket(info[0], info[1], info[2])
             sock.setblocking(False)
             try:
                 sock.connect(info[-1])
@@ -185,15 +196,17 @@ class Link:
             deadline = asyncio.create_task(self._expire(stream))
             shaking = True
             await stream.write(self._client.hello())
+            sock = None
             return stream
-        except (OSError, ValueError) as e:
-            sock.close()
+        except Exception as e:
             if deadline is not None and deadline.done():
                 raise LinkError("no answer from %s:%d within %d s" % (host, port, self._connect_ms // 1000))
             raise LinkError(*explain(e, host, port, shaking))
         finally:
             if deadline is not None:
                 deadline.cancel()
+            if sock is not None:
+                sock.close()
 
     async def _expire(self, stream):
         await asyncio.sleep_ms(self._connect_ms)

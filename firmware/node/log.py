@@ -27,6 +27,14 @@ def error(module, text):
     _write("error", module, text)
 
 
+def fault(module, what, e):
+    """An exception that is survived. Never raises: there may be no memory for the words."""
+    try:
+        _write("error", module, "%s: %s: %s" % (what, type(e).__name__, e))
+    except MemoryError:
+        pass
+
+
 def _write(level, module, text):
     global _next
     text = "".join([c if c >= " " and c != "\x7f" else "?" for c in text[:WIDTH]])

@@ -181,7 +181,7 @@ class Client:
         except OSError:
             pass  # the reader sees it as well, and says so
         except Exception as e:
-            log.error("mqtt", "birth: %s: %s" % (type(e).__name__, e))
+            log.fault("mqtt", "birth", e)
             if self._epoch == epoch:
                 self._fail("internal: %s" % e)
 
@@ -192,7 +192,15 @@ class Client:
         return self._epoch == epoch and self._why is None
 
     async def _guard(self, epoch):
-        """The deadlines. Never writes itself, so that nothing can stall it."""
+        """The deadlines: a session without them is none. Never writes itself, so that nothing can stall it."""
+        try:
+            await self._watch(epoch)
+        except Exception as e:
+            log.fault("mqtt", "deadlines", e)
+            if self._epoch == epoch:
+                self._fail("internal: the deadlines cannot be watched")
+
+    async def _watch(self, epoch):
         turn_ms = min(1000, self.keepalive_s * 1000 // 8)
         quiet_ms = self.keepalive_s * 250  # a quarter of keep alive
         dead_ms = self.keepalive_s * 1500
@@ -214,7 +222,7 @@ class Client:
     async def _ping(self):
         try:
             await self._send(_PINGREQ)
-        except OSError:
+        except Exception:  # a dead session tells its reader; what else there is (MemoryError), the next turn mends
             pass
         self._ping_task = None
 
@@ -397,7 +405,7 @@ class Client:
             self._on_message(topic, body[start:], bool(flags & 1))
         except Exception as e:
             # Not acknowledged, it would come back for ever; so it is logged and laid to rest.
-            log.error("mqtt", "message on %s: %s: %s" % (topic, type(e).__name__, e))
+            log.fault("mqtt", "message on " + topic, e)
         if qos:
             await self._send(b"\x40\x02" + bytes(body[end:start]))
 

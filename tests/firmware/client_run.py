@@ -1,11 +1,13 @@
 """Runs on the unix port: node.mqtt.Client against streams in memory, with its deadlines shortened.
 
-Prints `ok NAME` for each check; an assertion that fails ends it.
+Its argument is a port of 127.0.0.1 on which somebody listens. Prints `ok NAME` for each check; an assertion that fails
+ends it.
 """
 
 import asyncio
+import sys
 
-from node import log, mqtt
+from node import link, log, mqtt
 from node.link import Stream
 
 TOPIC = b"\x00\x01t"
@@ -188,6 +190,104 @@ async def check_endless_input_leaves_the_others_their_turn():
     await _ended(client(), Endless(), "closed by the gateway")
     task.cancel()
     assert len(ticks) > 400, len(ticks)
+
+
+class _Broken:
+    """A TLS context that cannot; each try fails in another way, the last of them ends the link."""
+
+    def __init__(self, faults):
+        self.faults = faults
+        self.link = None
+        self.socks = []
+
+    def wrap_socket(self, sock, **_):
+        self.socks.append(sock)
+        fault = self.faults.pop(0)
+        self.link.stopping = not self.faults
+        raise fault
+
+
+def _link(ctx, c):
+    times = {"connect_s": 5, "base_s": 0.01, "cap_s": 0.02, "first_s": 0, "settle_s": 60, "refused_cap_s": 0.02}
+    return link.Link({"host": "127.0.0.1", "port": int(sys.argv[1])}, times, ctx, c)
+
+
+async def check_any_exception_of_connecting_is_a_lost_link():
+    """No kind of failure ends the link for good, and each has its words; no socket is left behind."""
+    said = []
+    real, link.log.warn = link.log.warn, lambda module, text: said.append(text)
+    faults = [
+        MemoryError("no heap"),
+        OSError(23),
+        OSError(12),
+        RuntimeError("fault of ours"),
+        KeyError("x"),
+        OSError(5),
+    ]
+    ctx = _Broken(faults)
+    ctx.link = made = _link(ctx, client())
+    await made.run()
+    link.log.warn = real
+    words = (
+        "MemoryError: no heap",
+        "no socket or memory",
+        "no socket or memory",
+        "RuntimeError: fault of ours",
+        "KeyError",
+    )
+    assert len(said) == len(words), said  # the sixth was the end
+    for i, word in enumerate(words):
+        assert word in said[i], said
+        assert "again in" in said[i]
+    for sock in ctx.socks:
+        assert sock.fileno() == -1
+
+
+async def check_any_exception_of_a_session_is_a_lost_link():
+    """A session that raises instead of ending: its stream is closed, the next one comes."""
+    c = client()
+    streams = []
+    made = _link(None, c)
+
+    async def opened():
+        streams.append(Fake())
+        made.stopping = len(streams) == 3
+        return streams[-1]
+
+    async def broken(stream):
+        raise MemoryError("no heap")
+
+    made._open = opened
+    c.run = broken
+    await made.run()
+    assert [s.closed for s in streams] == [True] * 3
+    assert "internal: MemoryError: no heap; again in" in log.recent()[-1]
+
+
+async def check_link_can_be_cancelled():
+    """Cancelling is no failure to come back from."""
+    ctx = _Broken([OSError(5)] * 1000)
+    ctx.link = made = _link(ctx, client())
+    task = asyncio.create_task(made.run())
+    await asyncio.sleep_ms(50)
+    assert not task.done()
+    task.cancel()
+    try:
+        await task
+        raise AssertionError("not cancelled")
+    except asyncio.CancelledError:
+        pass
+
+
+async def check_a_guard_that_fails_ends_the_session():
+    """No session without its deadlines."""
+    c = client(keepalive_s=2)
+
+    async def broken(epoch):
+        raise MemoryError("no heap")
+
+    c._watch = broken
+    await _ended(c, Fake(), "internal: the deadlines cannot be watched")
 
 
 async def check_stop():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import types
@@ -23,13 +24,14 @@ from node.store import Store  # isort: skip
 def test_deadlines_and_faults_of_the_client() -> None:
     """Every check of client_run.py, each of which runs a Client on the unix port."""
     script = Path(__file__).parent / "client_run.py"
-    done = subprocess.run(
-        [find_micropython(), "-X", "heapsize=128wK", str(script)],
-        env={"MICROPYPATH": f"{ROOT / 'firmware'}:.frozen"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        done = subprocess.run(
+            [find_micropython(), "-X", "heapsize=128wK", str(script), str(listener.getsockname()[1])],
+            env={"MICROPYPATH": f"{ROOT / 'firmware'}:.frozen"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     ran = [line.removeprefix("ok ") for line in done.stdout.splitlines() if line.startswith("ok ")]
     defined = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import ssl
 import time
 
@@ -96,6 +97,71 @@ def test_silent_handshake_has_a_deadline_and_control_goes_on(gateway: Gateway, m
         assert 0.8 < time.monotonic() - begun < 5
     assert "heating: " in node.log
     gateway.accept().welcome()
+
+
+def test_no_socket_free_and_control_goes_on(gateway: Gateway, make_node: MakeNode) -> None:
+    """socket() fails for many tries: the heater is switched on and off all the while; with sockets the node is back."""
+    node = make_node(gateway.port, gateway={"host": "127.0.0.1"}, simulate={"speed": 600})
+    node.start()
+    peer = gateway.accept()
+    peer.welcome()
+    assert node.pid is not None
+    soft, hard = resource.prlimit(node.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (3, hard))  # stdin, stdout and stderr
+    mark = len(node.log)
+    peer.close()
+    node.wait_for_log("this node has no socket or memory free to connect", after=mark)
+    node.wait_for_log("heating: ", after=mark)
+    mark = node.log.index("heating: ", mark)
+    node.wait_for_log("holding: ", after=mark)
+    deadline = time.monotonic() + 10
+    while node.log.count("this node has no socket") < 10:
+        assert node.running
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    gateway.accept().welcome(session=1)
+
+
+class SlowName(Node):
+    """A node whose DNS server is dead: the system's resolver blocks for STALL_S, then fails."""
+
+    STALL_S = 3
+
+    def install(self) -> None:
+        super().install()
+        (self.workdir / "socket.py").write_text(
+            "import sys, time\n"
+            "path, sys.path[:] = sys.path[:], []\n"
+            "from socket import *\n"
+            "sys.path[:] = path\n"
+            "def getaddrinfo(*_):\n"
+            "    print('resolver: asked')\n"
+            f"    time.sleep({self.STALL_S})\n"
+            "    print('resolver: gives up')\n"
+            "    raise OSError(-3)\n"
+        )
+
+
+def test_control_catches_up_after_a_resolver_that_blocks(make_node: MakeNode) -> None:
+    """A stall counts as time: the heater's rest of 3 s, begun with the first stall of 3 s, is over when it is over."""
+    outputs = {"heater": {"min_on_s": 0, "min_off_s": SlowName.STALL_S}, "vent": {}}
+    node = make_node(
+        1,
+        node=SlowName,
+        gateway={"host": "gateway.local"},
+        board={"outputs": outputs},
+        simulate={"speed": 1, "start": 10.0},
+    )
+    node.start()
+    node.wait_for_log("resolver: asked")
+    assert "heating: " not in node.log
+    node.wait_for_log("resolver: gives up")
+    begun = time.monotonic()
+    log = node.wait_for_log("heating: ")
+    assert time.monotonic() - begun < SlowName.STALL_S / 2
+    assert log.count("resolver: asked") == 1  # control had its turn before the next name was asked for
+    node.wait_for_log("the name gateway.local cannot be found (DNS")
 
 
 def test_a_damaged_bundle_is_named(gateway: Gateway, make_node: MakeNode) -> None:
