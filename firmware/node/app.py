@@ -1,18 +1,26 @@
 """The node put together: control first, then the link, then the reports.
 
 Rule: the only module that knows all the others. The control loop depends on nothing that can be away: it starts
-before the network and runs on when the gateway is gone. If any task fails, `run` ends with its exception, the outputs
-off.
+before the network and runs on when the gateway is gone. If it fails itself, `run` ends with its exception, the outputs
+off; whatever else fails is logged and started again. What the gateway can make this node do often has a limit.
 """
 
 import asyncio
 
 from node import VERSION, clock, command, config, link, log, mqtt, report, ticks
+from node.limit import Bucket
 from node.store import Store
 
 OUTBOX = 16  # acknowledgements waiting to be sent
 BUSY_ROOM = 4  # of these kept for refusals: a command without room for its two acks outside them is answered `busy`
+ACKS_A_TURN = 4  # acknowledgements sent before the state gets its turn
 STOP_MS = 2000  # for the last words at a planned stop
+AGAIN_S = 5  # before a task that failed is started again
+CHANGES = (10, 6000)  # changes of one thing at once, and ms to one more: flash and relays wear
+LINES = (20, 3000)  # the same for log lines about commands
+
+# What a command sets in the thermostat.
+_SETS = {command.SETPOINT: "setpoint", "heater": "heater_mode", "vent": "vent_mode"}
 
 
 def _read(path):
@@ -39,8 +47,13 @@ class App:
         self._readings = {}
         self._recent = command.Recent()
         self._pending = []  # commands accepted, to be in force after the next turn of the control loop
+        self._in_force = 0  # how many of them are
         self._outbox = []  # payloads for <root>/ack
         self._lost_acks = 0
+        begun = clock.now()
+        self._changes = {name: Bucket(CHANGES[0], CHANGES[1], begun) for name in _SETS}
+        self._lines = Bucket(LINES[0], LINES[1], begun)
+        self._untold = 0  # log lines left out
         self._changed = True  # the state differs from the one published
         self._dropped = 0
         self._wake = asyncio.Event()
@@ -59,24 +72,37 @@ class App:
         log.info("app", "%s, firmware %s, boot %d, set point %.1f" % (cfg["name"], VERSION, self._boot, setpoint))
 
     async def run(self, stopping=None):
-        """Run until `stopping` (a coroutine) is over, or for ever. Raises what a task raised."""
+        """Run until `stopping` (a coroutine function) is over, or for ever. Raises what the control loop raised."""
         ended = asyncio.Event()
         fault = []
 
-        async def watch(coroutine):
+        async def control():
             try:
-                await coroutine
+                await self._control()
             except Exception as e:
                 fault.append(e)
+                ended.set()
+
+        async def stop():
+            await self._keep(stopping)
             ended.set()
 
-        work = [self._control(), self._link.run(), self._reports()]
-        self._tasks = [asyncio.create_task(watch(c)) for c in work + ([stopping] if stopping is not None else [])]
+        work = [control()] + [self._keep(w) for w in (self._link.run, self._answers, self._telemetry)]
+        self._tasks = [asyncio.create_task(c) for c in work + ([stop()] if stopping is not None else [])]
         await ended.wait()
         if fault:
             self.safe()
             raise fault[0]
         await self.stop()
+
+    async def _keep(self, work):
+        """Run `work` to its end; begin again when it fails, so that its failure stays its own."""
+        while True:
+            try:
+                return await work()
+            except Exception as e:
+                log.fault("app", "a task failed and will be started again", e)
+            await asyncio.sleep(AGAIN_S)
 
     async def stop(self):
         """The planned end: outputs off, `offline` with the reason, DISCONNECT; STOP_MS at the most."""
@@ -121,10 +147,7 @@ class App:
                     log.info("control", thermostat.reason)
                 before = after
                 self._changed = True
-            while self._pending:
-                cmd = self._pending.pop(0)
-                self._recent.note(cmd, "done")
-                self._ack(cmd, "done")
+            self._in_force = len(self._pending)
             self._wake.set()
             await asyncio.sleep_ms(self._time.period_ms)
 
@@ -140,7 +163,7 @@ class App:
         name = self._commands.get(topic)
         if name is None:
             if not topic.startswith(self._verbs):
-                log.warn("app", "ignored: a message on " + topic)
+                self._tell(log.warn, "ignored: a message on " + topic)
                 return
             name = topic[len(self._verbs) :]
         cmd = command.parse(name, payload, retained)
@@ -160,25 +183,27 @@ class App:
         if cmd.why is not None:
             if not cmd.why.startswith(("busy", "retained")):  # the same command may be welcome the next time
                 self._recent.note(cmd, "rejected", cmd.why)
-            log.warn("app", "rejected %s: %s" % (cmd.name, cmd.why))
+            self._tell(log.warn, "rejected %s: %s" % (cmd.name, cmd.why))
             self._ack(cmd, "rejected", cmd.why)
 
     def _accept(self, cmd):
-        """Store the command and hand it to the control loop. Returns a reason if it cannot be stored."""
-        thermostat = self._thermostat
-        if cmd.name == command.SETPOINT:
-            try:
-                self._store.put("setpoint", cmd.value)
-            except OSError as e:
-                return "busy: the set point cannot be stored (%s)" % e
-            thermostat.setpoint = cmd.value
-        elif cmd.name == "heater":
-            thermostat.heater_mode = cmd.value
-        elif cmd.name == "vent":
-            thermostat.vent_mode = cmd.value
-        else:
-            log.info("app", "identify: I am " + self._cfg["name"])
-        log.info("app", "accepted %s %s" % (cmd.name, "" if cmd.value is None else cmd.value))
+        """Store the command and hand it to the control loop. Returns a reason if that cannot be done now."""
+        what = _SETS.get(cmd.name)
+        if what is None:
+            self._tell(log.info, "identify: I am " + self._cfg["name"])
+        elif getattr(self._thermostat, what) != cmd.value or (
+            what == "setpoint" and not self._store.keeps(what, cmd.value)
+        ):
+            wait = self._changes[cmd.name].take(clock.now())
+            if wait:
+                return "busy: too many changes, the next one is taken in %d s" % ((wait + 999) // 1000)
+            if what == "setpoint":
+                try:
+                    self._store.put(what, cmd.value)
+                except OSError as e:
+                    return "busy: the set point cannot be stored (%s)" % e
+            setattr(self._thermostat, what, cmd.value)
+        self._tell(log.info, "accepted %s %s" % (cmd.name, "" if cmd.value is None else cmd.value))
         self._recent.note(cmd, "accepted")
         self._ack(cmd, "accepted")
         self._pending.append(cmd)
@@ -188,10 +213,17 @@ class App:
         # Commands that were accepted have room kept for their `done`.
         if len(self._outbox) + (0 if stage == "done" else len(self._pending)) >= OUTBOX:
             self._lost_acks += 1
-            log.warn("app", "acknowledgement dropped, %d so far" % self._lost_acks)
+            self._tell(log.warn, "acknowledgement dropped, %d so far" % self._lost_acks)
             return
         self._outbox.append(report.ack(cmd, stage, why, self._thermostat, clock.unix()))
         self._wake.set()
+
+    def _tell(self, write, text):
+        """A log line about a command: left out, and counted, where there are too many of them."""
+        if self._untold or self._lines.take(clock.now()):
+            self._untold += 1
+        else:
+            write("app", text)
 
     # -- reports -----------------------------------------------------------------------------------------------------
 
@@ -211,27 +243,42 @@ class App:
         if not await self._client.publish(self._root + "/state", body, 1, True):
             self._changed = True
 
-    async def _reports(self):
-        """Acks, state and telemetry, in this order, each when due."""
-        telemetry_ms = int(self._cfg["report"]["telemetry_s"] * 1000)
+    async def _answers(self):
+        """What waits for a place in flight: acks and state, by turns, so that a flood of commands starves neither."""
         state_ms = int(self._cfg["report"]["state_s"] * 1000)
-        said = stated = clock.now()
+        stated = clock.now()
         while True:
             await self._wake.wait()
             self._wake.clear()
-            ready = self._client.ready
-            while ready and self._outbox:
-                ready = await self._client.publish(self._root + "/ack", self._outbox[0], 1)
-                if ready:
-                    self._outbox.pop(0)
-            if ready and (self._changed or clock.since(stated) >= state_ms):
+            while self._in_force:
+                self._in_force -= 1
+                cmd = self._pending.pop(0)
+                self._recent.note(cmd, "done")
+                self._ack(cmd, "done")
+            if self._untold and not self._lines.take(clock.now()):
+                log.warn("app", "%d lines about commands left out" % self._untold)
+                self._untold = 0
+            for _ in range(min(ACKS_A_TURN, len(self._outbox))):
+                if not self._client.ready or not await self._client.publish(self._root + "/ack", self._outbox[0], 1):
+                    break
+                self._outbox.pop(0)
+            if self._client.ready and (self._changed or clock.since(stated) >= state_ms):
                 stated = clock.now()
                 await self._state()
-            if clock.since(said) >= telemetry_ms:
-                said = ticks.add(said, telemetry_ms)
-                if clock.since(said) >= telemetry_ms:  # later than a whole interval: do not catch up
-                    said = clock.now()
-                body = report.telemetry(self._readings, clock.unix(), clock.quality())
-                if not ready or not await self._client.publish(self._root + "/telemetry", body):
-                    # Here the offline ring will take it; until then it is dropped, counted, and told at the birth.
-                    self._dropped += 1
+            if self._outbox and self._client.ready:
+                self._wake.set()
+            await asyncio.sleep_ms(0)
+
+    async def _telemetry(self):
+        """QoS 0, so it waits for no place in flight; a task of its own, so it waits for no ack either."""
+        period_ms = int(self._cfg["report"]["telemetry_s"] * 1000)
+        said = clock.now()
+        while True:
+            await asyncio.sleep_ms(max(0, period_ms - clock.since(said)))
+            said = ticks.add(said, period_ms)
+            if clock.since(said) >= period_ms:  # later than a whole interval: do not catch up
+                said = clock.now()
+            body = report.telemetry(self._readings, clock.unix(), clock.quality())
+            if not self._client.ready or not await self._client.publish(self._root + "/telemetry", body):
+                # Here the offline ring will take it; until then it is dropped, counted, and told at the birth.
+                self._dropped += 1

@@ -31,7 +31,7 @@ def run():
         sys.exit(2)
     stopping = None
     if hasattr(os, "getenv") and os.getenv("PEANUT_STOP") == "stdin":
-        stopping = _input_ends()
+        stopping = _input_ends
     try:
         asyncio.run(app.run(stopping))
     except KeyboardInterrupt:

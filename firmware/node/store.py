@@ -37,9 +37,13 @@ class Store:
             return default
         return value
 
+    def keeps(self, key, value):
+        """Whether `value` is on flash already."""
+        return self._kept.get(key) == value
+
     def put(self, key, value):
         """Keep `value`. Raises OSError if the file system refuses."""
-        if self._kept.get(key) == value:
+        if self.keeps(key, value):
             return
         kept = dict(self._kept)
         kept[key] = value

@@ -10,6 +10,7 @@ from drivers.greenhouse_model import Greenhouse
 from node import command, config, report, strictjson, ticks
 from node.backoff import Backoff
 from node.control import STALE_S, TOO_HOT, TOO_HOT_OVER, Thermostat
+from node.limit import Bucket
 
 HOUSE = {
     "start": 18.0,
@@ -365,6 +366,20 @@ def check_backoff_bounds():
         assert delay == (1, 1, 300)[int(chance * 2)] or chance == 0.5
         assert 0 <= backoff.next(60) <= 10
         assert 1 <= backoff.next(0) <= 3
+
+
+def check_bucket():
+    """Ten at once, then one every six seconds, over the wrap of the clock too; after a rest ten again."""
+    for start in (0, ticks.PERIOD - 3000):
+        bucket = Bucket(10, 6000, start)
+        assert [bucket.take(start) for _ in range(12)] == [0] * 10 + [6000, 6000]
+        assert bucket.take(ticks.add(start, 5999)) == 1
+        assert bucket.take(ticks.add(start, 6000)) == 0
+        assert bucket.take(ticks.add(start, 6000)) == 6000
+        now = ticks.add(start, 70000)  # ten intervals and 4 s later
+        assert [bucket.take(now) for _ in range(11)] == [0] * 10 + [6000]
+        week = ticks.add(now, 7 * 86400 * 1000)  # more than the clock can tell apart
+        assert [bucket.take(week) for _ in range(11)] == [0] * 10 + [6000]
 
 
 def check_reports_are_strict_json():

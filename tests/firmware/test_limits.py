@@ -20,7 +20,7 @@ GROWTH_LIMIT = (
     4096  # bytes over 9,000 messages: log lines differ in length, but one lost block a message would be 288,000
 )
 
-PURE = ("control", "command", "strictjson", "backoff", "ticks", "report", "config")
+PURE = ("control", "command", "strictjson", "backoff", "ticks", "limit", "report", "config")
 PURE_MAY_IMPORT = {"node", "node.ticks", "node.control", "binascii", "json"}
 
 

@@ -20,6 +20,7 @@ from .conftest import ROOT
 from node import command, config, strictjson, ticks  # isort: skip
 from node.backoff import Backoff  # isort: skip
 from node.control import STALE_S, TOO_HOT, Thermostat  # isort: skip
+from node.limit import Bucket  # isort: skip
 from drivers.greenhouse_model import Greenhouse  # isort: skip
 
 
@@ -210,6 +211,34 @@ def test_backoff_stays_within_its_bounds(data: Any, sessions: list[tuple[float, 
         else:
             assert 1 <= delay <= min(300 if hopeless else 60, 3 * previous)
             previous = delay
+
+
+@settings(max_examples=200)
+@given(
+    start=st.integers(0, ticks.PERIOD - 1),
+    size=st.integers(1, 12),
+    refill=st.integers(1, 10_000),
+    gaps=st.lists(st.one_of(st.integers(0, 3000), st.integers(0, 200_000)), max_size=100),
+)
+def test_bucket_never_lets_more_through(start: int, size: int, refill: int, gaps: list[int]) -> None:
+    """In any span at most `size` and one for each `refill_ms`; the wait it tells is enough, and needed."""
+    bucket = Bucket(size, refill, start)
+    taken: list[int] = []
+    now = 0
+    for gap in gaps:
+        now += gap
+        wait = bucket.take(ticks.add(start, now))
+        if wait == 0:
+            taken.append(now)
+            continue
+        assert 0 < wait <= refill
+        assert bucket.take(ticks.add(start, now + wait - 1)) == 1
+        now += wait
+        assert bucket.take(ticks.add(start, now)) == 0
+        taken.append(now)
+    for i, first in enumerate(taken):
+        for count, last in enumerate(taken[i:], 1):
+            assert count <= size + (last - first) // refill + 1
 
 
 @settings(max_examples=200)

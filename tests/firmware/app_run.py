@@ -1,0 +1,186 @@
+"""Runs on the unix port, in a node's work directory: the whole app, with tasks that fail and commands without end.
+
+Time that limits count is injected (`clock.now`), file-system calls are counted, the gateway is not there.
+Prints `ok NAME` for each check; an assertion that fails ends it.
+"""
+
+import asyncio
+import json
+import os
+
+from node import app, clock, log, store
+from node.app import App
+from profiles import greenhouse
+
+SET = "/plant/peanut/UpdateTemperature"
+_REAL = clock.now
+
+
+class CountingOs:
+    """Stands before `os` in node/store.py."""
+
+    renames = 0
+
+    def rename(self, old, new):
+        self.renames += 1
+        os.rename(old, new)
+
+
+class Moved:
+    """A clock moved by hand, for a `with`."""
+
+    def __enter__(self):
+        self.now = 0
+        clock.now = lambda: self.now
+        return self
+
+    def __exit__(self, *_):
+        clock.now = _REAL
+
+
+def _lines():
+    """What is logged from now on, as a list that fills."""
+    seen = []
+    log.print = seen.append
+    return seen
+
+
+def _order(a, i, topic=SET, **body):
+    """One command, its answer taken away at once: the reason of its rejection, or None."""
+    body["id"] = "c" + str(i)
+    a._on_message(topic, json.dumps(body).encode(), False)
+    why = json.loads(a._outbox[-1]).get("why")
+    a._outbox.clear()
+    a._pending.clear()
+    return why
+
+
+async def check_whatever_fails_control_goes_on():
+    """Link, answers, telemetry and the wait for a stop raise all that can be raised; the loop never misses a turn."""
+    _lines()
+    app.AGAIN_S = 0.02
+    a = App(greenhouse)
+    faults = (MemoryError("no heap"), OSError(23), RuntimeError("ours"), KeyError("x"), ValueError("y"))
+    tries = {}
+
+    def failing(name):
+        async def work():
+            n = tries[name] = tries.get(name, 0) + 1
+            if name == "stop" and n > 10:
+                while min(tries.values()) < 10:
+                    await asyncio.sleep_ms(5)
+                return
+            await asyncio.sleep_ms(0)
+            raise faults[n % len(faults)]
+
+        return work
+
+    a._link.run = failing("link")
+    a._answers = failing("answers")
+    a._telemetry = failing("telemetry")
+    turns = []
+    turn = a._time.turn
+    a._time.turn = lambda: turns.append(_REAL()) or turn()
+    begun = _REAL()
+    await a.run(failing("stop"))
+    took = clock.since(begun)
+    assert min(tries.values()) >= 10, tries
+    assert len(turns) >= took // 40, (len(turns), took)  # a turn is due each 20 ms at this speed
+    assert "a task failed and will be started again: MemoryError: no heap" in "".join(log.recent())
+
+
+async def check_control_that_fails_ends_the_node_with_outputs_off():
+    """The one failure that is not survived: whoever cannot control must not heat, and starts anew."""
+    a = App(greenhouse)
+
+    async def never():
+        while True:
+            await asyncio.sleep(1)
+
+    def step(*_):
+        a._house.write("heater", True, a._time.now)
+        raise RuntimeError("control is broken")
+
+    a._link.run = never
+    a._thermostat.step = step
+    try:
+        await a.run(never)
+        raise AssertionError("still there")
+    except RuntimeError:
+        pass
+    assert not a._house._on["heater"]
+
+
+async def check_set_points_without_end_spare_the_flash():
+    """Ten minutes of ten new set points a second: 10 writes, then one each 6 s; what is accepted is stored."""
+    _lines()
+    with Moved() as time:
+        a = App(greenhouse)
+        counting = store.os = CountingOs()
+        size, refill_ms = app.CHANGES
+        for i in range(6000):
+            value = 10 + i % 97 / 10
+            before = counting.renames
+            why = _order(a, i, temperature=value)
+            if why is None:
+                assert counting.renames == before + 1
+                with open("state.json") as f:
+                    assert json.load(f)["setpoint"] == a._thermostat.setpoint == round(value, 2)
+            else:
+                assert counting.renames == before
+                assert why.startswith("busy: too many changes, the next one is taken in "), why
+                assert 1 <= int(why.split(" ")[-2]) <= 6
+            if i == size:
+                assert counting.renames == size
+                assert why is not None
+            time.now += 100
+        assert counting.renames == size + (6000 * 100 - 1) // refill_ms, counting.renames
+        # Neither a repetition of what is in force nor another output waits for the set points.
+        assert _order(a, 7000, temperature=a._thermostat.setpoint) is None
+        assert _order(a, 7001, "/plant/peanut/cmd/heater", args={"mode": "off"}) is None
+        assert a._thermostat.heater_mode == "off"
+        store.os = os
+
+
+async def check_orders_without_end_spare_the_relays():
+    """Vent open, vent closed, without end: ten changes at once, then one each 6 s."""
+    _lines()
+    with Moved() as time:
+        a = App(greenhouse)
+        taken = 0
+        for i in range(600):
+            mode = "open" if a._thermostat.vent_mode != "open" else "closed"
+            taken += _order(a, i, "/plant/peanut/cmd/vent", args={"mode": mode}) is None
+            time.now += 100
+        assert taken == 10 + (600 * 100 - 1) // 6000, taken
+
+
+async def check_rejections_without_end_are_few_lines():
+    """LINES at once, then one line each 3 s that says how many are missing: none is unaccounted for."""
+    with Moved() as time:
+        a = App(greenhouse)
+        task = asyncio.create_task(a._answers())
+        seen = _lines()
+        size, refill_ms = app.LINES
+        total = 3000
+        for i in range(total):
+            assert _order(a, i, temperature=99).startswith("range")
+            time.now += 10
+            if i % 10 == 0:
+                a._wake.set()
+                await asyncio.sleep_ms(0)
+        time.now += refill_ms
+        a._wake.set()
+        await asyncio.sleep_ms(5)
+        task.cancel()
+        rejected = [line for line in seen if "rejected UpdateTemperature: range" in line]
+        left_out = [int(line.split(" ")[3]) for line in seen if "lines about commands left out" in line]
+        assert len(rejected) >= size
+        assert len(seen) == len(rejected) + len(left_out) <= size + total * 10 // refill_ms + 1, len(seen)
+        assert len(rejected) + sum(left_out) == total, (len(rejected), left_out)
+
+
+for _name in sorted(globals()):
+    if _name.startswith("check_"):
+        asyncio.run(globals()[_name]())
+        print("ok", _name)
