@@ -14,7 +14,7 @@ import pytest
 
 from peanut.home import Home
 
-from .conftest import start, tree
+from .conftest import tree
 from .programs import program
 
 PEANUT = f'"{sys.executable}" -m peanut --home "$DISK/fleet"'
@@ -112,19 +112,31 @@ def test_no_room_for_the_output(home: Home) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_without_permission(home: Home) -> None:
     before = tree(home.path)
+    # root may write everywhere; without these capabilities it is a user like all others
+    caps = "-dac_override,-dac_read_search"
+    drop = [program("setpriv", "util-linux"), "--bounding-set", caps, "--inh-caps", caps] if os.geteuid() == 0 else []
+
+    def run(*words: str) -> "subprocess.CompletedProcess[str]":
+        command = [*drop, sys.executable, "-m", "peanut", "--home", str(home.path), *words]
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+
     home.path.chmod(0o500)
     try:
-        process = start(home.path, "device", "list")
-        out, err = process.communicate(timeout=30)
-        assert (process.returncode, err) == (0, "")
-        assert "tomato" in out
-        process = start(home.path, "init", "--host", "new.local")
-        _, err = process.communicate(timeout=30)
-        assert process.returncode == 2
-        assert "Traceback" not in err
+        done = run("device", "list")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "tomato" in done.stdout
+        done = run("init", "--host", "new.local")
+        assert done.returncode == 2
+        assert f"no permission for {home.fleet_toml}" in done.stderr
+        assert "Run as its owner" in done.stderr
+        home.ledger.chmod(0)
+        done = run("device", "list")
+        assert done.returncode == 2
+        assert "cannot be opened" in done.stderr
+        assert "Move it away" not in done.stderr
     finally:
         home.path.chmod(0o700)
+        home.ledger.chmod(0o600)
     assert tree(home.path) == before
