@@ -36,7 +36,7 @@ def parse_settings(texts: Sequence[str]) -> Settings:
     return found
 
 
-def new_node(name: str, kind: Kind, board: Board, gateway: tuple[str, int], *, simulate: bool) -> Node:
+def new_node(name: str, kind: Kind, board: Board, gateway: Mapping[str, Value], *, simulate: bool) -> Node:
     """node.json of a new device, with the board's defaults. simulate: run the model in place of the pins."""
     if kind not in board.profiles:
         can = ", ".join(board.profiles) or "nothing"
@@ -49,7 +49,7 @@ def new_node(name: str, kind: Kind, board: Board, gateway: tuple[str, int], *, s
         "name": name,
         "kind": str(kind),
         "root": topic_root(name, kind),
-        "gateway": {"host": gateway[0], "port": gateway[1]},
+        "gateway": dict(gateway),
         "board": {
             "name": board.name,
             "chip": board.chip,

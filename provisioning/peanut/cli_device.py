@@ -1,5 +1,6 @@
 """`peanut device add|list|show|bundle`."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ import click
 
 from peanut import board, bundle, ca, device, ledger, plan
 from peanut.cli import dry_run_option, json_option, pass_home, say, say_json, table, warn
+from peanut.errors import PeanutError
 from peanut.home import Home
 from peanut.names import Kind
 
@@ -53,7 +55,8 @@ def add(
     """Enrol a device: key, certificate, node.json, a row in the ledger.
 
     A greenhouse's NAME has a-z, 0-9 and '-'; a vehicle's is its VIN. Safe to run again: it keeps what is there,
-    completes what is missing, applies each --set, and renews a certificate that is about to expire.
+    completes what is missing, applies each --set, renews a certificate that is about to expire, and brings node.json
+    up to date with the fleet's gateway (but for what --set gateway.host or gateway.port gave).
 
     \b
     Examples:
@@ -90,6 +93,7 @@ def list_(home: Home, as_json: bool) -> None:
     rows = ledger.devices(home.ledger)
     if as_json:
         say_json([{**asdict(row), "days_left": _days(row, now)} for row in rows])
+        _warn_of_outdated(home, rows)
         return
     if not rows:
         warn("No devices yet. Enrol one: peanut device add NAME --kind greenhouse")
@@ -98,6 +102,28 @@ def list_(home: Home, as_json: bool) -> None:
         ("NAME", "KIND", "BOARD", "VALID UNTIL", "DAYS LEFT", "SERIAL"),
         [(r.name, r.kind, r.board, _date(r.not_after), str(_days(r, now)), r.serial[:12]) for r in rows],
     )
+    _warn_of_outdated(home, rows)
+
+
+def _warn_of_outdated(home: Home, rows: Sequence[ledger.Device]) -> None:
+    try:
+        fleet = device.fleet_gateway(home)
+    except PeanutError as error:
+        warn(f"Warning: whether nodes know their gateway cannot be told: {error.message}")
+        return
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        try:
+            why = device.outdated(home, row.name, fleet)
+        except PeanutError as error:
+            why = error.message
+        if why:
+            reasons.setdefault(why, []).append(row.name)
+    for why, found in reasons.items():
+        more = f" and {len(found) - device.LISTED_MAX} more" if len(found) > device.LISTED_MAX else ""
+        warn(f"Warning: {', '.join(found[: device.LISTED_MAX])}{more}: {why}.")
+    if reasons:
+        warn("  Run `peanut device add NAME --kind KIND` for each, and give the node its new bundle.")
 
 
 @device_group.command("show")
@@ -123,7 +149,7 @@ def show(home: Home, name: str, as_json: bool) -> None:
         "kind": row.kind,
         "board": row.board + (" (simulated)" if info.simulated else ""),
         "root topic": info.root,
-        "gateway": info.gateway,
+        "gateway": info.gateway + (f" ({' and '.join(info.gateway_set)} by --set)" if info.gateway_set else ""),
         "serial": row.serial,
         "fingerprint": info.fingerprint,
         "valid from": _date(row.not_before),
@@ -131,6 +157,7 @@ def show(home: Home, name: str, as_json: bool) -> None:
         "enrolled": _date(row.created),
         "bundle": home.device(name),
         "problem": info.problem,
+        "outdated": info.outdated and f"{info.outdated}. Run: peanut device add {row.name} --kind {row.kind}",
     }
     for key, value in lines.items():
         if str(value):
@@ -142,17 +169,20 @@ def show(home: Home, name: str, as_json: bool) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where to; made if it is not there."
 )
-@click.option("--force", is_flag=True, help="Replace the bundle's files in a directory that is not empty.")
+@click.option("--force", is_flag=True, help="Write into a directory that holds something else, too.")
 @dry_run_option
 @pass_home
 def bundle_command(home: Home, name: str, out: Path, force: bool, dry_run: bool) -> None:
     """Copy a device's four files (key.der cert.der ca.der node.json) to a directory.
+
+    A directory that holds a bundle of the same device, and nothing else, gets the present one.
 
     \b
     Examples:
       peanut device bundle peanut --out /media/stick/peanut
     """
     device.copy_bundle(home, name, out, say, force=force, dry_run=dry_run)
+    _warn_of_outdated(home, [device.row(home, name)])
 
 
 def _days(row: ledger.Device, now: datetime) -> int:

@@ -1,11 +1,12 @@
 """Devices: enrolling one, completing one, copying its bundle out.
 
 Rule: devices/<name>/ is the truth (key.der cert.der ca.der node.json), the ledger its index; `plan` brings both to what
-was asked for, from whatever state an interrupted run left.
+was asked for, from whatever state an interrupted run left. A node's gateway is the fleet's, and follows it, unless it
+was asked for with --set: device.toml beside the bundle remembers that, and does not go to the node.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from cryptography import x509
 
 from peanut import board as boards
 from peanut import bundle, ca, credentials, ledger, modes, names, settings, store
+from peanut.board import Value
 from peanut.errors import PeanutError
 from peanut.home import PUBLIC, SECRET, Home, make_private_dir, write_file
 from peanut.names import Kind
@@ -22,6 +24,7 @@ from peanut.plan import State, Step, there
 
 DEFAULT_BOARD = "sim"  # the only board so far; no pin of anybody's hardware is at stake
 
+DEVICE_TOML = "device.toml"
 LISTED_MAX = 20  # devices that an error lists
 
 
@@ -38,15 +41,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Info:
-    """What is known of an enrolled device. problem: in words, empty if it is ready to be used."""
+    """What is known of an enrolled device.
+
+    gateway_set: the keys of it that --set gave. problem: in words, empty if it is ready to be used; outdated: the same,
+    empty if it looks for the fleet's gateway where that is.
+    """
 
     row: ledger.Device
     root: str
     fingerprint: str
     days_left: int
     gateway: str
+    gateway_set: tuple[str, ...]
     simulated: bool
     problem: str
+    outdated: str
 
 
 def plan(home: Home, request: Request, folder: Path, now: datetime) -> list[Step]:
@@ -57,7 +66,8 @@ def plan(home: Home, request: Request, folder: Path, now: datetime) -> list[Step
     row = ledger.device(home.ledger, name)
     if row is not None and row.kind != kind:
         raise PeanutError(f"{name} is enrolled as a {row.kind}", f"Say --kind {row.kind}, or take another name.")
-    node_step, node = _node(home, request, folder, row)
+    explicit = explicit_gateway(home, name)
+    node_step, node = _node(home, request, folder, row, explicit)
 
     def issue() -> None:
         made = ca.issue_client(store.key(key).public_key(), name, uri, store.issuing(home), now)
@@ -69,14 +79,18 @@ def plan(home: Home, request: Request, folder: Path, now: datetime) -> list[Step
         credentials.key_step(home, key, "its key"),
         certificate_step,
         credentials.root_step(home, where / "ca.der"),
+        *_device_toml(home, request, node, explicit),  # before node.json: what was asked for shall outlive a kill
         node_step,
         _row(home, name, row, node, certificate_step.state is not State.THERE, now),
     ]
 
 
-def _node(home: Home, request: Request, folder: Path, row: ledger.Device | None) -> tuple[Step, bundle.Node]:
+def _node(
+    home: Home, request: Request, folder: Path, row: ledger.Device | None, explicit: Mapping[str, Value]
+) -> tuple[Step, bundle.Node]:
     path = home.device(request.name) / "node.json"
     what = home.relative(path)
+    gateway = {**fleet_gateway(home), **explicit}
     if path.exists():
         old = read_node(path)
         if old.get("kind") != request.kind:
@@ -86,7 +100,7 @@ def _node(home: Home, request: Request, folder: Path, row: ledger.Device | None)
             raise PeanutError(
                 f"{request.name} is on the board {board_name!r}", f"To change it, move {path} away and run this again."
             )
-        new = json.loads(json.dumps(old))
+        new = json.loads(json.dumps(old)) | {"gateway": gateway}
         if request.simulate and "simulate" not in old:
             model = boards.read(board_name, folder).simulate
             if model is None:
@@ -96,11 +110,7 @@ def _node(home: Home, request: Request, folder: Path, row: ledger.Device | None)
     else:
         old = None
         board = boards.read(request.board or (row.board if row else DEFAULT_BOARD), folder)
-        known = settings.hosts(home)
-        if not known:
-            raise PeanutError(f"{home.fleet_toml} is missing", "Run `peanut init`: it makes it anew.")
-        port = settings.mqtts_address(home)[1]
-        new = bundle.new_node(request.name, request.kind, board, (known[0], port), simulate=request.simulate)
+        new = bundle.new_node(request.name, request.kind, board, gateway, simulate=request.simulate)
         new = bundle.apply(new, request.settings)
     host = new["gateway"]["host"]
     if host not in [*settings.hosts(home), *ca.LOOPBACK]:
@@ -115,6 +125,54 @@ def _node(home: Home, request: Request, folder: Path, row: ledger.Device | None)
         note = f"{', '.join(changes)}; give the node its new bundle"
         return Step(State.CHANGE, what, note, lambda: write_file(path, bundle.render(new), PUBLIC)), new
     return there(what, note), new
+
+
+def fleet_gateway(home: Home) -> dict[str, Value]:
+    """The gateway that nodes use unless told otherwise: the first host of fleet.toml, the port of gateway.toml."""
+    known = settings.hosts(home)
+    if not known:
+        raise PeanutError(f"{home.fleet_toml} is missing", "Run `peanut init`: it makes it anew.")
+    return {"host": known[0], "port": settings.mqtts_address(home)[1]}
+
+
+def explicit_gateway(home: Home, name: str) -> dict[str, Value]:
+    """What device.toml says of the gateway: the keys that were given with --set. Empty if there is no such file."""
+    path = home.device(name) / DEVICE_TOML
+    return settings.device_gateway(path) if path.exists() else {}
+
+
+def _device_toml(home: Home, request: Request, node: bundle.Node, explicit: Mapping[str, Value]) -> list[Step]:
+    path = home.device(request.name) / DEVICE_TOML
+    given = {key: node["gateway"][key] for section, key, _ in request.settings if section == "gateway"}
+    wanted = {**explicit, **given}
+    if not wanted:
+        return []
+    what, note = home.relative(path), f"set for this device: {_pairs(wanted)}"
+    if wanted == explicit:
+        return [there(what, note)]
+    state = State.CHANGE if path.exists() else State.MAKE
+    return [Step(state, what, note, lambda: write_file(path, settings.device_toml(wanted), PUBLIC))]
+
+
+def _pairs(values: Mapping[str, Value]) -> str:
+    return ", ".join(f"gateway.{key}={value}" for key, value in sorted(values.items()))
+
+
+def outdated(home: Home, name: str, fleet: Mapping[str, Value]) -> str:
+    """How a node's gateway differs from the present one, in words; empty if it does not.
+
+    fleet: fleet_gateway(home). Raises PeanutError if node.json or device.toml cannot be read.
+    """
+    node = read_node(home.device(name) / "node.json")
+    wanted = {**fleet, **explicit_gateway(home, name)}
+    there_is = {key: node["gateway"].get(key) for key in wanted}
+    changes = bundle.differences({"gateway": there_is}, {"gateway": wanted})
+    if changes:
+        return f"node.json is out of date ({', '.join(changes)})"
+    host = wanted["host"]
+    if host != fleet["host"] and host not in [*settings.hosts(home), *ca.LOOPBACK]:
+        return f"the gateway has no certificate for {host}, which {DEVICE_TOML} names"
+    return ""
 
 
 def _row(home: Home, name: str, row: ledger.Device | None, node: bundle.Node, reissued: bool, now: datetime) -> Step:
@@ -196,6 +254,7 @@ def info(home: Home, found: ledger.Device, now: datetime) -> Info:
     """Everything about one device that is no secret."""
     where = home.device(found.name)
     fingerprint, gateway, simulated, problem = "", "", False, ""
+    given: tuple[str, ...] = ()
     left = (datetime.fromtimestamp(found.not_after, now.tzinfo) - now).days
     try:
         certificate, node = _check(home, found)
@@ -206,7 +265,13 @@ def info(home: Home, found: ledger.Device, now: datetime) -> Info:
             problem = f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
     except PeanutError as error:
         problem = error.message.replace(f"{where}/", "")
-    return Info(found, names.topic_root(found.name, Kind(found.kind)), fingerprint, left, gateway, simulated, problem)
+    try:
+        given = tuple(explicit_gateway(home, found.name))
+        old = outdated(home, found.name, fleet_gateway(home)) if gateway else ""
+    except PeanutError as error:
+        old = error.message
+    root = names.topic_root(found.name, Kind(found.kind))
+    return Info(found, root, fingerprint, left, gateway, given, simulated, problem, old)
 
 
 def _check(home: Home, found: ledger.Device) -> tuple[x509.Certificate, bundle.Node]:
@@ -225,9 +290,10 @@ def _check(home: Home, found: ledger.Device) -> tuple[x509.Certificate, bundle.N
 
 
 def copy_bundle(home: Home, name: str, out: Path, say: Callable[[str], None], *, force: bool, dry_run: bool) -> None:
-    """Copy the four files of a bundle to `out`, the key 0600.
+    """Copy the four files of a bundle to `out`, the key 0600; an earlier copy of the same device's bundle is replaced.
 
-    Raises PeanutError, with nothing written, if the bundle is not whole, or if `out` is not empty and `force` not set.
+    Raises PeanutError, with nothing written, if the bundle is not whole, or if `out` holds anything else and `force`
+    is not set.
     """
     found = row(home, name)
     source = home.device(name)
@@ -241,9 +307,10 @@ def copy_bundle(home: Home, name: str, out: Path, say: Callable[[str], None], *,
         raise PeanutError(f"{out} is where the bundle is already", "Name another directory.")
     if out.exists() and not out.is_dir():
         raise PeanutError(f"{out} is not a directory", "Name another one.")
-    if out.is_dir() and any(out.iterdir()) and not force:
+    if out.is_dir() and not force and not _holds_only(out, home, found):
         raise PeanutError(
-            f"{out} is not empty", "Name another directory, or replace the bundle's files in it with --force."
+            f"{out} is not empty, and holds something else than a bundle of {name}",
+            "Name another directory, or replace the bundle's files in it with --force.",
         )
     for file in bundle.FILES:
         say(f"  copy  {out / file}")
@@ -253,6 +320,26 @@ def copy_bundle(home: Home, name: str, out: Path, say: Callable[[str], None], *,
     make_private_dir(out)
     for file in bundle.FILES:
         write_file(out / file, store.read(source / file), SECRET if file == "key.der" else PUBLIC)
+
+
+def _holds_only(out: Path, home: Home, found: ledger.Device) -> bool:
+    """Whether `out` is empty or holds files of this device's bundle and nothing else; an interrupted copy counts."""
+    there_are = {path.name for path in out.iterdir()}
+    if not there_are or not there_are <= set(bundle.FILES):
+        return not there_are
+    source, uri = home.device(found.name), names.device_uri(found.name, Kind(found.kind))
+    try:
+        if "ca.der" in there_are and store.read(out / "ca.der") != store.read(source / "ca.der"):
+            return False  # of another fleet
+        said = []
+        if "node.json" in there_are:
+            said.append(read_node(out / "node.json").get("name") == found.name)
+        if "cert.der" in there_are:
+            said.append(ca.san_uris(store.certificate(out / "cert.der")) == [uri])
+        # The key comes first, and by itself says nothing of whose it is but that it is the same.
+        return all(said) if said else store.read(out / "key.der") == store.read(source / "key.der")
+    except PeanutError:
+        return False
 
 
 def warnings(request: Request, folder: Path) -> Sequence[str]:

@@ -1,4 +1,5 @@
-"""fleet.toml (under which names the gateway is reached) and the few lines of gateway.toml that the command line reads.
+"""fleet.toml (under which names the gateway is reached), the few lines of gateway.toml that the command line reads, and
+device.toml (which gateway was asked for, for one device).
 
 Rule: fleet.toml belongs to the operator as well: writing it keeps comments and other keys. gateway.toml is written
 once, with every default in a comment, and never touched again.
@@ -7,13 +8,15 @@ once, with every default in a comment, and never touched again.
 import ipaddress
 import socket
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 
-from peanut import names, store
+from peanut import board, names, store
+from peanut.board import Value
 from peanut.errors import PeanutError
 from peanut.home import Home
 
@@ -37,6 +40,11 @@ GATEWAY_TOML = f"""\
 _FLEET_TOML = """\
 # This fleet. `hosts`: the names and addresses under which its gateway is reached; nodes use the first one.
 # Add one with `peanut init --host NAME_OR_IP`, which also issues the gateway's certificate for it.
+"""
+
+_DEVICE_TOML = """\
+# What was asked for with `peanut device add --set gateway.…`, and what node.json therefore keeps when the fleet's
+# gateway moves. Take a line out, and the next `peanut device add` follows the fleet again. It does not go to the node.
 """
 
 
@@ -131,3 +139,20 @@ def connect_address(home: Home) -> tuple[str, int]:
     except ValueError:
         anywhere = False
     return ("127.0.0.1" if anywhere else host), port
+
+
+def device_gateway(path: Path) -> dict[str, Value]:
+    """`host` and `port` of [gateway] in a device.toml, as far as they are there, checked."""
+    document = _load(path)
+    unknown = sorted(set(document) - {"gateway"})
+    if unknown:
+        raise PeanutError(f"{path}: unknown key {unknown[0]!r}", "It has one table, [gateway].")
+    table = {key: replace(field, required=False) for key, field in board.GATEWAY.items()}
+    return board.check(table, document.get("gateway", {}), f"{path}: [gateway]")
+
+
+def device_toml(gateway: Mapping[str, Value]) -> bytes:
+    """The text of a device.toml."""
+    document = tomlkit.parse(_DEVICE_TOML)
+    document["gateway"] = {key: gateway[key] for key in board.GATEWAY if key in gateway}
+    return tomlkit.dumps(document).encode()

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Sequence
 from datetime import timedelta
 from itertools import chain, combinations
 from pathlib import Path
@@ -15,7 +17,7 @@ from peanut import ca, device, ledger, names, store
 from peanut.home import Home
 from peanut.names import Kind
 
-from .conftest import Run, start, tree
+from .conftest import Run, invoke, start, tree
 from .programs import program
 
 FILES = {"key.der": 0o600, "cert.der": 0o644, "ca.der": 0o644, "node.json": 0o644}
@@ -26,9 +28,10 @@ def node(home: Home, name: str) -> dict[str, dict[str, object]]:
     return found
 
 
-def whole(home: Home, name: str, kind: Kind = Kind.GREENHOUSE) -> None:
+def whole(home: Home, name: str, kind: Kind = Kind.GREENHOUSE, more: Sequence[str] = ()) -> None:
     folder = home.device(name)
-    assert {p.name: p.stat().st_mode & 0o777 for p in folder.iterdir()} == FILES
+    files = {p.name: p.stat().st_mode & 0o777 for p in folder.iterdir()}
+    assert files == FILES | dict.fromkeys(more, 0o644)
     assert folder.stat().st_mode & 0o777 == 0o700
     certificate = store.certificate(folder / "cert.der")
     assert ca.same_key(certificate, store.key(folder / "key.der"))
@@ -114,7 +117,7 @@ def test_set_at_first_and_later(home: Home, run: Run) -> None:
     assert node(home, "bean")["control"]["setpoint"] == 17.5
     assert node(home, "bean")["simulate"]["speed"] == 120  # what was set before stays
     assert node(home, "bean")["gateway"]["host"] == "localhost"
-    whole(home, "bean")
+    whole(home, "bean", more=["device.toml"])
 
 
 def test_set_what_the_board_leaves_to_the_node(home: Home, run: Run) -> None:
@@ -181,6 +184,109 @@ def test_a_device_keeps_its_kind(home: Home, run: Run) -> None:
     assert result.exit_code == 2
     assert "enrolled as a vehicle" in result.stderr
     whole(home, "1" * 17, Kind.VEHICLE)
+
+
+# The gateway moves
+
+
+def moved(home: Home, port: int, *hosts: str) -> None:
+    """What the operator's editor does to gateway.toml and fleet.toml."""
+    home.gateway_toml.write_text(f'[listen]\nmqtts = "0.0.0.0:{port}"\n')
+    home.fleet_toml.write_text(f"hosts = {json.dumps(hosts)}\n")
+
+
+def test_a_node_follows_the_gateway_when_it_is_added_again(home: Home, run: Run) -> None:
+    assert run("device", "list").stderr == ""
+    moved(home, 18883, "192.168.1.20", "gateway.local")
+    changed = ("gateway.host: \"gateway.local\" -> \"192.168.1.20\"", "gateway.port: 8883 -> 18883")
+    warned = run("device", "list")
+    assert warned.exit_code == 0
+    assert "1M8GDM9AXKP042788, peanut, tomato: node.json is out of date" in warned.stderr
+    shown = run("device", "show", "peanut").stdout
+    result = run("device", "add", "peanut", "--kind", "greenhouse")
+    for change in changed:
+        assert change in warned.stderr
+        assert change in shown
+        assert change in result.stdout
+    assert "give the node its new bundle" in result.stdout
+    assert node(home, "peanut")["gateway"] == {"host": "192.168.1.20", "port": 18883}
+    whole(home, "peanut")
+    assert "1M8GDM9AXKP042788, tomato: node.json" in run("device", "list", "--json").stderr
+    assert "outdated" not in run("device", "show", "peanut").stdout
+    assert json.loads(run("device", "show", "tomato", "--json").stdout)["outdated"]
+    assert "already there" in run("device", "add", "peanut", "--kind", "greenhouse").stdout
+
+
+def test_what_was_set_stays_and_the_rest_follows(home: Home, run: Run) -> None:
+    words = ("device", "add", "bean", "--kind", "greenhouse")
+    assert "set for this device: gateway.host=localhost" in run(*words, "--set", "gateway.host=localhost").stdout
+    moved(home, 18883, "gateway.local")
+    result = run(*words)
+    assert "gateway.port: 8883 -> 18883" in result.stdout
+    assert node(home, "bean")["gateway"] == {"host": "localhost", "port": 18883}
+    assert "localhost:18883 (host by --set)" in run("device", "show", "bean").stdout
+    assert "bean: " not in run("device", "list").stderr
+    run(*words, "--set", "gateway.port=28883")
+    moved(home, 38883, "gateway.local")
+    assert "already there" in run(*words).stdout
+    assert node(home, "bean")["gateway"] == {"host": "localhost", "port": 28883}
+    whole(home, "bean", more=["device.toml"])
+
+
+def test_without_its_line_in_device_toml_it_follows_again(home: Home, run: Run) -> None:
+    words = ("device", "add", "bean", "--kind", "greenhouse")
+    run(*words, "--set", "gateway.host=localhost", "--set", "gateway.port=9")
+    remembered = home.device("bean") / "device.toml"
+    assert tomllib.loads(remembered.read_text()) == {"gateway": {"host": "localhost", "port": 9}}
+    remembered.write_text("[gateway]\nport = 9\n")
+    assert 'gateway.host: "localhost" -> "gateway.local"' in run(*words).stdout
+    remembered.unlink()
+    assert "gateway.port: 9 -> 8883" in run(*words).stdout
+
+
+def test_a_lost_node_json_is_made_with_what_was_set(home: Home, run: Run) -> None:
+    run("device", "add", "bean", "--kind", "greenhouse", "--set", "gateway.host=localhost")
+    (home.device("bean") / "node.json").unlink()
+    run("device", "add", "bean", "--kind", "greenhouse")
+    assert node(home, "bean")["gateway"]["host"] == "localhost"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[gateway", "not valid TOML"),
+        ("[gatway]", "unknown key 'gatway'"),
+        ("[gateway]\nhots = 'x'", "unknown key 'hots'"),
+        ("[gateway]\nport = 0", "out of range"),
+        ("gateway = 3", "is not a table"),
+    ],
+)
+def test_a_bad_device_toml_is_named(home: Home, run: Run, text: str, complaint: str) -> None:
+    (home.device("peanut") / "device.toml").write_text(text)
+    before = tree(home.path)
+    result = run("device", "add", "peanut", "--kind", "greenhouse")
+    assert result.exit_code == 2
+    for said in (result.stderr, run("device", "list").stderr, run("device", "show", "peanut").stdout):
+        assert "device.toml" in said
+        assert complaint in said
+    assert tree(home.path) == before
+
+
+def test_a_host_that_the_gateway_gave_up_is_told(home: Home, run: Run) -> None:
+    run("device", "add", "bean", "--kind", "greenhouse", "--set", "gateway.host=192.168.1.20")
+    moved(home, 8883, "gateway.local")
+    assert "bean: the gateway has no certificate for 192.168.1.20" in run("device", "list").stderr
+
+
+def test_list_and_show_live_with_a_broken_gateway_toml(home: Home, run: Run) -> None:
+    home.gateway_toml.write_text("[listen")
+    result = run("device", "list")
+    assert result.exit_code == 0
+    assert "tomato" in result.stdout
+    assert "gateway.toml" in result.stderr
+    result = run("device", "show", "peanut")
+    assert result.exit_code == 0
+    assert "fingerprint" in result.stdout
 
 
 def test_names_and_boards_that_are_none(home: Home, run: Run) -> None:
@@ -298,6 +404,40 @@ def test_bundle_does_not_overwrite_unasked(home: Home, run: Run, tmp_path: Path)
     assert (out / "notes").read_text() == "mine"
     assert run("device", "bundle", "peanut", "--out", str(home.device("peanut")), "--force").exit_code == 2
     assert run("device", "bundle", "peanut", "--out", str(out / "notes")).exit_code == 2
+
+
+def test_a_bundle_again_is_the_present_one(home: Home, run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ("device", "bundle", "peanut", "--out", str(out))
+    assert run(*words).exit_code == run(*words).exit_code == 0
+    run("device", "add", "peanut", "--kind", "greenhouse", "--set", "control.setpoint=16", "--set", "gateway.port=9")
+    for lost in ((), ("node.json",), ("node.json", "ca.der", "cert.der"), FILES):  # as interrupted copies leave it
+        for name in lost:
+            (out / name).unlink()
+        assert run(*words).exit_code == 0
+        assert tree(out) == {n: f for n, f in tree(home.device("peanut")).items() if n in FILES}
+    moved(home, 18883, "localhost")
+    assert "out of date" in run(*words).stderr
+
+
+def test_a_bundle_does_not_replace_that_of_another_device(home: Home, run: Run, tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    assert run("device", "bundle", "tomato", "--out", str(out)).exit_code == 0
+    # the same name in another fleet
+    assert invoke(other, "init").exit_code == 0
+    assert invoke(other, "device", "add", "peanut", "--kind", "greenhouse").exit_code == 0
+    for name in (None, "node.json", "cert.der"):
+        if name:
+            (out / name).unlink()
+        for place in (out, other / "devices/peanut"):
+            before = tree(place)
+            result = run("device", "bundle", "peanut", "--out", str(place))
+            assert result.exit_code == 2
+            assert "holds something else than a bundle of peanut" in result.stderr
+            assert tree(place) == before
+    (out / "key.der").unlink()
+    (out / "node.json").write_text("{")
+    assert run("device", "bundle", "peanut", "--out", str(out)).exit_code == 2
 
 
 def test_a_bundle_that_is_not_whole_is_not_handed_out(home: Home, run: Run, tmp_path: Path) -> None:

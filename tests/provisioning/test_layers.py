@@ -9,7 +9,7 @@ PACKAGE = Path(peanut.__file__).parent
 
 # Each file may use those before it.
 ORDER = [
-    "errors", "names", "home", "plan", "ca", "store", "credentials", "modes", "ledger", "settings", "board", "bundle",
+    "errors", "names", "home", "plan", "ca", "store", "credentials", "modes", "ledger", "board", "settings", "bundle",
     "operators", "device", "init", "password", "user", "send", "cli", "cli_init", "cli_device", "cli_user", "cli_send",
     "__main__",
 ]  # fmt: skip
