@@ -17,8 +17,10 @@ static void set_up(pn_link *l, const pn_packet *connect) {
     const pn_props *props = &connect->props; /* empty before 5.0, so that the defaults count */
     bool v5 = connect->version >= PN_V5;
     l->keep_alive = connect->keep_alive;
-    if (v5 && (l->keep_alive == 0 || l->keep_alive > limits->max_keep_alive) && limits->max_keep_alive < PN_MAX_KEEP_ALIVE) {
-        l->keep_alive = (uint16_t)limits->max_keep_alive; /* MQTT-3.1.2-21 */
+    if (v5 && limits->server_keepalive) { /* MQTT-3.1.2-21 */
+        l->keep_alive = (uint16_t)limits->server_keepalive;
+    } else if (v5 && (l->keep_alive == 0 || l->keep_alive > limits->keepalive_max) && limits->keepalive_max < PN_KEEPALIVE_MAX) {
+        l->keep_alive = (uint16_t)limits->keepalive_max;
     }
     uint32_t window = pn_prop_num(props, PN_RECEIVE_MAXIMUM, 65535), aliases = pn_prop_num(props, PN_TOPIC_ALIAS_MAXIMUM, 0);
     l->wire.window = (uint16_t)(window < limits->max_inflight ? window : limits->max_inflight);
@@ -141,11 +143,11 @@ bool pn_payload_is_as_said(const pn_broker *b, const pn_props *props, pn_span pa
 /* Seconds that the session is to outlive its connection: what the client wishes, and what it gets (5.0 §3.1.2.11.2; §3.1.2.4 says how 3.1.1 maps). */
 static uint32_t wished_expiry(const pn_link *l, const pn_packet *connect) {
     if (connect->version >= PN_V5) return pn_prop_num(&connect->props, PN_SESSION_EXPIRY_INTERVAL, 0);
-    return connect->clean_start ? 0 : l->broker->env.limits.max_session_expiry;
+    return connect->clean_start ? 0 : l->broker->env.limits.session_expiry_max;
 }
 
 static uint32_t granted_expiry(const pn_link *l, const pn_packet *connect) {
-    uint32_t wish = wished_expiry(l, connect), most = l->broker->env.limits.max_session_expiry;
+    uint32_t wish = wished_expiry(l, connect), most = l->broker->env.limits.session_expiry_max;
     return wish < most ? wish : most;
 }
 

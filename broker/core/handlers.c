@@ -208,7 +208,7 @@ static uint8_t on_pingreq(pn_link *l, const pn_packet *p) {
 static uint8_t on_disconnect(pn_link *l, const pn_packet *p) {
     pn_session *s = l->session;
     if (pn_prop_has(&p->props, PN_SESSION_EXPIRY_INTERVAL)) {
-        uint32_t wish = pn_prop_num(&p->props, PN_SESSION_EXPIRY_INTERVAL, 0), most = l->broker->env.limits.max_session_expiry;
+        uint32_t wish = pn_prop_num(&p->props, PN_SESSION_EXPIRY_INTERVAL, 0), most = l->broker->env.limits.session_expiry_max;
         if (s->expiry == 0 && wish != 0 && most != 0) return PN_PROTOCOL_ERROR; /* 5.0 §3.14.2.2.2; with 0 the most, it was us who made it 0 */
         s->expiry = wish < most ? wish : most;
     }

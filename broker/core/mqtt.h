@@ -75,9 +75,9 @@ enum pn_form { PN_NONE = 0, PN_BYTE, PN_TWO, PN_FOUR, PN_VARINT, PN_BINARY, PN_S
 #define PN_MAX_QUEUED_BYTES 16777216u             /* their bytes, per session */
 #define PN_MAX_OUTPUT_BYTES 4194304u              /* encoded output a link may hold: above it QoS 0 is dropped */
 #define PN_MAX_PARKED_BYTES 65536u                /* input held while a CONNECT waits for its verdict */
-#define PN_MAX_SESSION_EXPIRY 604800u             /* seconds; longer wishes are cut to this */
+#define PN_SESSION_EXPIRY_MAX 604800u             /* seconds; longer wishes are cut to this */
 #define PN_TOPIC_ALIAS_MAXIMUM_DEFAULT 16u        /* topics, each way, that a connection may give an alias */
-#define PN_MAX_KEEP_ALIVE 65535u                  /* seconds */
+#define PN_KEEPALIVE_MAX 65535u                  /* seconds */
 #define PN_CONNECT_TIMEOUT 10000                  /* milliseconds from open to an accepted CONNECT */
 #define PN_MAX_SESSIONS 100000u                   /* sessions in all, offline ones included */
 #define PN_MAX_RETAINED 1000000u                  /* retained messages in all */

@@ -17,8 +17,8 @@
 /* What a peer may make the core hold. All have defaults in mqtt.h. */
 typedef struct pn_limits {
     uint32_t max_packet_size, max_connect_size, max_topic_length, max_topic_levels, max_client_id, max_subscriptions, receive_maximum,
-        max_inflight, max_queued_messages, max_queued_bytes, max_output_bytes, max_parked_bytes, max_session_expiry,
-        max_keep_alive, connect_timeout, max_sessions, max_retained, max_retained_bytes, max_qos, retain_available,
+        max_inflight, max_queued_messages, max_queued_bytes, max_output_bytes, max_parked_bytes, session_expiry_max,
+        keepalive_max, server_keepalive, connect_timeout, max_sessions, max_retained, max_retained_bytes, max_qos, retain_available,
         wildcard_subscriptions, shared_subscriptions, topic_alias_maximum, payload_format_check, publish_rate, byte_rate;
 } pn_limits;
 

@@ -184,7 +184,7 @@ def test_a_verdict_without_a_connect_is_an_error_of_the_driver() -> None:
 
 def test_server_keep_alive_is_told_only_when_it_differs() -> None:
     """MQTT-3.1.2-21, MQTT-3.2.2-21: a wish beyond the limit, or none at all, is replaced."""
-    house = House(max_keep_alive=100)
+    house = House(keepalive_max=100)
     for wish, told in ((100, None), (101, 100), (0, 100)):
         connack = house.join(keep_alive=wish).connack
         assert connack is not None
@@ -193,7 +193,7 @@ def test_server_keep_alive_is_told_only_when_it_differs() -> None:
 
 def test_session_expiry_is_told_only_when_it_differs() -> None:
     """5.0 §3.2.2.3.2: when absent, the interval is the one that the client asked for."""
-    house = House(max_session_expiry=100)
+    house = House(session_expiry_max=100)
     for wish, told in ((100, None), (101, 100), (0xFFFFFFFF, 100), (0, None)):
         connack = house.join(props=properties(session_expiry_interval=wish)).connack
         assert connack is not None

@@ -233,10 +233,10 @@ def test_max_parked_bytes() -> None:
         assert kinds == ([_core.EVENT_CONNECT] if size == 512 else [_core.EVENT_CLOSED])
 
 
-def test_max_session_expiry() -> None:
+def test_session_expiry_max() -> None:
     """5.0 §3.2.2.3.2: longer wishes are cut, also in DISCONNECT; older clients that keep their session get it whole."""
     for version in (4, 5):
-        house = House(max_session_expiry=10)
+        house = House(session_expiry_max=10)
         client = house.join(
             "c", version, clean=False, props=properties(session_expiry_interval=11) if version == 5 else []
         )
@@ -247,9 +247,9 @@ def test_max_session_expiry() -> None:
         assert house.stat("sessions") == 0
 
 
-def test_max_session_expiry_may_be_for_ever() -> None:
+def test_session_expiry_max_may_be_for_ever() -> None:
     """5.0 §3.1.2.11.2: 0xFFFFFFFF does not expire."""
-    house = House(max_session_expiry=0xFFFFFFFF)
+    house = House(session_expiry_max=0xFFFFFFFF)
     house.join("c", props=properties(session_expiry_interval=0xFFFFFFFF)).lose()
     house.join("d", 4, clean=False).lose()
     house.join("e", props=properties(session_expiry_interval=0xFFFFFFFE)).lose()
@@ -257,9 +257,9 @@ def test_max_session_expiry_may_be_for_ever() -> None:
     assert house.stat("sessions") == 2
 
 
-def test_max_keep_alive() -> None:
+def test_keepalive_max() -> None:
     """MQTT-3.1.2-21: a longer wish, or none, is replaced by the limit."""
-    house = House(max_keep_alive=10)
+    house = House(keepalive_max=10)
     for wish in (10, 11, 0):
         client = house.join(keep_alive=wish)
         house.wait(15)
@@ -461,3 +461,21 @@ def test_filters_that_visit_everything_and_find_nothing_have_an_end() -> None:
     hostile.send(subscribe(*[topic_filter(f"+/+/+/none{number}") for number in range(1000)]))
     assert hostile.closed == 0x97
     assert client.closed is None
+
+
+def test_server_keepalive() -> None:
+    """MQTT-3.2.2-21: a 5.0 client uses ours in place of its own; before 5.0 there is no way to tell one."""
+    house = House(server_keepalive=20)
+    for wish in (0, 10, 60):
+        connack = house.join(f"c{wish}", keep_alive=wish).connack
+        assert connack is not None
+        assert ["server_keep_alive", 20] in connack["properties"]
+    old = house.join("old", 4, keep_alive=60)
+    house.wait(30)
+    assert house.stat("links") == 4
+    house.wait(1)
+    assert old.closed is None
+    assert house.stat("sessions") == 1
+    same = house.join("same", keep_alive=20).connack
+    assert same is not None
+    assert "server_keep_alive" not in dict(same["properties"])

@@ -126,7 +126,7 @@ def test_a_session_that_was_to_end_cannot_be_kept_by_disconnect() -> None:
 
 def test_a_client_whose_wish_was_cut_to_nothing_may_still_name_it() -> None:
     """5.0 §3.14.2.2.2 forbids it to those who asked for 0, not to those who were given 0."""
-    house = House(max_session_expiry=0)
+    house = House(session_expiry_max=0)
     client = house.join("c", props=properties(session_expiry_interval=10))
     client.send(disconnect(session_expiry_interval=100))
     assert client.closed == 0

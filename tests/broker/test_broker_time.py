@@ -75,7 +75,7 @@ def test_the_longest_keep_alive() -> None:
 
 def test_a_keep_alive_set_by_the_server_is_the_one_that_counts() -> None:
     """MQTT-3.1.2-21, MQTT-3.2.2-21; before 5.0 it cannot be told, so the client's own counts."""
-    house = House(max_keep_alive=10)
+    house = House(keepalive_max=10)
     new, old, silent = (
         house.join("new", keep_alive=60),
         house.join("old", 4, keep_alive=60),

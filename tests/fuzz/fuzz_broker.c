@@ -149,7 +149,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     limits.max_retained = 16;
     limits.max_retained_bytes = 8192;
     limits.max_parked_bytes = 1024;
-    limits.max_session_expiry = 60;
+    limits.session_expiry_max = 60;
     pn_broker *b = pn_broker_new(&limits, 1);
     if (!b) return 0;
     rules(b, 3);
@@ -241,7 +241,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     require(pn_broker_stats(b)->links == 0, "links left over");
     pn_broker_tick(b, now + 1000000);
-    require(pn_broker_stats(b)->sessions == 0, "sessions past their expiry"); /* all are bounded by max_session_expiry */
+    require(pn_broker_stats(b)->sessions == 0, "sessions past their expiry"); /* all are bounded by session_expiry_max */
     require(pn_broker_stats(b)->subscriptions == 0, "subscriptions of nobody");
     pn_broker_free(b);
     return 0;

@@ -444,7 +444,7 @@ def test_connack_comes_once(version: int) -> None:
 
 def test_keep_alive_is_the_clients_where_the_server_says_nothing() -> None:
     """MQTT-3.2.2-22."""
-    house = House(max_keep_alive=1000)
+    house = House(keepalive_max=1000)
     client = house.join(keep_alive=20)
     assert "server_keep_alive" not in told(client)
     house.wait(30)

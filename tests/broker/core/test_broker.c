@@ -254,7 +254,7 @@ static void live_a_day(house *h) {
     say(h, 2, &(pn_packet){.type = PN_DISCONNECT});
     read_everybody(h);
     for (int i = 0; i < PEERS; i++) lose(h, i);
-    tick(h, PN_MAX_SESSION_EXPIRY * 1000ll);
+    tick(h, PN_SESSION_EXPIRY_MAX * 1000ll);
     const pn_stats *stats = pn_broker_stats(h->broker);
     CHECK_EQ(stats->links, 0);
     CHECK_EQ(stats->sessions, 0);
