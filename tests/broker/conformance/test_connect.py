@@ -209,7 +209,7 @@ def busy(house: House, **props: int) -> list[Said]:
         {"type": "CONNACK", "session_present": False, "reason": 0, "properties": []},
     ):
         client.send(packet)
-        said += heard(client, packet["type"])
+        said += heard(client, str(packet["type"]))
     return said
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.broker.conformance.tour import Said, tour
@@ -59,7 +61,7 @@ def test_every_string_of_a_client_is_judged(version: int) -> None:
     MQTT-3.1.3-10, MQTT-3.1.3-11, MQTT-3.3.2-1, MQTT-3.8.3-1, MQTT-3.10.3-1: what is not UTF-8, or has U+0000, ends
     the connection."""
     mark = "MARK"
-    packets = [
+    packets: list[dict[str, Any]] = [
         {"client_id": mark},
         {"username": mark},
         {"will": will(mark)},

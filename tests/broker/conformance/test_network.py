@@ -57,7 +57,7 @@ def test_a_plain_client_needs_nothing_of_ours(gateway: Any, dial: Any, version: 
         qos = number % 3
         body = text(topic) + (struct.pack(">H", number) if qos else b"") + none + b"%d:" % number + large
         wire.send(0x30 | qos << 1, body)
-    got = []
+    got: list[int] = []
     while len(got) < 30:
         first, body = wire.receive()
         if first >> 4 == 3:

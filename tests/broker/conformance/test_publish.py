@@ -266,7 +266,7 @@ def test_the_send_quota_begins_at_receive_maximum_and_comes_back() -> None:
         assert len(under_way) == most
         client.send(ack("PUBACK", 999), ack("PUBCOMP", 998))
         assert client.read() == []
-        received = most
+        received: int = most
         while under_way:
             packet = under_way.pop(0)
             if packet["qos"] == 1:

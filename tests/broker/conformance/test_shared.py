@@ -13,9 +13,9 @@ BAD = ["$share//a", "$share/g", "$share/g/", "$share/+/a", "$share/#/a", "$share
 BAD += ["$share/g/a#", "$share/g/a/#/b", "$share/g/+a"]
 
 
-def crew(house: House, *names: str, qos: int = 1, pattern: str = "$share/crew/work/#", **more: object) -> list[Client]:
+def crew(house: House, *names: str, qos: int = 1, pattern: str = "$share/crew/work/#") -> list[Client]:
     """Clients with kept sessions that share one subscription."""
-    clients = [house.keeper(name, **more) for name in names]
+    clients = [house.keeper(name) for name in names]
     for client in clients:
         assert client.subscribe(pattern, qos=qos) == [qos]
     return clients
