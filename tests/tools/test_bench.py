@@ -328,7 +328,8 @@ def test_peanutd_gets_one_listener(tmp_path: Path, transport: str, listen: dict[
     (tmp_path / "fleet").mkdir()  # as if `peanut init` had run
     command, credentials = Peanutd(tmp_path).prepare(transport, 1234)
     settings = tomllib.loads((tmp_path / "fleet" / "gateway.toml").read_text())
-    assert settings == {"listen": listen, "access": {"anonymous": anonymous}}
+    limits = {"max_connections_per_identity": 0, "max_connections_per_address": 0}  # one operator, one address
+    assert settings == {"listen": {**listen, **limits}, "access": {"anonymous": anonymous}}
     assert command[1:] == ["--home", str(tmp_path / "fleet")]
     assert (credentials is None) == (transport == "plain")
 
