@@ -13,11 +13,14 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from peanutd.ws import HANDSHAKE_MAX, may_connect
+from peanutd.ws import HANDSHAKE_MAX, Stream, may_connect
 from tests.broker.conftest import Wire, packet, text
 from tests.broker.websocket import BINARY, CLOSE, CONT, PING, PONG, TEXT, Socket, frame, request
 
@@ -454,6 +457,37 @@ def test_may_connect(origin: str, host: str, origins: tuple[str, ...], trusting:
 
 
 # --- what no peer can do ---
+
+FRAMES = st.lists(
+    st.builds(
+        frame,
+        st.sampled_from([BINARY, BINARY, CONT, PING, PONG, TEXT, CLOSE, 0xF]),
+        st.one_of(st.binary(max_size=130), st.just(struct.pack(">H", 1000))),
+        fin=st.booleans(),
+    ),
+    max_size=6,
+).map(b"".join)
+
+
+@given(st.one_of(st.binary(max_size=200), FRAMES), st.one_of(st.just(request()), st.binary(max_size=80)), st.data())
+def test_any_bytes_in_any_split_have_one_meaning(data: bytes, head: bytes, drawn: Any) -> None:
+    """Whole and torn give the same MQTT, the same answers and the same end, and nothing raises."""
+
+    def run(pieces: list[bytes]) -> tuple[bytes, bytes, str | None]:
+        stream = Stream(path="/mqtt", origins=(), trusting=True, max_packet_size=100)
+        found, answers = b"", b""
+        for piece in pieces:
+            found += b"".join(stream.receive(piece))
+            answers += stream.take()
+        return found, answers.partition(b"\r\n\r\n")[2], stream.problem  # the head has the date in it
+
+    whole = head + data
+    cuts = sorted(drawn.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
+    pieces = [whole[a:b] for a, b in pairwise([0, *cuts, len(whole)])]
+    once, torn = run([whole]), run(pieces)
+    if "text frame" not in (once[2] or ""):  # answers to what stands behind one are given only if it has come with it
+        assert once == torn
+    assert once[2] == torn[2]
 
 
 def rss(pid: int) -> int:
