@@ -8,7 +8,7 @@ once, with every default in a comment, and never touched again.
 import ipaddress
 import socket
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,11 +105,16 @@ def _lan_address() -> str:
 
 
 def mqtts_address(home: Home) -> tuple[str, int]:
-    """Host and port of the gateway's TLS listener, as gateway.toml has it (its default if it has not)."""
+    """Host and port of the gateway's TLS listener, as gateway.toml has it (its default if it has not).
+
+    Where `mqtts` is off it is that of the first [[listener]] that nodes can use.
+    """
     text: object = MQTTS_DEFAULT
     if home.gateway_toml.exists():
-        listen = _load(home.gateway_toml).get("listen", {})
+        found = _load(home.gateway_toml)
+        listen = found.get("listen", {})
         text = listen.get("mqtts", MQTTS_DEFAULT) if isinstance(listen, dict) else None
+        text = text or next(_for_nodes(found), text)
     if not isinstance(text, str) or not text:
         raise PeanutError(
             f"{home.gateway_toml} has no address for `mqtts` in [listen]",
@@ -121,6 +126,16 @@ def mqtts_address(home: Home) -> tuple[str, int]:
         raise PeanutError(
             f"{home.gateway_toml}: mqtts = {text!r} is not an address", f'Write for example: mqtts = "{MQTTS_DEFAULT}"'
         ) from None
+
+
+def _for_nodes(gateway_toml: Mapping[str, Any]) -> Iterator[object]:
+    """Addresses of the tables [[listener]] where a node's certificate is asked for, over TLS and without a proxy."""
+    tables = gateway_toml.get("listener", [])
+    for table in tables if isinstance(tables, list) else []:
+        if isinstance(table, dict) and not str(table.get("address", "")).startswith("unix:"):
+            mutual = table.get("transport", "tls") == "tls" and table.get("certificate", "required") != "none"
+            if mutual and table.get("proxy_protocol", False) is not True:
+                yield table.get("address")
 
 
 def connect_address(home: Home) -> tuple[str, int]:

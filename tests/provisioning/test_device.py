@@ -168,7 +168,15 @@ def test_the_port_comes_from_gateway_toml(home: Home, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[listen]\nmqtts = ''", "[listen]\nmqtts = 3", "listen = 3", "[listen]\nmqtts = 'x:y'"]
+    "text",
+    [
+        "[listen]\nmqtts = ''",
+        "[listen]\nmqtts = 3",
+        "listen = 3",
+        "[listen]\nmqtts = 'x:y'",
+        "listener = 3\n[listen]\nmqtts = ''",
+        "listener = [3]\n[listen]\nmqtts = ''",
+    ],
 )
 def test_a_gateway_toml_without_a_tls_listener_is_named(home: Home, run: Run, text: str) -> None:
     home.gateway_toml.write_text(text)

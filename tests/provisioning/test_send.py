@@ -424,6 +424,12 @@ def test_a_state_is_told_in_the_same_order_each_time() -> None:
         ('[listen]\nmqtts = "[::]:9"', ("127.0.0.1", 9)),
         ('[listen]\nmqtts = "192.168.1.20:9"', ("192.168.1.20", 9)),
         ('[listen]\nmqtts = "127.0.0.1:9"', ("127.0.0.1", 9)),
+        (
+            '[listen]\nmqtts = ""\n[[listener]]\naddress = "0.0.0.0:8084"\ntransport = "wss"\n'
+            '[[listener]]\naddress = "unix:/x"\n[[listener]]\naddress = "0.0.0.0:1"\ncertificate = "none"\n'
+            '[[listener]]\naddress = "0.0.0.0:2"\nproxy_protocol = true\n[[listener]]\naddress = "127.0.0.1:9"',
+            ("127.0.0.1", 9),
+        ),
         (None, ("gateway.local", 8883)),
     ],
 )
