@@ -34,8 +34,8 @@ class Decoder:
 #   EVENT_CLOSED      the core is done with `link` (after refuse(), an error, a DISCONNECT, a takeover): send what
 #                     take() still gives, close the socket, call link.lost()
 #   EVENT_DENIED      a publish or a subscription that no rule allows; text is "publish TOPIC", "publish retained
-#                     TOPIC", "subscribe FILTER" or "will TOPIC"; with reason 0x97 and "retain TOPIC": it was sent on, but
-#                     not retained, because the store is full
+#                     TOPIC", "subscribe FILTER" or "will TOPIC"; with reason 0x97 and "retain TOPIC": it was sent on,
+#                     but not retained, because the store is full
 #   EVENT_AUTH        the client's AUTH has come, reason 0x18 (it goes on) or 0x19 (it is in and authenticates anew):
 #                     read link.authentication, then challenge(), accept() or authenticated(), refuse() or close()
 EVENT_CONNECT: int
