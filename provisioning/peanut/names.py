@@ -48,6 +48,8 @@ def is_name(name: str) -> bool:
 def check_device(name: str, kind: Kind) -> str:
     """Return `name` if a node of this kind may be called so: a vehicle is called by its VIN."""
     if kind is Kind.GREENHOUSE:
+        if _VIN.fullmatch(name):
+            raise PeanutError(f"{name!r} would be taken for a vehicle's VIN", "Use a name with a letter in it.")
         return check_name(name, "greenhouse's name")
     if not _VIN.fullmatch(name):
         raise PeanutError(
@@ -57,10 +59,7 @@ def check_device(name: str, kind: Kind) -> str:
 
 
 def kind_of(name: str) -> Kind:
-    """The kind that a name can only belong to: a VIN has capitals or 17 digits, a greenhouse's name no capitals.
-
-    Seventeen digits would do for both; they are taken for a VIN.
-    """
+    """The kind that a name can only belong to: a VIN has capitals or 17 digits, a greenhouse's name never."""
     return Kind.VEHICLE if _VIN.fullmatch(name) else Kind.GREENHOUSE
 
 

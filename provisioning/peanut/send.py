@@ -6,7 +6,6 @@ MQTT 5 is spoken for its reason codes.
 """
 
 import json
-import math
 import re
 import secrets
 import socket
@@ -43,6 +42,7 @@ ANSWER_MAX = 16 * 1024  # bytes; larger packets the gateway does not send us (MQ
 PAYLOAD_MAX = 4096  # bytes, agreement 2
 UPDATE = "UpdateTemperature"
 _VERB = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,6}(\.[0-9]{1,6})?")  # float() would take 1_5 and digits of other scripts too
 _SUCCESS_MAX = 0x7F  # reason codes from 0x80 on are failures (MQTT 5, 2.4)
 _NO_SUBSCRIBERS = 0x10  # reason code of PUBACK (MQTT 5, 3.4.2.1)
 
@@ -107,13 +107,9 @@ def compose(name: str, kind: Kind, verb: str, values: Sequence[str]) -> Command:
 
 
 def _temperature(values: Sequence[str]) -> int | float:
-    try:
-        (text,) = values
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
+    if len(values) != 1 or not _NUMBER.fullmatch(values[0]):
         raise PeanutError(f"{UPDATE} needs one number", f"For example: peanut send peanut {UPDATE} 15")
+    number = float(values[0])
     return int(number) if number.is_integer() else number
 
 

@@ -116,3 +116,10 @@ def test_what_a_name_is_not_has_its_article() -> None:
     for what, said in (("operator's name", "not an operator's name"), ("user's name", "not a user's name")):
         with pytest.raises(PeanutError, match=said):
             names.check_name("No", what)
+
+
+def test_a_greenhouse_cannot_have_a_name_that_is_a_vin() -> None:
+    """Seventeen digits would do for both; nobody could tell whom a command is for."""
+    with pytest.raises(PeanutError, match="VIN"):
+        names.check_device("12345678901234567", Kind.GREENHOUSE)
+    assert names.check_device("1234567890123456", Kind.GREENHOUSE) == "1234567890123456"
