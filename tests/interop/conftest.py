@@ -213,7 +213,8 @@ class Operator:
         self._changed = threading.Condition()
         self._subscribed = 0
         self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
-        self.client.tls_set(*map(str, gateway.operator))
+        ca, certificate, key = map(str, gateway.operator)
+        self.client.tls_set(ca, certificate, key)
         self.client.on_message = self._on_message
         self.client.on_subscribe = self._on_subscribe
         self.client.connect("localhost", gateway.port)
@@ -222,7 +223,7 @@ class Operator:
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         with self._changed:
             properties = message.properties or Properties(PacketTypes.PUBLISH)
-            self.heard.append(Message(message.topic, message.payload, message.qos, message.retain, properties))
+            self.heard.append(Message(message.topic, bytes(message.payload), message.qos, message.retain, properties))
             self._changed.notify_all()
 
     def _on_subscribe(self, *_: object) -> None:

@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = Path(__file__).parent / "clients"
 BUILD = ROOT / "build" / "interop"
 BUILD_TIMEOUT = 100.0  # seconds; the first go build compiles Go's own libraries
+_failed: dict[str, BaseException] = {}
+"""What could not be made in this session is not tried again for each test: how the first one ended."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,21 @@ def missing(what: str, package: str) -> NoReturn:
 
 def run(command: list[str], package: str, directory: Path, **environment: str) -> None:
     """Runs a builder; what it says is the reason when it fails."""
-    done = subprocess.run(
-        command, cwd=directory, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=BUILD_TIMEOUT,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            command, cwd=directory, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=BUILD_TIMEOUT,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        missing(f"`{' '.join(command[:3])} …` takes more than {BUILD_TIMEOUT:.0f} s; a part", package)
     if done.returncode:
         missing(f"`{' '.join(command[:3])} …` fails ({(done.stdout + done.stderr)[-800:].strip()}); a part", package)
 
 
 def kept(name: str, sources: Iterable[Path], make: Callable[[Path], None]) -> Path:
     """The directory that `make` fills; made again when the sources are others. Whole or not there."""
+    if name in _failed:
+        raise _failed[name]
     digest = hashlib.sha256()
     for source in sorted(sources):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
@@ -77,6 +84,9 @@ def kept(name: str, sources: Iterable[Path], make: Callable[[Path], None]) -> Pa
             for old in BUILD.glob(f"{name}-*"):
                 shutil.rmtree(old)
             unfinished.rename(done)
+        except (pytest.skip.Exception, pytest.fail.Exception) as outcome:
+            _failed[name] = outcome
+            raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return done
@@ -152,7 +162,7 @@ def mqttjs() -> list[str]:
         for source in sources:
             shutil.copy(source, directory)
         run(
-            [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--no-update-notifier"],
+            [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--no-update-notifier", "--fetch-retries=1"],
             "npm needs its package registry once",
             directory,
             PATH=f"{Path(node).parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -178,7 +188,7 @@ def umqtt_path() -> dict[str, str]:
     def make(directory: Path) -> None:
         scratch = directory / "scratch"
         scratch.mkdir()
-        done = subprocess.run(
+        done = subprocess.run(  # its exit status says only that there is nothing to install
             [sys.executable, "-m", "pip", "download", "--quiet", "--no-clean", "--no-deps", "--no-binary", ":all:",
              "--require-hashes", "--requirement", str(requirements), "--dest", str(directory)],
             env={**os.environ, "TMPDIR": str(scratch)}, capture_output=True, text=True, timeout=BUILD_TIMEOUT,

@@ -143,7 +143,7 @@ def test_it_receives_what_was_retained_for_it(foreign: Foreign, operator: Operat
 def test_its_will_is_published_when_it_is_cut_off_and_not_when_it_leaves(foreign: Foreign, operator: Operator) -> None:
     """MQTT-3.1.2-8 and 3.1.2-10 of 3.1.1 and 5.0; retained as it asked (MQTT-3.1.2-17 of 3.1.1)."""
     topic = f"{foreign.root}/status"
-    will = {"will_topic": topic, "will_payload": b"gone", "will_qos": 1, "will_retain": True}
+    will: dict[str, Any] = {"will_topic": topic, "will_payload": b"gone", "will_qos": 1, "will_retain": True}
     operator.listen(topic, retainAsPublished=True)
     foreign.connect(**will)
     foreign.publish(topic, b"online", retain=True)
@@ -163,7 +163,7 @@ def test_its_will_is_published_when_it_is_cut_off_and_not_when_it_leaves(foreign
 @every_client
 def test_a_session_keeps_what_came_while_it_was_away(foreign: Foreign, operator: Operator) -> None:
     """MQTT-3.1.2-4 to 3.1.2-6: subscriptions and messages of QoS 1 and 2 are kept, in order, until a clean start."""
-    lasting = {"clean": 0, **({"session_expiry": 600} if foreign.version == 5 else {})}
+    lasting: dict[str, Any] = {"clean": 0, **({"session_expiry": 600} if foreign.version == 5 else {})}
     first = foreign.connect(**lasting)
     assert first.number("present") in (0, None)
     foreign.subscribe(f"{foreign.root}/cmd/+", max(foreign.client.receives))
