@@ -42,10 +42,10 @@ const pn_limit_row pn_limit_table[] = {
 
 #define STAT(field) {#field, offsetof(pn_stats, field)}
 const pn_stat_row pn_stat_table[] = {
-    STAT(packets_in), STAT(publishes_in), STAT(publishes_out), STAT(bytes_in), STAT(bytes_out),
+    STAT(packets_in), STAT(packets_out), STAT(publishes_in), STAT(publishes_out), STAT(bytes_in), STAT(bytes_out),
     STAT(dropped_queue_full), STAT(dropped_slow_reader), STAT(dropped_expired), STAT(dropped_too_large),
     STAT(dropped_denied), STAT(dropped_no_memory), STAT(dropped_retained_full), STAT(links), STAT(sessions),
-    STAT(subscriptions), STAT(retained), STAT(retained_bytes),
+    STAT(subscriptions), STAT(shared_subscriptions), STAT(retained), STAT(retained_bytes), STAT(stored), STAT(stored_bytes),
     {0},
 };
 
@@ -311,7 +311,17 @@ void pn_broker_tick(pn_broker *b, int64_t now) {
 
 /* --- the broker itself --- */
 
-const pn_stats *pn_broker_stats(const pn_broker *b) { return &b->env.stats; }
+const pn_stats *pn_broker_stats(pn_broker *b) {
+    pn_stats *stats = &b->env.stats;
+    stats->stored = stats->stored_bytes = 0;
+    for (uint32_t i = 0; i < b->bucket_count; i++) {
+        for (const pn_session *s = b->buckets[i]; s; s = s->next) {
+            stats->stored += s->ring_count;
+            stats->stored_bytes += s->queued_bytes;
+        }
+    }
+    return stats;
+}
 
 int64_t pn_broker_now(const pn_broker *b) { return b->env.now; }
 

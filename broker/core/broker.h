@@ -41,7 +41,7 @@ extern const pn_stat_row pn_stat_table[]; /* ends with a NULL name */
 
 pn_broker *pn_broker_new(const pn_limits *limits, uint64_t seed); /* owned; NULL without memory */
 void pn_broker_free(pn_broker *b);                                /* with every link and session */
-const pn_stats *pn_broker_stats(const pn_broker *b);
+const pn_stats *pn_broker_stats(pn_broker *b); /* looks at every session: not for the packet path */
 int64_t pn_broker_now(const pn_broker *b);  /* of the last call that brought the time */
 uint64_t pn_broker_seed(const pn_broker *b); /* for the rule sets */
 void pn_broker_set_limits(pn_broker *b, const pn_limits *limits); /* for what comes from now on */

@@ -1210,8 +1210,9 @@ static PyObject *Broker_stats(BrokerObject *self, PyObject *unused) {
     (void)unused;
     PyObject *d = PyDict_New();
     if (!d) return NULL;
+    const pn_stats *stats = pn_broker_stats(self->broker);
     for (const pn_stat_row *row = pn_stat_table; row->name; row++) {
-        uint64_t n = *(const uint64_t *)((const char *)pn_broker_stats(self->broker) + row->offset);
+        uint64_t n = *(const uint64_t *)((const char *)stats + row->offset);
         PyObject *v = PyLong_FromUnsignedLongLong(n);
         if (!v || PyDict_SetItemString(d, row->name, v) < 0) {
             Py_XDECREF(v);

@@ -63,6 +63,7 @@ void pn_wire_send(pn_wire *w, const pn_packet *p, pn_env *env) {
         wire_break(w, env);
     } else {
         w->out.tail += (uint32_t)n;
+        env->stats.packets_out++;
     }
 }
 
@@ -190,6 +191,7 @@ void pn_session_pump(pn_session *s, pn_env *env) {
                 break;
             }
             env->stats.publishes_out++;
+            env->stats.packets_out++;
         }
         s->cursor++;
         s->unacked++;
@@ -239,6 +241,7 @@ void pn_session_deliver(pn_session *s, pn_pub *pub, const pn_delivery *how, pn_e
         int64_t n = encode(w, pub, (pn_send){.retain = how->retain, .ids = how->ids, .id_count = how->id_count}, env->now);
         if (n > 0) {
             env->stats.publishes_out++;
+            env->stats.packets_out++;
         } else if (n == 0) {
             env->stats.dropped_too_large++;
         } else {

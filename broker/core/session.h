@@ -24,10 +24,11 @@ typedef struct pn_limits {
 
 /* Counters since the start, and gauges of now. */
 typedef struct pn_stats {
-    uint64_t packets_in, publishes_in, publishes_out, bytes_in, bytes_out;
+    uint64_t packets_in, packets_out, publishes_in, publishes_out, bytes_in, bytes_out;
     uint64_t dropped_queue_full, dropped_slow_reader, dropped_expired, dropped_too_large, dropped_denied, dropped_no_memory,
         dropped_retained_full;
-    uint64_t links, sessions, subscriptions, retained, retained_bytes;
+    uint64_t links, sessions, subscriptions, shared_subscriptions, retained, retained_bytes;
+    uint64_t stored, stored_bytes; /* messages that sessions hold, and what they cost; counted when asked for */
 } pn_stats;
 
 /* What every call needs to know of its surroundings. */

@@ -179,6 +179,7 @@ uint8_t pn_subs_add(pn_subs *x, pn_session *s, const pn_filter *f, uint32_t id, 
         *e = (entry){.session = s, .ref = s->sub_count};
         s->subs[s->sub_count++] = (pn_sub_ref){n, n->count++};
         env->stats.subscriptions++;
+        env->stats.shared_subscriptions += n->group.n != 0;
     }
     e->id = id;
     e->qos = f->qos & 3u;
@@ -200,8 +201,9 @@ void pn_subs_remove_at(pn_subs *x, pn_session *s, uint32_t ref, pn_env *env) {
         s->subs[ref] = moved;
         moved.node->list[moved.at].ref = ref;
     }
-    if (n->count == 0) node_free(x, n);
     env->stats.subscriptions--;
+    env->stats.shared_subscriptions -= n->group.n != 0;
+    if (n->count == 0) node_free(x, n);
 }
 
 bool pn_subs_remove(pn_subs *x, pn_session *s, pn_span topic_filter, pn_env *env) {

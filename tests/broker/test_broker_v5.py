@@ -661,3 +661,20 @@ def test_members_that_come_and_go_lose_nothing() -> None:
                 heard.append(packet["payload"])
                 member.send(ack("PUBACK", packet["id"]))
     assert sorted(int(payload) for payload in heard) == list(range(200))
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_counted() -> None:
+    """Packets both ways, shared subscriptions, and what sessions hold until it is acknowledged."""
+    house = House()
+    client, publisher = house.keeper("k"), house.join("p")
+    assert client.subscribe("t", "$share/g/u", qos=1) == [1, 1]
+    assert (house.stat("subscriptions"), house.stat("shared_subscriptions")) == (2, 1)
+    publisher.send(publish("t", b"12345", qos=1))
+    assert (house.stat("stored"), house.stat("stored_bytes")) == (1, len("t") + 5)
+    assert house.stat("packets_in") == 4  # two CONNECTs, SUBSCRIBE, PUBLISH
+    assert house.stat("packets_out") == 5  # two CONNACKs, SUBACK, PUBLISH, PUBACK
+    client.send(ack("PUBACK", 1), unsubscribe("$share/g/u"))
+    assert (house.stat("stored"), house.stat("shared_subscriptions")) == (0, 0)
