@@ -218,6 +218,7 @@ def _apply(server: Server, settings: Config, files: int) -> None:
     server.sys_interval = settings.sys_interval
     server.census.limits = Limits(
         connections=min(listen.max_connections, max(1, files - SPARE_FILES)),
+        handshakes=listen.max_handshakes,
         per_address=listen.max_connections_per_address,
         per_identity=listen.max_connections_per_identity,
     )

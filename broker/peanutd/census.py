@@ -1,12 +1,13 @@
 """Who is here: connections in all and of each address, clients that are online and those of each identity.
 
 The rule it keeps: numbers are held to `Limits`, and whoever leaves gives a place back exactly once. A session has one
-connection: its latest. Whoever comes back to a session takes the place that it had.
+connection: its latest. Whoever comes back to a session takes the place that it had. Newcomers (connections that have
+not come in yet) make room for each other, the oldest first: whoever holds on to sockets in silence keeps nobody out.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +26,7 @@ class Limits:
     """How many connections there may be; 0 is no limit for the last two."""
 
     connections: int = _USUAL.max_connections
+    handshakes: int = _USUAL.max_handshakes
     per_address: int = _USUAL.max_connections_per_address
     per_identity: int = _USUAL.max_connections_per_identity
 
@@ -35,6 +37,7 @@ class Census:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         """May be set anew; counts for those to come."""
+        self._newcomers: OrderedDict[object, None] = OrderedDict()
         self._addresses: Counter[str] = Counter()
         self._online: dict[str, object] = {}  # connections by session
         self._owners: Counter[str] = Counter()  # online sessions of each
@@ -47,6 +50,25 @@ class Census:
     def room(self, connections: int) -> str | None:
         """Why there is no room beside that many `connections`, or None when there is."""
         return f"there are {connections} already" if connections >= self.limits.connections else None
+
+    # --- newcomers ---
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there are as many newcomers as there may be."""
+        return len(self._newcomers) >= self.limits.handshakes
+
+    def expect(self, connection: object) -> None:
+        """A connection is new: it has not come in yet."""
+        self._newcomers[connection] = None
+
+    def give_up(self) -> object | None:
+        """Removes and returns the newcomer that has been one for longest, None if there is none."""
+        return self._newcomers.popitem(last=False)[0] if self._newcomers else None
+
+    def part(self, connection: object) -> None:
+        """A connection is a newcomer no longer, if it was one."""
+        self._newcomers.pop(connection, None)
 
     # --- addresses ---
 
@@ -76,6 +98,7 @@ class Census:
 
     def enter(self, connection: object, verdict: access.Accept) -> None:
         """A client is let in; it may take over the session of another connection."""
+        self.part(connection)
         if verdict.session not in self._online and verdict.owner is not None:
             self._owners[verdict.owner] += 1
         self._online[verdict.session] = connection

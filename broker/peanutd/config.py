@@ -130,6 +130,8 @@ class Listen:
     insecure: bool = False
     max_connections: int = 20_000
     """Connections in all, those in their handshake included; more are closed as they come."""
+    max_handshakes: int = 1024
+    """Connections that have not come in yet; one more, and the oldest of them is cut: silence keeps nobody out."""
     max_connections_per_address: int = 2000
     """Connections of one IPv4 address, /64 network of IPv6, or user of this machine (Unix socket); 0: no limit."""
     max_connections_per_identity: int = 64
@@ -245,6 +247,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "metrics",
         "insecure",
         "max_connections",
+        "max_handshakes",
         "max_connections_per_address",
         "max_connections_per_identity",
         "handshake_timeout",
@@ -336,6 +339,7 @@ class _Reader:
             mqtt=self._address(("listen", "mqtt"), table, usual.mqtt),
             insecure=self._boolean(("listen", "insecure"), table, usual.insecure),
             max_connections=number("max_connections", usual.max_connections),
+            max_handshakes=number("max_handshakes", usual.max_handshakes),
             max_connections_per_address=number("max_connections_per_address", usual.max_connections_per_address, 0),
             max_connections_per_identity=number("max_connections_per_identity", usual.max_connections_per_identity, 0),
             handshake_timeout=number("handshake_timeout", usual.handshake_timeout),

@@ -233,6 +233,11 @@ class Connection(asyncio.BufferedProtocol):
         if not self._done:
             self.abort()
 
+    def cut(self) -> None:
+        """Ends the connection at once, and nothing is said about a handshake that was not finished."""
+        self._done = True
+        self.abort()
+
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()

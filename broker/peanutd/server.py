@@ -55,6 +55,8 @@ RECHECK: Final = 60.0
 """Seconds between two looks at the certificates and users of those connected."""
 SPARE_FILES: Final = 64
 """File descriptors that are kept for other things than connections."""
+OVERLAP: Final = 32
+"""Connections beyond max_connections while those that were cut for them are not closed yet; fewer than SPARE_FILES."""
 REASONS: Final = {
     0x00: "the client said goodbye",
     0x04: "the client said goodbye and asked for its will",
@@ -208,12 +210,20 @@ class Server:
         await asyncio.sleep(0)  # lets the loop tell the cut connections
 
     def admit(self, connection: Connection) -> str | None:
-        """Counts a new connection; or why there is no room for it."""
+        """Counts a new connection; or why there is no room for it. The oldest that has not come in yet makes room."""
         if self._stopping:
             return REASONS[SERVER_SHUTTING_DOWN]
-        problem = self.census.room(len(self.connections))
+        census = self.census
+        problem = census.room(len(self.connections))
+        if census.crowded or (problem is not None and census.room(len(self.connections) - OVERLAP) is None):
+            oldest = cast("Connection | None", census.give_up())
+            if oldest is not None:
+                self.report(oldest, "connection cut", "too many that have not come in (max_handshakes in [listen])")
+                oldest.cut()
+                problem = None
         if problem is None:
             self.connections.add(connection)
+            census.expect(connection)
         return problem
 
     def admit_address(self, connection: Connection) -> str | None:
@@ -226,6 +236,7 @@ class Server:
     def forget(self, connection: Connection) -> None:
         """The connection is gone for good."""
         self.connections.discard(connection)
+        self.census.part(connection)
         self._reception.forget(connection)
         self.handshaking.drop(connection)
         self.lingering.drop(connection)

@@ -66,6 +66,7 @@ def test_every_key_is_read() -> None:
         mqtt = "127.0.0.1:2"
         insecure = true
         max_connections = 3
+        max_handshakes = 5
         max_connections_per_address = 0
         max_connections_per_identity = 6
         handshake_timeout = 4
@@ -81,6 +82,7 @@ def test_every_key_is_read() -> None:
     assert config.listen.mqtt == Address("127.0.0.1", 2)
     assert config.listen.insecure
     assert config.listen.max_connections == 3
+    assert config.listen.max_handshakes == 5
     assert config.listen.max_connections_per_address == 0
     assert config.listen.max_connections_per_identity == 6
     assert config.listen.handshake_timeout == 4
