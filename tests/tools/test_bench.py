@@ -15,10 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paho.mqtt.client import topic_matches_sub
 
 from tools.bench import codec, report
 from tools.bench.brokers import Broker, BrokerError, Credentials, Mosquitto, Peanutd, workplace
-from tools.bench.generator import SOURCE, Case, Generator, GeneratorError, Load, build, compile_c, faults, run
+from tools.bench.generator import (
+    RETAINED_TIMES,
+    SOURCE,
+    Case,
+    Generator,
+    GeneratorError,
+    Load,
+    build,
+    compile_c,
+    faults,
+    run,
+)
 
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 MESSAGES = 60
@@ -57,14 +69,35 @@ async def _read_packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 @dataclass
 class Liar:
-    """A broker of QoS 0 and 1 without topics: all is for all. `deliver` may change what the n-th message becomes."""
+    """A broker of QoS 0 and 1 without topics: all is for all. `deliver` may change what the n-th message becomes.
+
+    What is retained goes to nobody but new subscribers, with QoS 0. It remembers the filters and the topics.
+    """
 
     deliver: Callable[[int, bytes], list[bytes]] = lambda _number, packet: [packet]
     connack: bytes = b"\x20\x02\x00\x00"
-    suback: Callable[[int], bytes] = lambda qos: b"\x90\x03\x00\x01" + bytes([qos])
+    granted: Callable[[int], int] = lambda qos: qos
     puback: Callable[[bytes], bytes] = lambda packet_id: b"\x40\x02" + packet_id
     count: int = 0
     audience: list[asyncio.StreamWriter] = field(default_factory=list)
+    kept: list[bytes] = field(default_factory=list)
+    filters: list[str] = field(default_factory=list)
+    topics: list[str] = field(default_factory=list)
+
+    def _subscribe(self, body: bytes) -> bytes:
+        codes, rest = b"", body[2:]
+        while rest:
+            end = 2 + int.from_bytes(rest[:2])
+            self.filters.append(rest[2:end].decode())
+            codes += bytes([self.granted(rest[end])])
+            rest = rest[end + 1 :]
+        return _packet(0x90, body[:2] + codes)
+
+    def _deliver(self, packet: bytes, audience: list[asyncio.StreamWriter]) -> None:
+        for wire in self.deliver(self.count, packet):
+            for each in audience:
+                each.write(wire)
+        self.count += 1
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -74,17 +107,20 @@ class Liar:
                 if kind == 1:
                     writer.write(self.connack)
                 elif kind == 8:
-                    self.audience.append(writer)
-                    writer.write(self.suback(body[-1]))
+                    if writer not in self.audience:
+                        self.audience.append(writer)
+                    writer.write(self._subscribe(body))
+                    for packet in self.kept:
+                        self._deliver(packet, [writer])
                 elif kind == 3:
-                    packet = _packet(first, body)
+                    topic = 2 + int.from_bytes(body[:2])
+                    self.topics.append(body[2:topic].decode())
                     if first & 6:
-                        topic = 2 + int.from_bytes(body[:2])
                         writer.write(self.puback(body[topic : topic + 2]))
-                    for wire in self.deliver(self.count, packet):
-                        for each in self.audience:
-                            each.write(wire)
-                    self.count += 1
+                    if first & 1:
+                        self.kept.append(_packet(0x31, body[:topic] + body[topic + 2 :]))
+                    else:
+                        self._deliver(_packet(first, body), self.audience)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -185,6 +221,7 @@ def test_a_late_message_is_counted(generator: Generator, window: int, behind: in
         pytest.param(lambda packet: packet.replace(b"bench", b"Bench"), id="topic"),
         pytest.param(lambda packet: _packet(packet[0], packet[2:-1]), id="a byte short"),
         pytest.param(lambda packet: packet[:-64] + bytes(64), id="zeros"),
+        pytest.param(lambda packet: bytes([packet[0] | 1]) + packet[1:], id="as if retained"),
         pytest.param(lambda packet: _packet(packet[0] | 2, packet[2:-64] + b"\0\1" + packet[-64:]), id="QoS"),
     ],
 )
@@ -201,13 +238,65 @@ def test_a_message_that_was_never_sent_is_damage(generator: Generator) -> None:
     assert _wrong(figures) == {"damaged": 1}
 
 
+WILDCARD: dict[str, object] = {"scenario": "wildcard", "publishers": 1, "filters": 45}
+RETAINED: dict[str, object] = {"scenario": "retained", "retained": 30}  # one subscriber warms up, two are measured
+
+
+def test_a_wildcard_topic_matches_one_filter(generator: Generator) -> None:
+    """One of all, and every filter has its turn. paho says what matches."""
+    liar = Liar()
+    status, figures, said = _drive(generator, liar, **WILDCARD)
+    assert (status, said) == (0, "")
+    assert (figures["delivered"], faults(figures)) == (MESSAGES, [])
+    assert figures["filters"]["count"] == len(set(liar.filters)) == len(liar.filters) == 45
+    assert all("+" in each or "#" in each for each in liar.filters)
+    matched = {topic: [each for each in liar.filters if topic_matches_sub(each, topic)] for topic in liar.topics}
+    assert all(len(filters) == 1 for filters in matched.values())
+    assert {filters[0] for filters in matched.values()} == set(liar.filters)
+
+
+def test_a_message_for_the_filter_of_another_is_damage(generator: Generator) -> None:
+    """All is for all here: each of two subscribers gets what matches the other's filters."""
+    _, figures, _ = _drive(generator, Liar(), **WILDCARD | {"publishers": 2})
+    assert figures["delivered"] == MESSAGES
+    assert _wrong(figures) == {"damaged": MESSAGES + 8}  # the warming up (a tenth and one, of each) is checked as well
+
+
+def test_what_is_retained_comes_whole(generator: Generator) -> None:
+    liar = Liar()
+    status, figures, said = _drive(generator, liar, **RETAINED)
+    assert (status, said) == (0, "")
+    assert (figures["delivered"], faults(figures)) == (60, [])
+    assert (figures["retained"]["count"], figures["retained"]["subscribers"]) == (30, 2)
+    assert len(set(liar.topics)) == len(liar.kept) == 30
+    assert figures["retained"]["all_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "wrong"),
+    [
+        pytest.param(lambda _: [], {"lost": 1}, id="lost"),
+        pytest.param(lambda packet: [packet, packet], {"duplicated": 1}, id="doubled"),
+        pytest.param(lambda packet: [b"\x30" + packet[1:], packet], {"damaged": 1}, id="not marked as retained"),
+        pytest.param(lambda packet: [packet.replace(b"/n0", b"/n9", 1), packet], {"damaged": 1}, id="topic"),
+    ],
+)
+def test_what_is_wrong_with_a_retained_message_is_counted(
+    generator: Generator, spoil: Callable[[bytes], list[bytes]], wrong: dict[str, int]
+) -> None:
+    _, figures, _ = _drive(generator, Liar(lambda n, packet: spoil(packet) if n == 40 else [packet]), **RETAINED)
+    assert _wrong(figures) == wrong
+    assert figures["unacknowledged"] == wrong.get("lost", 0)
+
+
 @pytest.mark.parametrize(
     ("liar", "options", "words"),
     [
         pytest.param(Liar(connack=b"\x20\x02\x00\x05"), {}, "CONNACK return code 5", id="refused"),
         pytest.param(Liar(connack=b""), {}, "without an answer", id="silent"),
+        pytest.param(Liar(granted=lambda _: 0x80), {}, "with 0x80, not with QoS 0", id="no subscription"),
         pytest.param(
-            Liar(suback=lambda _: b"\x90\x03\x00\x01\x80"), {}, "with 0x80, not with QoS 0", id="no subscription"
+            Liar(granted=lambda _: 0x80), WILDCARD, "filter 0 of subscriber 0 with 0x80", id="no wildcard subscription"
         ),
         pytest.param(Liar(lambda _n, _p: [b"\x30\xff\xff\xff\xff\x01"]), {}, "more than four bytes", id="length"),
         pytest.param(Liar(lambda _n, _p: [b"\x30\xff\xff\x7f"]), {}, "at most", id="too large"),
@@ -238,6 +327,9 @@ def test_a_broken_broker_is_named(generator: Generator, liar: Liar, options: dic
         ({"port": "1883", "window": "1025"}, "--window must be a number from 1 to 1024"),
         ({"port": "1883", "payload": "23"}, "--payload must be a number from 24"),
         ({"port": "1883", "scenario": "fan"}, "no such scenario"),
+        ({"port": "1883", "filters": "900001"}, "--filters must be a number from 1 to 900000"),
+        ({"port": "1883", "retained": "0"}, "--retained must be a number from 1 to 900000"),
+        ({"port": "1883", "scenario": "wildcard", "ca": "x", "cert": "x", "key": "x"}, "run without TLS"),
         ({"port": "1883", "ca": "x"}, "belong together"),
     ],
 )
@@ -266,6 +358,21 @@ def test_every_scenario_runs_against_mosquitto(generator: Generator, transport: 
         figures = run(generator, endpoint, Case("idle", 0, transport), load, None)
         assert figures["connections"] == 22
         assert figures["broker"]["connect_us"] > 0
+
+
+@needs_mosquitto
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_the_crowds_run_against_mosquitto(generator: Generator, qos: int) -> None:
+    load = Load(messages=400, clients=4, filters=1001, retained=50)  # both are rounded up to as many for each client
+    with workplace("mosquitto") as broker, broker.running("plain", None) as endpoint:
+        figures = run(generator, endpoint, Case("wildcard", qos, "plain"), load, None)
+        assert (figures["delivered"], faults(figures), figures["filters"]["count"]) == (400, [], 1004)
+        assert figures["filters"]["subscribe_us"] > 0
+        assert figures["broker"]["cpu_us"] > 0
+        figures = run(generator, endpoint, Case("retained", qos, "plain"), load, None)
+        subscribers = 400 * RETAINED_TIMES // 50
+        assert (figures["delivered"], faults(figures)) == (subscribers * 52, [])
+        assert (figures["retained"]["count"], figures["retained"]["subscribers"]) == (52, subscribers)
 
 
 @needs_mosquitto
@@ -329,7 +436,11 @@ def test_peanutd_gets_one_listener(tmp_path: Path, transport: str, listen: dict[
     command, credentials = Peanutd(tmp_path).prepare(transport, 1234)
     settings = tomllib.loads((tmp_path / "fleet" / "gateway.toml").read_text())
     limits = {"max_connections_per_identity": 0, "max_connections_per_address": 0}  # one operator, one address
-    assert settings == {"listen": {**listen, **limits}, "access": {"anonymous": anonymous}}
+    assert settings == {
+        "listen": {**listen, **limits},
+        "access": {"anonymous": anonymous},
+        "mqtt": {"max_subscriptions": 1_000_000},
+    }
     assert command[1:] == ["--home", str(tmp_path / "fleet")]
     assert (credentials is None) == (transport == "plain")
 
@@ -393,6 +504,27 @@ def test_the_share_is_taken_inside_the_rounds() -> None:
 )
 def test_what_spoils_a_figure_stands_beside_it(figures: dict[str, Any], remark: str) -> None:
     assert _row([report.Run(CASE, "mosquitto", 0, figures)], "mosquitto")[-1] == remark
+
+
+def test_the_crowds_have_tables_of_their_own() -> None:
+    wildcard, retained = Case("wildcard", 0, "plain"), Case("retained", 0, "plain")
+    filters = {"mosquitto": (6.0, 1000.0), "peanutd": (3.0, 250.0)}
+    runs = [
+        report.Run(
+            wildcard, name, 0, _figures(10) | {"filters": {"count": 100_000, "subscribe_us": cost, "bytes": size}}
+        )
+        for name, (cost, size) in filters.items()
+    ]
+    runs += [
+        report.Run(retained, name, 0, _figures(cost) | {"retained": {"count": 10_000, "all_ms": 10 * cost}})
+        for name, cost in (("mosquitto", 4.0), ("peanutd", 1.0))
+    ]
+    assert report.traffic_table(runs) == []
+    row = report.wildcard_table(runs)[-1].split()
+    assert row[2:9] == ["0", "peanutd", "100000", "3.00", "0.500", "250", "0.250"]
+    assert report.retained_table(runs)[-1].split()[2:9] == ["0", "peanutd", "10000", "1.00", "0.250", "10.0", "0.250"]
+    failed = [report.Run(retained, "mosquitto", 0, None, "it fell over")]
+    assert report.retained_table(failed)[-1].endswith("1 of 1 failed: it fell over")
 
 
 def test_a_failed_round_is_not_hidden() -> None:

@@ -20,13 +20,17 @@ from .brokers import BROKERS, Broker, BrokerError, workplace
 from .generator import BUILD, NO_TLS, Case, Generator, GeneratorError, Load, build, faults, run
 
 TRAFFIC = ("fan-in", "fan-out", "pairs")
-SCENARIOS = ("codec", *TRAFFIC, "idle")
+CROWDS = ("wildcard", "retained")  # plain only: their topics are for those who may publish everywhere
+SCENARIOS = ("codec", *TRAFFIC, *CROWDS, "idle")
 TRANSPORTS = ("plain", "tls")
+QOS = ("0", "1", "2")
+USUAL_QOS = {"plain": QOS, "tls": ("0", "1")}  # of the traffic, without --qos
+USUAL_CROWD_QOS = {"wildcard": ("0",), "retained": ("0", "1")}
 RESULTS = BUILD / "results.jsonl"
 TABLE = BUILD / "table.txt"
 
 EPILOG = """examples:
-  python -m tools.bench                                    everything, under five minutes
+  python -m tools.bench                                    everything, about five minutes
   python -m tools.bench --quick                            one short round of everything, under a minute
   python -m tools.bench --scenario fan-in --qos 0 --window 1 --rounds 5
   python -m tools.bench --scenario idle --transport tls --brokers peanutd
@@ -69,7 +73,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--scenario", type=_choice(SCENARIOS), default=list(SCENARIOS), help=f"of {','.join(SCENARIOS)} (all)")
     add("--brokers", type=_choice(tuple(BROKERS)), default=None, help=f"of {','.join(BROKERS)} (those that are here)")
     add("--transport", type=_choice(TRANSPORTS), default=list(TRANSPORTS), help="of plain,tls (both)")
-    add("--qos", type=_choice(("0", "1", "2")), default=["0", "1"], help="of 0,1,2 (0,1)")
+    add("--qos", type=_choice(QOS), default=None, help="of 0,1,2 (plain 0,1,2; tls 0,1; wildcard 0; retained 0,1)")
     add("--rounds", type=_positive(100), default=None, help="rounds, of which the median counts (3; quick: 1)")
     add("--messages", type=_positive(10**8), default=None, help="deliveries measured in a run (150000; quick: 20000)")
     add(
@@ -80,6 +84,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--clients", type=_positive(5000), default=50, help="publishers, subscribers or pairs (50)")
     add("--idle-clients", type=_positive(40000), default=None, help="connections of the idle run (1000; quick: 300)")
+    add("--filters", type=_positive(900_000), default=None, help="of the wildcard run (100000; quick: 20000)")
+    add("--retained", type=_positive(900_000), default=None, help="messages of the retained run (10000; quick: 2000)")
     add("--window", type=_positive(1024), default=4, help="messages in flight a publisher (4)")
     add("--payload", type=_positive(65536), default=64, help="bytes of payload, 24 or more (64)")
     add("--quick", action="store_true", help="one short round, under a minute")
@@ -89,6 +95,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 3)
     arguments.seconds = arguments.seconds or (30 if arguments.messages else 2)
     arguments.messages = arguments.messages or (20_000 if arguments.quick else 150_000)
+    arguments.filters = arguments.filters or (20_000 if arguments.quick else 100_000)
+    arguments.retained = arguments.retained or (2_000 if arguments.quick else 10_000)
     arguments.idle_clients = arguments.idle_clients or (300 if arguments.quick else 1_000)
     return arguments
 
@@ -108,8 +116,15 @@ def _cases(arguments: argparse.Namespace, generator: Generator) -> list[Case]:
         for transport in transports
         for scenario in TRAFFIC
         if scenario in arguments.scenario
-        for qos in arguments.qos
+        for qos in arguments.qos or USUAL_QOS[transport]
     ]
+    if "plain" in transports:
+        cases += [
+            Case(scenario, int(qos), "plain")
+            for scenario in CROWDS
+            if scenario in arguments.scenario
+            for qos in arguments.qos or USUAL_CROWD_QOS[scenario]
+        ]
     if "idle" in arguments.scenario:
         cases += [Case("idle", 0, transport) for transport in transports]
     return cases
@@ -138,7 +153,7 @@ def _run_case(broker: Broker, generator: Generator, case: Case, load: Load, numb
 
 def _progress(result: report.Run, step: int, steps: int) -> str:
     case = result.case
-    head = f"[{step:>{len(str(steps))}}/{steps}] {case.transport:5} {case.scenario:7} QoS {case.qos} {result.broker:9} "
+    head = f"[{step:>{len(str(steps))}}/{steps}] {case.transport:5} {case.scenario:8} QoS {case.qos} {result.broker:9} "
     if result.figures is None:
         return f"{head} failed: {result.error}"
     broker = result.figures["broker"]
@@ -171,6 +186,8 @@ def main(argv: list[str] | None = None) -> int:
         window=arguments.window,
         payload=arguments.payload,
         idle_clients=arguments.idle_clients,
+        filters=arguments.filters,
+        retained=arguments.retained,
     )
     traffic = arguments.scenario != ["codec"]
     names = _brokers(arguments) if traffic else []
@@ -218,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
         _say("interrupted; the table has what was measured so far")
         failed = True
 
-    sections += [report.traffic_table(runs), report.idle_table(runs)]
+    sections += [table(runs) for table in report.TABLES]
     text = "\n\n".join("\n".join(section) for section in [report.preamble(context, settings), *sections] if section)
     print(f"\n{text}", flush=True)
     TABLE.parent.mkdir(parents=True, exist_ok=True)

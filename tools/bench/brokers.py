@@ -215,6 +215,8 @@ class Peanutd(Broker):
             "max_connections_per_address = 0\n"
             "[access]\n"
             f"anonymous = {'true' if plain else 'false'}\n"
+            "[mqtt]\n"
+            "max_subscriptions = 1000000\n"  # a wildcard run may give all to one client; mosquitto has no limit
         )
         operator = home / "operators" / "operator"
         credentials = Credentials(operator / "ca.crt", operator / "operator.crt", operator / "operator.key")

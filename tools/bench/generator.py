@@ -19,6 +19,7 @@ BUILD = ROOT / "build" / "bench"
 FLAGS = ["-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Wshadow", "-Wconversion"]
 NO_COMPILER = "no C compiler: apt-get install gcc libc6-dev"
 NO_TLS = "no OpenSSL headers, so no TLS rows: apt-get install libssl-dev"
+RETAINED_TIMES = 4  # deliveries of a retained run: they cost so little that it would be over too soon
 KILL_MARGIN_S = 15.0  # the generator ends itself at its deadline; this stands behind that
 
 
@@ -48,6 +49,7 @@ class Load:
     """How hard a case is driven.
 
     `clients` is the number of publishers, subscribers or pairs; `window` the messages a publisher may have in flight;
+    `filters` what the subscribers of a wildcard run hold in all, `retained` the messages of a retained run;
     `messages` the deliveries measured; `seconds` ends the measuring earlier; `deadline` is that of the whole run.
     """
 
@@ -56,6 +58,8 @@ class Load:
     window: int = 4
     payload: int = 64
     idle_clients: int = 1000
+    filters: int = 100_000
+    retained: int = 10_000
     seconds: int = 10
     deadline: int = 60
 
@@ -101,9 +105,11 @@ def run(generator: Generator, endpoint: Endpoint, case: Case, load: Load, core: 
         "qos": case.qos,
         "publishers": load.clients,
         "subscribers": load.clients,
-        "messages": load.messages,
+        "messages": load.messages * (RETAINED_TIMES if case.scenario == "retained" else 1),
         "window": load.window,
         "payload": load.payload,
+        "filters": load.filters,
+        "retained": load.retained,
         "clients": load.idle_clients + load.idle_clients // 10,
         "base": load.idle_clients // 10,
         "seconds": load.seconds,

@@ -55,6 +55,11 @@ enum {
     PAYLOAD_MIN = 24,            /* run, publisher, sequence, time stamp */
     PAYLOAD_MAX = 65536,
     TOPIC_MAX = 128,
+    FILTERS_MAX = 900000,        /* and of retained messages; rounded up for every client: still six digits */
+    MADE_MAX = 31,               /* bytes of a topic or filter made from `wild` or `retained_topic` */
+    SUBSCRIBERS_MAX = 100,       /* that come one after the other for what is retained */
+    FILTERS_AT_ONCE = 10,        /* filters in a SUBSCRIBE of the wildcard run; a client has one on its way */
+    STRIDE = 7919,               /* from a wildcard topic to the next: prime, so neighbours in memory do not follow */
     PACKET_MAX = PAYLOAD_MAX + TOPIC_MAX + 16,  /* longest packet accepted from the broker */
     RECEIVE_SIZE = 256 * 1024,   /* one recv at the most, shared by all connections */
     EVENTS_MAX = 256,            /* ready sockets a turn */
@@ -68,13 +73,27 @@ enum {
 
 enum { CONNECT = 1, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBSCRIBE, SUBACK };
 
-enum scenario { FAN_IN, FAN_OUT, PAIRS, IDLE };
-static const char *const scenario_names[] = {"fan-in", "fan-out", "pairs", "idle"};
+/* WILDCARD is PAIRS whose subscribers hold a crowd of filters; every message goes to a topic that matches one of them.
+ * RETAINED publishes first; then subscribers come one after the other and get what was retained. */
+enum scenario { FAN_IN, FAN_OUT, PAIRS, WILDCARD, RETAINED, IDLE };
+static const char *const scenario_names[] = {"fan-in", "fan-out", "pairs", "wildcard", "retained", "idle"};
+
+/* Filters of the wildcard run and the topic that each matches; "{}" is the number of the filter, six digits. No topic
+ * matches the filter of another number or line, and all are equally long, so that their packets are. */
+static const struct { const char *filter, *topic; } wild[] = {
+    {"/plant/+/r{}/#",     "/plant/a/r{}/temp"},
+    {"/plant/n{}/+/temp",  "/plant/n{}/c/temp"},
+    {"vin/v{}/#",          "vin/v{}/door/open"},
+    {"+/x{}/+/on",         "site/x{}/state/on"},
+};
+enum { WILD = sizeof wild / sizeof wild[0] };
+static const char retained_topic[] = "/plant/n{}/state", retained_filter[] = "/plant/#";
 
 static struct {
     enum scenario scenario;
     unsigned port, publishers, subscribers, clients, base, qos, window;
     size_t payload;
+    unsigned filters, retained;  /* in all; rounded up to as many for every client */
     uint64_t messages;           /* deliveries to measure */
     double seconds, deadline;
     unsigned stall;              /* seconds: nothing received for so long, and what is missing is lost */
@@ -83,6 +102,7 @@ static struct {
     const char *ca, *cert, *key, *host, *ciphersuites;
 } opt = {
     .scenario = FAN_IN, .publishers = 50, .subscribers = 50, .clients = 1100, .base = 100, .window = 4, .payload = 64,
+    .filters = 100000, .retained = 10000,
     .messages = 100000, .seconds = 10, .deadline = 60, .stall = 3, .topic = "/plant/n{}/cmd/bench",
     .filter = "/plant/+/cmd/bench", .host = "localhost", .ciphersuites = "TLS_AES_256_GCM_SHA384",
 };
@@ -115,9 +135,10 @@ struct slot {
 struct publisher {
     struct conn *conn;           /* borrowed */
     uint8_t *packet;             /* owned; the PUBLISH to copy and to fill in */
-    size_t packet_len, id_at, payload_at;
+    size_t packet_len, topic_at, id_at, payload_at;
     char topic[TOPIC_MAX + 1];
     size_t topic_len;
+    char (*topics)[MADE_MAX + 1];  /* owned; WILDCARD and RETAINED: as many as `shared_out`, each of topic_len bytes */
     uint64_t sent, target;
     bool queued;                 /* is in the refill list */
     struct slot *slots;          /* owned; message n in slot n % window; its packet id is the slot's index plus one */
@@ -135,11 +156,16 @@ struct subscriber {
     unsigned first;              /* the publishers it hears: first .. first + count - 1 */
     unsigned count;
     struct tracker *trackers;    /* owned */
+    unsigned asked, granted;     /* WILDCARD: filters in a SUBSCRIBE, and in a SUBACK */
+    uint64_t *seen;              /* owned; RETAINED: bit n says that message n was received; topics have no order */
+    struct slot bundle;          /* RETAINED: all of the messages as one that waits for each of them */
     struct slot **releases;      /* owned; QoS 2: by packet id, the message that PUBREL will complete; borrowed slots */
 };
 
 static struct conn *conns;
 static unsigned n_conns, n_publishers, n_subscribers;
+static unsigned shared_out;      /* filters of a subscriber, or messages that each publisher has retained */
+static unsigned publish_qos;
 static struct publisher *publishers;
 static struct subscriber *subscribers;
 static struct conn **flush_list;
@@ -153,6 +179,8 @@ static uint32_t run_id;
 
 static uint64_t now;             /* monotonic ns, read after every wait and every recv */
 static uint64_t last_progress;   /* when bytes arrived last */
+static uint64_t subscribed_at;   /* RETAINED: when the subscriber whose turn it is asked */
+static uint64_t open_filters;    /* WILDCARD: asked for, not granted */
 static uint64_t started, waited, turns;
 static uint64_t unsent, open_slots;
 static uint64_t delivered, duplicated, reordered, damaged;
@@ -526,6 +554,53 @@ static void send_subscribe(struct conn *c, const char *filter)
     c->stage = SUBSCRIBING;
 }
 
+/* Writes `pattern` with `digits` digits of `number` for its "{}". Returns the length; dies beyond `most`. */
+static size_t fill_in(char *to, size_t most, const char *pattern, int digits, unsigned number)
+{
+    const char *mark = strstr(pattern, "{}");
+    int len = mark == NULL
+                  ? snprintf(to, most + 1, "%s", pattern)
+                  : snprintf(to, most + 1, "%.*s%0*u%s", (int)(mark - pattern), pattern, digits, number, mark + 2);
+    if (len < 1 || (size_t)len > most)
+        die("the topic must have 1 to %zu bytes", most);
+    return (size_t)len;
+}
+
+/* The next filters of a subscriber of the wildcard run. */
+static void send_filters(struct subscriber *s)
+{
+    uint8_t body[2 + FILTERS_AT_ONCE * (MADE_MAX + 3)];
+    size_t n = put_u16(body, s->asked / FILTERS_AT_ONCE % 65535 + 1);
+    for (unsigned i = 0; i < FILTERS_AT_ONCE && s->asked < shared_out; i++, s->asked++) {
+        char filter[MADE_MAX + 1];
+        unsigned which = (s->conn->number - n_publishers) * shared_out + s->asked;
+        n += put_string(body + n, filter, fill_in(filter, MADE_MAX, wild[which % WILD].filter, 6, which));
+        body[n++] = (uint8_t)opt.qos;
+    }
+    uint8_t header[8];
+    size_t header_len = put_header(header, SUBSCRIBE, 2, n);
+    uint8_t *at = reserve(s->conn, header_len + n);
+    memcpy(at, header, header_len);
+    memcpy(at + header_len, body, n);
+}
+
+static void on_filters_granted(struct conn *c, const uint8_t *body, size_t len)
+{
+    struct subscriber *s = &subscribers[c->number - n_publishers];
+    unsigned due = s->asked - s->granted;
+    size_t id = s->granted / FILTERS_AT_ONCE % 65535 + 1;
+    if (due == 0 || len != 2 + due || ((size_t)body[0] << 8 | body[1]) != id)
+        die("%s got a SUBACK that was not due", who(c));
+    for (unsigned i = 0; i < due; i++)
+        if (body[2 + i] != opt.qos)
+            die("the broker answered filter %u of %s with 0x%02x, not with QoS %u", s->granted + i, who(c), body[2 + i],
+                opt.qos);
+    s->granted += due;
+    open_filters -= due;
+    if (s->asked < shared_out)
+        send_filters(s);
+}
+
 static void send_reply(struct conn *c, unsigned type, size_t id)
 {
     uint8_t *at = reserve(c, 4);
@@ -535,17 +610,22 @@ static void send_reply(struct conn *c, unsigned type, size_t id)
 
 static void prepare_publisher(struct publisher *p, unsigned number)
 {
-    const char *mark = strstr(opt.topic, "{}");
-    int len = mark == NULL
-                  ? snprintf(p->topic, sizeof p->topic, "%s", opt.topic)
-                  : snprintf(p->topic, sizeof p->topic, "%.*s%04u%s", (int)(mark - opt.topic), opt.topic, number,
-                             mark + 2);
-    if (len < 1 || len > TOPIC_MAX)
-        die("the topic must have 1 to %d bytes", TOPIC_MAX);
-    p->topic_len = (size_t)len;
-    size_t id_len = opt.qos > 0 ? 2 : 0;
+    if (opt.scenario == WILDCARD || opt.scenario == RETAINED) {
+        p->topics = allocate(shared_out, sizeof *p->topics);
+        for (unsigned i = 0; i < shared_out; i++) {
+            unsigned which = number * shared_out + i;
+            const char *pattern = opt.scenario == WILDCARD ? wild[which % WILD].topic : retained_topic;
+            p->topic_len = fill_in(p->topics[i], MADE_MAX, pattern, 6, which);
+        }
+        memcpy(p->topic, p->topics[0], p->topic_len);
+    } else {
+        p->topic_len = fill_in(p->topic, TOPIC_MAX, opt.topic, 4, number);
+    }
+    size_t id_len = publish_qos > 0 ? 2 : 0;
     p->packet = allocate(1, opt.payload + p->topic_len + 16);
-    size_t n = put_header(p->packet, PUBLISH, opt.qos << 1, 2 + p->topic_len + id_len + opt.payload);
+    size_t n = put_header(p->packet, PUBLISH, publish_qos << 1 | (opt.scenario == RETAINED),
+                          2 + p->topic_len + id_len + opt.payload);
+    p->topic_at = n + 2;
     n += put_string(p->packet + n, p->topic, p->topic_len);
     p->id_at = n;
     p->payload_at = n + id_len;
@@ -556,9 +636,18 @@ static void prepare_publisher(struct publisher *p, unsigned number)
     memcpy(payload + PAYLOAD_MIN, filler, opt.payload - PAYLOAD_MIN);
 }
 
+/* The topic of a publisher's message `seq`. */
+static const char *topic_of(const struct publisher *p, uint64_t seq)
+{
+    if (p->topics == NULL)
+        return p->topic;
+    return p->topics[(opt.scenario == WILDCARD ? seq * STRIDE : seq) % shared_out];
+}
+
+/* Deliveries of a message that a publisher waits for. */
 static unsigned audience(void)
 {
-    return opt.scenario == FAN_OUT ? n_subscribers : 1;
+    return opt.scenario == FAN_OUT ? n_subscribers : opt.scenario == RETAINED ? 0 : 1;
 }
 
 static void publish(struct publisher *p)
@@ -566,13 +655,15 @@ static void publish(struct publisher *p)
     struct slot *s = &p->slots[p->sent % opt.window];
     uint8_t *at = reserve(p->conn, p->packet_len);
     memcpy(at, p->packet, p->packet_len);
-    if (opt.qos > 0)
+    if (p->topics != NULL)
+        memcpy(at + p->topic_at, topic_of(p, p->sent), p->topic_len);
+    if (publish_qos > 0)
         put_u16(at + p->id_at, p->sent % opt.window + 1);
     memcpy(at + p->payload_at + 8, &p->sent, 8);
     memcpy(at + p->payload_at + 16, &now, 8);
     p->sent++;
-    s->waiting = audience() + (opt.qos > 0);
-    s->reply = opt.qos == 0 ? 0 : opt.qos == 1 ? PUBACK : PUBREC;
+    s->waiting = audience() + (publish_qos > 0);
+    s->reply = publish_qos == 0 ? 0 : publish_qos == 1 ? PUBACK : PUBREC;
     open_slots++;
     unsent--;
 }
@@ -617,7 +708,7 @@ static void on_reply(struct conn *c, unsigned type, size_t id)
 }
 
 /* Checks a message. Returns its slot, NULL when it is damaged or a duplicate. */
-static struct slot *check_message(struct subscriber *s, const uint8_t *topic, size_t topic_len, unsigned qos,
+static struct slot *check_message(struct subscriber *s, const uint8_t *topic, size_t topic_len, unsigned flags,
                                   const uint8_t *payload, size_t len)
 {
     uint32_t run, number;
@@ -630,12 +721,26 @@ static struct slot *check_message(struct subscriber *s, const uint8_t *topic, si
     memcpy(&number, payload + 4, 4);
     memcpy(&seq, payload + 8, 8);
     memcpy(&stamp, payload + 16, 8);
-    if (run != run_id || qos != opt.qos || number < s->first || number - s->first >= s->count ||
-        seq >= publishers[number].sent || topic_len != publishers[number].topic_len ||
-        memcmp(topic, publishers[number].topic, topic_len) != 0 ||
+    unsigned retain = opt.scenario == RETAINED;  /* a message that was retained says so, another one does not */
+    if (run != run_id || (flags >> 1 & 3) != opt.qos || (flags & 1) != retain || number < s->first ||
+        number - s->first >= s->count || seq >= publishers[number].sent || topic_len != publishers[number].topic_len ||
+        memcmp(topic, topic_of(&publishers[number], seq), topic_len) != 0 ||
         memcmp(payload + PAYLOAD_MIN, filler, len - PAYLOAD_MIN) != 0) {
         damaged++;
         return NULL;
+    }
+    if (opt.scenario == RETAINED) {
+        uint64_t which = number * (uint64_t)shared_out + seq, bit = UINT64_C(1) << which % 64;
+        if ((s->seen[which / 64] & bit) != 0) {
+            duplicated++;
+            return NULL;
+        }
+        s->seen[which / 64] |= bit;
+        s->trackers[number].received++;
+        delivered++;
+        if (measuring)
+            record_latency(now > subscribed_at ? now - subscribed_at : 0);
+        return &s->bundle;
     }
     struct tracker *t = &s->trackers[number - s->first];
     if (seq >= t->next) {
@@ -666,7 +771,7 @@ static void on_publish(struct conn *c, unsigned flags, const uint8_t *body, size
         die("%s got a malformed PUBLISH", who(c));
     const uint8_t *rest = body + 2 + topic_len;
     struct subscriber *s = &subscribers[c->number - n_publishers];
-    struct slot *slot = check_message(s, body + 2, topic_len, qos, rest + id_len, len - 2 - topic_len - id_len);
+    struct slot *slot = check_message(s, body + 2, topic_len, flags, rest + id_len, len - 2 - topic_len - id_len);
     size_t id = qos > 0 ? (size_t)rest[0] << 8 | rest[1] : 0;
     if (qos > 0)
         send_reply(c, qos == 1 ? PUBACK : PUBREC, id);
@@ -711,7 +816,7 @@ static void on_packet(struct conn *c, uint8_t first, const uint8_t *body, size_t
             die("%s got a CONNACK that was not due", who(c));
         if (body[1] != 0)
             die("the broker refused %s: CONNACK return code %u", who(c), body[1]);
-        if (opt.scenario != IDLE && c->number >= n_publishers) {
+        if (opt.scenario <= PAIRS && c->number >= n_publishers) {  /* the others subscribe later, and are measured */
             unsigned number = c->number - n_publishers;
             send_subscribe(c, opt.scenario == FAN_IN ? opt.filter
                                                      : publishers[opt.scenario == PAIRS ? number : 0].topic);
@@ -719,10 +824,19 @@ static void on_packet(struct conn *c, uint8_t first, const uint8_t *body, size_t
         }
         break;
     case SUBACK:
+        if (opt.scenario == WILDCARD && c->stage == UP && c->number >= n_publishers) {
+            on_filters_granted(c, body, len);
+            return;
+        }
         if (len != 3 || c->stage != SUBSCRIBING)
             die("%s got a SUBACK that was not due", who(c));
         if (body[2] != opt.qos)
             die("the broker answered the subscription of %s with 0x%02x, not with QoS %u", who(c), body[2], opt.qos);
+        if (opt.scenario == RETAINED) {
+            c->stage = UP;
+            tick_off(&subscribers[c->number - n_publishers].bundle);
+            return;
+        }
         break;
     default:
         die("%s got a packet of type %u", who(c), type);
@@ -948,6 +1062,40 @@ static void phase(uint64_t each, double seconds)
     flush_all();  /* the subscribers' last acknowledgements */
 }
 
+/* Every subscriber of the wildcard run asks for its filters. Returns when all are granted. */
+static void subscribe_all(void)
+{
+    last_progress = now = clock_ns(CLOCK_MONOTONIC);
+    open_filters = (uint64_t)n_subscribers * shared_out;
+    for (unsigned i = 0; i < n_subscribers; i++)
+        send_filters(&subscribers[i]);
+    while (open_filters > 0) {
+        turn();
+        if (stalled())
+            die("the broker left %" PRIu64 " filters without an answer for %u seconds", open_filters, opt.stall);
+    }
+}
+
+/* Subscribers `from` to `to` ask, one after the other, and get all that is retained. No one more asks after `seconds`
+ * or when something is missing. Returns how many had their turn. */
+static unsigned collect(unsigned from, unsigned to, double seconds)
+{
+    uint64_t end = clock_ns(CLOCK_MONOTONIC) + (uint64_t)(seconds * 1e9);
+    unsigned i = from;
+    for (; i < to && open_slots == 0 && (i == from || now < end); i++) {
+        struct subscriber *s = &subscribers[i];
+        last_progress = now = subscribed_at = clock_ns(CLOCK_MONOTONIC);
+        s->count = n_publishers;
+        s->bundle = (struct slot){.owner = &publishers[0], .waiting = n_publishers * shared_out + 1};  /* and SUBACK */
+        open_slots = 1;
+        send_subscribe(s->conn, retained_filter);
+        while (open_slots > 0 && !stalled())
+            turn();
+    }
+    flush_all();
+    return i - from;
+}
+
 static void disconnect_all(void)
 {
     static const uint8_t disconnect[] = {0xE0, 0};
@@ -973,7 +1121,8 @@ static _Noreturn void usage(const char *problem)
 {
     fprintf(stderr,
             "load: %s\n"
-            "usage: load --port PORT [--broker PID] [--scenario fan-in|fan-out|pairs|idle] [--publishers N]\n"
+            "usage: load --port PORT [--broker PID] [--scenario fan-in|fan-out|pairs|wildcard|retained|idle]\n"
+            "            [--publishers N] [--filters N] [--retained N]\n"
             "            [--subscribers N] [--clients N] [--base N] [--qos 0|1|2] [--payload BYTES] [--window N]\n"
             "            [--messages DELIVERIES] [--seconds S] [--deadline S] [--stall S] [--topic T] [--filter F]\n"
             "            [--ca FILE --cert FILE --key FILE] [--host NAME] [--ciphersuites LIST]\n",
@@ -996,10 +1145,11 @@ static unsigned long long number(const char *text, const char *name, unsigned lo
 static void parse_options(int argc, char **argv)
 {
     enum { SCENARIO, PORT, BROKER, PUBLISHERS, SUBSCRIBERS, CLIENTS, BASE, QOS, PAYLOAD, WINDOW, MESSAGES, SECONDS,
-           DEADLINE, STALL, TOPIC, FILTER, CA, CERT, KEY, HOST, CIPHERSUITES, COUNT };
+           DEADLINE, STALL, TOPIC, FILTER, CA, CERT, KEY, HOST, CIPHERSUITES, FILTERS, RETAIN, COUNT };
     static const char *const names[COUNT] = {
         "scenario", "port", "broker", "publishers", "subscribers", "clients", "base", "qos", "payload", "window",
-        "messages", "seconds", "deadline", "stall", "topic", "filter", "ca", "cert", "key", "host", "ciphersuites"};
+        "messages", "seconds", "deadline", "stall", "topic", "filter", "ca", "cert", "key", "host", "ciphersuites",
+        "filters", "retained"};
     struct option options[COUNT + 1] = {{0}};
     for (int i = 0; i < COUNT; i++)
         options[i] = (struct option){.name = names[i], .has_arg = required_argument};
@@ -1036,6 +1186,8 @@ static void parse_options(int argc, char **argv)
         case KEY: opt.key = optarg; break;
         case HOST: opt.host = optarg; break;
         case CIPHERSUITES: opt.ciphersuites = optarg; break;
+        case FILTERS: opt.filters = (unsigned)number(optarg, name, 1, FILTERS_MAX); break;
+        case RETAIN: opt.retained = (unsigned)number(optarg, name, 1, FILTERS_MAX); break;
         default: usage("unknown option");
         }
     }
@@ -1049,6 +1201,8 @@ static void parse_options(int argc, char **argv)
         usage("built without TLS: install libssl-dev and build again");
     if (strlen(opt.filter) > TOPIC_MAX || opt.filter[0] == '\0')
         usage("the filter is too long or empty");
+    if (tls_wanted() && (opt.scenario == WILDCARD || opt.scenario == RETAINED))
+        usage("wildcard and retained run without TLS: their topics are for those who may publish everywhere");
     if (opt.scenario == IDLE && opt.base >= opt.clients)
         usage("--base must be below --clients");
 }
@@ -1059,8 +1213,20 @@ static void prepare(void)
     case FAN_IN: n_publishers = opt.publishers, n_subscribers = 1; break;
     case FAN_OUT: n_publishers = 1, n_subscribers = opt.subscribers; break;
     case PAIRS: n_publishers = n_subscribers = opt.publishers; break;
+    case WILDCARD:
+        n_publishers = n_subscribers = opt.publishers < opt.filters ? opt.publishers : opt.filters;
+        shared_out = opt.filters / n_publishers + (opt.filters % n_publishers != 0);
+        break;
+    case RETAINED:  /* the first subscriber warms up */
+        n_publishers = opt.publishers < opt.retained ? opt.publishers : opt.retained;
+        shared_out = opt.retained / n_publishers + (opt.retained % n_publishers != 0);
+        n_subscribers = 1 + (unsigned)(opt.messages / opt.retained < SUBSCRIBERS_MAX ? opt.messages / opt.retained
+                                                                                      : SUBSCRIBERS_MAX);
+        n_subscribers += n_subscribers == 1;
+        break;
     case IDLE: break;
     }
+    publish_qos = opt.scenario == RETAINED && opt.qos == 0 ? 1 : opt.qos;  /* to know when it is there */
     n_conns = opt.scenario == IDLE ? opt.clients : n_publishers + n_subscribers;
 
     struct rlimit files;
@@ -1094,9 +1260,10 @@ static void prepare(void)
     for (unsigned i = 0; i < n_subscribers; i++) {
         struct subscriber *s = &subscribers[i];
         s->conn = &conns[n_publishers + i];
-        s->first = opt.scenario == PAIRS ? i : 0;
-        s->count = opt.scenario == FAN_IN ? n_publishers : 1;
-        s->trackers = allocate(s->count, sizeof *s->trackers);
+        s->first = opt.scenario == PAIRS || opt.scenario == WILDCARD ? i : 0;
+        s->count = opt.scenario == FAN_IN ? n_publishers : opt.scenario == RETAINED ? 0 : 1;  /* 0: has not asked yet */
+        s->trackers = allocate(opt.scenario == RETAINED ? n_publishers : s->count, sizeof *s->trackers);
+        s->seen = opt.scenario == RETAINED ? allocate(n_publishers * shared_out / 64 + 1, sizeof *s->seen) : NULL;
         s->releases = opt.qos == 2 ? allocate(65536, sizeof *s->releases) : NULL;
     }
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -1112,10 +1279,12 @@ static void release(void)
 {
     for (unsigned i = 0; i < n_publishers; i++) {
         free(publishers[i].packet);
+        free(publishers[i].topics);
         free(publishers[i].slots);
     }
     for (unsigned i = 0; i < n_subscribers; i++) {
         free(subscribers[i].trackers);
+        free(subscribers[i].seen);
         free(subscribers[i].releases);
     }
     free(publishers);
@@ -1159,13 +1328,32 @@ int main(int argc, char **argv)
     double connect_us = (double)(broker_cpu() - connect_from) / 1e3 / (n_conns - base);
     uint64_t rss_connected = broker_rss();
 
-    /* Warm up with a tenth, then measure from rest to rest. */
+    double filter_us = 0, filter_bytes = 0, filter_seconds = 0;
+    if (opt.scenario == WILDCARD) {
+        uint64_t cpu = broker_cpu(), at = clock_ns(CLOCK_MONOTONIC);
+        double filters = (double)n_subscribers * shared_out;
+        subscribe_all();
+        filter_seconds = (double)(now - at) / 1e9;
+        settle();
+        filter_us = (double)(broker_cpu() - cpu) / 1e3 / filters;
+        filter_bytes = ((double)broker_rss() - (double)rss_connected) / filters;
+    }
+
+    /* Warm up with a tenth, or with the first subscriber, then measure from rest to rest. */
     struct sample from = {0}, to = {0};
     uint64_t first_delivery = 0, first_sent = 0, begin = 0, end = 0, own_begin = 0, own_end = 0;
+    unsigned collected = 0;
     if (opt.scenario != IDLE) {
-        uint64_t each = opt.messages / ((uint64_t)n_publishers * audience());
+        uint64_t each = audience() > 0 ? opt.messages / ((uint64_t)n_publishers * audience()) : shared_out;
         each = each > 0 ? each : 1;
-        phase(each / 10 + 1, opt.seconds / 10);
+        if (opt.scenario == RETAINED) {
+            phase(each, opt.deadline);
+            settle();
+            if (open_slots == 0)
+                (void)collect(0, 1, opt.seconds);
+        } else {
+            phase(each / 10 + 1, opt.seconds / 10);
+        }
         if (open_slots == 0) {
             settle();
             from = take_sample();
@@ -1174,7 +1362,10 @@ int main(int argc, char **argv)
             measuring = true;
             begin = clock_ns(CLOCK_MONOTONIC);
             own_begin = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-            phase(each, opt.seconds);
+            if (opt.scenario == RETAINED)
+                collected = collect(1, n_subscribers, opt.seconds);
+            else
+                phase(each, opt.seconds);
             end = last_progress;
             own_end = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
             settle();
@@ -1215,6 +1406,12 @@ int main(int argc, char **argv)
            broker_ns * per, wall > 0 ? broker_ns / 1e9 / wall : 0, user + system > 0 ? system / (user + system) : 0,
            rss_start, rss_base, rss_connected, rss_end, connect_us,
            ((double)rss_connected - (double)rss_base) / (n_conns - base));
+    if (opt.scenario == WILDCARD)
+        printf(",\"filters\":{\"count\":%" PRIu64 ",\"subscribe_us\":%.4f,\"bytes\":%.1f,\"seconds\":%.4f}",
+               (uint64_t)n_subscribers * shared_out, filter_us, filter_bytes, filter_seconds);
+    if (opt.scenario == RETAINED)
+        printf(",\"retained\":{\"count\":%" PRIu64 ",\"subscribers\":%u,\"all_ms\":%.3f}",
+               (uint64_t)n_publishers * shared_out, collected, collected > 0 ? wall * 1e3 / collected : 0);
     printf(",\"generator\":{\"cpu_us\":%.4f,\"waiting\":%.4f,\"turns\":%" PRIu64 ",\"connect_seconds\":%.4f}",
            (double)(own_end - own_begin) * per, wall > 0 ? (double)waited / 1e9 / wall : 0, turns, connect_seconds);
     printf(",\"machine\":{\"others\":%.4f,\"steal\":%.4f}}\n", span > 0 ? (others > 0 ? others / span : 0) : 0,

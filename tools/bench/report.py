@@ -137,6 +137,7 @@ def _spread(rounds: _Rounds) -> str:
 
 
 MEBI = 1024 * 1024
+APART = ("wildcard", "retained", "idle")  # scenarios with a table of their own
 
 
 def _group(runs: Iterable[Run]) -> dict[Case, dict[str, _Rounds]]:
@@ -151,7 +152,7 @@ def traffic_table(runs: list[Run]) -> list[str]:
     header = ["transport", "scenario", "QoS", "broker", "msg/s", "CPU us/msg", "of " + BASELINE, "spread", "kernel",
               "busy", "gen us/msg", "gen waits", "p50 ms", "p99 ms", "RSS MiB", "remarks"]  # fmt: skip
     rows = []
-    for case, brokers in _group(run for run in runs if run.case.scenario != "idle").items():
+    for case, brokers in _group(run for run in runs if run.case.scenario not in APART).items():
         for broker, rounds in brokers.items():
             start = [case.transport, case.scenario, str(case.qos), broker]
             if not any(figures["delivered"] for figures in rounds.figures):
@@ -174,6 +175,58 @@ def traffic_table(runs: list[Run]) -> list[str]:
                 rounds.remarks(),
             ])  # fmt: skip
     return align(header, rows, 4) if rows else []
+
+
+def _crowd_table(
+    runs: list[Run], scenario: str, columns: dict[str, tuple[Callable[[dict[str, Any]], float], bool]]
+) -> list[str]:
+    """A line per QoS and broker; `columns` are medians by their headers, with the share of the baseline where True."""
+    header = ["transport", "scenario", "QoS", "broker"]
+    for name, (_, compared) in columns.items():
+        header += [name, "of " + BASELINE] if compared else [name]
+    header += ["spread", "busy", "gen waits", "remarks"]
+    rows = []
+    for case, brokers in _group(run for run in runs if run.case.scenario == scenario).items():
+        for broker, rounds in brokers.items():
+            start = [case.transport, case.scenario, str(case.qos), broker]
+            if not any(figures["delivered"] for figures in rounds.figures):
+                rows.append([*start, *["-"] * (len(header) - len(start) - 1), rounds.remarks() or "nothing delivered"])
+                continue
+            row = start
+            for pick, compared in columns.values():
+                row.append(_number(rounds.median(pick)))
+                if compared:
+                    row.append(rounds.share(brokers[BASELINE], pick) if BASELINE in brokers else "-")
+            rows.append([
+                *row,
+                _spread(rounds),
+                f"{rounds.median(lambda f: f['broker']['busy']):.0%}",
+                f"{rounds.median(lambda f: f['generator']['waiting']):.0%}",
+                rounds.remarks(),
+            ])  # fmt: skip
+    return align(header, rows, 4) if rows else []
+
+
+def wildcard_table(runs: list[Run]) -> list[str]:
+    """What a filter with wildcards costs to subscribe and to keep, and a message that matches one of them all."""
+    return _crowd_table(runs, "wildcard", {
+        "filters": (lambda f: f["filters"]["count"], False),
+        "subscribe us/filter": (lambda f: f["filters"]["subscribe_us"], True),
+        "B/filter": (lambda f: f["filters"]["bytes"], True),
+        "CPU us/msg": (_cpu, True),
+        "p50 ms": (lambda f: f["latency_us"]["p50"] / 1000, False),
+        "p99 ms": (lambda f: f["latency_us"]["p99"] / 1000, False),
+    })  # fmt: skip
+
+
+def retained_table(runs: list[Run]) -> list[str]:
+    """What a retained message costs that goes to a new subscriber, and how long it waits for all of them."""
+    return _crowd_table(runs, "retained", {
+        "retained": (lambda f: f["retained"]["count"], False),
+        "CPU us/msg": (_cpu, True),
+        "all after ms": (lambda f: f["retained"]["all_ms"], True),
+        "gen us/msg": (lambda f: f["generator"]["cpu_us"], False),
+    })  # fmt: skip
 
 
 def idle_table(runs: list[Run]) -> list[str]:
@@ -199,6 +252,9 @@ def idle_table(runs: list[Run]) -> list[str]:
                 rounds.remarks(),
             ])  # fmt: skip
     return align(header, rows, 2) if rows else []
+
+
+TABLES = (traffic_table, wildcard_table, retained_table, idle_table)
 
 
 def codec_table(lines: list[dict[str, Any]]) -> list[str]:
