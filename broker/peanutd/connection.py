@@ -17,8 +17,10 @@ import socket
 import ssl
 import struct
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from peanutd import access, proxy, tls, ws
@@ -38,6 +40,9 @@ RECORD: Final = 16 * 1024
 """Bytes that pass through OpenSSL's memory BIOs at once: they keep the size that they once had."""
 TAKE: Final = 64 * 1024
 """Bytes of output that are taken from the core at once; a WebSocket frame holds at most so many."""
+STEPS_PER_TURN: Final = 8
+"""Steps of TLS handshakes in one turn of the loop, before it looks after those who are in. Each takes up to a
+millisecond: a thousand ClientHellos at once would make everybody wait for most of a second."""
 LINGER: Final = 5.0
 """Seconds that a connection may take to send the rest and to be closed by the peer, before it is cut."""
 
@@ -73,6 +78,29 @@ class Deadlines:
         return late
 
 
+class Handshakes:
+    """TLS handshakes that can go on: first come, first served, STEPS_PER_TURN in each turn of the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: deque[Secure] = deque()
+
+    def add(self, connection: Secure) -> None:
+        """The connection's `step` is to be called, soon and once."""
+        self._waiting.append(connection)
+        if len(self._waiting) == 1:
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        try:
+            for connection in [*islice(self._waiting, STEPS_PER_TURN)]:
+                connection.step()
+                self._waiting.popleft()
+        finally:
+            if self._waiting:
+                self._loop.call_soon(self._turn)
+
+
 class Home(Protocol):
     """What connections need of the server."""
 
@@ -81,6 +109,7 @@ class Home(Protocol):
     handshake_timeout: float
     max_packet_size: int
     wall_clock: Callable[[], datetime]
+    handshakes: Handshakes
     handshaking: Deadlines
     lingering: Deadlines
     inbox: memoryview
@@ -355,14 +384,15 @@ class Plain(Connection):
 class Secure(Connection):
     """MQTT in TLS."""
 
-    __slots__ = ("_first", "_incoming", "_outgoing", "_ready", "_tls")
+    __slots__ = ("_first", "_incoming", "_outgoing", "_ready", "_tls", "_waiting")
 
     def __init__(self, server: Home, listener: Listener) -> None:
         super().__init__(server, listener)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._first = b""  # the first bytes from the peer, for the explanation of a failure
+        self._first = b""  # the first bytes from the peer: OpenSSL gets nothing that cannot be a ClientHello
         self._ready = False  # the handshake is finished
+        self._waiting = False  # for its turn in the handshake; nothing is read meanwhile
         self._tls: ssl.SSLObject | None = None
 
     @property
@@ -387,20 +417,51 @@ class Secure(Connection):
             self.server.report(self, "handshake failed", words)
 
     def _opened(self) -> None:
-        credentials = self.server.credentials
-        assert credentials is not None, "a secure listener without credentials"
-        context = credentials.contexts[self.listener.policy.certificate]
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        """Nothing is needed before it is known that the peer speaks TLS."""
 
     def _received(self, data: memoryview) -> None:
-        if not self._first:
-            self._first = bytes(data[:4])
+        if not self._ready:
+            self._greeted(data)
+            return
         for at in range(0, len(data), RECORD):
             self._incoming.write(data[at : at + RECORD])
-            if self._ready or self._handshake():
-                self._decrypt()
+            self._decrypt()
             if self._done:
                 break
+
+    def _greeted(self, data: memoryview) -> None:
+        """Bytes of the handshake, and perhaps of what comes right behind it."""
+        if self._tls is None:
+            missing = tls.HELLO_HEADER - len(self._first)
+            self._first += data[:missing]
+            data = data[missing:]
+            if problem := tls.no_hello(self._first):
+                self.server.report(self, "handshake failed", problem)
+                self._shut_down()
+                return
+            if len(self._first) < tls.HELLO_HEADER:
+                return
+            credentials = self.server.credentials
+            assert credentials is not None, "a secure listener without credentials"
+            context = credentials.contexts[self.listener.policy.certificate]
+            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+            self._incoming.write(self._first)
+        self._incoming.write(data)
+        if not self._waiting and self._transport is not None:
+            self._waiting = True
+            self._transport.pause_reading()
+            self.server.handshakes.add(self)
+
+    def step(self) -> None:
+        """It is this connection's turn: goes on with the handshake, and with what has come behind it."""
+        self._waiting = False
+        transport = self._transport
+        if transport is None or self._done:
+            return
+        if self._handshake():
+            self._decrypt()
+        if not transport.is_closing():
+            transport.resume_reading()
 
     def _handshake(self) -> bool:
         """Goes on with the handshake; True once it is finished."""

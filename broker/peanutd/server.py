@@ -28,7 +28,7 @@ from peanutd._core import (
     Broker,
     Link,
 )
-from peanutd.census import Census, Limits
+from peanutd.census import QUOTA_EXCEEDED, Census, Limits
 from peanutd.config import Address, Listener, UnixPath
 from peanutd.connection import (
     KINDS,
@@ -37,6 +37,7 @@ from peanutd.connection import (
     SERVER_SHUTTING_DOWN,
     Connection,
     Deadlines,
+    Handshakes,
     now_ms,
 )
 from peanutd.log import Flood, Log, clean
@@ -138,6 +139,7 @@ class Server:
         self.inbox = memoryview(bytearray(RECEIVE_BUFFER))
         self.plain = memoryview(bytearray(PLAIN_BUFFER))
         self.connections: set[Connection] = set()
+        self.handshakes = Handshakes(loop)
         self.handshaking = Deadlines()
         self.lingering = Deadlines()
         self._loop = loop
@@ -285,7 +287,11 @@ class Server:
             usual = reason in (0x00, 0x04, 0x80, 0x8B, 0x8E)
             self.note(connection, "disconnected", "info" if usual else "warning", why=words, code=f"0x{reason:02x}")
         elif kind == EVENT_DENIED:
-            self.note(connection, "denied", "warning", what=text, why=self._why(connection, text))
+            if reason == QUOTA_EXCEEDED:
+                why = "the retained store is full (max_retained, max_retained_bytes)"
+                self.note(connection, "not retained", "warning", what=text, why=why)
+            else:
+                self.note(connection, "denied", "warning", what=text, why=self._why(connection, text))
 
     def _judge(self, connection: Connection, link: Link) -> None:
         """A CONNECT has arrived: in or out."""
@@ -322,6 +328,20 @@ class Server:
             self.note(connection, "refused", "warning", user=user, why=verdict.text, code=f"0x{verdict.reason:02x}")
             self.run(link.refuse(verdict.reason, clean(verdict.text), now=now_ms()))
             return
+        # Its wishes can still be too much for the core, which refuses it then: that is no coming in.
+        events = link.accept(
+            session=verdict.session,
+            identity=verdict.identity,
+            rules=verdict.slot.value,
+            assigned_client_id=verdict.assigned,
+            authentication_data=data,
+            now=now_ms(),
+        )
+        if (reason := _refused(events, link)) is not None:
+            connection.problem = REASONS.get(reason, "no reason known")
+            self.note(connection, "refused", "warning", user=user, why=connection.problem, code=f"0x{reason:02x}")
+            self.run(events)
+            return
         connection.accepted = verdict
         version = _VERSIONS.get(wish.version, str(wish.version))
         ends = connection.credential.not_after if connection.credential else None
@@ -329,16 +349,7 @@ class Server:
         level = "warning" if soon else "info"
         self.note(connection, "connected", level, mqtt=version, tls=connection.tls_version, certificate_ends=soon)
         self._comes_online(connection, verdict, version)
-        self.run(
-            link.accept(
-                session=verdict.session,
-                identity=verdict.identity,
-                rules=verdict.slot.value,
-                assigned_client_id=verdict.assigned,
-                authentication_data=data,
-                now=now_ms(),
-            )
-        )
+        self.run(events)
 
     def _comes_online(self, connection: Connection, verdict: access.Accept, version: str) -> None:
         """A client is let in."""
@@ -421,3 +432,9 @@ class Server:
             server.close()
             bound.remove()
         self._listening.clear()
+
+
+def _refused(events: Iterable[Event], link: Link) -> int | None:
+    """The reason with which `accept` has refused a client after all, None if it is in: closed, and never online."""
+    kinds = {kind: reason for kind, about, reason, _ in events if about is link}
+    return None if EVENT_DISCONNECT in kinds else kinds.get(EVENT_CLOSED)

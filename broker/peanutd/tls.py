@@ -150,6 +150,32 @@ def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     return True
 
 
+# --- the first bytes of a client --------------------------------------------------------------------------------------
+
+HELLO_HEADER: Final = 9
+"""Bytes of the headers that a connection begins with: record (RFC 8446 §5.1) and handshake message (§4)."""
+HELLO_MAX: Final = 16 * 1024
+"""Bytes of a ClientHello, at most; real ones have half a KiB, and two with post-quantum keys. OpenSSL would keep room
+for whatever a header announces (128 KiB) until the handshake is given up."""
+_HANDSHAKE: Final = 0x16
+_CLIENT_HELLO: Final = 1
+
+
+def no_hello(first: bytes) -> str | None:
+    """Why `first`, up to HELLO_HEADER bytes, cannot begin a ClientHello; None while it can."""
+    if first[:1] != bytes([_HANDSHAKE]):
+        return explain(None, first)
+    if first[1:2] not in (b"", b"\x03"):
+        return "not TLS"
+    if len(first) >= 5 and not 4 <= (size := int.from_bytes(first[3:5])) <= HELLO_MAX:
+        return f"not TLS: a first record of {size} bytes"
+    if len(first) >= 6 and first[5] != _CLIENT_HELLO:
+        return "not TLS: it does not begin with a ClientHello"
+    if len(first) >= HELLO_HEADER and (size := int.from_bytes(first[6:9])) > HELLO_MAX:
+        return f"not TLS: it announces a ClientHello of {size} bytes, and {HELLO_MAX} are allowed"
+    return None
+
+
 # --- handshake failures in plain words --------------------------------------------------------------------------------
 
 # OpenSSL's reason -> what happened. The peer's alerts are spelled with the version that introduced them.
@@ -191,7 +217,7 @@ _VERIFY: Final = {
 
 def explain(error: Exception | None, first: bytes) -> str:
     """Why the handshake failed: OpenSSL's error, if it came to that, and the first bytes that the peer sent."""
-    if first[:1] != b"\x16":  # the record type of a handshake (RFC 8446 §5.1); a client has nothing else to begin with
+    if first[:1] != bytes([_HANDSHAKE]):  # a client has nothing else to begin with
         if first[:1] == b"\x10":
             return "not TLS: an MQTT CONNECT without encryption; set the client to TLS (mqtts)"
         if first[:4] in (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"PRI "):
