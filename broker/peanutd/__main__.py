@@ -27,7 +27,7 @@ from peanutd import access, fleet, tls
 from peanutd._core import LIMITS, Broker
 from peanutd.census import Limits
 from peanutd.config import Config, ConfigError, Listen, Listener, load
-from peanutd.log import Log
+from peanutd.log import Background, Log
 from peanutd.server import SPARE_FILES, Server
 from peanutd.sockets import ListenError, raise_file_limit
 from peanutd.users import Store
@@ -55,7 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
     arguments = _arguments(argv)
     home = Path(arguments.home or os.environ.get("PEANUT_HOME") or "fleet")
-    log = Log()
     try:
         settings = _settings(home)
         credentials = tls.load(home, datetime.now(UTC)) if settings.secure else None
@@ -70,8 +69,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"peanutd: {error}", file=sys.stderr)
         return BAD_SETTINGS
+    stream = Background()
+    try:
+        return _serve(home, settings, credentials, broker, Log(settings.log_level, stream), name, make_loop)
+    except ListenError as error:
+        stream.end()
+        print(f"peanutd: cannot listen on {error}", file=sys.stderr)
+        return CANNOT_START
+    finally:
+        stream.end()
+
+
+def _serve(
+    home: Path,
+    settings: Config,
+    credentials: tls.Credentials | None,
+    broker: Broker,
+    log: Log,
+    name: str,
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> int:
+    """Serves until a signal ends it. `name` is the loop's. ListenError when an address cannot be had."""
     store = Store(home)
-    log.set_level(settings.log_level)
     log.info("peanutd", f"version {_version()}", home=str(home), loop=name, python=sys.version.split()[0])
     for warning in (*settings.warnings, *(credentials.warnings if credentials else ()), *_users(settings, store)):
         log.warning("peanutd", warning)
@@ -95,11 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.end)
         loop.add_signal_handler(signal.SIGHUP, _Reload(home, settings, server, files))
-        try:
-            runner.run(server.serve(settings.listeners))
-        except ListenError as error:
-            print(f"peanutd: cannot listen on {error}", file=sys.stderr)
-            return CANNOT_START
+        runner.run(server.serve(settings.listeners))
     return OK
 
 

@@ -3,21 +3,30 @@
     2026-11-21T12:00:00 info  server: connected who=plant/peanut address=192.168.1.20:51234
 
 The rule it keeps: whatever a peer sent can neither forge a line nor fill the disk. Every text is escaped and cut here,
-not where it is logged, and repeated lines are counted instead of written (`Flood`). Times are local; no escape codes.
+not where it is logged, and repeated lines are counted instead of written (`Flood`). Nor can whoever reads the log, or
+does not, hold up the gateway: a thread writes (`Background`). Times are local; no escape codes.
 """
 
 from __future__ import annotations
 
+import os
+import select
 import sys
+import threading
 import time
-from collections.abc import Callable
-from typing import Final, TextIO
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 DEFAULT_LEVEL: Final = "info"
 
 MAX_TEXT: Final = 300
 """Characters of one text or value in a line; the rest is cut and replaced by an ellipsis."""
+
+MAX_WAITING: Final = 4096
+"""Lines that wait to be written; what comes then is counted and left out."""
+END_TIMEOUT: Final = 1.0
+"""Seconds that the gateway waits at its end until its last lines are written."""
 
 _SHOWN: Final = {"debug": "debug", "info": "info ", "warning": "warn ", "error": "error"}
 
@@ -39,13 +48,89 @@ def field(value: object) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def line(when: float, level: str, area: str, text: str, fields: Mapping[str, object]) -> str:
+    """One line of the log, whole. `when` is in Unix seconds; fields that are None are left out."""
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(when))
+    parts = [f"{moment} {_SHOWN[level]} {area}: {clean(text)}"]
+    parts += [f"{key}={field(value)}" for key, value in fields.items() if value is not None]
+    return " ".join(parts) + "\n"
+
+
+class Stream(Protocol):
+    """What a log is written to."""
+
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
+
+
+class Background:
+    """A stream whose lines are written by a thread, so that a pipe which nobody reads stops nothing but the log.
+
+    It writes to a file descriptor and not to `sys.stderr`: a thread stuck in there would be in the way of Python's end.
+    """
+
+    def __init__(self, descriptor: int = 2, limit: int = MAX_WAITING) -> None:
+        self._descriptor = descriptor
+        self._limit = limit
+        self._lines: list[str] = []
+        self._left_out = 0
+        self._ending = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def write(self, text: str) -> None:
+        """Takes one line, or counts it where `limit` lines wait already. Never blocks."""
+        with self._changed:
+            if len(self._lines) < self._limit:
+                self._lines.append(text)
+            else:
+                self._left_out += 1
+            self._changed.notify()
+
+    def flush(self) -> None:
+        """Nothing to be done: lines are written as they come."""
+
+    def end(self, timeout: float = END_TIMEOUT) -> None:
+        """Waits until all is written, `timeout` seconds at the most; what comes later is lost."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines or self._ending)
+                lines, self._lines = self._lines, []
+                left_out, self._left_out = self._left_out, 0
+                over = self._ending
+            if left_out:
+                fields = {"lines": left_out}
+                lines.append(line(time.time(), "warning", "log", "not written fast enough, lines left out", fields))
+            for text in lines:
+                self._put(text.encode("utf-8", "backslashreplace"))
+            if over and not lines:
+                return
+
+    def _put(self, data: bytes) -> None:
+        try:
+            while data:
+                try:
+                    data = data[os.write(self._descriptor, data) :]
+                except BlockingIOError:  # whoever shares the pipe has made it so
+                    select.select([], [self._descriptor], [])
+        except (OSError, ValueError):
+            pass  # the reader of the log is gone or its disk is full: greenhouses come first
+
+
 class Log:
     """Writes lines of `level` and above to `stream`. A stream that fails is not a reason to stop serving."""
 
     def __init__(
-        self, level: str = DEFAULT_LEVEL, stream: TextIO | None = None, clock: Callable[[], float] = time.time
+        self, level: str = DEFAULT_LEVEL, stream: Stream | None = None, clock: Callable[[], float] = time.time
     ) -> None:
-        self._stream = sys.stderr if stream is None else stream
+        self._stream: Stream = sys.stderr if stream is None else stream
         self._clock = clock
         self.set_level(level)
 
@@ -59,11 +144,8 @@ class Log:
         """One line. Fields that are None are left out."""
         if LEVELS.index(level) < self._least:
             return
-        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(self._clock()))
-        parts = [f"{when} {_SHOWN[level]} {area}: {clean(text)}"]
-        parts += [f"{key}={field(value)}" for key, value in fields.items() if value is not None]
         try:
-            self._stream.write(" ".join(parts) + "\n")
+            self._stream.write(line(self._clock(), level, area, text, fields))
             self._stream.flush()
         except (OSError, ValueError):
             pass  # the reader of the log is gone or its disk is full: greenhouses come first

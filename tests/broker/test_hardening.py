@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
+import subprocess
+import sys
 from functools import partial
 from typing import Any
 
@@ -241,3 +244,41 @@ def test_a_message_for_which_the_retained_store_has_no_room(fleet: Any, start: A
     line = daemon.line(r'not retained who=anonymous/writer .* what="?retain second"?')
     assert 'why="the retained store is full (max_retained, max_retained_bytes)"' in line
     assert not [line for line in daemon.lines if "retain first" in line]
+
+
+# --- the log ---
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_log_that_nobody_reads_stops_neither_the_gateway_nor_its_end(fleet: Any, dial: Any, loop: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    fleet.settings(f'[listen]\nmqtts = ""\nmqtt = "127.0.0.1:{port}"\n{ANYBODY}')
+    reading, writing = os.pipe()
+    try:
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, bytes(4096))
+        os.set_blocking(writing, True)
+        command = [sys.executable, "-m", "peanutd", "--home", str(fleet.home)]
+        with subprocess.Popen(command, env={**os.environ, "PEANUTD_LOOP": loop}, stderr=writing) as process:
+
+            def comes_in() -> bool:
+                try:
+                    wire = dial(port, version=4)
+                except ConnectionRefusedError:
+                    return False
+                assert wire.connect("guest") == b"\x00\x00"
+                wire.ping()
+                return True
+
+            try:
+                wait_for(comes_in, "the gateway")
+                process.terminate()
+                assert process.wait(5) == 0
+            finally:
+                process.kill()
+    finally:
+        os.close(reading)
+        os.close(writing)

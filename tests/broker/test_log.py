@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import threading
+import time
 from io import StringIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peanutd.log import LEVELS, MAX_TEXT, Flood, Log
+from peanutd.log import LEVELS, MAX_TEXT, MAX_WAITING, Background, Flood, Log
 
 
 def written(log_level: str = "info", *calls: tuple[str, dict[str, object]]) -> str:
@@ -84,3 +87,78 @@ def test_a_flood_of_kinds_is_counted_together() -> None:
     assert stream.getvalue().count("denied") == Flood.KINDS + Flood.BURST
     flood.sweep(100.0)
     assert "what=others lines=995" in stream.getvalue()
+
+
+# --- the thread that writes ---
+
+
+def everything(descriptor: int) -> list[str]:
+    """What is read from a pipe until it is closed."""
+    with os.fdopen(descriptor, encoding="utf-8") as file:
+        return file.read().splitlines()
+
+
+def test_lines_come_in_order_and_all_of_them() -> None:
+    reading, writing = os.pipe()
+    found: list[str] = []
+    reader = threading.Thread(target=lambda: found.extend(everything(reading)))
+    reader.start()
+    stream = Background(writing)
+    log = Log(stream=stream)
+    for number in range(MAX_WAITING // 2):
+        log.info("test", "ä", number=number)
+    stream.end(10.0)
+    os.close(writing)
+    reader.join(10.0)
+    assert [line.partition("number=")[2] for line in found] == [str(number) for number in range(MAX_WAITING // 2)]
+    assert "test: ä" in found[0]
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_pipe_that_nobody_reads_stops_nothing(blocking: bool) -> None:
+    """What there is no room for is counted, and the count is written once somebody reads again."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, blocking)
+    stream = Background(writing, limit=10)
+    log = Log(stream=stream)
+    text, count = "x" * 250, 2000
+    begin = time.monotonic()
+    for number in range(count):
+        log.info("test", text, number=number)
+    stream.end(0.05)
+    assert time.monotonic() - begin < 5.0, "half a MiB, and a pipe takes 64 KiB"
+    found: list[str] = []
+    reader = threading.Thread(target=lambda: found.extend(everything(reading)))
+    reader.start()
+    stream.end(10.0)
+    os.close(writing)
+    reader.join(10.0)
+    left_out = [int(line.rpartition("lines=")[2]) for line in found if "log: not written fast enough" in line]
+    assert sum(left_out) > 1000
+    assert len(found) - len(left_out) + sum(left_out) == count
+    numbers = [int(line.rpartition("number=")[2]) for line in found if "number=" in line]
+    assert numbers == sorted(set(numbers))
+
+
+def test_at_the_limit_nothing_is_left_out_and_beyond_it_one_line() -> None:
+    reading, writing = os.pipe()
+    stream = Background(writing, limit=3)
+    with stream._changed:  # the thread does nothing meanwhile (the lock is reentrant)
+        for number in range(4):
+            stream.write(f"{number}\n")
+    stream.end(10.0)
+    os.close(writing)
+    found = everything(reading)
+    assert found[:3] == ["0", "1", "2"]
+    (last,) = found[3:]
+    assert last.endswith("warn  log: not written fast enough, lines left out lines=1")
+
+
+def test_a_pipe_whose_reader_is_gone_does_not_stop_the_gateway() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = Background(writing)
+    Log(stream=stream).info("test", "nobody reads this")
+    stream.end(10.0)
+    assert not stream._thread.is_alive()
+    os.close(writing)
