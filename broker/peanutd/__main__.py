@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from peanutd import access, fleet, tls
-from peanutd._core import LIMITS, Broker
+from peanutd._core import LIMITS, MAY_PUBLISH, RETAIN_ANY, Broker
 from peanutd.census import Limits
 from peanutd.config import Config, ConfigError, Listen, Listener, load
 from peanutd.log import Background, Log
@@ -105,7 +105,6 @@ def _serve(
             loop,
             credentials=credentials,
             users=store,
-            max_packet_size={**LIMITS, **settings.limits}["max_packet_size"],
             version=_version(),
         )
         files = raise_file_limit()
@@ -146,14 +145,20 @@ def _settings(home: Path) -> Config:
 
 
 def _broker(settings: Config) -> Broker:
-    """The core with the limits of [mqtt]; ConfigError for each that it does not take."""
+    """The core with the limits of [mqtt]; ConfigError for each limit and each filter that it does not take."""
     seed = secrets.token_bytes(16)
     mistakes: list[str] = []
     for name, value in settings.limits.items():
         try:
             Broker(seed=seed, **{name: value})
         except (ValueError, OverflowError) as error:
-            mistakes.append(f"{settings.limit_places[name]}: {error}")
+            mistakes.append(f"{settings.places[name]}: {error}")
+    for name in ("deny_subscribe", "deny_publish"):
+        for item in getattr(settings.mqtt, name):
+            try:
+                Broker(seed=seed).set_rules(0, [(False, MAY_PUBLISH, RETAIN_ANY, item)])
+            except ValueError:
+                mistakes.append(f'{settings.places[name]}: "{item}" is not a topic filter; write e.g. "secret/#"')
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return Broker(seed=seed, **settings.limits)
@@ -178,7 +183,8 @@ def _loop() -> tuple[str, Callable[[], asyncio.AbstractEventLoop]]:
 def _check(home: Path, settings: Config, credentials: tls.Credentials | None) -> int:
     """--check: what would be served, and what is not as it should be. Rules are proved by setting them."""
     broker = _broker(settings)
-    for slot, rules in access.RULES.items():
+    found = access.rules(settings.mqtt.deny_subscribe, settings.mqtt.deny_publish)
+    for slot, rules in found.items():
         broker.set_rules(slot.value, rules)
     store = Store(home)
     warnings = [*settings.warnings, *(credentials.warnings if credentials else ()), *_users(settings, store)]
@@ -190,7 +196,7 @@ def _check(home: Path, settings: Config, credentials: tls.Credentials | None) ->
         for authority in credentials.authorities:
             subject = authority.subject.rfc4514_string()
             print(f"CA        {subject} until {authority.not_valid_after_utc:%Y-%m-%d}")
-    print(f"rules     {', '.join(f'{slot.name.lower()} {len(rules)}' for slot, rules in access.RULES.items())}")
+    print(f"rules     {', '.join(f'{slot.name.lower()} {len(rules)}' for slot, rules in found.items())}")
     print(f"users     {len(store.users.by_name)}")
     try:
         print(f"nodes     {len(fleet.devices(home))}")
@@ -230,7 +236,11 @@ def _apply(server: Server, settings: Config, files: int) -> None:
     listen = settings.listen
     server.log.set_level(settings.log_level)
     server.handshake_timeout = listen.handshake_timeout
-    server.sys_interval = settings.sys_interval
+    server.max_packet_size = {**LIMITS, **settings.limits}["max_packet_size"]
+    server.broker.set_limits(**settings.limits)
+    if server.mqtt != settings.mqtt:
+        server.mqtt = settings.mqtt
+        server.set_rules()
     server.census.limits = Limits(
         connections=min(listen.max_connections, max(1, files - SPARE_FILES)),
         handshakes=listen.max_handshakes,
@@ -268,17 +278,16 @@ class _Reload:
             for line in str(error).splitlines():
                 log.error("peanutd", f"not reloaded, the old settings and certificates stay: {line}")
             return
-        self._settings = replace(
-            old, listen=_changeable(old, new), log_level=new.log_level, sys_interval=new.sys_interval
-        )
+        # Listeners stay, and with them [access], which says who may come in where.
+        self._settings = replace(new, listen=_changeable(old, new), listeners=old.listeners, access=old.access)
         server.credentials = credentials
         _apply(server, self._settings, self._files)
         server.recheck()
         log.info("peanutd", "reloaded")
         for warning in (*new.warnings, *(credentials.warnings if credentials else ())):
             log.warning("peanutd", warning)
-        if (new.listeners, new.access, new.limits) != (old.listeners, old.access, old.limits):
-            log.warning("peanutd", "addresses, listeners, [access] and [mqtt] have changed: these need a restart")
+        if (new.listeners, new.access) != (old.listeners, old.access):
+            log.warning("peanutd", "addresses, listeners or [access] have changed: these need a restart")
         _mark_offline(self._home, server)
 
 

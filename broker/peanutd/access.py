@@ -31,6 +31,7 @@ VIN: Final = re.compile(r"[A-HJ-NPR-Z0-9]{17}")
 
 # Reason codes of MQTT 5.0 §2.4 that a verdict may have.
 CLIENT_ID_NOT_VALID: Final = 0x85
+UNSUPPORTED_VERSION: Final = 0x84
 BAD_USER_OR_PASSWORD: Final = 0x86
 NOT_AUTHORIZED: Final = 0x87
 BAD_AUTH_METHOD: Final = 0x8C
@@ -250,6 +251,15 @@ RULES: Final[Mapping[Slot, tuple[Rule, ...]]] = MappingProxyType(
     }
 )
 """(allow, actions, retain condition, filter): the first rule that fits decides, and when none does the answer is no."""
+
+
+def rules(deny_subscribe: Sequence[str] = (), deny_publish: Sequence[str] = ()) -> Mapping[Slot, tuple[Rule, ...]]:
+    """RULES, with what is refused to everybody in front of each set."""
+    denied = (
+        *((False, MAY_SUBSCRIBE, RETAIN_ANY, item) for item in deny_subscribe),
+        *((False, MAY_PUBLISH, RETAIN_ANY, item) for item in deny_publish),
+    )
+    return MappingProxyType({slot: (*denied, *own) for slot, own in RULES.items()})
 
 
 # --- the verdict on a CONNECT -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, get_args
@@ -148,19 +148,36 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
+class Mqtt:
+    """[mqtt] but for the limits of the core."""
+
+    sys_interval: int = SYS_INTERVAL
+    """Seconds between two reports on $SYS; 0: none."""
+    mqtt31: bool = False
+    """Whether clients of MQTT 3.1 (protocol name MQIsdp) may come in."""
+    server_reference: str = ""
+    """Where clients of MQTT 5.0 are sent when the gateway stops in order (5.0 §4.11); empty: nowhere."""
+    deny_subscribe: tuple[str, ...] = ()
+    """Topic filters: nobody may subscribe to anything that overlaps one of them."""
+    deny_publish: tuple[str, ...] = ()
+    """Topic filters: nobody may publish to what they cover."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that gateway.toml says. `limits` has the keys of [mqtt] that are set; the core knows the defaults.
 
-    It also knows the ranges: `limit_places` has the beginning of a message for each of them, for what it objects to.
+    It also knows the ranges, and what a topic filter is: `places` has the beginning of a message for each key that is
+    set in [mqtt], for what it objects to.
     """
 
     listen: Listen = Listen()
     access: Access = Access()
     listeners: tuple[Listener, ...] = (Listener(Address("0.0.0.0", 8883), where=f"mqtts in [listen] of {FILE_NAME}"),)
     """All of them: those of [listen] first, then each [[listener]]."""
-    sys_interval: int = SYS_INTERVAL
+    mqtt: Mqtt = Mqtt()
     limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    limit_places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
+    places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     log_level: str = DEFAULT_LEVEL
     warnings: tuple[str, ...] = ()
 
@@ -255,8 +272,11 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "access": ("anonymous",),
     "log": ("level",),
 }
-_MQTT: Final = ("sys_interval",)
+_MQTT: Final = tuple(entry.name for entry in fields(Mqtt))
 """Keys of [mqtt] that are not limits of the core."""
+_REFERENCE: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+_REFERENCES_MAX: Final = 256
+"""Characters of a Server Reference."""
 _LATER: Final = ("https", "metrics")
 _LISTENER: Final = "listener"
 _LISTENER_KEYS: Final = (
@@ -315,9 +335,9 @@ class _Reader:
             listen=listen,
             access=access,
             listeners=(*_simple(listen, access), *more),
-            sys_interval=self._number(("mqtt", "sys_interval"), tables["mqtt"], SYS_INTERVAL, 0),
+            mqtt=self._mqtt(tables["mqtt"]),
             limits=MappingProxyType({key: self._number(("mqtt", key), tables["mqtt"], 0, 0) for key in limits}),
-            limit_places=MappingProxyType({key: self._place(("mqtt", key)) for key in limits}),
+            places=MappingProxyType({key: self._place(("mqtt", key)) for key in tables["mqtt"]}),
             log_level=self._level(tables["log"]),
             warnings=tuple(self._warnings),
         )
@@ -344,6 +364,25 @@ class _Reader:
             max_connections_per_identity=number("max_connections_per_identity", usual.max_connections_per_identity, 0),
             handshake_timeout=number("handshake_timeout", usual.handshake_timeout),
         )
+
+    def _mqtt(self, table: _Table) -> Mqtt:
+        return Mqtt(
+            sys_interval=self._number(("mqtt", "sys_interval"), table, SYS_INTERVAL, 0),
+            mqtt31=self._boolean(("mqtt", "mqtt31"), table, False),
+            server_reference=self._reference(("mqtt", "server_reference"), table),
+            deny_subscribe=self._texts(("mqtt", "deny_subscribe"), table),
+            deny_publish=self._texts(("mqtt", "deny_publish"), table),
+        )
+
+    def _reference(self, key: _Key, table: _Table) -> str:
+        """One or more servers, as MQTT 5.0 §4.11 writes them: with spaces between."""
+        value = table.get(key[-1], "")
+        if isinstance(value, str) and len(value) <= _REFERENCES_MAX:
+            servers = value.split(" ") if value else []
+            if all(_REFERENCE.fullmatch(server) for server in servers):
+                return value
+        self._mistake(key, 'must be a server, e.g. "gateway-2.local:8883", or several with a space between')
+        return ""
 
     def _judge(self, listen: Listen, access: Access, others: bool) -> None:
         """What each setting allows alone, but not together with another."""

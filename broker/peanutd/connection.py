@@ -47,6 +47,7 @@ LINGER: Final = 5.0
 """Seconds that a connection may take to send the rest and to be closed by the peer, before it is cut."""
 
 SERVER_SHUTTING_DOWN: Final = 0x8B
+USE_ANOTHER_SERVER: Final = 0x9C
 
 
 def now_ms() -> int:
@@ -251,14 +252,14 @@ class Connection(asyncio.BufferedProtocol):
         self._shut_down()
         self._lose()
 
-    def end(self, reason: int) -> None:
-        """Ends the connection from our side."""
+    def end(self, reason: int, text: str = "") -> None:
+        """Ends the connection from our side; `text` is as in the core's `close`."""
         if self._link is not None:
-            self.server.run(self._link.close(reason, now_ms()))
+            self.server.run(self._link.close(reason, now_ms(), text))
 
-    def stop(self) -> None:
-        """The gateway stops."""
-        self.end(SERVER_SHUTTING_DOWN)
+    def stop(self, reference: str = "") -> None:
+        """The gateway stops; `reference` is the server that clients may go to meanwhile (MQTT 5.0 §4.11)."""
+        self.end(USE_ANOTHER_SERVER if reference else SERVER_SHUTTING_DOWN, reference)
         if not self._done:
             self.abort()
 

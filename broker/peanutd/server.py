@@ -25,11 +25,12 @@ from peanutd._core import (
     EVENT_DISCONNECT,
     LIMITS,
     MAY_PUBLISH,
+    MAY_SUBSCRIBE,
     Broker,
     Link,
 )
 from peanutd.census import QUOTA_EXCEEDED, Census, Limits
-from peanutd.config import Address, Listener, UnixPath
+from peanutd.config import Address, Listener, Mqtt, UnixPath
 from peanutd.connection import (
     KINDS,
     PLAIN_BUFFER,
@@ -99,7 +100,9 @@ REASONS: Final = {
 }
 """Reason codes of DISCONNECT and CONNACK (MQTT 5.0 §2.4) in plain words."""
 
-_VERSIONS: Final = {3: "3.1", 4: "3.1.1", 5: "5.0"}
+MQTT_31: Final = 3
+"""The protocol level of MQTT 3.1."""
+_VERSIONS: Final = {MQTT_31: "3.1", 4: "3.1.1", 5: "5.0"}
 
 
 class Server:
@@ -117,13 +120,13 @@ class Server:
         handshake_timeout: float = 10.0,
         max_packet_size: int = LIMITS["max_packet_size"],
         version: str = "",
-        sys_interval: float = 0,
+        mqtt: Mqtt | None = None,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Secure listeners need `credentials`, those with passwords `users`. `credentials`, `census.limits` and
         `handshake_timeout` (seconds) may be set anew while the server runs: they count for connections to come. So may
-        `sys_interval`, the seconds between two reports on $SYS (0: none, and no news of clients), which name `version`.
-        Certificates are held to `wall_clock`. `max_packet_size` is the core's; it bounds WebSocket frames.
+        `mqtt`; without its `sys_interval` there are no news of clients either. $SYS names `version`. Certificates are
+        held to `wall_clock`. `max_packet_size` is the core's; it bounds WebSocket frames.
         """
         # At most 29 attributes: with the 30th, CPython 3.11 reads each of them more slowly, and some are read with
         # every chunk that comes in.
@@ -134,7 +137,7 @@ class Server:
         self.census = Census(limits)
         self.handshake_timeout = handshake_timeout
         self.max_packet_size = max_packet_size
-        self.sys_interval = sys_interval
+        self.mqtt = mqtt or Mqtt(sys_interval=0)
         self.wall_clock = wall_clock
         self.inbox = memoryview(bytearray(RECEIVE_BUFFER))
         self.plain = memoryview(bytearray(PLAIN_BUFFER))
@@ -155,8 +158,12 @@ class Server:
         self._empty = asyncio.Event()
         self._recheck = time.monotonic() + RECHECK
         self._timer: asyncio.TimerHandle | None = None
-        for slot, rules in access.RULES.items():
-            broker.set_rules(slot.value, rules)
+        self.set_rules()
+
+    def set_rules(self) -> None:
+        """Tells the core the rules, as `mqtt` has them now. Sessions that there are already are judged anew."""
+        for slot, rules in access.rules(self.mqtt.deny_subscribe, self.mqtt.deny_publish).items():
+            self.broker.set_rules(slot.value, rules)
 
     async def serve(self, listeners: Sequence[Listener]) -> None:
         """Serves until `end` is called, and ends in order. ListenError as `start`."""
@@ -196,7 +203,7 @@ class Server:
         self._stopping = True
         self._stop_listening()
         for connection in list(self.connections):
-            connection.stop()
+            connection.stop(self.mqtt.server_reference)
         self._flush()
         if self.connections:
             try:
@@ -284,7 +291,7 @@ class Server:
         elif kind == EVENT_DISCONNECT:
             words = REASONS.get(reason, "no reason known")
             self._goes_offline(connection, words, reason)
-            usual = reason in (0x00, 0x04, 0x80, 0x8B, 0x8E)
+            usual = reason in (0x00, 0x04, 0x80, 0x8B, 0x8E) or self._stopping
             self.note(connection, "disconnected", "info" if usual else "warning", why=words, code=f"0x{reason:02x}")
         elif kind == EVENT_DENIED:
             if reason == QUOTA_EXCEEDED:
@@ -300,6 +307,9 @@ class Server:
             return  # an event before this one has ended the link
         if self._stopping:
             self.settle(connection, link, access.Refuse(SERVER_SHUTTING_DOWN, REASONS[SERVER_SHUTTING_DOWN]))
+        elif wish.version == MQTT_31 and not self.mqtt.mqtt31:
+            problem = "MQTT 3.1 is not spoken here (mqtt31 in [mqtt]); the client can surely do 3.1.1"
+            self.settle(connection, link, access.Refuse(access.UNSUPPORTED_VERSION, problem))
         elif connection.problem is not None:
             self.settle(connection, link, access.Refuse(access.NOT_AUTHORIZED, connection.problem))
         elif not self._reception.takes(connection, link, wish):
@@ -365,20 +375,30 @@ class Server:
 
     def _tell(self, session: str, happened: str, **fields: object) -> None:
         """News of a client on $SYS."""
-        if self.sys_interval and not self._stopping:
+        if self.mqtt.sys_interval and not self._stopping:
             topic, payload = status.event(session, happened, **fields, ts=int(time.time()))
             self.run(self.broker.publish(topic, payload, now=now_ms()))
 
     def _report(self, now: float) -> None:
         """The numbers on $SYS, when they are due."""
-        if self.sys_interval and now >= self._report_is_due:
-            self._report_is_due = now + self.sys_interval
+        if self.mqtt.sys_interval and now >= self._report_is_due:
+            self._report_is_due = now + self.mqtt.sys_interval
             for topic, text in self._status.report(self.broker.stats(), self.census.online, now):
                 self.run(self.broker.publish(topic, text.encode(), retain=True, now=now_ms()))
 
     def _why(self, connection: Connection, text: str) -> str:
         """Why the core has denied something: `text` is as in EVENT_DENIED."""
         accepted = connection.accepted
+        what, _, topic = text.partition(" ")
+        if accepted is not None and what in ("publish", "subscribe"):
+            action = MAY_PUBLISH if what == "publish" else MAY_SUBSCRIBE
+            if what == "publish":
+                topic = topic.removeprefix("retained ")
+            elif topic.startswith("$share/"):
+                topic = topic.split("/", 2)[-1]
+            _, rule = self.broker.explain(accepted.slot.value, accepted.identity, action, topic)
+            if 0 <= rule < len(self.mqtt.deny_subscribe) + len(self.mqtt.deny_publish):
+                return f"refused to everybody (deny_{what} in [mqtt])"
         if accepted is not None and text.startswith("publish retained "):
             topic = text.removeprefix("publish retained ")
             allowed, _ = self.broker.explain(accepted.slot.value, accepted.identity, MAY_PUBLISH, topic, False)

@@ -38,6 +38,7 @@ _CLOSE: Final = {
     0x81: CloseCode.PROTOCOL_ERROR,
     0x82: CloseCode.PROTOCOL_ERROR,
     0x8B: CloseCode.GOING_AWAY,
+    0x9C: CloseCode.GOING_AWAY,
     0x95: CloseCode.MESSAGE_TOO_BIG,
 }
 """The code of the close frame for a reason code of MQTT; 1000 below 0x80, 1008 (policy violation) for all others."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peanutd import _core
 from peanutd.config import (
     LOOPBACK,
     UNIX_PATH_MAX,
@@ -16,6 +18,7 @@ from peanutd.config import (
     Config,
     ConfigError,
     Listener,
+    Mqtt,
     Policy,
     UnixPath,
     load,
@@ -75,6 +78,10 @@ def test_every_key_is_read() -> None:
         [mqtt]
         max_packet_size = 5
         sys_interval = 0
+        mqtt31 = true
+        server_reference = "a.example:1 [::1]"
+        deny_subscribe = ["secret/#", "+/x"]
+        deny_publish = ["#"]
         [log]
         level = "debug"
     """)
@@ -86,7 +93,7 @@ def test_every_key_is_read() -> None:
     assert config.listen.max_connections_per_address == 0
     assert config.listen.max_connections_per_identity == 6
     assert config.listen.handshake_timeout == 4
-    assert config.sys_interval == 0
+    assert config.mqtt == Mqtt(0, True, "a.example:1 [::1]", ("secret/#", "+/x"), ("#",))
     assert config.access.anonymous
     assert dict(config.limits) == {"max_packet_size": 5}
     assert config.log_level == "debug"
@@ -433,3 +440,34 @@ def test_the_scanner_finds_each_key_where_it_was_written(rows: list[tuple[str, s
 def test_the_scanner_ends_on_anything(text: str) -> None:
     lines = lines_of_keys(text)
     assert all(1 <= line <= text.count("\n") + 1 for line in lines.values())
+
+
+@pytest.mark.parametrize(
+    "value", ['"a b:x"', '" "', '"a:1  b:2"', '"mqtts://a:1"', '"' + "a" * 257 + '"', "1", '["a:1"]']
+)
+def test_a_server_reference_that_is_none(value: str) -> None:
+    """MQTT 5.0 §4.11: servers with spaces between, and a bound."""
+    assert mistake(f"[mqtt]\nserver_reference = {value}").startswith(
+        "gateway.toml:2: [mqtt] server_reference: must be a"
+    )
+
+
+def test_the_readme_has_every_key_of_mqtt_with_its_default() -> None:
+    text = (Path(__file__).parents[2] / "broker" / "README.md").read_text()
+    rows = [
+        row.split("|")[1:-1]
+        for row in text.partition("## Limits")[2].partition("## ")[0].splitlines()
+        if "`" in row[:4]
+    ]
+    found = {key.strip(" `"): default.strip() for key, default, *_ in rows}
+    words = {
+        "sys_interval": "10",
+        "mqtt31": "false",
+        "server_reference": '""',
+        "deny_subscribe": "[]",
+        "deny_publish": "[]",
+    }
+    assert found == {**{name: f"{value:,}" for name, value in _core.LIMITS.items()}, **words}
+    usual = read("[mqtt]\n" + "".join(f"{key} = {value}\n" for key, value in words.items()))
+    assert usual.mqtt == Mqtt(), "what the table says is what there is without it"
+    assert set(words) == {entry.name for entry in fields(Mqtt)}

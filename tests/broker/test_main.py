@@ -314,9 +314,9 @@ def test_a_reload_of_bad_files_changes_nothing(fleet: Any, start: Any, dial: Any
     assert dial(daemon.port(), context).connect("peanut")[1] == 0
     daemon.line("info  server: connected who=plant/peanut")  # the level is the old one too
     key.write_bytes(saved)
-    fleet.settings(SETTINGS + "[mqtt]\nmax_inflight = 7\n")
+    fleet.settings(PLAIN)
     daemon.signal(signal.SIGHUP)
-    daemon.line(r"warn  peanutd: addresses, listeners, \[access\] and \[mqtt\] have changed: these need a restart")
+    daemon.line(r"warn  peanutd: addresses, listeners or \[access\] have changed: these need a restart")
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -350,3 +350,77 @@ def wait_until(what: Callable[[], bool]) -> None:
     while not what():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_reload_changes_mqtt(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    """Limits count for what comes; filters that are refused to everybody end the subscriptions that there are."""
+    fleet.settings(PLAIN)
+    daemon = start(fleet.home, loop=loop)
+    watcher = dial(daemon.port("mqtt"), version=4)
+    assert watcher.connect("watcher") == b"\x00\x00"
+    assert watcher.subscribe("secret/a", "open/a") == b"\x01\x01"
+    denied = '[mqtt]\nmax_topic_levels = 2\ndeny_subscribe = ["secret/#"]\ndeny_publish = ["command/+"]\n'
+    fleet.settings(PLAIN + denied)
+    daemon.signal(signal.SIGHUP)
+    daemon.line("info  peanutd: reloaded")
+    sender = dial(daemon.port("mqtt"))
+    assert sender.connect("sender")[1] == 0
+    assert sender.publish("secret/a", b"unheard") == 0x10, "no matching subscribers"
+    assert sender.publish("command/a", b"") == 0x87
+    daemon.line(r'denied who=\S+ .* what="publish command/a" why="refused to everybody \(deny_publish in \[mqtt\]\)"')
+    assert sender.subscribe("secret/b", "#", "$share/g/secret/c", "open/#") == b"\x87\x87\x87\x01"
+    daemon.line(r'what="subscribe secret/b" why="refused to everybody \(deny_subscribe in \[mqtt\]\)"')
+    assert sender.publish("open/a", b"heard") == 0
+    assert watcher.message()[:2] == ("open/a", b"heard")
+    assert sender.subscribe("a/b/c") == b"\x8f", "max_topic_levels"
+    assert not count(daemon.lines, "need a restart")
+    fleet.settings(PLAIN)
+    daemon.signal(signal.SIGHUP)
+    daemon.line("info  peanutd: reloaded", 2)
+    again = dial(daemon.port("mqtt"))
+    assert again.connect("again")[1] == 0
+    assert again.subscribe("secret/b", "#", "a/b/c") == b"\x01\x01\x01"
+
+
+def test_a_filter_that_is_none_is_named_with_its_line(fleet: Any) -> None:
+    fleet.settings('[mqtt]\ndeny_publish = ["a/#", "a/#/b"]\ndeny_subscribe = ["", "+a"]\n')
+    done = run("--check", "--home", str(fleet.home))
+    assert done.returncode == 2
+    assert [line.partition("gateway.toml:")[2].partition(";")[0] for line in done.stderr.splitlines()] == [
+        '3: [mqtt] deny_subscribe: "" is not a topic filter',
+        '3: [mqtt] deny_subscribe: "+a" is not a topic filter',
+        '2: [mqtt] deny_publish: "a/#/b" is not a topic filter',
+    ]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_ordered_end_names_the_other_server(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    """MQTT 5.0 §4.11: DISCONNECT 0x9C with a Server Reference (property 0x1C); 3.1.1 has no word for it."""
+    fleet.settings(PLAIN + '[mqtt]\nserver_reference = "other.local:8883"\n')
+    daemon = start(fleet.home, loop=loop)
+    new, old = dial(daemon.port("mqtt")), dial(daemon.port("mqtt"), version=4)
+    assert new.connect("new")[1] == old.connect("old")[1] == 0
+    daemon.signal(signal.SIGTERM)
+    kind, body = new.receive()
+    assert (kind, body) == (0xE0, b"\x9c\x13\x1c\x00\x10other.local:8883")
+    for wire in (new, old):
+        assert wire.closed()
+        wire.close()
+    assert daemon.wait() == 0
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_mqtt_31_is_an_option(fleet: Any, start: Any, dial: Any, allowed: bool) -> None:
+    """Return code 1 of 3.1.1 §3.2.2.3: unacceptable protocol version."""
+    fleet.settings(PLAIN + ("[mqtt]\nmqtt31 = true\n" if allowed else ""))
+    daemon = start(fleet.home)
+    wire = dial(daemon.port("mqtt"), version=4)
+    wire.send(0x10, b"\x00\x06MQIsdp\x03\x02\x00\x00\x00\x03old")
+    assert wire.receive() == (0x20, b"\x00\x00" if allowed else b"\x00\x01")
+    if allowed:
+        daemon.line("connected who=anonymous/old .* mqtt=3.1$")
+        wire.ping()
+    else:
+        assert wire.closed()
+        daemon.line(r'refused .*why="MQTT 3.1 is not spoken here \(mqtt31 in \[mqtt\]\).* code=0x84')
