@@ -14,6 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 FUZZ_SECONDS ?= 60
 TESTS ?= tests
+JOBS ?= 2
 BENCH ?=
 STATEMENTS ?=
 
@@ -54,7 +55,7 @@ demo: setup
 	@$(BIN)/python -m tools.demo
 
 test: setup
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 check: setup
 	@$(BIN)/python -m tools.check

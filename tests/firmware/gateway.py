@@ -12,6 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any, Self
 
+from tools.ports import free_port
+
 from .pki import Pki
 
 DEADLINE_S = 15.0
@@ -189,8 +191,7 @@ class Gateway:
 
 def closed_port() -> int:
     """A port of 127.0.0.1 on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+    return free_port()
 
 
 __all__ = ["Gateway", "Packet", "Peer", "closed_port", "packet", "publish"]

@@ -32,7 +32,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests.interop import programs
-from tests.system.conftest import House, free_port
+from tests.system.conftest import House
+from tools.ports import free_port
 
 DEADLINE = 15.0  # seconds after which what ought to happen has failed to
 ASYNCHRONOUS = ("message", "closed")

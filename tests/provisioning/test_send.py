@@ -16,9 +16,10 @@ from peanut import ca, init, ledger, operators, plan, send, store
 from peanut.errors import Exit, PeanutError
 from peanut.home import Home
 from peanut.names import Kind
+from tools.ports import free_port
 
 from .conftest import Run, invoke, start
-from .gateway import Answer, Mosquitto, Node, Scripted, free_port, obey, running
+from .gateway import Answer, Mosquitto, Node, Scripted, obey, running
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.system.conftest import free_port, wait_for
+from tests.system.conftest import wait_for
+from tools.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from tests.system.conftest import BIN, House, free_port, wait_for
+from tests.system.conftest import BIN, House, wait_for
+from tools.ports import free_port
 
 PEM = serialization.Encoding.PEM
 COMMAND = ("-q", "1", "-t", "/plant/peanut/UpdateTemperature", "-m", "temperature:15")

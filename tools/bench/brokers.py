@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.ports import free_port
+
 from . import pki
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +81,7 @@ class Broker(ABC):
 
         Raises BrokerError with the tail of its log when it does not listen within START_S, or did not live to the end.
         """
-        port = _free_port()
+        port = free_port(HOST)
         command, credentials = self.prepare(transport, port)
         log = self.directory / "log"
         with log.open("wb") as out:
@@ -231,13 +233,6 @@ def workplace(name: str) -> Iterator[Broker]:
     """The broker called `name` with a directory of its own, which is removed at the end."""
     with tempfile.TemporaryDirectory(prefix=f"bench-{name}-") as directory:
         yield BROKERS[name](Path(directory))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _tail(log: Path) -> str:
