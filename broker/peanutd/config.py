@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -20,9 +22,10 @@ from peanutd.log import DEFAULT_LEVEL, LEVELS
 from peanutd.toml_lines import lines_of_keys
 
 FILE_NAME: Final = "gateway.toml"
-MAX_FILE_SIZE: Final = 1 << 20
+MAX_FILE_SIZE: Final = 64 * 1024
 """Bytes of a gateway.toml; a larger file is not one."""
-
+MAX_DEPTH: Final = 16
+"""Parts of a key with dots in it. What tomllib does grows with the square of them; three are needed."""
 
 SYS_INTERVAL: Final = 10
 """Seconds between two reports on $SYS; 0: none."""
@@ -194,7 +197,10 @@ def load(home: Path, limit_names: Mapping[str, int]) -> Config:
     """
     path = home / FILE_NAME
     try:
-        with path.open("rb") as file:
+        # Not blocking: a pipe is opened at once, and refused.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(f"{path}: cannot be read: it is not a regular file")
             raw = file.read(MAX_FILE_SIZE + 1)
     except FileNotFoundError:
         return Config()
@@ -212,11 +218,19 @@ def load(home: Path, limit_names: Mapping[str, int]) -> Config:
 
 def parse(text: str, path: str, limit_names: Mapping[str, int]) -> Config:
     """The settings in `text`. `path` is for the messages only. ConfigError names every mistake."""
+    if deep := _DEEP.search(text):
+        line = text.count("\n", 0, deep.start()) + 1
+        raise ConfigError(
+            f"{path}:{line}: a key of more than {MAX_DEPTH} parts; no key of this file has more than three"
+        )
     try:
         document = tomllib.loads(text)
+        lines = lines_of_keys(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(_syntax_error(str(error), path, text)) from None
-    return _Reader(path, document, lines_of_keys(text)).config(limit_names)
+    except RecursionError:
+        raise ConfigError(f"{path}: lists or tables are nested too deeply; no key of this file needs that") from None
+    return _Reader(path, document, lines).config(limit_names)
 
 
 def parse_address(text: str) -> Address:
@@ -251,6 +265,11 @@ def parse_address(text: str) -> Address:
 
 
 # --- reading the document ---------------------------------------------------------------------------------------------
+
+_DEEP: Final = re.compile(
+    r"(?<![A-Za-z0-9_-])(?:(?:\"[^\"\n]*+\"|'[^'\n]*+'|[A-Za-z0-9_-]++)[ \t]*+\.[ \t]*+){" + str(MAX_DEPTH) + "}"
+)
+"""A key of too many parts, or a text that looks like one, which no setting has. Linear in time."""
 
 _Key = tuple[str, ...]
 _Lines = Mapping[_Key, int]

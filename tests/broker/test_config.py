@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
 import tomllib
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,8 @@ from hypothesis import strategies as st
 from peanutd import _core
 from peanutd.config import (
     LOOPBACK,
+    MAX_DEPTH,
+    MAX_FILE_SIZE,
     UNIX_PATH_MAX,
     Address,
     Config,
@@ -161,13 +167,50 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     path.write_bytes(b"# one\n# caf\xe9\n")
     with pytest.raises(ConfigError, match=r"gateway\.toml:2: not UTF-8"):
         load(tmp_path, LIMITS)
-    path.write_bytes(b"#" * (1 << 20) + b"#")
-    with pytest.raises(ConfigError, match="larger than"):
+    path.write_bytes(b"#" * MAX_FILE_SIZE)
+    assert load(tmp_path, LIMITS) == Config()
+    path.write_bytes(b"#" * MAX_FILE_SIZE + b"#")
+    with pytest.raises(ConfigError, match="larger than 65536 bytes"):
         load(tmp_path, LIMITS)
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(ConfigError, match="cannot be read"):
-        load(tmp_path, LIMITS)
+    for make in (path.mkdir, partial(os.mkfifo, path)):
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink()
+        make()
+        with pytest.raises(ConfigError, match="cannot be read: (it is not a regular file|Is a directory)"):
+            load(tmp_path, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("\na" + ".a" * MAX_DEPTH + " = 1", "gateway.toml:2: a key of more than 16 parts"),
+        ("[" + "a." * 30_000 + "a]", "gateway.toml:1: a key of more than 16 parts"),
+        ("x = {" + '"a" . ' * 10_000 + "a = 1}", "gateway.toml:1: a key of more than 16 parts"),
+        ("x = " + "[" * 30_000, "nested too deeply"),
+        ("x = " + "[" * 30_000 + "]" * 30_000, "nested too deeply"),
+        ("x = " + "{a=" * 20_000, "nested too deeply"),
+    ],
+    ids=["dots", "table", "inline", "open lists", "lists", "inline tables"],
+)
+def test_a_file_made_to_cost_time_or_depth(text: str, words: str) -> None:
+    begin = time.monotonic()
+    assert words in mistake(text)
+    assert time.monotonic() - begin < 2.0
+
+
+@pytest.mark.parametrize("filler", ["a", '"', "'", ".", "a.", " ", "-."])
+def test_the_look_at_depth_takes_no_time(filler: str) -> None:
+    """64 KiB that could be the beginning of a deep key all along."""
+    begin = time.monotonic()
+    with contextlib.suppress(ConfigError):
+        read("# " + filler * (MAX_FILE_SIZE // len(filler)))
+    assert time.monotonic() - begin < 1.0
+
+
+def test_at_the_limit_of_depth_a_key_is_only_unknown() -> None:
+    assert "unknown table" in mistake("a" + ".a" * (MAX_DEPTH - 1) + " = 1")
 
 
 # --- what is too dangerous to be set by accident ---
