@@ -291,6 +291,11 @@ class Accept:
     owner: str | None = None
     """Whose connections it is counted among, against max_connections_per_identity; None: nobody's."""
 
+    @property
+    def client(self) -> str | None:
+        """Whose client it is, whatever its client id; None: anybody's."""
+        return self.owner or (self.session if self.slot is not Slot.ANONYMOUS else None)
+
 
 @dataclass(frozen=True, slots=True)
 class Refuse:

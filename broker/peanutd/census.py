@@ -18,6 +18,13 @@ from peanutd.throttle import network
 QUOTA_EXCEEDED: Final = 0x97
 """Reason code of MQTT 5.0 §2.4."""
 
+CONTEST_WINDOW: Final = 60.0
+"""Seconds in which takeovers of one session from other addresses are counted."""
+CONTEST: Final = 3
+"""Takeovers within CONTEST_WINDOW that are more than a node which has changed its address."""
+CONTESTS_MAX: Final = 1024
+"""Sessions that are contested at the same time; the oldest gives way to a new one."""
+
 _USUAL: Final = Listen()
 
 
@@ -41,6 +48,7 @@ class Census:
         self._addresses: Counter[str] = Counter()
         self._online: dict[str, object] = {}  # connections by session
         self._owners: Counter[str] = Counter()  # online sessions of each
+        self._contests: OrderedDict[str, tuple[float, int]] = OrderedDict()  # since when, how many takeovers
 
     @property
     def online(self) -> int:
@@ -102,6 +110,20 @@ class Census:
         if verdict.session not in self._online and verdict.owner is not None:
             self._owners[verdict.owner] += 1
         self._online[verdict.session] = connection
+
+    def holder(self, session: str) -> object | None:
+        """The connection that a session is online with."""
+        return self._online.get(session)
+
+    def contested(self, session: str, now: float) -> bool:
+        """Counts a takeover from another address; True when it is the CONTEST-th in a row of them."""
+        since, count = self._contests.pop(session, (now, 0))
+        if now - since >= CONTEST_WINDOW:
+            since, count = now, 0
+        self._contests[session] = (since, count + 1)
+        if len(self._contests) > CONTESTS_MAX:
+            self._contests.popitem(last=False)
+        return count + 1 == CONTEST
 
     def leave(self, connection: object, verdict: access.Accept) -> bool:
         """A client that was let in is gone. False: another connection has its session by now, so it is not offline."""

@@ -167,32 +167,42 @@ class Flood:
     """Lines that a peer can cause at will: the first `BURST` of a kind in `WINDOW` seconds are written, others counted.
 
     A kind is what the caller says it is, for example ("handshake", address). The count is written when the window ends.
+    Kinds that a peer can make up at will (by its client ids) belong to a group, which has a bound of its own.
     The table holds `KINDS` kinds; whatever finds it full shares the one kind "others" until a window ends.
     """
 
     BURST: Final = 5
+    GROUP_BURST: Final = 64
+    """Lines of a group; so many clients may one operator have."""
     WINDOW: Final = 10.0
     KINDS: Final = 1024
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+        self._seen: dict[tuple[str, str], tuple[float, int, int]] = {}  # since when, how many, of how many
 
     def write(self, kind: tuple[str, str], now: float, level: str, area: str, text: str, /, **fields: object) -> None:
         """Writes or counts one line of `kind`. `now` is in seconds of any monotonic clock."""
-        if kind not in self._seen and len(self._seen) >= self.KINDS:
-            kind = ("others", "")
-        since, count = self._seen.get(kind, (now, 0))
-        self._seen[kind] = (since, count + 1)
-        if count < self.BURST:
+        if self._admits(kind, now, self.BURST):
             self._log.write(level, area, text, **fields)
+
+    def admits(self, group: tuple[str, str], now: float) -> bool:
+        """Whether one more line of a group may be written; if not, it is counted."""
+        return self._admits(group, now, self.GROUP_BURST)
+
+    def _admits(self, kind: tuple[str, str], now: float, burst: int) -> bool:
+        if kind not in self._seen and len(self._seen) >= self.KINDS:
+            kind, burst = ("others", ""), self.BURST
+        since, count, _ = self._seen.get(kind, (now, 0, burst))
+        self._seen[kind] = (since, count + 1, burst)
+        return count < burst
 
     def sweep(self, now: float) -> None:
         """Ends the windows that are over; to be called about once a second."""
-        for kind, (since, count) in list(self._seen.items()):
+        for kind, (since, count, burst) in list(self._seen.items()):
             if now - since >= self.WINDOW:
                 del self._seen[kind]
-                if count > self.BURST:
+                if count > burst:
                     what, who = kind
-                    more = count - self.BURST
+                    more = count - burst
                     self._log.warning("log", "more of the same left out", what=what, who=who or None, lines=more)

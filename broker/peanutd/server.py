@@ -44,6 +44,7 @@ from peanutd.connection import (
 from peanutd.log import Flood, Log, clean
 from peanutd.reception import Reception
 from peanutd.sockets import BACKLOG, Bound, bind
+from peanutd.throttle import network
 from peanutd.users import Store
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ REASONS: Final = {
 }
 """Reason codes of DISCONNECT and CONNACK (MQTT 5.0 §2.4) in plain words."""
 
+TAKEN_OVER: Final = 0x8E
 MQTT_31: Final = 3
 """The protocol level of MQTT 3.1."""
 _VERSIONS: Final = {MQTT_31: "3.1", 4: "3.1.1", 5: "5.0"}
@@ -290,6 +292,8 @@ class Server:
             connection.finish(reason, REASONS.get(reason, f"reason 0x{reason:02x}"))
         elif kind == EVENT_DISCONNECT:
             words = REASONS.get(reason, "no reason known")
+            if reason == TAKEN_OVER:
+                self._taken_over(connection)
             self._goes_offline(connection, words, reason)
             usual = reason in (0x00, 0x04, 0x80, 0x8B, 0x8E) or self._stopping
             self.note(connection, "disconnected", "info" if usual else "warning", why=words, code=f"0x{reason:02x}")
@@ -367,6 +371,16 @@ class Server:
         self._status.joined(self.census.online)
         self._tell(verdict.session, "connected", address=connection.peer, mqtt=version, tls=connection.tls_version)
 
+    def _taken_over(self, connection: Connection) -> None:
+        """Another connection has its session. Again and again from another address, that is two devices in one name."""
+        session = connection.accepted.session if connection.accepted is not None else ""
+        rival = cast("Connection | None", self.census.holder(session))
+        if rival is None or rival is connection or rival.peer_host == connection.peer_host:
+            return
+        if self.census.contested(session, time.monotonic()):
+            why = "two devices have the same certificate and client id, or the certificate is stolen"
+            self.note(connection, "taken over again and again", "warning", by=rival.peer, why=why)
+
     def _goes_offline(self, connection: Connection, words: str, reason: int) -> None:
         """The session of a connection has gone offline; a takeover is no going."""
         verdict = connection.accepted
@@ -408,9 +422,13 @@ class Server:
 
     def note(self, connection: Connection, happened: str, level: str, /, **fields: object) -> None:
         """A line about a client; a client that causes many of a kind has them counted."""
-        kind = (happened, connection.who or connection.peer_host)
+        who = connection.who
         now = time.monotonic()
-        self.flood.write(kind, now, level, "server", happened, who=connection.who, address=connection.peer, **fields)
+        owner = connection.accepted.client if connection.accepted is not None else who
+        group = (f"{happened}, all clients", owner or network(connection.peer_host))
+        if self.flood.admits(group, now):
+            kind = (happened, who or connection.peer_host)
+            self.flood.write(kind, now, level, "server", happened, who=who, address=connection.peer, **fields)
 
     def report(self, connection: Connection, what: str, why: str) -> None:
         """A line about a connection that has not come as far as a CONNECT."""

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peanutd.access import Accept, Refuse, Slot
-from peanutd.census import Census, Limits
+from peanutd.census import CONTEST, CONTEST_WINDOW, CONTESTS_MAX, Census, Limits
 
 
 def operator(name: str, client_id: str) -> Accept:
@@ -91,3 +91,15 @@ def test_whatever_happens_nothing_is_left_when_all_have_gone(steps: list[tuple[i
         census.leave(number, verdict)
     assert census.online == 0
     assert not census._owners
+
+
+def test_who_takes_over_again_and_again_is_noticed_once_a_window() -> None:
+    census = Census()
+    assert [census.contested("plant/a", float(second)) for second in range(CONTEST + 1)] == [False, False, True, False]
+    assert not census.contested("plant/b", 1.0)
+    later = CONTEST_WINDOW
+    assert [census.contested("plant/a", later + second) for second in range(CONTEST)] == [False, False, True]
+    for number in range(CONTESTS_MAX):
+        census.contested(f"plant/{number}", later)
+    assert len(census._contests) == CONTESTS_MAX
+    assert not census.contested("plant/a", later), "the oldest gave way"

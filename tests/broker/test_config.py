@@ -178,7 +178,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         else:
             path.unlink()
         make()
-        with pytest.raises(ConfigError, match="cannot be read: (it is not a regular file|Is a directory)"):
+        with pytest.raises(ConfigError, match=r"cannot be read: (it is not a regular file|Is a directory)"):
             load(tmp_path, LIMITS)
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from peanutd import tls
 from peanutd.connection import RECEIVE_BUFFER, STEPS_PER_TURN, Handshakes, Secure
+from peanutd.log import Flood
 from tests.broker.conftest import packet, text, wait_for
 
 LOOPS = ("asyncio", "uvloop")
@@ -282,3 +283,38 @@ def test_a_log_that_nobody_reads_stops_neither_the_gateway_nor_its_end(fleet: An
     finally:
         os.close(reading)
         os.close(writing)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_two_devices_in_one_name_are_pointed_out(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    """From two addresses in turn; the same from one address is a node that lost its connection."""
+    fleet.settings(LISTEN)
+    daemon = start(fleet.home, loop=loop)
+    context = fleet.context(fleet.issue("peanut:plant/twin"))
+    for number in range(6):
+        assert dial(daemon.port(), context, source="127.4.0.1").connect("twin")[1] == 0, number
+    assert not [line for line in daemon.lines if "again and again" in line]
+    for number in range(4):
+        assert dial(daemon.port(), context, source=f"127.4.0.{number % 2 + 2}").connect("twin")[1] == 0
+    line = daemon.line(
+        r"warn  server: taken over again and again who=plant/twin address=127\.4\.0\.\d:\d+ by=127\.4\.0\."
+    )
+    assert 'why="two devices have the same certificate and client id, or the certificate is stolen"' in line
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_client_ids_made_up_at_will_do_not_fill_the_log(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    fleet.settings(LISTEN + ANYBODY)
+    daemon = start(fleet.home, loop=loop)
+    port = daemon.port("mqtt")
+    count = Flood.GROUP_BURST + 20
+    for number in range(count):
+        wire = dial(port, version=4, source="127.4.1.1")
+        assert wire.connect(f"made-up-{number}") == b"\x00\x00"
+    other = dial(port, version=4, source="127.4.1.2")
+    assert other.connect("honest") == b"\x00\x00"
+    daemon.line("connected who=anonymous/honest")
+    daemon.stop()
+    lines = [line for line in daemon.lines if " connected who=anonymous/made-up" in line]
+    assert len(lines) == Flood.GROUP_BURST
+    daemon.line('left out what="connected, all clients" who=127.4.1.1 lines=20')

@@ -89,6 +89,18 @@ def test_a_flood_of_kinds_is_counted_together() -> None:
     assert "what=others lines=995" in stream.getvalue()
 
 
+def test_a_group_has_a_bound_of_its_own() -> None:
+    stream = StringIO()
+    flood = Flood(Log("info", stream))
+    for _ in range(Flood.GROUP_BURST):
+        assert flood.admits(("connected", "operator/anna"), 1.0)
+    assert not flood.admits(("connected", "operator/anna"), 1.0)
+    assert flood.admits(("connected", "operator/bob"), 1.0)
+    flood.sweep(1.0 + Flood.WINDOW)
+    assert stream.getvalue().count("left out what=connected who=operator/anna lines=1") == 1
+    assert "bob" not in stream.getvalue()
+
+
 # --- the thread that writes ---
 
 
