@@ -222,6 +222,10 @@ uint8_t pn_publish(pn_broker *b, pn_pub *pub, const pn_session *publisher) {
     int64_t reached = pn_subs_route(b->subs, pub->topic, publisher, route_one, &(routing){b, pub});
     if (reached < 0) b->env.stats.dropped_no_memory++;
     if (pub->shared != before) pn_message_drop(pub->shared);
+    for (int i = 0; i < 2; i++) {
+        enum { KEEP = 65536 }; /* a large message does not leave a large buffer behind */
+        if (b->env.plain[i].cap > KEEP) pn_buf_free(&b->env.plain[i]);
+    }
     return reached > 0 ? PN_SUCCESS : reached < 0 ? PN_QUOTA_EXCEEDED : PN_NO_MATCHING_SUBSCRIBERS;
 }
 
@@ -382,5 +386,6 @@ void pn_broker_free(pn_broker *b) {
     pn_free(b->events);
     pn_buf_free(&b->texts);
     pn_buf_free(&b->scratch);
+    for (int i = 0; i < 2; i++) pn_buf_free(&b->env.plain[i]);
     pn_free(b);
 }

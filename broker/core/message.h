@@ -28,6 +28,8 @@ typedef struct pn_pub {
     bool retain;
     int64_t expires;
     pn_message *shared; /* borrowed or owned as the maker says; see pn_pub_share */
+    uint32_t plain_sent; /* session.c: deliveries in the plainest form so far, */
+    pn_span plain[2];    /* and that form's bytes, before 5.0 and in 5.0, once a second one asks for them */
 } pn_pub;
 
 /* A new message with one reference, the caller's; NULL without memory. */

@@ -211,6 +211,22 @@ static bool ring_grow(pn_session *s) {
     return true;
 }
 
+/* QoS 0 as most clients get it, byte for byte the same for all of one version: encoded for the second, copied from then on. Returns as
+ * pn_pub_encode. */
+static int64_t send_plain(pn_wire *w, pn_pub *pub, pn_env *env) {
+    bool v5 = w->version >= PN_V5;
+    pn_span *image = &pub->plain[v5];
+    if (!image->n) {
+        pn_buf *buf = &env->plain[v5];
+        pn_buf_drop(buf, pn_buf_len(buf));
+        int64_t n = pn_pub_encode(pub, buf, &(pn_send){.version = w->version, .max_packet = PN_PACKET_SIZE_MAX}, env->now);
+        if (n <= 0) return n;
+        *image = pn_span_of(pn_buf_head(buf), (size_t)n);
+    }
+    if (image->n > w->max_packet) return 0;
+    return pn_buf_add(&w->out, image->p, image->n) ? (int64_t)image->n : -1;
+}
+
 const pn_out *pn_session_outgoing(const pn_session *s, uint32_t i) { return i < s->ring_count ? at(s, i) : NULL; }
 
 /* What `how` has beside QoS and retain, to be kept; false without memory. */
@@ -238,7 +254,10 @@ void pn_session_deliver(pn_session *s, pn_pub *pub, const pn_delivery *how, pn_e
             env->stats.dropped_slow_reader++;
             return;
         }
-        int64_t n = encode(w, pub, (pn_send){.retain = how->retain, .ids = how->ids, .id_count = how->id_count}, env->now);
+        bool plain = !how->retain && !how->id_count && !w->alias_max && pub->expires == PN_NEVER;
+        int64_t n = plain && pub->plain_sent++
+                        ? send_plain(w, pub, env)
+                        : encode(w, pub, (pn_send){.retain = how->retain, .ids = how->ids, .id_count = how->id_count}, env->now);
         if (n > 0) {
             env->stats.publishes_out++;
             env->stats.packets_out++;

@@ -36,6 +36,7 @@ typedef struct pn_env {
     pn_limits limits;
     pn_stats stats;
     int64_t now; /* milliseconds, monotonic */
+    pn_buf plain[2];        /* owned: behind pn_pub.plain of the publication under way */
     struct pn_wire *broken; /* wires that broke in this call; the broker ends their links at its end */
 } pn_env;
 
