@@ -594,6 +594,9 @@ class _Reader:
     def _check_keys(self, where: _Key, found: Sequence[str], known: Sequence[str]) -> None:
         for key in found:
             if key not in known:
+                if where == ("mqtt",) and key.startswith("max_connections"):
+                    self._mistake((*where, key), "belongs in [listen]: it counts connections before they speak MQTT")
+                    continue
                 near = difflib.get_close_matches(key, known, 1)
                 hint = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known)}"
                 self._mistake((*where, key), f"unknown {'key' if where else 'table'}; {hint}")

@@ -68,7 +68,8 @@ class Status:
             yield f"{ROOT}/{name}", str(count)
         for name, averages in self._averages(counters, now):
             for minutes, average in zip(_MINUTES, averages, strict=True):
-                yield f"{ROOT}/load/{name}/{minutes}min", f"{average:.2f}"
+                # mosquitto(8) has load/publish/received where the counter is publish/messages/received
+                yield f"{ROOT}/load/{name.replace('publish/messages', 'publish')}/{minutes}min", f"{average:.2f}"
 
     def joined(self, connected: int) -> None:
         """Clients that are online, after each that has come: the most of them is a number of its own."""

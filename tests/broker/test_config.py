@@ -514,3 +514,11 @@ def test_the_readme_has_every_key_of_mqtt_with_its_default() -> None:
     usual = read("[mqtt]\n" + "".join(f"{key} = {value}\n" for key, value in words.items()))
     assert usual.mqtt == Mqtt(), "what the table says is what there is without it"
     assert set(words) == {entry.name for entry in fields(Mqtt)}
+
+
+@pytest.mark.parametrize("key", ["max_connections", "max_connections_per_address", "max_connections_per_identity"])
+def test_a_limit_of_connections_under_mqtt_says_where_it_belongs(tmp_path: Path, key: str) -> None:
+    """Whoever looks for it among the limits of MQTT is sent to the right table, with the line."""
+    (tmp_path / "gateway.toml").write_text(f"[mqtt]\n{key} = 5\n")
+    with pytest.raises(ConfigError, match=rf"gateway\.toml:2: .*{key}.*belongs in \[listen\]"):
+        load(tmp_path, _core.LIMITS)

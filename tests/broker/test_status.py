@@ -53,6 +53,9 @@ NAMES = [
     "load/messages/received/1min",
     "load/messages/received/5min",
     "load/messages/received/15min",
+    "load/publish/received/1min",
+    "load/publish/sent/1min",
+    "load/publish/dropped/1min",
 ]
 
 
