@@ -23,6 +23,7 @@ from tests.broker import house
 from tests.broker.conftest import DEADLINE, Daemon, Dial, Fleet, Paho, Start, Wire, wait_for
 from tests.broker.house import Packet
 from tests.broker.scram_client import HASHES, Client, user, write_users
+from tests.programs import program
 from tests.reference import codec
 
 PASSWORD = "correct horse"
@@ -453,13 +454,11 @@ def test_mosquitto_pub_with_a_password_over_tls(
     root = shared_fleet.directory / "root.pem"
     root.write_bytes(shared_fleet.root.pem)
     command = [
-        *("mosquitto_pub", "--cafile", str(root), "-h", "localhost", "-p", str(gateway.both), "-u", "maria"),
+        program("mosquitto_pub", "mosquitto-clients"),
+        *("--cafile", str(root), "-h", "localhost", "-p", str(gateway.both), "-u", "maria"),
         *("-P", password, "-q", "1", "-t", "/plant/peanut/UpdateTemperature", "-m", "temperature:15"),
     ]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
-    except FileNotFoundError:
-        pytest.skip("mosquitto-clients is not installed")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode == status, done.stderr
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -19,6 +18,7 @@ from peanutd.config import Listener, Policy, UnixPath
 from peanutd.sockets import ListenError, bind
 from tests.broker.conftest import Wire
 from tests.broker.websocket import Socket
+from tests.programs import program
 
 LOOPS = ("asyncio", "uvloop")
 
@@ -79,9 +79,8 @@ def test_mqtt_on_a_unix_socket(fleet: Any, start: Any, dial_unix: Any, place: Pa
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_clients_of_mosquitto_on_a_unix_socket(fleet: Any, start: Any, place: Path, loop: str) -> None:
-    for program in ("mosquitto_pub", "mosquitto_sub"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is missing: apt-get install mosquitto-clients")
+    for tool in ("mosquitto_pub", "mosquitto_sub"):
+        program(tool, "mosquitto-clients")
     path = place / "peanut.sock"
     fleet.settings(settings(path))
     daemon = start(fleet.home, loop=loop)

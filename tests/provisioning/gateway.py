@@ -18,9 +18,8 @@ import paho.mqtt.client as mqtt
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from tests.programs import program
 from tools.ports import free_port
-
-from .programs import program
 
 DEADLINE_S = 10.0
 

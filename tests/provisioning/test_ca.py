@@ -11,8 +11,7 @@ from cryptography import x509
 from peanut import ca, names
 from peanut.errors import PeanutError
 from peanut.names import Kind
-
-from .programs import program
+from tests.programs import program
 
 NOW = datetime.now(UTC)
 

@@ -16,9 +16,9 @@ import pytest
 from peanut import ca, device, ledger, names, store
 from peanut.home import Home
 from peanut.names import Kind
+from tests.programs import program
 
 from .conftest import Run, invoke, start, tree
-from .programs import program
 
 FILES = {"key.der": 0o600, "cert.der": 0o644, "ca.der": 0o644, "node.json": 0o644}
 

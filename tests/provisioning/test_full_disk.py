@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from peanut.home import Home
+from tests.programs import program
 
 from .conftest import tree
-from .programs import program
 
 PEANUT = f'"{sys.executable}" -m peanut --home "$DISK/fleet"'
 FILL = 'dd if=/dev/zero of="$DISK/fill" bs=4k 2>"$DISK/../dd" || true\n'  # ends when there is no more room

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +21,7 @@ import pytest
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from tests.programs import program
 from tools.fleet import Node
 from tools.ports import free_port
 
@@ -39,17 +38,6 @@ def wait_for(what: Callable[[], Any], why: str, deadline: float = DEADLINE) -> A
     while not (found := what()):
         assert time.monotonic() < end, f"{why}: not within {deadline:.0f} s"
         time.sleep(0.02)
-    return found
-
-
-def program(name: str) -> str:
-    """A Debian program the tests need. Missing ones skip at home and fail in CI, where .ci/run installs them."""
-    found = shutil.which(name)
-    if found is None:
-        reason = f"{name} is not installed: sudo apt-get install mosquitto-clients"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
     return found
 
 
@@ -113,7 +101,8 @@ class House:
         """The command line of mosquitto_pub or mosquitto_sub with the operator's (or other) certificate."""
         ca, certificate, key = keys or self.operator
         return [
-            program(tool), "-h", "localhost", "-p", str(self.port), "--cafile", str(ca), "--cert", str(certificate),
+            program(tool, "mosquitto-clients"),
+            "-h", "localhost", "-p", str(self.port), "--cafile", str(ca), "--cert", str(certificate),
             "--key", str(key), *arguments,
         ]  # fmt: skip
 

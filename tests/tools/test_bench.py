@@ -6,6 +6,7 @@ messages on purpose stands in front of the generator, which is built with addres
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import tomllib
@@ -35,7 +36,10 @@ from tools.bench.generator import (
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 MESSAGES = 60
 
-needs_mosquitto = pytest.mark.skipif(Mosquitto.missing() is not None, reason="mosquitto is not installed")
+needs_mosquitto = pytest.mark.skipif(  # in CI, which installs it, the tests run and fail
+    Mosquitto.missing() is not None and not os.environ.get("CI"),
+    reason="mosquitto is not installed: sudo apt-get install mosquitto",
+)
 
 
 @pytest.fixture(scope="session")
