@@ -261,7 +261,7 @@ void pn_subs_hand_over(const pn_session *s, pn_subs_pass pass, void *ctx) {
         pn_pub pub = pn_message_pub(out->message);
         uint8_t qos = e->qos < pub.qos ? e->qos : pub.qos;
         pass(ctx, e->session, &pub,
-             &(pn_delivery){.qos = qos, .retain = out->retain, .group = wanted.serial, .ids = &e->id, .id_count = e->id != 0});
+             &(pn_delivery){.qos = qos, .retain = e->rap && pub.retain, .group = wanted.serial, .ids = &e->id, .id_count = e->id != 0});
     }
     pn_free(groups);
 }

@@ -189,6 +189,19 @@ def test_qos_2_that_was_sent_is_not_given_to_another() -> None:
     assert second.payloads() == [b"2"]
 
 
+@pytest.mark.parametrize("heir_wants", [False, True])
+def test_retain_follows_the_subscription_of_the_one_it_goes_to(heir_wants: bool) -> None:
+    """MQTT-3.3.1-12, -13: of the member that gets the message, not of the one that left it behind."""
+    house = House(max_inflight=1)
+    first, second = house.keeper("m0"), house.keeper("m1")
+    first.ask(subscribe(topic_filter("$share/g/t", 1, retain_as_published=not heir_wants)), "SUBACK")
+    house.join("p").send(publish("t", b"1", qos=1, retain=True))
+    assert [packet["retain"] for packet in first.read()] == [not heir_wants]
+    second.ask(subscribe(topic_filter("$share/g/t", 1, retain_as_published=heir_wants)), "SUBACK")
+    first.send(disconnect(0, session_expiry_interval=0))
+    assert second.only()["retain"] is heir_wants
+
+
 def test_a_session_that_left_a_group_takes_nothing_from_it_and_gives_nothing_to_it() -> None:
     """What it had been chosen for stays its own: it may have been sent."""
     house = House(max_inflight=1)
