@@ -3,19 +3,31 @@
 Rule: the only module that knows all the others. The control loop depends on nothing that can be away: it starts
 before the network and runs on when the gateway is gone. If it fails itself, `run` ends with its exception, the outputs
 off; whatever else fails is logged and started again. What the gateway can make this node do often has a limit.
+
+Each task has a pulse (node/supervisor.py), and the watchdog is fed while all of them beat. To hook in:
+    self._tasks         (name, coroutine function with a Pulse as its argument): one line more is one task more
+    self._topics        topic: function (payload, retained), before its PUBACK: one line more is one subscription more
+    self.event(...)     an alarm begins or is over; sent when there is a session
+    self.restart(why)   the planned end: `offline` with the reason, outputs off, a reset
+    self._readings      {name: (value, quality)} of the last turn of the control loop
 """
 
 import asyncio
 
-from node import VERSION, clock, command, config, link, log, mqtt, report, ticks
+from node import VERSION, clock, command, config, hardware, link, log, mqtt, report, ticks
 from node.limit import Bucket
 from node.store import Store
+from node.supervisor import Supervisor
 
 OUTBOX = 16  # acknowledgements waiting to be sent
 BUSY_ROOM = 4  # of these kept for refusals: a command without room for its two acks outside them is answered `busy`
 ACKS_A_TURN = 4  # acknowledgements sent before the state gets its turn
 STOP_MS = 2000  # for the last words at a planned stop
 AGAIN_S = 5  # before a task that failed is started again
+EVENTS = 8  # waiting to be sent; the oldest give way
+WATCHDOG_MS = 60000  # a name server that is dead stops the whole node for 14 s, and a TLS handshake for some
+SILENT_MS = 120000  # so long a task may show no progress
+CONTROL_PERIODS = 3  # so many turns the control loop may miss
 CHANGES = (10, 6000)  # changes of one thing at once, and ms to one more: flash and relays wear
 LINES = (20, 3000)  # the same for log lines about commands
 
@@ -57,12 +69,18 @@ class App:
         self._changed = True  # the state differs from the one published
         self._dropped = 0
         self._wake = asyncio.Event()
-        self._commands = {self._root + "/" + command.SETPOINT: command.SETPOINT}
         self._verbs = self._root + "/cmd/"
+        self._topics = {self._root + "/" + command.SETPOINT: lambda p, r: self._order(command.SETPOINT, p, r)}
+        self._tasks = [("link", self._connect), ("answers", self._answers), ("telemetry", self._telemetry)]
+        self._events = []  # payloads for <root>/event
+        self._why = None  # of a planned end
+        self._supervisor = Supervisor()
+        self._watchdog = None
+        self.lag_ms = 0  # the longest stall of the loop so far
         self._client = mqtt.Client(
             cfg["name"],
             (self._root + "/status", self._status("offline", why="connection lost", will=True)),
-            [self._root + "/" + command.SETPOINT, self._verbs + "+"],
+            sorted(self._topics) + [self._verbs + "+"],
             cfg["link"]["keepalive_s"],
             False,  # a set point sent while the node was away must reach it
             self._on_message,
@@ -72,34 +90,62 @@ class App:
         log.info("app", "%s, firmware %s, boot %d, set point %.1f" % (cfg["name"], VERSION, self._boot, setpoint))
 
     async def run(self, stopping=None):
-        """Run until `stopping` (a coroutine function) is over, or for ever. Raises what the control loop raised."""
-        ended = asyncio.Event()
+        """Run until `stopping` (a coroutine function) is over or `restart` was called; returns the reason to start
+        again, or None. Raises what the control loop raised."""
+        self._ended = asyncio.Event()
         fault = []
 
         async def control():
             try:
-                await self._control()
+                await self._control(self._watch("control", CONTROL_PERIODS * clock.LoopTime.PERIOD_MS))
             except Exception as e:
                 fault.append(e)
-                ended.set()
+                self._ended.set()
 
         async def stop():
             await self._keep(stopping)
-            ended.set()
+            self._ended.set()
 
-        work = [control()] + [self._keep(w) for w in (self._link.run, self._answers, self._telemetry)]
-        self._tasks = [asyncio.create_task(c) for c in work + ([stop()] if stopping is not None else [])]
-        await ended.wait()
+        work = [control(), self._keep(self._supervise)]
+        work += [self._keep(task, self._watch(name, SILENT_MS)) for name, task in self._tasks]
+        self._running = [asyncio.create_task(c) for c in work + ([stop()] if stopping is not None else [])]
+        await self._ended.wait()
         if fault:
             self.safe()
             raise fault[0]
         await self.stop()
+        return self._why
 
-    async def _keep(self, work):
+    def restart(self, why):
+        """End in order, with this reason in the last status, and start again."""
+        self._why = why
+        self._ended.set()
+
+    def _watch(self, name, limit_ms):
+        return self._supervisor.watch(name, limit_ms, clock.now())
+
+    async def _supervise(self):
+        """Feeds the watchdog, which is started here, while every task shows progress."""
+        if self._watchdog is None:
+            self._watchdog = hardware.watchdog(WATCHDOG_MS)
+        said = None
+        while True:
+            before = clock.now()
+            await asyncio.sleep_ms(1000)
+            self.lag_ms = max(self.lag_ms, clock.since(before) - 1000)
+            late = self._supervisor.late(clock.now())
+            if late is None:
+                if self._watchdog is not None:
+                    self._watchdog.feed()
+            elif late is not said:
+                log.error("app", "no progress of %s for %d s" % (late.name, late.silent(clock.now()) // 1000))
+            said = late
+
+    async def _keep(self, work, *pulse):
         """Run `work` to its end; begin again when it fails, so that its failure stays its own."""
         while True:
             try:
-                return await work()
+                return await work(*pulse)
             except Exception as e:
                 log.fault("app", "a task failed and will be started again", e)
             await asyncio.sleep(AGAIN_S)
@@ -115,8 +161,8 @@ class App:
         log.info("app", "stopped")
 
     async def _last_words(self):
-        status = self._status("offline", why="shutdown")
-        if self._client.up and await self._client.publish(self._root + "/status", status, 1, True):
+        status = self._status("offline", why=self._why or "shutdown")
+        if self._client.up and await self._send("status", status, 1, True):
             while self._client.up and self._client.in_flight():
                 await asyncio.sleep_ms(20)
         await self._client.disconnect("stopped")
@@ -128,7 +174,7 @@ class App:
 
     # -- control -----------------------------------------------------------------------------------------------------
 
-    async def _control(self):
+    async def _control(self, pulse):
         thermostat = self._thermostat
         before = None
         while True:
@@ -149,6 +195,7 @@ class App:
                 self._changed = True
             self._in_force = len(self._pending)
             self._wake.set()
+            pulse.beat(clock.now())
             await asyncio.sleep_ms(self._time.period_ms)
 
     def _measure(self, name, now):
@@ -160,12 +207,15 @@ class App:
     # -- commands ----------------------------------------------------------------------------------------------------
 
     def _on_message(self, topic, payload, retained):
-        name = self._commands.get(topic)
-        if name is None:
-            if not topic.startswith(self._verbs):
-                self._tell(log.warn, "ignored: a message on " + topic)
-                return
-            name = topic[len(self._verbs) :]
+        take = self._topics.get(topic)
+        if take is not None:
+            take(payload, retained)
+        elif topic.startswith(self._verbs):
+            self._order(topic[len(self._verbs) :], payload, retained)
+        else:
+            self._tell(log.warn, "ignored: a message on " + topic)
+
+    def _order(self, name, payload, retained):
         cmd = command.parse(name, payload, retained)
         known = self._recent.find(cmd)
         if cmd.why is None and known is not None:
@@ -231,25 +281,41 @@ class App:
         ts = None if will else clock.unix()
         return report.status(word, self._cfg["kind"], VERSION, self._boot, self._sim, ts, why, dropped)
 
+    def event(self, ident, text, begins=True):
+        """An alarm: `ident` names its kind, and comes again with begins=False when it is over."""
+        log.info("event", "%s: %s" % (ident, text))
+        if len(self._events) >= EVENTS:
+            self._events.pop(0)
+        self._events.append(report.event(ident, text, begins, clock.unix()))
+        self._wake.set()
+
+    async def _send(self, topic, body, qos=0, retain=False):
+        """Publish under <root>; False if there is no session."""
+        return await self._client.publish(self._root + "/" + topic, body, qos, retain)
+
     async def _birth(self):
         """Online, then the whole state; both retained."""
         log.info("link", "online at %s:%d" % (self._cfg["gateway"]["host"], self._cfg["gateway"]["port"]))
-        await self._client.publish(self._root + "/status", self._status("online", dropped=self._dropped), 1, True)
+        await self._send("status", self._status("online", dropped=self._dropped), 1, True)
         await self._state()
 
     async def _state(self):
         self._changed = False
         body = report.state(self._thermostat, clock.unix())
-        if not await self._client.publish(self._root + "/state", body, 1, True):
+        if not await self._send("state", body, 1, True):
             self._changed = True
 
-    async def _answers(self):
-        """What waits for a place in flight: acks and state, by turns, so that a flood of commands starves neither."""
+    async def _connect(self, pulse):
+        await self._link.run(pulse)
+
+    async def _answers(self, pulse):
+        """What waits for a place in flight: acks, events, state, by turns: a flood of commands starves none of them."""
         state_ms = int(self._cfg["report"]["state_s"] * 1000)
         stated = clock.now()
         while True:
             await self._wake.wait()
             self._wake.clear()
+            pulse.beat(clock.now())
             while self._in_force:
                 self._in_force -= 1
                 cmd = self._pending.pop(0)
@@ -259,26 +325,30 @@ class App:
                 log.warn("app", "%d lines about commands left out" % self._untold)
                 self._untold = 0
             for _ in range(min(ACKS_A_TURN, len(self._outbox))):
-                if not self._client.ready or not await self._client.publish(self._root + "/ack", self._outbox[0], 1):
+                if not self._client.ready or not await self._send("ack", self._outbox[0], 1):
                     break
                 self._outbox.pop(0)
+            if self._events and self._client.ready and await self._send("event", self._events[0], 1):
+                self._events.pop(0)
             if self._client.ready and (self._changed or clock.since(stated) >= state_ms):
                 stated = clock.now()
                 await self._state()
-            if self._outbox and self._client.ready:
+            if (self._outbox or self._events) and self._client.ready:
                 self._wake.set()
             await asyncio.sleep_ms(0)
 
-    async def _telemetry(self):
+    async def _telemetry(self, pulse):
         """QoS 0, so it waits for no place in flight; a task of its own, so it waits for no ack either."""
         period_ms = int(self._cfg["report"]["telemetry_s"] * 1000)
         said = clock.now()
         while True:
-            await asyncio.sleep_ms(max(0, period_ms - clock.since(said)))
+            wait = max(0, period_ms - clock.since(said))
+            pulse.beat(clock.now(), wait)
+            await asyncio.sleep_ms(wait)
             said = ticks.add(said, period_ms)
             if clock.since(said) >= period_ms:  # later than a whole interval: do not catch up
                 said = clock.now()
             body = report.telemetry(self._readings, clock.unix(), clock.quality())
-            if not self._client.ready or not await self._client.publish(self._root + "/telemetry", body):
+            if not self._client.ready or not await self._send("telemetry", body):
                 # Here the offline ring will take it; until then it is dropped, counted, and told at the birth.
                 self._dropped += 1

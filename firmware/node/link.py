@@ -144,10 +144,12 @@ class Link:
         self.words = "not connected yet"
         self.stopping = False
 
-    async def run(self):
-        """Connect, serve, wait, again. Returns only when `stopping` was set."""
+    async def run(self, pulse):
+        """Connect, serve, wait, again. Returns only when `stopping` was set. pulse: beats while there is progress."""
+        self._client.alive = lambda: pulse.beat(clock.now())
         while not self.stopping:
             begun = stream = None
+            pulse.beat(clock.now(), self._connect_ms)
             try:
                 stream = await self._open()
                 begun = clock.now()
@@ -164,6 +166,7 @@ class Link:
             lived = clock.since(begun) / 1000 if begun is not None else 0
             delay = self._backoff.next(lived, kind in (mqtt.REFUSED, CERTIFICATE))
             log.warn("link", "%s; again in %.1f s" % (self.words, delay))
+            pulse.beat(clock.now(), int(delay * 1000))
             await asyncio.sleep_ms(int(delay * 1000))
 
     async def _open(self):

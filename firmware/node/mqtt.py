@@ -92,6 +92,7 @@ class Client:
         self._on_session = on_session
         self.up = False  # CONNACK was good
         self.ready = False  # subscribed, and the birth is on its way
+        self.alive = lambda: None  # called each turn in which the deadlines of a session were watched
         self._stream = None
         self._why = None
         self._epoch = 0
@@ -206,6 +207,7 @@ class Client:
         dead_ms = self.keepalive_s * 1500
         while self._epoch == epoch and self._why is None:
             await asyncio.sleep_ms(turn_ms)
+            self.alive()
             if self._session is None and clock.since(self._begun) > CONNACK_S * 1000:
                 self._fail("no CONNACK within %d s" % CONNACK_S)
             elif self._writing is not None and clock.since(self._writing) > WRITE_S * 1000:

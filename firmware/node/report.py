@@ -53,6 +53,11 @@ def telemetry(readings, ts, quality):
     return json.dumps({"ts": ts, "tq": quality, "readings": rounded})
 
 
+def event(ident, text, begins, ts):
+    """<root>/event: an alarm `ident` begins, or is over."""
+    return json.dumps({"id": ident, "text": text, "clear": not begins, "ts": ts})
+
+
 def ack(cmd, stage, why, thermostat, ts):
     """<root>/ack. cmd: node.command.Command; stage: "accepted", "done" or "rejected"."""
     body = {"cmd": cmd.name, "stage": stage, "state": brief(thermostat), "ts": ts}

@@ -10,7 +10,7 @@ import sys
 
 from profiles import greenhouse
 
-from node import config, link, log
+from node import config, hardware, link, log
 from node.app import App
 
 
@@ -33,7 +33,8 @@ def run():
     if hasattr(os, "getenv") and os.getenv("PEANUT_STOP") == "stdin":
         stopping = _input_ends
     try:
-        asyncio.run(app.run(stopping))
+        if asyncio.run(app.run(stopping)) is not None:
+            hardware.reset()
     except KeyboardInterrupt:
         app.safe()
         log.warn("app", "interrupted: outputs off")

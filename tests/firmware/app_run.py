@@ -64,7 +64,7 @@ async def check_whatever_fails_control_goes_on():
     tries = {}
 
     def failing(name):
-        async def work():
+        async def work(*_):
             n = tries[name] = tries.get(name, 0) + 1
             if name == "stop" and n > 10:
                 while min(tries.values()) < 10:
@@ -75,9 +75,7 @@ async def check_whatever_fails_control_goes_on():
 
         return work
 
-    a._link.run = failing("link")
-    a._answers = failing("answers")
-    a._telemetry = failing("telemetry")
+    a._tasks = [(name, failing(name)) for name, _ in a._tasks]
     turns = []
     turn = a._time.turn
     a._time.turn = lambda: turns.append(_REAL()) or turn()
@@ -89,11 +87,55 @@ async def check_whatever_fails_control_goes_on():
     assert "a task failed and will be started again: MemoryError: no heap" in "".join(log.recent())
 
 
+class Dog:
+    """A watchdog that counts."""
+
+    fed = 0
+
+    def feed(self):
+        self.fed += 1
+
+
+async def check_the_watchdog_is_fed_while_every_task_lives():
+    """Fed each second; starved, and said once, when one task of many is silent for longer than it declared."""
+    a = App(greenhouse)
+    seen = _lines()
+    a._watchdog = dog = Dog()
+    with Moved() as time:
+        pulses = [a._watch(name, limit) for name, limit in (("control", 3000), ("link", 120000))]
+        sleep = app.asyncio.sleep_ms
+        task = asyncio.create_task(a._supervise())
+
+        async def second():
+            time.now += 1000
+            await sleep(0)
+            await sleep(0)
+
+        app.asyncio.sleep_ms = lambda _: sleep(0)
+        try:
+            for i in range(300):
+                pulses[0].beat(time.now)
+                if i % 100 == 0:
+                    pulses[1].beat(time.now, 80000)
+                await second()
+            fed = dog.fed
+            assert fed >= 300
+            for _ in range(600):
+                pulses[0].beat(time.now)
+                await second()
+            assert 100 <= dog.fed - fed < 230, dog.fed - fed  # 80 s declared, 120 s allowed, and no more
+            assert len(seen) == 1, seen
+            assert "no progress of link for 121 s" in seen[0], seen
+        finally:
+            app.asyncio.sleep_ms = sleep
+            task.cancel()
+
+
 async def check_control_that_fails_ends_the_node_with_outputs_off():
     """The one failure that is not survived: whoever cannot control must not heat, and starts anew."""
     a = App(greenhouse)
 
-    async def never():
+    async def never(*_):
         while True:
             await asyncio.sleep(1)
 
@@ -101,7 +143,7 @@ async def check_control_that_fails_ends_the_node_with_outputs_off():
         a._house.write("heater", True, a._time.now)
         raise RuntimeError("control is broken")
 
-    a._link.run = never
+    a._tasks = [("link", never)]
     a._thermostat.step = step
     try:
         await a.run(never)
@@ -109,6 +151,16 @@ async def check_control_that_fails_ends_the_node_with_outputs_off():
     except RuntimeError:
         pass
     assert not a._house._on["heater"]
+
+
+async def check_events_are_bounded_and_the_newest_kept():
+    _lines()
+    a = App(greenhouse)
+    for i in range(50):
+        a.event("frost", f"it is {i} below")
+    assert [json.loads(e)["text"] for e in a._events] == [f"it is {i} below" for i in range(50 - app.EVENTS, 50)]
+    a.event("frost", "over", False)
+    assert json.loads(a._events[-1])["clear"] is True
 
 
 async def check_set_points_without_end_spare_the_flash():
@@ -159,7 +211,7 @@ async def check_rejections_without_end_are_few_lines():
     """LINES at once, then one line each 3 s that says how many are missing: none is unaccounted for."""
     with Moved() as time:
         a = App(greenhouse)
-        task = asyncio.create_task(a._answers())
+        task = asyncio.create_task(a._answers(a._watch("answers", 1000)))
         seen = _lines()
         size, refill_ms = app.LINES
         total = 3000

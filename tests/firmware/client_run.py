@@ -7,10 +7,11 @@ ends it.
 import asyncio
 import sys
 
-from node import link, log, mqtt
+from node import link, log, mqtt, supervisor
 from node.link import Stream
 
 TOPIC = b"\x00\x01t"
+PULSE = supervisor.Pulse("link", 1000, 0)
 
 
 class Fake:
@@ -226,7 +227,7 @@ async def check_any_exception_of_connecting_is_a_lost_link():
     ]
     ctx = _Broken(faults)
     ctx.link = made = _link(ctx, client())
-    await made.run()
+    await made.run(PULSE)
     link.log.warn = real
     words = (
         "MemoryError: no heap",
@@ -259,7 +260,7 @@ async def check_any_exception_of_a_session_is_a_lost_link():
 
     made._open = opened
     c.run = broken
-    await made.run()
+    await made.run(PULSE)
     assert [s.closed for s in streams] == [True] * 3
     assert "internal: MemoryError: no heap; again in" in log.recent()[-1]
 
@@ -268,7 +269,7 @@ async def check_link_can_be_cancelled():
     """Cancelling is no failure to come back from."""
     ctx = _Broken([OSError(5)] * 1000)
     ctx.link = made = _link(ctx, client())
-    task = asyncio.create_task(made.run())
+    task = asyncio.create_task(made.run(PULSE))
     await asyncio.sleep_ms(50)
     assert not task.done()
     task.cancel()

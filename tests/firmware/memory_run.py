@@ -54,7 +54,12 @@ class Stream:
     async def write(self, data):
         kind = data[0] >> 4
         if kind == 8:
-            self.inward.extend(b"\x90\x04" + data[2:4] + b"\x01\x01")
+            codes = b""
+            at = 4
+            while at < len(data):
+                at += 3 + int.from_bytes(data[at : at + 2], "big")
+                codes += b"\x01"
+            self.inward.extend(b"\x90" + bytes((2 + len(codes),)) + data[2:4] + codes)
         elif kind == 4:
             self.pubacks += 1
         elif kind == 3 and data[0] & 6:
@@ -71,7 +76,7 @@ class Stream:
 
 async def main():
     app = App(greenhouse)
-    tasks = [asyncio.create_task(app._control()), asyncio.create_task(app._answers())]
+    tasks = [asyncio.create_task(w(app._watch("x", 1000))) for w in (app._control, app._answers)]
     stream = Stream()
     end = await app._client.run(stream)
     for task in tasks:
