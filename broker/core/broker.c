@@ -177,16 +177,19 @@ pn_session *pn_session_begin(pn_broker *b, pn_span key, pn_span identity) {
     return s;
 }
 
-/* Takes from a session what its rules do not allow, now that they have changed: subscriptions and the will. */
+/* Takes from a session what its rules do not allow, now that they have changed: subscriptions, their QoS, and the will. */
 void pn_session_judge(pn_broker *b, pn_session *s) {
     const pn_rules *rules = pn_broker_rules(b, s->rules);
     pn_span id = pn_session_identity(s);
     for (uint32_t i = s->sub_count; i-- > 0;) { /* what is removed is replaced by the last one, which has been judged */
-        pn_span filter = pn_subs_filter(s, i);
-        if (rules && pn_rules_may_subscribe(rules, id, filter, NULL)) continue;
-        pn_subs_remove_at(b->subs, s, i, &b->env);
+        uint8_t qos = pn_subs_qos(s, i);
+        if (rules && pn_rules_may_subscribe(rules, id, pn_subs_filter(s, i), pn_subs_shared(s, i), &qos, NULL)) {
+            pn_subs_lower(s, i, qos);
+        } else {
+            pn_subs_remove_at(b->subs, s, i, &b->env);
+        }
     }
-    if (s->will && !(rules && pn_rules_may_publish(rules, id, s->will->topic, s->will->retain, NULL))) {
+    if (s->will && !(rules && pn_rules_may_publish(rules, id, s->will->topic, s->will->qos, s->will->retain, NULL))) {
         b->env.stats.dropped_denied++;
         pn_message_drop(s->will);
         s->will = NULL;

@@ -192,7 +192,7 @@ static uint8_t objection(pn_link *l, const pn_verdict *v, const pn_packet *conne
         if (!pn_payload_is_as_said(b, &connect->will_props, connect->will_payload)) return PN_PAYLOAD_FORMAT_INVALID;
         if (!pn_topic_name_valid(connect->will_topic, limits->max_topic_length, limits->max_topic_levels)) return PN_TOPIC_NAME_INVALID;
         const pn_rules *rules = pn_broker_rules(b, v->rules);
-        if (!rules || !pn_rules_may_publish(rules, v->identity, connect->will_topic, connect->will_retain, NULL)) {
+        if (!rules || !pn_rules_may_publish(rules, v->identity, connect->will_topic, connect->will_qos, connect->will_retain, NULL)) {
             pn_raise_denied(l, PN_NOT_AUTHORIZED, "will ", connect->will_topic);
             return PN_NOT_AUTHORIZED;
         }

@@ -46,7 +46,7 @@ static uint8_t judge_publish(pn_link *l, const pn_packet *p, pn_span topic) {
     pn_broker *b = l->broker;
     pn_session *s = l->session;
     const pn_rules *rules = pn_broker_rules(b, s->rules);
-    if (!rules || !pn_rules_may_publish(rules, pn_session_identity(s), topic, p->retain, NULL)) {
+    if (!rules || !pn_rules_may_publish(rules, pn_session_identity(s), topic, p->qos, p->retain, NULL)) {
         pn_raise_denied(l, PN_NOT_AUTHORIZED, p->retain ? "publish retained " : "publish ", topic);
         return PN_NOT_AUTHORIZED; /* 3.1.1 has no word for it: acknowledged and dropped (3.1.1 MQTT-3.3.5-2) */
     }
@@ -109,11 +109,11 @@ static uint8_t subscribe_one(pn_link *l, const pn_filter *f, uint32_t id, bool *
     if (!pn_topic_filter_valid(filter, limits->max_topic_length, limits->max_topic_levels)) return PN_TOPIC_FILTER_INVALID;
     if (!limits->wildcard_subscriptions && pn_topic_has_wildcard(filter)) return PN_WILDCARDS_NOT_SUPPORTED;
     const pn_rules *rules = pn_broker_rules(b, s->rules);
-    if (!rules || !pn_rules_may_subscribe(rules, pn_session_identity(s), filter, NULL)) {
+    pn_filter granted = *f;
+    if (!rules || !pn_rules_may_subscribe(rules, pn_session_identity(s), filter, group.n != 0, &granted.qos, NULL)) {
         pn_raise_denied(l, PN_NOT_AUTHORIZED, "subscribe ", f->filter);
         return PN_NOT_AUTHORIZED;
     }
-    pn_filter granted = *f;
     if (granted.qos > limits->max_qos) granted.qos = (uint8_t)limits->max_qos; /* MQTT-3.2.2-9, MQTT-3.8.4-7 */
     uint8_t failed = pn_subs_add(b->subs, s, &granted, id, existed, &b->env);
     return failed ? failed : granted.qos;

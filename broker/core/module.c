@@ -1092,6 +1092,57 @@ static PyObject *Broker_open(BrokerObject *self, PyObject *args) {
     return (PyObject *)link;
 }
 
+/* The names of a rule: spans of the texts in `tuple`, to be freed with PyMem_Free; NULL with an exception set. */
+static pn_span *names_of(PyObject *tuple) {
+    Py_ssize_t n = PyTuple_GET_SIZE(tuple);
+    pn_span *names = PyMem_Calloc((size_t)n + 1, sizeof *names); /* nobody is a list as well */
+    if (!names) return (pn_span *)PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *name = PyTuple_GET_ITEM(tuple, i);
+        if (!PyUnicode_Check(name)) {
+            PyErr_SetString(PyExc_TypeError, "the names of a rule are str");
+        } else if (span_arg(name, &names[i])) {
+            continue;
+        }
+        PyMem_Free(names);
+        return NULL;
+    }
+    return names;
+}
+
+/* Appends item `i` of what set_rules was given. */
+static bool add_rule(pn_rules *rules, PyObject *item, Py_ssize_t i) {
+    int allow, actions, retain, qos_max = 2;
+    PyObject *filter, *who = Py_None;
+    pn_rule rule = {0};
+    if (!PyArg_ParseTuple(item, "piiU|iO", &allow, &actions, &retain, &filter, &qos_max, &who) || !span_arg(filter, &rule.filter)) {
+        return false;
+    }
+    pn_span *names = NULL;
+    if (who != Py_None) {
+        if (!PyTuple_Check(who)) {
+            PyErr_SetString(PyExc_TypeError, "the names of a rule are a tuple, or None for all");
+            return false;
+        }
+        names = names_of(who);
+        if (!names) return false;
+        rule.names = names;
+        rule.name_count = (uint32_t)PyTuple_GET_SIZE(who);
+    }
+    rule.allow = allow;
+    rule.actions = (uint8_t)actions;
+    rule.retain = (uint8_t)retain;
+    rule.qos_max = (uint8_t)qos_max;
+    int failed = pn_rules_add(rules, &rule);
+    PyMem_Free(names);
+    if (failed == PN_QUOTA_EXCEEDED) {
+        PyErr_NoMemory();
+    } else if (failed) {
+        PyErr_Format(PyExc_ValueError, "rule %zd: %R is not a valid topic filter", i, filter);
+    }
+    return !failed;
+}
+
 static PyObject *Broker_set_rules(BrokerObject *self, PyObject *args) {
     int slot;
     PyObject *sequence;
@@ -1104,24 +1155,9 @@ static PyObject *Broker_set_rules(BrokerObject *self, PyObject *args) {
     pn_rules *rules = pn_rules_new(pn_broker_seed(self->broker));
     if (!rules) PyErr_NoMemory();
     for (Py_ssize_t i = 0; rules && i < PySequence_Fast_GET_SIZE(fast); i++) {
-        int allow, actions, retain;
-        PyObject *filter;
-        pn_span f;
-        if (!PyArg_ParseTuple(PySequence_Fast_GET_ITEM(fast, i), "piiU", &allow, &actions, &retain, &filter) || !span_arg(filter, &f)) {
-            pn_rules_free(rules);
-            rules = NULL;
-            break;
-        }
-        int failed = pn_rules_add(rules, allow, (uint8_t)actions, (uint8_t)retain, f);
-        if (failed) {
-            pn_rules_free(rules);
-            rules = NULL;
-            if (failed == PN_QUOTA_EXCEEDED) {
-                PyErr_NoMemory();
-            } else {
-                PyErr_Format(PyExc_ValueError, "rule %zd: %R is not a valid topic filter", i, filter);
-            }
-        }
+        if (add_rule(rules, PySequence_Fast_GET_ITEM(fast, i), i)) continue;
+        pn_rules_free(rules);
+        rules = NULL;
     }
     Py_DECREF(fast);
     if (!rules) return NULL;
@@ -1142,16 +1178,17 @@ static PyObject *Broker_set_limits(BrokerObject *self, PyObject *args, PyObject 
 }
 
 static PyObject *Broker_explain(BrokerObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"slot", "identity", "action", "topic", "retain", NULL};
+    static char *names[] = {"slot", "identity", "action", "topic", "retain", "qos", NULL};
     int slot, action, retain = 0, rule = -1;
+    unsigned char qos = 0;
     PyObject *identity, *topic;
     pn_span id, t;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iUiU|p:explain", names, &slot, &identity, &action, &topic, &retain)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iUiU|pb:explain", names, &slot, &identity, &action, &topic, &retain, &qos)) return NULL;
     if (!span_arg(identity, &id) || !span_arg(topic, &t)) return NULL;
     const pn_rules *rules = slot < 0 ? NULL : pn_broker_rules(self->broker, slot < PN_RULE_SETS ? (uint8_t)slot : PN_RULE_SETS);
-    bool may = rules && (action == PN_MAY_PUBLISH ? pn_rules_may_publish(rules, id, t, retain, &rule)
-                                                  : pn_rules_may_subscribe(rules, id, t, &rule));
-    return Py_BuildValue("(Oi)", may ? Py_True : Py_False, rule);
+    bool may = rules && (action == PN_MAY_PUBLISH ? pn_rules_may_publish(rules, id, t, qos, retain, &rule)
+                                                  : pn_rules_may_subscribe(rules, id, t, action == PN_MAY_SHARE, &qos, &rule));
+    return Py_BuildValue("(Oii)", may ? Py_True : Py_False, rule, qos);
 }
 
 static PyObject *Broker_publish(BrokerObject *self, PyObject *args, PyObject *kwargs) {
@@ -1230,7 +1267,7 @@ static PyMethodDef Broker_methods[] = {
     {"set_limits", (PyCFunction)(void (*)(void))Broker_set_limits, METH_VARARGS | METH_KEYWORDS,
      "set_limits(**limits). Limits for what comes from now on; those not named get their defaults."},
     {"explain", (PyCFunction)(void (*)(void))Broker_explain, METH_VARARGS | METH_KEYWORDS,
-     "explain(slot, identity, action, topic, retain=False) -> (allowed, number of the deciding rule or -1)."},
+     "explain(slot, identity, action, topic, retain=False, qos=0) -> (allowed, number of the deciding rule or -1, QoS)."},
     {"publish", (PyCFunction)(void (*)(void))Broker_publish, METH_VARARGS | METH_KEYWORDS,
      "publish(topic, payload, *, qos=0, retain=False, now) -> events. In the gateway's own name."},
     {"retained", (PyCFunction)Broker_retained, METH_O, "retained(topic) -> bytes | None."},
@@ -1273,6 +1310,7 @@ static int add_broker(PyObject *module, core_state *state) {
     } constants[] = {
         {"EVENT_CONNECT", PN_EVENT_CONNECT}, {"EVENT_DISCONNECT", PN_EVENT_DISCONNECT}, {"EVENT_CLOSED", PN_EVENT_CLOSED},
         {"EVENT_DENIED", PN_EVENT_DENIED},   {"EVENT_AUTH", PN_EVENT_AUTH},   {"MAY_PUBLISH", PN_MAY_PUBLISH},           {"MAY_SUBSCRIBE", PN_MAY_SUBSCRIBE},
+        {"MAY_SHARE", PN_MAY_SHARE},
         {"RETAIN_ANY", PN_RETAIN_ANY},       {"RETAIN_ONLY", PN_RETAIN_ONLY},           {"RETAIN_NEVER", PN_RETAIN_NEVER},
     };
     for (size_t i = 0; !failed && i < sizeof constants / sizeof *constants; i++) {

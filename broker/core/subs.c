@@ -80,6 +80,15 @@ void pn_subs_free(pn_subs *x) {
 
 pn_span pn_subs_filter(const pn_session *s, uint32_t i) { return s->subs[i].node->filter; }
 
+bool pn_subs_shared(const pn_session *s, uint32_t i) { return s->subs[i].node->group.n != 0; }
+
+uint8_t pn_subs_qos(const pn_session *s, uint32_t i) { return s->subs[i].node->list[s->subs[i].at].qos; }
+
+void pn_subs_lower(pn_session *s, uint32_t i, uint8_t qos) {
+    entry *e = &s->subs[i].node->list[s->subs[i].at];
+    if (qos < e->qos) e->qos = qos & 3u;
+}
+
 /* The session's entry in `n`, by way of the shorter of the two lists. */
 static entry *find(node *n, const pn_session *s) {
     if (n->count <= s->sub_count) {

@@ -27,8 +27,11 @@ bool pn_subs_remove(pn_subs *x, pn_session *s, pn_span topic_filter, pn_env *env
 void pn_subs_remove_at(pn_subs *x, pn_session *s, uint32_t i, pn_env *env); /* moves the last one to its place */
 void pn_subs_drop(pn_subs *x, pn_session *s, pn_env *env);
 
-/* The filter of the session's i-th subscription, without group. */
+/* The session's i-th subscription: its filter, without group; whether it has one; its QoS, which can be lowered. */
 pn_span pn_subs_filter(const pn_session *s, uint32_t i);
+bool pn_subs_shared(const pn_session *s, uint32_t i);
+uint8_t pn_subs_qos(const pn_session *s, uint32_t i);
+void pn_subs_lower(pn_session *s, uint32_t i, uint8_t qos);
 
 /* Gives what `s`, which is about to end, had been chosen for and has not been acknowledged to others of its groups: everything not sent,
  * and QoS 1 that was (5.0 §4.8.2; QoS 2 that was sent is not, MQTT-4.8.2-5). Its subscriptions stand yet. */

@@ -19,6 +19,8 @@
  */
 #include "topic.h"
 
+#include <stdlib.h>
+
 #include "hash.h"
 #include "mem.h"
 
@@ -557,9 +559,10 @@ bool pn_trie_search(const pn_trie *t, pn_span filter, uint64_t *steps, pn_trie_f
 
 struct rule {
     uint8_t *filter; /* owned */
-    uint32_t length;
+    pn_span *names;  /* owned, with their text behind them, sorted; NULL: everybody */
+    uint32_t length, name_count;
     uint32_t next, last; /* rules of the same filter: the next one (0: none), and in the first one the last */
-    uint8_t actions, retain;
+    uint8_t actions, retain, qos_max;
     bool allow, has_id;
 };
 
@@ -582,7 +585,10 @@ pn_rules *pn_rules_new(uint64_t seed) {
 
 void pn_rules_free(pn_rules *r) {
     if (!r) return;
-    for (uint32_t i = 0; i < r->count; i++) pn_free(r->rules[i].filter);
+    for (uint32_t i = 0; i < r->count; i++) {
+        pn_free(r->rules[i].filter);
+        pn_free(r->rules[i].names);
+    }
     pn_free(r->rules);
     pn_trie_free(r->trie);
     pn_free(r);
@@ -605,7 +611,31 @@ static int has_id_level(pn_span filter) {
     return found;
 }
 
-int pn_rules_add(pn_rules *r, bool allow, uint8_t actions, uint8_t retain, pn_span filter) {
+static int by_text(const void *a, const void *b) {
+    const pn_span *x = a, *y = b;
+    int order = x->n && y->n ? memcmp(x->p, y->p, x->n < y->n ? x->n : y->n) : 0;
+    return order ? order : (x->n > y->n) - (x->n < y->n);
+}
+
+/* The names of a rule, copied and sorted; NULL without memory. */
+static pn_span *names_copy(const pn_rule *rule) {
+    size_t text = 0;
+    for (uint32_t i = 0; i < rule->name_count; i++) text += rule->names[i].n;
+    pn_span *names = pn_malloc(rule->name_count * sizeof *names + text + 1); /* nobody at all is a list as well */
+    if (!names) return NULL;
+    uint8_t *at = (uint8_t *)(names + rule->name_count);
+    for (uint32_t i = 0; i < rule->name_count; i++) {
+        pn_span name = rule->names[i];
+        if (name.n) memcpy(at, name.p, name.n);
+        names[i] = (pn_span){at, name.n};
+        at += name.n;
+    }
+    if (rule->name_count) qsort(names, rule->name_count, sizeof *names, by_text);
+    return names;
+}
+
+int pn_rules_add(pn_rules *r, const pn_rule *rule) {
+    pn_span filter = rule->filter;
     if (!pn_topic_filter_valid(filter, PN_STRING_MAX, PN_TRIE_MAX_LEVELS)) return PN_TOPIC_FILTER_INVALID;
     int has_id = has_id_level(filter);
     if (has_id < 0) return PN_TOPIC_FILTER_INVALID;
@@ -617,15 +647,19 @@ int pn_rules_add(pn_rules *r, bool allow, uint8_t actions, uint8_t retain, pn_sp
         r->rules = rules;
         r->cap = cap;
     }
-    uint8_t *copy = pn_malloc(filter.n);
+    pn_span *names = rule->names ? names_copy(rule) : NULL;
+    uint8_t *copy = !rule->names || names ? pn_malloc(filter.n) : NULL;
     void **value = copy ? put(r->trie, filter, true) : NULL;
     if (!value) {
+        pn_free(names);
         pn_free(copy);
         return PN_QUOTA_EXCEEDED;
     }
     memcpy(copy, filter.p, filter.n);
     uint32_t number = r->count++;
-    r->rules[number] = (struct rule){copy, filter.n, 0, number, actions, retain, allow, has_id > 0};
+    r->rules[number] = (struct rule){.filter = copy, .names = names, .length = filter.n, .name_count = rule->name_count,
+                                     .last = number, .actions = rule->actions, .retain = rule->retain,
+                                     .qos_max = rule->qos_max, .allow = rule->allow, .has_id = has_id > 0};
     if (*value) {
         struct rule *head = &r->rules[(uintptr_t)*value - 1];
         r->rules[head->last].next = number;
@@ -636,12 +670,22 @@ int pn_rules_add(pn_rules *r, bool allow, uint8_t actions, uint8_t retain, pn_sp
     return PN_SUCCESS;
 }
 
-/* An identity that could smuggle in more than one literal level stands for nothing. */
-static bool id_usable(pn_span id) { return id.n > 0 && !pn_topic_has_wildcard(id) && !memchr(id.p, '/', id.n); }
+/* An identity that could smuggle in more than one literal level, or a topic that begins with `$`, stands for nothing. */
+static bool id_usable(pn_span id) {
+    return id.n > 0 && !is_dollar(id) && !pn_topic_has_wildcard(id) && !memchr(id.p, '/', id.n);
+}
+
+/* Whether the rule is for this identity. */
+static inline bool is_for(const struct rule *x, pn_span id) {
+    if (!x->names) return true;
+    return x->name_count && bsearch(&id, x->names, x->name_count, sizeof *x->names, by_text);
+}
 
 typedef struct decision {
     const pn_rules *rules;
+    pn_span id;
     bool retain;
+    uint8_t qos;
     uint32_t best; /* lowest number so far; the count of the rules when none */
 } decision;
 
@@ -650,8 +694,9 @@ static bool decide(void *ctx, void *value) {
     uint32_t number = (uint32_t)((uintptr_t)value - 1);
     while (number < d->best) { /* ascending: the first that applies is the lowest of this filter */
         const struct rule *r = &d->rules->rules[number];
-        bool applies = r->retain == PN_RETAIN_ANY || (r->retain == PN_RETAIN_ONLY) == d->retain;
-        if ((r->actions & PN_MAY_PUBLISH) && applies) {
+        bool applies = (r->actions & PN_MAY_PUBLISH) && d->qos <= r->qos_max &&
+                       (r->retain == PN_RETAIN_ANY || (r->retain == PN_RETAIN_ONLY) == d->retain) && is_for(r, d->id);
+        if (applies) {
             d->best = number;
         } else if (!r->next) {
             break;
@@ -668,21 +713,23 @@ static bool decided(const pn_rules *r, uint32_t number, int *rule) {
     return some && r->rules[number].allow;
 }
 
-bool pn_rules_may_publish(const pn_rules *r, pn_span id, pn_span topic, bool retain, int *rule) {
-    decision d = {r, retain, r->count};
+bool pn_rules_may_publish(const pn_rules *r, pn_span id, pn_span topic, uint8_t qos, bool retain, int *rule) {
+    decision d = {r, id, retain, qos, r->count};
     match(r->trie, topic, id_usable(id) ? &id : NULL, decide, &d);
     return decided(r, d.best, rule);
 }
 
-bool pn_rules_may_subscribe(const pn_rules *r, pn_span id, pn_span filter, int *rule) {
+bool pn_rules_may_subscribe(const pn_rules *r, pn_span id, pn_span filter, bool shared, uint8_t *qos, int *rule) {
     bool usable = id_usable(id);
+    uint8_t wanted = shared ? PN_MAY_SHARE : PN_MAY_SUBSCRIBE;
     uint32_t i = 0;
     for (; i < r->count; i++) {
         const struct rule *x = &r->rules[i];
-        if (!(x->actions & PN_MAY_SUBSCRIBE) || (x->has_id && !usable)) continue;
+        if (!(x->actions & wanted) || (x->has_id && !usable) || !is_for(x, id)) continue;
         pn_span own = {x->filter, x->length};
         const pn_span *stands = x->has_id ? &id : NULL;
         if (x->allow ? covers(own, stands, filter) : overlaps(own, stands, filter)) break;
     }
+    if (qos && i < r->count && *qos > r->rules[i].qos_max) *qos = r->rules[i].qos_max;
     return decided(r, i, rule);
 }

@@ -62,24 +62,36 @@ bool pn_trie_each(const pn_trie *t, pn_trie_fn each, void *ctx);
 
 /* Rules: who may do what, first match decides, no match denies. Compiled once, then only read. A level `{id}` in a
  * rule's filter stands for the identity's name, compared as literal bytes: an identity cannot smuggle a wildcard or a
- * level separator in (an identity that contains `/`, `+`, `#` or is empty matches no `{id}`). A topic's level that
- * literally reads `{id}` is nothing special, and no rule can name it. */
-enum { PN_MAY_PUBLISH = 1, PN_MAY_SUBSCRIBE = 2 };
+ * level separator in, nor reach a topic of the server's own (an identity that contains `/`, `+` or `#`, begins with `$` or
+ * is empty matches no `{id}`). A topic's level that literally reads `{id}` is nothing special, and no rule can name it. */
+enum { PN_MAY_PUBLISH = 1, PN_MAY_SUBSCRIBE = 2, PN_MAY_SHARE = 4 }; /* the last: subscribe by `$share/…` */
 /* Which messages a rule for PUBLISH is for: all, only retained ones, only those not retained. */
 enum pn_retain_rule { PN_RETAIN_ANY, PN_RETAIN_ONLY, PN_RETAIN_NEVER };
+
+typedef struct pn_rule {
+    bool allow;
+    uint8_t actions; /* PN_MAY_…, together */
+    uint8_t retain;
+    uint8_t qos_max;      /* it is not for messages of a higher QoS, and grants subscriptions this at the most */
+    pn_span filter;       /* without `$share/group/` */
+    const pn_span *names; /* the identities that it is for, in any order; NULL: all */
+    uint32_t name_count;
+} pn_rule;
+
 typedef struct pn_rules pn_rules;
 pn_rules *pn_rules_new(uint64_t seed); /* owned by the caller; NULL without memory */
 void pn_rules_free(pn_rules *r);       /* NULL is fine */
-/* Appends a rule; `filter` is copied. Returns PN_SUCCESS; PN_TOPIC_FILTER_INVALID, also for `{id}` as a part of a level
- * (it could only be a mistake) and for more than PN_TRIE_MAX_LEVELS levels; PN_QUOTA_EXCEEDED without memory. On failure
- * nothing was added. */
-int pn_rules_add(pn_rules *r, bool allow, uint8_t actions, uint8_t retain, pn_span filter);
-/* publish: the first rule whose filter matches `topic` decides. One walk through a trie, however many rules there are.
+/* Appends a rule; filter and names are copied. Returns PN_SUCCESS; PN_TOPIC_FILTER_INVALID, also for `{id}` as a part of a
+ * level (it could only be a mistake) and for more than PN_TRIE_MAX_LEVELS levels; PN_QUOTA_EXCEEDED without memory. On
+ * failure nothing was added. */
+int pn_rules_add(pn_rules *r, const pn_rule *rule);
+/* publish: the first rule whose filter matches `topic` decides. One walk through a trie, however many filters there are.
  * subscribe: the first rule that either allows and covers `filter`, or denies and overlaps it, decides; what the rules
- * say about `retain` does not count. The caller strips `$share/group/` first. A filter that only several rules together
+ * say about `retain` does not count. *qos, the QoS that is asked for, is lowered to what the rule grants (NULL is fine).
+ * The caller strips `$share/group/` first, and says by `shared` that it has. A filter that only several rules together
  * cover is denied.
  * Both return the deciding rule's number (from 0) in *rule when not NULL, -1 when none did. */
-bool pn_rules_may_publish(const pn_rules *r, pn_span id, pn_span topic, bool retain, int *rule);
-bool pn_rules_may_subscribe(const pn_rules *r, pn_span id, pn_span filter, int *rule);
+bool pn_rules_may_publish(const pn_rules *r, pn_span id, pn_span topic, uint8_t qos, bool retain, int *rule);
+bool pn_rules_may_subscribe(const pn_rules *r, pn_span id, pn_span filter, bool shared, uint8_t *qos, int *rule);
 
 #endif

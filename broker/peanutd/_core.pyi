@@ -46,12 +46,19 @@ EVENT_AUTH: int
 
 MAY_PUBLISH: int
 MAY_SUBSCRIBE: int
+MAY_SHARE: int
 RETAIN_ANY: int
 RETAIN_ONLY: int
 RETAIN_NEVER: int
 
 Event = tuple[int, "Link", int, str]
-Rule = tuple[bool, int, int, str]  # allow, actions (MAY_*), retain condition (RETAIN_*), topic filter with {id}
+# allow, actions (MAY_*; MAY_SHARE is to subscribe by $share), retain condition (RETAIN_*; for publications only), topic
+# filter with {id}; the highest QoS (2 if not said), the identities that it is for (None, or not said: all; (): nobody)
+Rule = (
+    tuple[bool, int, int, str]
+    | tuple[bool, int, int, str, int]
+    | tuple[bool, int, int, str, int, tuple[str, ...] | None]
+)
 
 class Broker:
     """All sessions, subscriptions and retained messages of one gateway (MQTT 3.1.1 and 5.0).
@@ -68,14 +75,18 @@ class Broker:
 
     def set_rules(self, slot: int, rules: Sequence[Rule]) -> None:
         """Replaces rule set `slot` (0 to 15). First match decides, no match denies. Sessions that use the slot are
-        judged again: subscriptions that are no longer allowed end. ValueError names the filter that is not valid."""
+        judged again: subscriptions and wills that are no longer allowed end, and no subscription keeps a QoS above what
+        its rule grants. ValueError names the filter that is not valid."""
 
     def set_limits(self, **limits: int) -> None:
         """Limits for what comes from now on; connections keep what they were told in CONNACK. Those not named get their
         defaults. ValueError and TypeError as in Broker(), and then nothing has changed."""
 
-    def explain(self, slot: int, identity: str, action: int, topic: str, retain: bool = False) -> tuple[bool, int]:
-        """Whether the rule set allows it, and the number of the rule that decides (-1: none)."""
+    def explain(
+        self, slot: int, identity: str, action: int, topic: str, retain: bool = False, qos: int = 0
+    ) -> tuple[bool, int, int]:
+        """Whether the rule set allows it, the number of the rule that decides (-1: none), and the QoS that is granted.
+        For MAY_SHARE `topic` is the filter without `$share/group/`."""
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, now: int) -> tuple[Event, ...]:
         """Publishes in the gateway's own name; no rule is asked."""

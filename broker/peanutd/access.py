@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from peanutd._core import MAY_PUBLISH, MAY_SUBSCRIBE, RETAIN_ANY, RETAIN_NEVER
+from peanutd._core import MAY_PUBLISH, MAY_SHARE, MAY_SUBSCRIBE, RETAIN_ANY, RETAIN_NEVER
 from peanutd.config import Policy
 
 URI_PREFIX: Final = "peanut:"
@@ -190,6 +190,9 @@ class Slot(Enum):
     VIEWER = 4
 
 
+READ: Final = MAY_SUBSCRIBE | MAY_SHARE
+"""Also by `$share`. A viewer may not do that: whoever joins a group takes messages away from its members."""
+
 _TO_NODE: Final = ("cmd/+", "config/desired", "ota/desired", "ota/chunk")
 _KEPT_FROM_NODE: Final = ("status", "state", "config/reported")
 _FROM_NODE: Final = ("ack", "telemetry", "health", "event", "log", "ota/status")
@@ -210,8 +213,8 @@ def _node(kind: Kind) -> tuple[Rule, ...]:
     """A node reads its own commands and writes its own reports, and nothing else."""
     root = root_of(kind, "{id}")
     return (
-        *((True, MAY_SUBSCRIBE, RETAIN_ANY, f"{root}/{topic}") for topic in (*_COMMANDS[kind], *_TO_NODE)),
-        (True, MAY_SUBSCRIBE, RETAIN_ANY, FLEET),
+        *((True, READ, RETAIN_ANY, f"{root}/{topic}") for topic in (*_COMMANDS[kind], *_TO_NODE)),
+        (True, READ, RETAIN_ANY, FLEET),
         *((True, MAY_PUBLISH, RETAIN_ANY, f"{root}/{topic}") for topic in _KEPT_FROM_NODE),
         *((True, MAY_PUBLISH, RETAIN_NEVER, f"{root}/{topic}") for topic in _FROM_NODE),
     )
@@ -224,8 +227,8 @@ def _operator() -> tuple[Rule, ...]:
     """
     roots = [(kind, root_of(kind, "+")) for kind in _ROOT]
     return (
-        (True, MAY_SUBSCRIBE, RETAIN_ANY, "#"),
-        (True, MAY_SUBSCRIBE, RETAIN_ANY, "$SYS/#"),
+        (True, READ, RETAIN_ANY, "#"),
+        (True, READ, RETAIN_ANY, "$SYS/#"),
         *((True, MAY_PUBLISH, RETAIN_NEVER, f"{root}/{topic}") for kind, root in roots for topic in _COMMANDS[kind]),
         *(
             (True, MAY_PUBLISH, RETAIN_NEVER, f"{root}/{topic}")
@@ -244,8 +247,8 @@ RULES: Final[Mapping[Slot, tuple[Rule, ...]]] = MappingProxyType(
         Slot.VIN: _node(Kind.VIN),
         Slot.OPERATOR: _operator(),
         Slot.ANONYMOUS: (
-            (True, MAY_PUBLISH | MAY_SUBSCRIBE, RETAIN_ANY, "#"),
-            (True, MAY_SUBSCRIBE, RETAIN_ANY, "$SYS/#"),
+            (True, MAY_PUBLISH | READ, RETAIN_ANY, "#"),
+            (True, READ, RETAIN_ANY, "$SYS/#"),
         ),
         Slot.VIEWER: ((True, MAY_SUBSCRIBE, RETAIN_ANY, "#"),),
     }
@@ -256,7 +259,7 @@ RULES: Final[Mapping[Slot, tuple[Rule, ...]]] = MappingProxyType(
 def rules(deny_subscribe: Sequence[str] = (), deny_publish: Sequence[str] = ()) -> Mapping[Slot, tuple[Rule, ...]]:
     """RULES, with what is refused to everybody in front of each set."""
     denied = (
-        *((False, MAY_SUBSCRIBE, RETAIN_ANY, item) for item in deny_subscribe),
+        *((False, READ, RETAIN_ANY, item) for item in deny_subscribe),
         *((False, MAY_PUBLISH, RETAIN_ANY, item) for item in deny_publish),
     )
     return MappingProxyType({slot: (*denied, *own) for slot, own in RULES.items()})

@@ -410,12 +410,12 @@ class Server:
                 topic = topic.removeprefix("retained ")
             elif topic.startswith("$share/"):
                 topic = topic.split("/", 2)[-1]
-            _, rule = self.broker.explain(accepted.slot.value, accepted.identity, action, topic)
+            _, rule, _ = self.broker.explain(accepted.slot.value, accepted.identity, action, topic)
             if 0 <= rule < len(self.mqtt.deny_subscribe) + len(self.mqtt.deny_publish):
                 return f"refused to everybody (deny_{what} in [mqtt])"
         if accepted is not None and text.startswith("publish retained "):
             topic = text.removeprefix("publish retained ")
-            allowed, _ = self.broker.explain(accepted.slot.value, accepted.identity, MAY_PUBLISH, topic, False)
+            allowed, _, _ = self.broker.explain(accepted.slot.value, accepted.identity, MAY_PUBLISH, topic, False)
             if allowed:
                 return "must not be retained"
         return "no rule allows it"

@@ -147,9 +147,7 @@ def credentials(home: Home, name: str | None, now: datetime) -> Credentials:
     name = name or (known[0] if len(known) == 1 else "operator")
     if name not in known:
         listed = f"Operators: {', '.join(known)}." if known else "There are none yet."
-        raise PeanutError(
-            f"there is no operator {printable(name)!r}", f"{listed} Make one: peanut operator add NAME"
-        )
+        raise PeanutError(f"there is no operator {printable(name)!r}", f"{listed} Make one: peanut operator add NAME")
     folder, fix = home.operator(name), f"Run `peanut operator add {name}`: it completes and renews."
     files = Credentials(folder / operators.ROOT, folder / operators.CERTIFICATE, folder / operators.KEY)
     try:

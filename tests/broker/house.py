@@ -16,7 +16,7 @@ from tests.reference import codec
 
 Packet = dict[str, Any]
 
-MAY = _core.MAY_PUBLISH | _core.MAY_SUBSCRIBE
+MAY = _core.MAY_PUBLISH | _core.MAY_SUBSCRIBE | _core.MAY_SHARE
 EVERYTHING = [(True, MAY, _core.RETAIN_ANY, "#"), (True, MAY, _core.RETAIN_ANY, "$SYS/#")]
 """Rules that forbid nothing."""
 

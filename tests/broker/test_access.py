@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from peanutd._core import MAY_PUBLISH, MAY_SUBSCRIBE, Broker
+from peanutd._core import MAY_PUBLISH, MAY_SHARE, MAY_SUBSCRIBE, Broker
 from peanutd.access import (
     RULES,
     Accept,
@@ -332,6 +332,14 @@ def test_an_operator_commands_all_and_forges_no_report(kind: Kind, publish: May)
     assert not publish(Slot.OPERATOR, "anna", "fleet/time", True), "a time that is kept is wrong"
     assert not publish(Slot.OPERATOR, "anna", "$SYS/x")
     assert not publish(Slot.OPERATOR, "anna", "something/else")
+
+
+def test_a_viewer_joins_nobody_s_group(broker: Broker, subscribe: May) -> None:
+    """Reading takes nothing from anybody; a member of a shared subscription takes messages away from the others."""
+    assert subscribe(Slot.VIEWER, "joe", "#")
+    for slot, may in ((Slot.VIEWER, False), (Slot.OPERATOR, True), (Slot.ANONYMOUS, True)):
+        assert broker.explain(slot.value, "joe", MAY_SHARE, "/plant/+/telemetry")[0] is may
+    assert broker.explain(Slot.PLANT.value, "peanut", MAY_SHARE, "/plant/peanut/cmd/+")[0]
 
 
 def test_the_anonymous_may_do_everything(publish: May, subscribe: May) -> None:

@@ -3,8 +3,11 @@
 How rules are matched is proved in core/test_topic.c; here, that the broker asks them, and about everything.
 """
 
+from typing import Any
+
 import pytest
 
+from peanutd import _core
 from tests.broker.house import MAY, Client, House, Verdict, ack, publish
 
 NODE = [
@@ -139,20 +142,90 @@ def test_a_session_that_comes_back_under_other_rules_is_judged_by_them() -> None
     assert [topic for topic, _, _ in client.messages()] == ["/plant/me/cmd/x"]
 
 
+@pytest.mark.parametrize(("qos", "code"), [(0, None), (1, 0), (2, 0x87)])
+def test_a_rule_may_have_a_highest_qos_for_publications(qos: int, code: int | None) -> None:
+    """The reload counts for the next publication, and for the will in CONNECT."""
+    house, watcher = fleet()
+    house.broker.set_rules(1, [(True, MAY, 0, "#", 1)])
+    client = node(house)
+    client.send(publish("a", qos=qos))
+    assert [packet["reason"] for packet in client.read()] == ([] if code is None else [code])
+    assert len(watcher.messages()) == (qos < 2)
+    refused = node(
+        house, name="tomato", will={"topic": "a", "payload": b"", "qos": 2, "retain": False, "properties": []}
+    )
+    assert refused.connack is not None
+    assert refused.connack["reason"] == 0x87
+
+
+def test_a_rule_lowers_the_qos_of_subscriptions_even_of_those_that_there_are() -> None:
+    house, _ = fleet()
+    house.broker.set_rules(1, [(True, MAY, 0, "a", 1), (True, MAY, 0, "#", 2)])
+    client = node(house)
+    assert client.subscribe("a", "b", qos=2) == [1, 2]
+    house.broker.set_rules(1, [(True, MAY, 0, "#", 0)])
+    house.publish("a", qos=2)
+    house.publish("b", qos=2)
+    assert [qos for _, _, qos in client.messages()] == [0, 0]
+    assert client.closed is None
+
+
+def test_shared_subscriptions_need_a_rule_of_their_own() -> None:
+    """Whoever joins a group takes messages away from its members, which plain reading does not."""
+    house, _ = fleet()
+    house.broker.set_rules(1, [(True, _core.MAY_SUBSCRIBE, 0, "#")])
+    client = node(house)
+    assert client.subscribe("a", "$share/g/a") == [0, 0x87]
+    house.broker.set_rules(1, [(True, _core.MAY_SHARE, 0, "#")])
+    assert client.subscribe("b", "$share/g/b") == [0x87, 0]
+    house.broker.set_rules(1, [(True, _core.MAY_SUBSCRIBE, 0, "#")])
+    house.publish("a")
+    house.publish("b")
+    assert client.messages() == [], "the plain one went with the second set of rules, the shared one with the third"
+
+
+def test_a_rule_may_be_for_some_names() -> None:
+    house, _ = fleet()
+    house.broker.set_rules(
+        1, [(True, MAY, 0, "a", 2, ("peanut", "tomato")), (True, MAY, 0, "b", 2, ()), (True, MAY, 0, "c")]
+    )
+    wanted = {"peanut": [0, 0x87, 0], "tomato": [0, 0x87, 0], "peanut2": [0x87, 0x87, 0], "pean": [0x87, 0x87, 0]}
+    for name, codes in wanted.items():
+        assert node(house, name=name).subscribe("a", "b", "c") == codes
+
+
+@pytest.mark.parametrize(
+    "rule", [(True, MAY, 0, "a", 2, ["x"]), (True, MAY, 0, "a", 2, (1,)), (True, MAY, 0, "a", 2, "x")]
+)
+def test_names_are_a_tuple_of_text(rule: Any) -> None:
+    with pytest.raises(TypeError):
+        House().broker.set_rules(0, [rule])
+
+
 def test_explain_agrees_with_what_happens() -> None:
     house, _ = fleet()
     explain = house.broker.explain
-    assert explain(1, "peanut", 1, "/plant/peanut/state") == (True, 5)
-    assert explain(1, "peanut", 1, "/plant/peanut/cmd/x") == (False, 3)
-    assert explain(1, "peanut", 1, "/plant/peanut/telemetry", True) == (False, 2)
-    assert explain(1, "peanut", 1, "/plant/tomato/state") == (False, -1)
-    assert explain(1, "peanut", 2, "/plant/peanut/cmd/#") == (True, 1)
-    assert explain(9, "peanut", 2, "a") == (False, -1)
+    assert explain(1, "peanut", 1, "/plant/peanut/state")[:2] == (True, 5)
+    assert explain(1, "peanut", 1, "/plant/peanut/cmd/x")[:2] == (False, 3)
+    assert explain(1, "peanut", 1, "/plant/peanut/telemetry", True)[:2] == (False, 2)
+    assert explain(1, "peanut", 1, "/plant/tomato/state")[:2] == (False, -1)
+    assert explain(1, "peanut", 2, "/plant/peanut/cmd/#")[:2] == (True, 1)
+    assert explain(9, "peanut", 2, "a")[:2] == (False, -1)
 
 
 def test_an_identity_cannot_smuggle_levels_into_a_rule() -> None:
     """topic.h: `{id}` is one literal level."""
     house, _ = fleet()
+    house.broker.set_rules(2, [(True, MAY, 0, "{id}/#")])
+    for name in ("$SYS", "$share"):
+        client = house.join("c", verdict=Verdict(slot=2, identity=name))
+        assert client.subscribe("$SYS/#", "$SYS/broker/uptime", f"{name}/x") == [
+            0x87,
+            0x87,
+            0x87 if name == "$SYS" else 0x8F,
+        ]
+        client.send(publish("$SYS/broker/version", qos=1))
+        assert client.only() == ack("PUBACK", 1, 0x87)
     for name in ("+", "#", "a/b", ""):
         client = house.join("c", verdict=Verdict(slot=1, identity=name))
         assert client.subscribe("/plant/x/cmd/y", "/plant/+/cmd/x", "/plant/a/b/cmd/x") == [0x87] * 3

@@ -253,7 +253,7 @@ def test_unsubscribing_names_the_group() -> None:
 def test_rules_look_at_the_filter_behind_the_group() -> None:
     """A group's name opens no door."""
     house = House()
-    house.broker.set_rules(1, [(True, _core.MAY_SUBSCRIBE, _core.RETAIN_ANY, "mine/{id}")])
+    house.broker.set_rules(1, [(True, _core.MAY_SHARE, _core.RETAIN_ANY, "mine/{id}")])
     client = house.join(verdict=Verdict(slot=1))
     assert client.subscribe("$share/g/mine/me", "$share/g/mine/other", "$share/mine/me") == [0, 0x87, 0x87]
 

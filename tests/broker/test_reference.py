@@ -3,7 +3,6 @@
 Vectors and reference come from one reading of the standard; this proves that somebody else read the same tables.
 """
 
-
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties

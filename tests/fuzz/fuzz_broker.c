@@ -111,14 +111,16 @@ static void handle_events(pn_broker *b, uint8_t verdict, int64_t now) {
 
 static void rules(pn_broker *b, uint8_t which) {
     static const struct {
-        uint8_t slot, allow, actions, retain;
+        uint8_t slot, allow, actions, retain, qos_max, names; /* names: 0 is everybody, 1 is "me" and "you", 2 is nobody */
         const char *filter;
     } table[] = {
-        {0, 1, PN_MAY_PUBLISH | PN_MAY_SUBSCRIBE, PN_RETAIN_ANY, "#"},
-        {1, 0, PN_MAY_PUBLISH, PN_RETAIN_ONLY, "/plant/+/UpdateTemperature"},
-        {1, 1, PN_MAY_PUBLISH | PN_MAY_SUBSCRIBE, PN_RETAIN_ANY, "/plant/{id}/#"},
-        {1, 1, PN_MAY_SUBSCRIBE, PN_RETAIN_ANY, "a/+/b"},
+        {0, 1, PN_MAY_PUBLISH | PN_MAY_SUBSCRIBE | PN_MAY_SHARE, PN_RETAIN_ANY, 2, 0, "#"},
+        {1, 0, PN_MAY_PUBLISH, PN_RETAIN_ONLY, 2, 0, "/plant/+/UpdateTemperature"},
+        {1, 1, PN_MAY_PUBLISH | PN_MAY_SUBSCRIBE, PN_RETAIN_ANY, 1, 1, "/plant/{id}/#"},
+        {1, 0, PN_MAY_PUBLISH | PN_MAY_SUBSCRIBE | PN_MAY_SHARE, PN_RETAIN_ANY, 2, 2, "#"},
+        {1, 1, PN_MAY_SUBSCRIBE | PN_MAY_SHARE, PN_RETAIN_ANY, 2, 0, "a/+/b"},
     };
+    const pn_span names[] = {pn_span_of("you", 3), pn_span_of("me", 2)};
     for (uint8_t slot = 0; slot < 2; slot++) {
         if (!(which >> slot & 1)) { /* nobody may do anything */
             pn_broker_set_rules(b, slot, NULL);
@@ -128,7 +130,9 @@ static void rules(pn_broker *b, uint8_t which) {
         if (!r) return;
         for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
             if (table[i].slot != slot) continue;
-            pn_rules_add(r, table[i].allow, table[i].actions, table[i].retain, pn_span_of(table[i].filter, strlen(table[i].filter)));
+            pn_rules_add(r, &(pn_rule){table[i].allow, table[i].actions, table[i].retain, table[i].qos_max,
+                                       pn_span_of(table[i].filter, strlen(table[i].filter)), table[i].names ? names : NULL,
+                                       table[i].names == 1 ? 2 : 0});
         }
         pn_broker_set_rules(b, slot, r);
     }

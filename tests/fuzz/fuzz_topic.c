@@ -26,7 +26,8 @@ typedef struct list {
 typedef struct law {
     key filter;
     bool allow;
-    uint8_t actions, retain;
+    uint8_t actions, retain, qos_max;
+    uint8_t who; /* 0: everybody; 1: the name "n" only; 2: nobody */
 } law;
 
 #define MUST(expr)                                                                    \
@@ -121,30 +122,34 @@ static pn_span spell(const key *filter, pn_span id, uint8_t out[TEXT * 64]) {
     return pn_span_of(out, n);
 }
 
-static void check_rules(const pn_rules *r, const law *laws, int count, pn_span id, pn_span topic, bool retain) {
+static void check_rules(const pn_rules *r, const law *laws, int count, pn_span id, pn_span topic, bool retain, uint8_t qos,
+                        bool shared) {
     static uint8_t text[TEXT * 64];
-    bool usable = id.n > 0 && !pn_topic_has_wildcard(id) && !memchr(id.p, '/', id.n);
+    bool usable = id.n > 0 && id.p[0] != '$' && !pn_topic_has_wildcard(id) && !memchr(id.p, '/', id.n);
     bool name = pn_topic_name_valid(topic, TEXT, TEXT);
     int publish = -1, subscribe = -1, got = -2;
     for (int i = count - 1; i >= 0; i--) {
+        if (laws[i].who == 2 || (laws[i].who == 1 && !pn_span_eq(id, pn_span_of("n", 1)))) continue;
         if (!usable && pn_span_eq(spell(&laws[i].filter, pn_span_of("{id}", 4), text), topic_of(&laws[i].filter)) &&
             !pn_span_eq(spell(&laws[i].filter, pn_span_of("x", 1), text), topic_of(&laws[i].filter))) {
             continue; /* has a level {id}, and nothing to stand for it */
         }
         pn_span filter = spell(&laws[i].filter, id, text);
         bool fits = laws[i].retain == PN_RETAIN_ANY || (laws[i].retain == PN_RETAIN_ONLY) == retain;
-        if ((laws[i].actions & PN_MAY_PUBLISH) && fits && pn_topic_matches(filter, topic)) publish = i;
-        if ((laws[i].actions & PN_MAY_SUBSCRIBE) &&
+        if ((laws[i].actions & PN_MAY_PUBLISH) && fits && qos <= laws[i].qos_max && pn_topic_matches(filter, topic)) publish = i;
+        if ((laws[i].actions & (shared ? PN_MAY_SHARE : PN_MAY_SUBSCRIBE)) &&
             (laws[i].allow ? pn_topic_covers(filter, topic) : pn_topic_overlaps(filter, topic))) {
             subscribe = i;
         }
     }
     if (name) {
-        MUST(pn_rules_may_publish(r, id, topic, retain, &got) == (publish >= 0 && laws[publish].allow));
+        MUST(pn_rules_may_publish(r, id, topic, qos, retain, &got) == (publish >= 0 && laws[publish].allow));
         MUST(got == publish);
     }
-    MUST(pn_rules_may_subscribe(r, id, topic, &got) == (subscribe >= 0 && laws[subscribe].allow));
+    uint8_t granted = qos;
+    MUST(pn_rules_may_subscribe(r, id, topic, shared, &granted, &got) == (subscribe >= 0 && laws[subscribe].allow));
     MUST(got == subscribe);
+    MUST(granted == (subscribe >= 0 && qos > laws[subscribe].qos_max ? laws[subscribe].qos_max : qos));
 }
 
 /* What covers and overlaps claim about two filters holds for the names at hand. */
@@ -195,7 +200,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         MUST(!name || !pn_topic_has_wildcard(topic));
         MUST(name || !filter || pn_topic_has_wildcard(topic));
         if (!filter) {
-            MUST(pn_rules_add(rules, true, 3, PN_RETAIN_ANY, topic) == PN_TOPIC_FILTER_INVALID);
+            MUST(pn_rules_add(rules, &(pn_rule){.allow = true, .actions = 7, .filter = topic}) == PN_TOPIC_FILTER_INVALID);
             memcpy(id, text, n); /* any bytes may be a name that somebody tries */
             id_n = n;
             continue;
@@ -221,10 +226,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         case 4: {
             if (count == RULES) break;
             law *l = &laws[count];
-            *l = (law){.allow = op & 8, .actions = op >> 4 & 3, .retain = (uint8_t)(n % 3)};
+            *l = (law){.allow = op & 8, .actions = op >> 4 & 7, .retain = (uint8_t)(n % 3), .qos_max = (uint8_t)(n / 3 % 3), .who = (uint8_t)(n / 9 % 3)};
             memcpy(l->filter.text, text, n);
             l->filter.n = n;
-            int code = pn_rules_add(rules, l->allow, l->actions, l->retain, topic);
+            const pn_span name_n = pn_span_of("n", 1);
+            int code = pn_rules_add(rules, &(pn_rule){l->allow, l->actions, l->retain, l->qos_max, topic, l->who ? &name_n : NULL,
+                                                      l->who == 1 ? 1 : 0});
             MUST(code == PN_SUCCESS || code == PN_TOPIC_FILTER_INVALID);
             count += code == PN_SUCCESS;
             break;
@@ -241,7 +248,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         }
         MUST(pn_trie_search(names.trie, topic, NULL, hit, NULL));
         check(&names, topic, false, false);
-        check_rules(rules, laws, count, pn_span_of(id, id_n), topic, op & 8);
+        check_rules(rules, laws, count, pn_span_of(id, id_n), topic, op & 8, (uint8_t)(bytes % 3), op & 16);
     }
     pn_trie_free(filters.trie);
     pn_trie_free(names.trie);

@@ -205,7 +205,7 @@ def moved(home: Home, port: int, *hosts: str) -> None:
 def test_a_node_follows_the_gateway_when_it_is_added_again(home: Home, run: Run) -> None:
     assert run("device", "list").stderr == ""
     moved(home, 18883, "192.168.1.20", "gateway.local")
-    changed = ("gateway.host: \"gateway.local\" -> \"192.168.1.20\"", "gateway.port: 8883 -> 18883")
+    changed = ('gateway.host: "gateway.local" -> "192.168.1.20"', "gateway.port: 8883 -> 18883")
     warned = run("device", "list")
     assert warned.exit_code == 0
     assert "1M8GDM9AXKP042788, peanut, tomato: node.json is out of date" in warned.stderr

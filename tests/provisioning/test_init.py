@@ -108,9 +108,10 @@ def test_dry_run_tells_of_root_pass_when_it_would_be_made(tmp_path: Path) -> Non
     for words in ((), ("--generate-passphrase",)):
         assert "make    ca/root.pass " in invoke(tmp_path / "f", "init", "--dry-run", *words).stdout
     (tmp_path / "pass").write_text("correct horse battery\n")
-    assert "root.pass" not in invoke(
-        tmp_path / "f", "init", "--dry-run", "--passphrase-file", str(tmp_path / "pass")
-    ).stdout
+    assert (
+        "root.pass"
+        not in invoke(tmp_path / "f", "init", "--dry-run", "--passphrase-file", str(tmp_path / "pass")).stdout
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["pass"]
 
 

@@ -187,8 +187,9 @@ static void unsubscribe(house *h, int i, const char *filter) {
 static bool allow(house *h, const char *publishing) {
     pn_rules *r = pn_rules_new(7);
     if (!r) return false;
-    bool whole = pn_rules_add(r, true, PN_MAY_PUBLISH, PN_RETAIN_ANY, text(publishing)) == 0 &&
-                 pn_rules_add(r, true, PN_MAY_SUBSCRIBE, PN_RETAIN_ANY, text("#")) == 0;
+    const pn_rule reading = {.allow = true, .actions = PN_MAY_SUBSCRIBE | PN_MAY_SHARE, .qos_max = 2, .filter = text("#")};
+    bool whole = pn_rules_add(r, &(pn_rule){.allow = true, .actions = PN_MAY_PUBLISH, .qos_max = 2, .filter = text(publishing)}) == 0 &&
+                 pn_rules_add(r, &reading) == 0;
     if (whole) {
         pn_broker_set_rules(h->broker, 0, r);
     } else {

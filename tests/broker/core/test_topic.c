@@ -697,11 +697,13 @@ TEST(no_function_reads_past_its_input) {
                 pn_trie_remove(t, b);
                 pn_trie_free(t);
                 pn_rules *r = pn_rules_new(14);
-                (void)pn_rules_add(r, true, 3, PN_RETAIN_ANY, a);
-                (void)pn_rules_may_publish(r, b, a, false, NULL);
-                (void)pn_rules_may_subscribe(r, b, a, NULL);
-                (void)pn_rules_may_publish(r, a, b, false, NULL);
-                (void)pn_rules_may_subscribe(r, a, b, NULL);
+                uint8_t qos = 2;
+                (void)pn_rules_add(r, &(pn_rule){.allow = true, .actions = 3, .qos_max = 2, .filter = a});
+                (void)pn_rules_add(r, &(pn_rule){.allow = true, .actions = 7, .filter = b, .names = (pn_span[]){a, b}, .name_count = 2});
+                (void)pn_rules_may_publish(r, b, a, 0, false, NULL);
+                (void)pn_rules_may_subscribe(r, b, a, false, &qos, NULL);
+                (void)pn_rules_may_publish(r, a, b, 1, false, NULL);
+                (void)pn_rules_may_subscribe(r, a, b, true, NULL, NULL);
                 pn_rules_free(r);
             }
         }
@@ -914,21 +916,21 @@ TEST(a_thousand_levels_cost_what_they_should) {
 /* ---- Rules ----------------------------------------------------------------------------------------------------- */
 
 static int add(pn_rules *r, bool allow, uint8_t actions, uint8_t retain, const char *filter) {
-    return pn_rules_add(r, allow, actions, retain, span(filter));
+    return pn_rules_add(r, &(pn_rule){.allow = allow, .actions = actions, .retain = retain, .qos_max = 2, .filter = span(filter)});
 }
 
 /* The number of the deciding rule, and that the answer is what the rule says. */
 static int publish(const pn_rules *r, const char *id, const char *topic, bool retain, bool want) {
     int rule = -2;
-    CHECK_EQ(pn_rules_may_publish(r, span(id), span(topic), retain, &rule), want);
-    CHECK_EQ(pn_rules_may_publish(r, span(id), span(topic), retain, NULL), want);
+    CHECK_EQ(pn_rules_may_publish(r, span(id), span(topic), 2, retain, &rule), want);
+    CHECK_EQ(pn_rules_may_publish(r, span(id), span(topic), 2, retain, NULL), want);
     return rule;
 }
 
 static int subscribe(const pn_rules *r, const char *id, const char *filter, bool want) {
     int rule = -2;
-    CHECK_EQ(pn_rules_may_subscribe(r, span(id), span(filter), &rule), want);
-    CHECK_EQ(pn_rules_may_subscribe(r, span(id), span(filter), NULL), want);
+    CHECK_EQ(pn_rules_may_subscribe(r, span(id), span(filter), false, NULL, &rule), want);
+    CHECK_EQ(pn_rules_may_subscribe(r, span(id), span(filter), false, NULL, NULL), want);
     return rule;
 }
 
@@ -995,9 +997,8 @@ TEST(an_identity_is_literal_bytes_or_nothing) {
     CHECK_EQ(publish(r, "n", "p/{id}/x", false, false), -1); /* a topic that reads {id} is not the level */
     CHECK_EQ(subscribe(r, "n", "p/{id}/x", false), -1);
     CHECK_EQ(publish(r, "{id}", "p/{id}/x", false, true), 0); /* unless that is the name */
-    CHECK_EQ(publish(r, "$n", "$n", false, true), 1);
-    static const char *const smugglers[] = {"", "+", "#", "a/b", "/", "n+", "#n", "a/", "+/+"};
-    static const char *const topics[] = {"p/n/x", "p//x", "p/+/x", "p/#", "p/a/b", "p/a/b/x",
+    static const char *const smugglers[] = {"", "+", "#", "a/b", "/", "n+", "#n", "a/", "+/+", "$n", "$SYS", "$share"};
+    static const char *const topics[] = {"$n",    "$SYS", "$share", "p/$n/x", "p/n/x", "p//x", "p/+/x", "p/#", "p/a/b", "p/a/b/x",
                                          "p///",  "+",    "#",      "n",   "/"};
     for (int i = 0; i < COUNT(smugglers); i++) {
         for (int j = 0; j < COUNT(topics); j++) {
@@ -1015,6 +1016,55 @@ TEST(an_identity_is_literal_bytes_or_nothing) {
     CHECK_EQ(subscribe(r, "", "p/#", true), 1);
     CHECK_EQ(publish(r, "n", "p/n", false, false), 0);
     CHECK_EQ(publish(r, "", "p/n", false, true), 1);
+    pn_rules_free(r);
+}
+
+TEST(a_rule_for_names_is_for_nobody_else) {
+    pn_rules *r = pn_rules_new(29);
+    const pn_span some[] = {span("zoe"), span("anna"), span("b"), span("anna-2"), span("")};
+    CHECK_EQ(pn_rules_add(r, &(pn_rule){true, 3, PN_RETAIN_ANY, 2, span("a/#"), some, COUNT(some)}), PN_SUCCESS);
+    CHECK_EQ(pn_rules_add(r, &(pn_rule){true, 3, PN_RETAIN_ANY, 2, span("a/#"), some, 0}), PN_SUCCESS); /* nobody */
+    CHECK_EQ(pn_rules_add(r, &(pn_rule){true, 3, PN_RETAIN_ANY, 2, span("a/x"), some + 1, 1}), PN_SUCCESS);
+    static const char *const in[] = {"zoe", "anna", "b", "anna-2", ""}, *const out[] = {"ann", "anna-", "anna-22", "zoe ", "Zoe", "c", "aa", "+"};
+    for (int i = 0; i < COUNT(in); i++) {
+        CONTEXT("%s", in[i]);
+        CHECK_EQ(publish(r, in[i], "a/x", false, true), 0);
+        CHECK_EQ(subscribe(r, in[i], "a/+", true), 0);
+    }
+    for (int i = 0; i < COUNT(out); i++) {
+        CONTEXT("%s", out[i]);
+        CHECK_EQ(publish(r, out[i], "a/x", false, false), -1);
+        CHECK_EQ(subscribe(r, out[i], "a/x", false), -1);
+    }
+    pn_rules_free(r);
+}
+
+TEST(a_rule_may_have_a_highest_qos) {
+    pn_rules *r = pn_rules_new(30);
+    CHECK_EQ(pn_rules_add(r, &(pn_rule){.allow = true, .actions = 7, .qos_max = 1, .filter = span("a/#")}), PN_SUCCESS);
+    CHECK_EQ(pn_rules_add(r, &(pn_rule){.allow = true, .actions = 7, .qos_max = 2, .filter = span("a/b")}), PN_SUCCESS);
+    int rule = -2;
+    CHECK(pn_rules_may_publish(r, span("n"), span("a/b"), 1, false, &rule) && rule == 0);
+    CHECK(pn_rules_may_publish(r, span("n"), span("a/b"), 2, false, &rule) && rule == 1);
+    CHECK(!pn_rules_may_publish(r, span("n"), span("a/c"), 2, false, &rule) && rule == -1);
+    for (uint8_t asked = 0; asked <= 2; asked++) {
+        uint8_t qos = asked;
+        CHECK(pn_rules_may_subscribe(r, span("n"), span("a/b"), false, &qos, &rule) && rule == 0);
+        CHECK_EQ(qos, asked < 1 ? asked : 1);
+    }
+    pn_rules_free(r);
+}
+
+TEST(shared_subscriptions_have_an_action_of_their_own) {
+    pn_rules *r = pn_rules_new(31);
+    CHECK_EQ(add(r, false, PN_MAY_SHARE, PN_RETAIN_ANY, "a/secret"), PN_SUCCESS);
+    CHECK_EQ(add(r, true, PN_MAY_SUBSCRIBE, PN_RETAIN_ANY, "#"), PN_SUCCESS);
+    CHECK_EQ(add(r, true, PN_MAY_SHARE, PN_RETAIN_ANY, "a/#"), PN_SUCCESS);
+    int rule = -2;
+    CHECK(pn_rules_may_subscribe(r, span("n"), span("a/secret"), false, NULL, &rule) && rule == 1);
+    CHECK(!pn_rules_may_subscribe(r, span("n"), span("a/+"), true, NULL, &rule) && rule == 0);
+    CHECK(pn_rules_may_subscribe(r, span("n"), span("a/b"), true, NULL, &rule) && rule == 2);
+    CHECK(!pn_rules_may_subscribe(r, span("n"), span("b"), true, NULL, &rule) && rule == -1);
     pn_rules_free(r);
 }
 
@@ -1045,7 +1095,8 @@ TEST(rules_decide_as_a_list_does) {
         CONTEXT("seed %" PRIu64 ", round %d", chance_seed, round);
         path filter[RULES];
         bool allow[RULES];
-        uint8_t actions[RULES], retain[RULES];
+        uint8_t actions[RULES], retain[RULES], most[RULES];
+        uint32_t named[RULES]; /* a bit for each of `ids`; 0: everybody */
         pn_rules *r = pn_rules_new((uint64_t)round);
         for (int i = 0; i < RULES; i++) {
             path p = {.n = 1 + (int)dice(3)};
@@ -1054,35 +1105,46 @@ TEST(rules_decide_as_a_list_does) {
             if (i && dice(4) == 0) p = filter[dice((uint32_t)i)]; /* the same filter more than once */
             filter[i] = p;
             allow[i] = dice(2);
-            actions[i] = (uint8_t)dice(4);
+            actions[i] = (uint8_t)dice(8);
             retain[i] = (uint8_t)dice(3);
+            most[i] = (uint8_t)dice(3);
+            named[i] = dice(3) ? 0 : dice(1u << COUNT(ids));
+            pn_span who[COUNT(ids)];
+            uint32_t count = 0;
+            for (int k = COUNT(ids) - 1; k >= 0; k--) {
+                if (named[i] >> k & 1) who[count++] = span(ids[k]);
+            }
             char text[256];
-            CHECK_EQ(pn_rules_add(r, allow[i], actions[i], retain[i], join(&p, text)), PN_SUCCESS);
+            pn_rule rule = {allow[i], actions[i], retain[i], most[i], join(&p, text), count ? who : NULL, count};
+            CHECK_EQ(pn_rules_add(r, &rule), PN_SUCCESS);
         }
-        const char *id = ids[dice(COUNT(ids))];
-        const char *usable = is(id, "") || is(id, "+") || is(id, "#") || is(id, "a/a") ? NULL : id;
+        uint32_t me = dice(COUNT(ids));
+        const char *id = ids[me];
+        const char *usable = is(id, "") || is(id, "+") || is(id, "#") || is(id, "a/a") || is(id, "$") ? NULL : id;
         for (int ask = 0; ask < 30; ask++) {
             const path *name = &names[dice((uint32_t)nn)];
             bool retained = dice(2);
+            uint8_t qos = (uint8_t)dice(3);
             int want = -1;
             for (int i = 0; i < RULES && want < 0; i++) {
-                if (!(actions[i] & PN_MAY_PUBLISH)) continue;
+                if (!(actions[i] & PN_MAY_PUBLISH) || qos > most[i] || (named[i] && !(named[i] >> me & 1))) continue;
                 if (retain[i] == PN_RETAIN_ONLY && !retained) continue;
                 if (retain[i] == PN_RETAIN_NEVER && retained) continue;
                 if (model_matches_as(&filter[i], name, true, usable)) want = i;
             }
             char text[256];
             int got = -2;
-            CHECK_EQ(pn_rules_may_publish(r, span(id), join(name, text), retained, &got), want >= 0 && allow[want]);
+            CHECK_EQ(pn_rules_may_publish(r, span(id), join(name, text), qos, retained, &got), want >= 0 && allow[want]);
             CHECK_EQ(got, want);
         }
         for (int ask = 0; ask < 2; ask++) {
             path asked = {.n = 1 + (int)dice(3)};
             for (int l = 0; l < asked.n; l++) asked.level[l] = of_filters[dice(COUNT(of_filters))];
             if (dice(4) == 0) asked.level[asked.n - 1] = "#";
+            bool shared = dice(2);
             int want = -1;
             for (int i = 0; i < RULES && want < 0; i++) {
-                if (!(actions[i] & PN_MAY_SUBSCRIBE)) continue;
+                if (!(actions[i] & (shared ? PN_MAY_SHARE : PN_MAY_SUBSCRIBE)) || (named[i] && !(named[i] >> me & 1))) continue;
                 bool covers = true, overlaps = false;
                 for (int n = 0; n < nn; n++) {
                     if (!model_matches(&asked, &names[n])) continue;
@@ -1094,8 +1156,10 @@ TEST(rules_decide_as_a_list_does) {
             }
             char text[256];
             int got = -2;
-            CHECK_EQ(pn_rules_may_subscribe(r, span(id), join(&asked, text), &got), want >= 0 && allow[want]);
+            uint8_t qos = 2;
+            CHECK_EQ(pn_rules_may_subscribe(r, span(id), join(&asked, text), shared, &qos, &got), want >= 0 && allow[want]);
             CHECK_EQ(got, want);
+            CHECK_EQ(qos, want >= 0 ? most[want] : 2);
         }
         pn_rules_free(r);
     }
@@ -1149,5 +1213,7 @@ TEST_MAIN(CASE(the_standards_examples_match), CASE(invalid_names_and_filters_are
           CASE(long_topics_cost_what_they_should),
           CASE(a_thousand_levels_cost_what_they_should), CASE(a_node_reads_its_commands_and_writes_its_reports_only),
           CASE(the_first_rule_that_applies_decides), CASE(an_identity_is_literal_bytes_or_nothing),
+          CASE(a_rule_for_names_is_for_nobody_else), CASE(a_rule_may_have_a_highest_qos),
+          CASE(shared_subscriptions_have_an_action_of_their_own),
           CASE(rules_that_cannot_be_meant_are_refused), CASE(rules_decide_as_a_list_does),
           CASE(without_memory_no_rule_is_added_in_part))
