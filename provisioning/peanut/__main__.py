@@ -7,6 +7,7 @@ import click
 
 from peanut import __version__
 from peanut.cli import Group
+from peanut.cli_board import board_group
 from peanut.cli_device import device_group
 from peanut.cli_init import init_command, operator_group
 from peanut.cli_send import send_command
@@ -32,7 +33,7 @@ def main(ctx: click.Context, home: Path | None) -> None:
     ctx.obj = resolve(home, os.environ.get("PEANUT_HOME"))
 
 
-for command in (init_command, device_group, operator_group, user_group, send_command):
+for command in (init_command, board_group, device_group, operator_group, user_group, send_command):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """Boards as data: reads boards/<name>/board.toml and checks it against a schema that is data too.
 
-Rule: agreement 3. boards/README.md tells people what the tables below tell this program; a key that neither knows is an
-error, so that a slip of the pen is not an output without a safe level.
+Rule: agreement 3. boards/README.md tells people what the tables below tell this program; what a pin may be used for is
+`pinout`'s business.
 """
 
-import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -12,39 +11,104 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peanut import store
+from peanut import pinout, store
+from peanut.chips import CHIPS, LITTLEFS_BLOCK
 from peanut.errors import PeanutError
+from peanut.fields import Field, Table, Value, check, check_variant
 from peanut.names import Kind
 
 FORMAT = 1
+UNIX = "unix"  # the chip of a board that is a process on a PC
+FLASH_MB_MAX = 64
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _BOARD_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,46}[a-z0-9])?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 CELSIUS_MAX = 44  # highest set point: below the 45 degrees at which a node switches its heater off and opens the vent
+PIN_MAX = 63
 
-Value = bool | int | float | str
+TOP: Table = {
+    "format": Field(int, FORMAT, FORMAT),
+    "title": Field(str),
+    "chip": Field(str, choices=(UNIX, *CHIPS)),
+    "checked": Field(str, required=False),
+    "flash_mb": Field(int, 1, FLASH_MB_MAX, required=False),
+    "psram_mb": Field(int, 0, FLASH_MB_MAX, required=False),
+    "cpu_mhz": Field(int, 80, 400, required=False),
+}
+LISTS = ("profiles", "warnings", "capabilities")
+CHIP_KEYS = ("checked", "flash_mb", "psram_mb", "cpu_mhz")  # what a board with a chip must say
+CHIP_TABLES = ("image", "fs", "serial")
 
+CAPABILITIES = ("psram", "ble", "ethernet", "can", "rs485", "sd")
+_PIN = Field(int, 0, PIN_MAX)
+_BIT = Field(int, 0, 7)
+_ADDRESS = Field(int, 0x08, 0x77)  # I2C, 7 bits; the others are reserved
 
-@dataclass(frozen=True)
-class Field:
-    """One key of a table: its type, and for numbers its range (both ends allowed), for words the choice."""
+IMAGE: Table = {
+    "file": Field(str),
+    "version": Field(str),
+    "sha256": Field(str, required=False),
+    "offset": Field(int, 0, 0x10000),
+}
+SERIAL: Table = {"baud": Field(int, 9600, 3_000_000), "usb": Field(str, choices=("bridge", "native"))}
+LED: Table = {"pin": _PIN, "kind": Field(str, choices=("gpio", "ws2812"))}
+BUTTON: Table = {"pin": _PIN, "active": Field(int, 0, 1)}
+BUSES: Mapping[str, Table] = {
+    "i2c": {"sda": _PIN, "scl": _PIN, "khz": Field(int, 10, 1000)},
+    "onewire": {"pin": _PIN},
+    "shift595": {"data": _PIN, "clock": _PIN, "latch": _PIN},
+    "uart": {"tx": _PIN, "rx": _PIN, "baud": Field(int, 300, 1_000_000)},
+}
+BUS: Table = {"kind": Field(str)}
 
-    type: type
-    low: float = -math.inf
-    high: float = math.inf
-    choices: tuple[str, ...] = ()
-    required: bool = True
-
-
-Table = Mapping[str, Field]
-
+_SECONDS = Field(float, 0, 3600, required=False)
+_LEVEL = Field(int, 0, 1, required=False)
 OUTPUT: Table = {
     "driver": Field(str),
     "safe": Field(str, choices=("off", "on")),
-    "min_on_s": Field(float, 0, 3600, required=False),
-    "min_off_s": Field(float, 0, 3600, required=False),
+    "min_on_s": _SECONDS,
+    "min_off_s": _SECONDS,
+    "max_on_s": Field(float, 1, 86400, required=False),
+    "glitch_ok": Field(bool, required=False),
 }
+OUTPUT_DRIVERS: Mapping[str, Table] = {
+    "gpio": {"pin": _PIN, "on": _LEVEL},
+    "pcf8574": {"bus": Field(str), "address": _ADDRESS, "bit": _BIT, "on": _LEVEL},
+    "shift595": {"bus": Field(str), "bit": _BIT, "on": _LEVEL},
+    "greenhouse_model": {},
+}
+QUANTITIES = ("temperature", "humidity", "pressure", "co2", "light", "moisture")
+_QUANTITY = Field(str, choices=QUANTITIES)
 SENSOR: Table = {"driver": Field(str), "unit": Field(str)}
+_I2C: Table = {"bus": Field(str), "address": _ADDRESS, "quantity": _QUANTITY}
+_MICROVOLTS = Field(int, 0, 5_000_000, required=False)
+SENSOR_DRIVERS: Mapping[str, Table] = {
+    "sht3x": _I2C,
+    "sht4x": _I2C,
+    "bme280": _I2C,
+    "scd4x": _I2C,
+    "bh1750": _I2C,
+    "ds18b20": {"bus": Field(str), "quantity": _QUANTITY},
+    "dht22": {"pin": _PIN, "quantity": _QUANTITY},
+    "soil": {"pin": _PIN, "quantity": _QUANTITY, "dry_uv": _MICROVOLTS, "wet_uv": _MICROVOLTS},
+    "greenhouse_model": {"quantity": Field(str, choices=QUANTITIES, required=False)},
+}
+# What each driver can be asked for, and the names that a greenhouse has for its things.
+MEASURES = {
+    "sht3x": ("temperature", "humidity"),
+    "sht4x": ("temperature", "humidity"),
+    "bme280": ("temperature", "humidity", "pressure"),
+    "scd4x": ("co2", "temperature", "humidity"),
+    "bh1750": ("light",),
+    "ds18b20": ("temperature",),
+    "dht22": ("temperature", "humidity"),
+    "soil": ("moisture",),
+    "greenhouse_model": QUANTITIES,
+}
+GREENHOUSE_OUTPUTS = ("heater", "vent", "fan", "irrigation", "light")
+GREENHOUSE_SENSORS = ("temperature", "humidity", "outside", "co2", "light", "soil", "pressure")
+NEEDED = {"outputs": ("heater", "vent"), "sensors": ("temperature",)}  # without these a node does not start as one
 CONTROL: Table = {
     "setpoint": Field(float, -20, CELSIUS_MAX),
     "min": Field(float, -20, CELSIUS_MAX),
@@ -88,8 +152,21 @@ SECTIONS: Mapping[str, Table] = {
 
 
 @dataclass(frozen=True)
+class Image:
+    """The MicroPython image that is pinned. sha256: hexadecimal, empty where `checked` says why there is none."""
+
+    file: str
+    version: str
+    sha256: str
+    offset: int
+
+
+@dataclass(frozen=True)
 class Board:
-    """A board file, checked. Tables are as they go into node.json."""
+    """A board file, checked. Tables are as they go into node.json; image, fs_* and baud are there if there is a chip.
+
+    fs_size: bytes; 0 for everything from fs_offset to the end of the flash.
+    """
 
     name: str
     title: str
@@ -97,16 +174,34 @@ class Board:
     profiles: tuple[Kind, ...]
     outputs: Mapping[str, Mapping[str, Value]]
     sensors: Mapping[str, Mapping[str, Value]]
-    control: Mapping[str, Value]
+    buses: Mapping[str, Mapping[str, Value]]
+    led: Mapping[str, Value] | None
+    button: Mapping[str, Value] | None
+    control: Mapping[str, Value] | None
     report: Mapping[str, Value]
     link: Mapping[str, Value] | None
     simulate: Mapping[str, Value] | None
     warnings: tuple[str, ...]
+    capabilities: tuple[str, ...] = ()
+    reserved: tuple[int, ...] = ()
+    checked: str = ""
+    flash_mb: int = 0
+    psram_mb: int = 0
+    cpu_mhz: int = 0
+    image: Image | None = None
+    fs_offset: int = 0
+    fs_size: int = 0
+    baud: int = 0
+    usb: str = ""
 
     @property
     def simulated(self) -> bool:
         """Whether the board has no pins at all, so that a node on it always runs the model."""
-        return self.chip == "unix"
+        return self.chip == UNIX
+
+    def fs_bytes(self, flash_mb: int = 0) -> int:
+        """The size of the file system on a flash of this size; the board file's if 0."""
+        return self.fs_size or (flash_mb or self.flash_mb) * 1024 * 1024 - self.fs_offset
 
 
 def folder(override: Path | None) -> Path:
@@ -136,81 +231,138 @@ def read(name: str, boards: Path) -> Board:
 
 def parse(name: str, data: Mapping[str, Any], where: str) -> Board:
     """A board out of the parsed file. where: named in errors."""
-    top: Table = {"format": Field(int, FORMAT, FORMAT), "title": Field(str), "chip": Field(str)}
-    lists = ("profiles", "warnings")
-    tables = ("outputs", "sensors", "control", "report", "link", "simulate")
-    unknown = sorted(set(data) - set(top) - set(lists) - set(tables))
+    tables = (
+        *CHIP_TABLES, "pins", "buses", "outputs", "sensors", "led", "button", "control", "report", "link", "simulate"
+    )  # fmt: skip
+    unknown = sorted(set(data) - set(TOP) - set(LISTS) - set(tables))
     if unknown:
-        raise PeanutError(f"{where}: unknown key {unknown[0]!r}", f"Keys: {', '.join([*top, *lists, *tables])}.")
-    head = check(top, {k: v for k, v in data.items() if k in top}, where)
-    words = {key: _words(data.get(key, []), key, where) for key in lists}
-    for word in words["profiles"]:
-        if word not in list(Kind):
-            raise PeanutError(f"{where}: profiles: unknown {word!r}", f"Profiles: {', '.join(Kind)}.")
+        raise PeanutError(f"{where}: unknown key {unknown[0]!r}", f"Keys: {', '.join([*TOP, *LISTS, *tables])}.")
+    head = check(TOP, {k: v for k, v in data.items() if k in TOP}, where)
+    words = {key: _words(data.get(key, []), key, where) for key in LISTS}
+    _known(words["profiles"], tuple(Kind), f"{where}: profiles")
+    _known(words["capabilities"], CAPABILITIES, f"{where}: capabilities")
+    bare = head["chip"] == UNIX
+    for key in (*CHIP_KEYS, *CHIP_TABLES):
+        if bare and key in data and key != "checked":
+            raise PeanutError(f"{where}: {key} is there, and the chip is {UNIX!r}", "Take it out.")
+        if not bare and key not in data:
+            raise PeanutError(f"{where}: {key} is missing", "A board with a chip needs it: see boards/README.md.")
 
     def section(key: str, table: Table) -> dict[str, Value]:
         return check(table, data.get(key, {}), f"{where}: [{key}]")
 
-    def group(key: str, table: Table) -> dict[str, dict[str, Value]]:
+    def maybe(key: str, table: Table) -> dict[str, Value] | None:
+        return section(key, table) if key in data else None
+
+    def group(key: str, common: Table, variants: Mapping[str, Table], by: str) -> dict[str, dict[str, Value]]:
         things = data.get(key, {})
         if not isinstance(things, dict) or not all(map(_WORD.fullmatch, things)):
             raise PeanutError(f"{where}: [{key}] is not a table of named tables", f"Write [{key}.NAME].")
-        return {n: check(table, thing, f"{where}: [{key}.{n}]") for n, thing in things.items()}
+        return {n: check_variant(common, variants, by, t, f"{where}: [{key}.{n}]") for n, t in things.items()}
 
+    greenhouse = Kind.GREENHOUSE in words["profiles"]
+    fs_offset, fs_size = (0, 0) if bare else _fs(data["fs"], int(head["flash_mb"]), f"{where}: [fs]")
     board = Board(
         name=name,
         title=str(head["title"]),
         chip=str(head["chip"]),
         profiles=tuple(Kind(word) for word in words["profiles"]),
-        outputs=group("outputs", OUTPUT),
-        sensors=group("sensors", SENSOR),
-        control=section("control", CONTROL),
+        outputs=group("outputs", OUTPUT, OUTPUT_DRIVERS, "driver"),
+        sensors=group("sensors", SENSOR, SENSOR_DRIVERS, "driver"),
+        buses=group("buses", BUS, BUSES, "kind"),
+        led=maybe("led", LED),
+        button=maybe("button", BUTTON),
+        control=section("control", CONTROL) if greenhouse or "control" in data else None,
         report=section("report", REPORT),
-        link=section("link", LINK) if "link" in data else None,
-        simulate=section("simulate", SIMULATE) if "simulate" in data else None,
+        link=maybe("link", LINK),
+        simulate=maybe("simulate", SIMULATE),
         warnings=words["warnings"],
+        capabilities=words["capabilities"],
+        reserved=_reserved(data.get("pins", {}), f"{where}: [pins]"),
+        checked=str(head.get("checked", "")),
+        flash_mb=int(head.get("flash_mb", 0)),
+        psram_mb=int(head.get("psram_mb", 0)),
+        cpu_mhz=int(head.get("cpu_mhz", 0)),
+        image=None if bare else _image(data["image"], str(head["chip"]), f"{where}: [image]"),
+        fs_offset=fs_offset,
+        fs_size=fs_size,
+        **({} if bare else section("serial", SERIAL)),  # type: ignore[arg-type]
     )
-    check_sense({"control": board.control, "link": board.link or {}}, where)
+    check_sense({"control": board.control or {}, "link": board.link or {}}, where)
     if board.simulated and board.simulate is None:
         raise PeanutError(f"{where}: a board without pins needs [simulate]", "Add the table.")
+    if greenhouse:
+        _greenhouse(board, where)
+    for sensor, table in board.sensors.items():
+        if "quantity" in table and table["quantity"] not in MEASURES[str(table["driver"])]:
+            raise PeanutError(
+                f"{where}: [sensors.{sensor}]: a {table['driver']} does not measure {table['quantity']}",
+                f"It measures: {', '.join(MEASURES[str(table['driver'])])}.",
+            )
+    faults = pinout.faults(board)
+    if faults:
+        raise PeanutError(f"{where}: {faults[0].what}", faults[0].fix)
     return board
+
+
+def _known(words: tuple[str, ...], known: tuple[str, ...], where: str) -> None:
+    for word in words:
+        if word not in known:
+            raise PeanutError(f"{where}: unknown {word!r}", f"Choose from: {', '.join(known)}.")
+
+
+def _greenhouse(board: Board, where: str) -> None:
+    things: Mapping[str, tuple[Mapping[str, object], tuple[str, ...]]] = {
+        "outputs": (board.outputs, GREENHOUSE_OUTPUTS),
+        "sensors": (board.sensors, GREENHOUSE_SENSORS),
+    }
+    for group, (found, known) in things.items():
+        _known(tuple(found), known, f"{where}: [{group}]")
+        for name in NEEDED[group]:
+            if name not in found:
+                raise PeanutError(f"{where}: [{group}.{name}] is missing", "A greenhouse needs it.")
+
+
+def _image(data: object, chip: str, where: str) -> Image:
+    table = check(IMAGE, data, where)
+    sha256 = str(table.get("sha256", ""))
+    if sha256 and not _SHA256.fullmatch(sha256):
+        raise PeanutError(f"{where}: sha256 = {sha256!r} is not a SHA-256", "Write its 64 digits of 0-9 and a-f.")
+    if "/" in str(table["file"]) or not str(table["file"]).endswith(".bin"):
+        raise PeanutError(f"{where}: file = {table['file']!r} is not the name of an image", "Write NAME.bin.")
+    if table["offset"] != CHIPS[chip].bootloader:
+        expected = CHIPS[chip].bootloader
+        raise PeanutError(f"{where}: offset = {table['offset']:#x} is not where an {CHIPS[chip].name} starts from",
+                          f"Write {expected:#x}.")  # fmt: skip
+    return Image(str(table["file"]), str(table["version"]), sha256, int(table["offset"]))
+
+
+def _fs(data: object, flash_mb: int, where: str) -> tuple[int, int]:
+    """Offset and size in bytes; a size of 0 stands for "auto", to the end of the flash."""
+    end = flash_mb * 1024 * 1024
+    auto = isinstance(data, Mapping) and data.get("size") == "auto"
+    table = check({"offset": Field(int, 0, end), "size": Field(str) if auto else Field(int, 1, end)}, data, where)
+    offset, size = int(table["offset"]), 0 if auto else int(table["size"])
+    if offset % LITTLEFS_BLOCK or size % LITTLEFS_BLOCK:
+        raise PeanutError(f"{where}: offset and size are whole blocks of {LITTLEFS_BLOCK} bytes", "Mend them.")
+    if offset + size > end or offset == end:
+        raise PeanutError(f"{where}: it ends behind the {flash_mb} MB of flash", "Mend offset and size.")
+    return offset, size
+
+
+def _reserved(data: object, where: str) -> tuple[int, ...]:
+    if not isinstance(data, Mapping) or set(data) - {"reserved"}:
+        raise PeanutError(f"{where} has one key, reserved", "Write reserved = [16, 17].")
+    pins = data.get("reserved", [])
+    if not isinstance(pins, list) or not all(type(p) is int and 0 <= p <= PIN_MAX for p in pins):
+        raise PeanutError(f"{where}: reserved = {pins!r} is not a list of pins", "Write reserved = [16, 17].")
+    return tuple(pins)
 
 
 def _words(value: object, key: str, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(w, str) for w in value):
         raise PeanutError(f"{where}: {key} is not a list of strings", f'Write {key} = ["…"].')
     return tuple(value)
-
-
-def check(table: Table, data: object, where: str) -> dict[str, Value]:
-    """`data` as the table wants it; PeanutError names the key. Integers pass where a number is asked for."""
-    if not isinstance(data, Mapping):
-        raise PeanutError(f"{where} is not a table")
-    unknown = sorted(set(data) - set(table))
-    if unknown:
-        raise PeanutError(f"{where}: unknown key {unknown[0]!r}", f"Keys: {', '.join(table)}.")
-    missing = [k for k, field in table.items() if field.required and k not in data]
-    if missing:
-        raise PeanutError(f"{where}: {missing[0]} is missing", "Add it.")
-    return {key: check_value(table[key], value, f"{where}: {key}") for key, value in data.items()}
-
-
-def check_value(field: Field, value: object, where: str) -> Value:
-    """One value of a table; PeanutError says what it must be."""
-    if field.type is str:
-        if not isinstance(value, str) or not value:
-            raise PeanutError(f"{where} = {value!r} is not a string")
-        if field.choices and value not in field.choices:
-            raise PeanutError(f"{where} = {value!r} is not known", f"Choose from: {', '.join(field.choices)}.")
-        return value
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    fraction = field.type is float and isinstance(value, float) and math.isfinite(value)
-    if not whole and not fraction:
-        raise PeanutError(f"{where} = {value!r} is not {'a whole number' if field.type is int else 'a number'}")
-    assert isinstance(value, int | float)
-    if not field.low <= value <= field.high:
-        raise PeanutError(f"{where} = {value} is out of range", f"Give {field.low:g} to {field.high:g}.")
-    return value
 
 
 def check_sense(sections: Mapping[str, Mapping[str, Any]], where: str) -> None:

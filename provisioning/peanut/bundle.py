@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peanut import board as boards
-from peanut.board import Board, Value
+from peanut.board import Board
 from peanut.errors import PeanutError
+from peanut.fields import Value, check_value
 from peanut.names import Kind, topic_root
 
 FORMAT = 1
@@ -50,15 +51,9 @@ def new_node(name: str, kind: Kind, board: Board, gateway: Mapping[str, Value], 
         "kind": str(kind),
         "root": topic_root(name, kind),
         "gateway": dict(gateway),
-        "board": {
-            "name": board.name,
-            "chip": board.chip,
-            # The outputs of a board file are a greenhouse's; a car has no vent to open.
-            "outputs": _plain(board.outputs) if greenhouse else {},
-            "sensors": _plain(board.sensors) if greenhouse else {},
-        },
+        "board": _board(board, greenhouse=greenhouse),
     }
-    if greenhouse:
+    if greenhouse and board.control is not None:
         node["control"] = dict(board.control)
     node["report"] = dict(board.report)
     if board.link is not None:
@@ -66,6 +61,18 @@ def new_node(name: str, kind: Kind, board: Board, gateway: Mapping[str, Value], 
     if greenhouse and (simulate or board.simulated) and board.simulate is not None:
         node["simulate"] = dict(board.simulate)
     return node
+
+
+def _board(board: Board, *, greenhouse: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": board.name,
+        "chip": board.chip,
+        # The outputs of a board file are a greenhouse's; a car has no vent to open.
+        "outputs": _plain(board.outputs) if greenhouse else {},
+        "sensors": _plain(board.sensors) if greenhouse else {},
+    }
+    optional = {"buses": _plain(board.buses), "led": board.led, "button": board.button}
+    return found | {key: value for key, value in optional.items() if value}
 
 
 def _plain(tables: Mapping[str, Mapping[str, Value]]) -> dict[str, dict[str, Value]]:
@@ -90,7 +97,7 @@ def apply(node: Node, settings: Settings) -> Node:
                 value = json.loads(text)
             except ValueError:
                 value = text
-        result[section][key] = boards.check_value(field, value, where)
+        result[section][key] = check_value(field, value, where)
     link = result.get("link", {})
     sections = {"control": result.get("control", {})}
     if {"base_s", "cap_s"} <= set(link):

@@ -8,6 +8,7 @@ import errno
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,6 +19,14 @@ from peanut.home import Home
 pass_home = click.make_pass_decorator(Home)
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+boards_option = click.option(
+    "--boards",
+    "folder",
+    type=click.Path(path_type=Path),
+    envvar="PEANUT_BOARDS",
+    metavar="DIR",
+    help="Folder of board files, in place of the built-in ones. [env: PEANUT_BOARDS]",
+)
 
 INTERRUPTED = 128 + 2  # as a shell reports SIGINT
 

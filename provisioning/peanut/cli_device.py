@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from peanut import board, bundle, ca, device, ledger, plan
-from peanut.cli import dry_run_option, json_option, pass_home, say, say_json, table, warn
+from peanut.cli import boards_option, dry_run_option, json_option, pass_home, say, say_json, table, warn
 from peanut.errors import PeanutError
 from peanut.home import Home
 from peanut.names import Kind
@@ -32,14 +32,7 @@ def device_group() -> None:
     metavar="SECTION.KEY=VALUE",
     help=f"Change a default of node.json; sections: {', '.join(board.SECTIONS)}. May be given several times.",
 )
-@click.option(
-    "--boards",
-    "folder",
-    type=click.Path(path_type=Path),
-    envvar="PEANUT_BOARDS",
-    metavar="DIR",
-    help="Folder of board files, in place of the built-in ones. [env: PEANUT_BOARDS]",
-)
+@boards_option
 @dry_run_option
 @pass_home
 def add(

@@ -16,13 +16,13 @@ from cryptography import x509
 
 from peanut import board as boards
 from peanut import bundle, ca, credentials, ledger, modes, names, settings, store
-from peanut.board import Value
 from peanut.errors import PeanutError
+from peanut.fields import Value
 from peanut.home import PUBLIC, SECRET, Home, make_private_dir, write_file
 from peanut.names import Kind
 from peanut.plan import State, Step, there
 
-DEFAULT_BOARD = "sim"  # the only board so far; no pin of anybody's hardware is at stake
+DEFAULT_BOARD = "sim"  # no pin of anybody's hardware is at stake
 
 DEVICE_TOML = "device.toml"
 LISTED_MAX = 20  # devices that an error lists

@@ -16,8 +16,8 @@ from typing import Any
 import tomlkit
 
 from peanut import board, names, store
-from peanut.board import Value
 from peanut.errors import PeanutError
+from peanut.fields import Value, check
 from peanut.home import Home
 
 MQTTS_PORT = 8883  # IANA secure-mqtt
@@ -163,7 +163,7 @@ def device_gateway(path: Path) -> dict[str, Value]:
     if unknown:
         raise PeanutError(f"{path}: unknown key {unknown[0]!r}", "It has one table, [gateway].")
     table = {key: replace(field, required=False) for key, field in board.GATEWAY.items()}
-    return board.check(table, document.get("gateway", {}), f"{path}: [gateway]")
+    return check(table, document.get("gateway", {}), f"{path}: [gateway]")
 
 
 def device_toml(gateway: Mapping[str, Value]) -> bytes:

@@ -11,32 +11,59 @@ from typing import Any
 
 import pytest
 
-from peanut import board
-from peanut.board import Field
+from peanut import board, fields
+from peanut.chips import CHIPS
 from peanut.errors import PeanutError
+from peanut.fields import Field
+from peanut.names import Kind
 
 from .conftest import Run
 
 BOARDS = Path(__file__).parents[2] / "boards"
 
 
-def data() -> dict[str, Any]:
-    return tomllib.loads((BOARDS / "sim/board.toml").read_text())
+def data(name: str = "sim") -> dict[str, Any]:
+    return tomllib.loads((BOARDS / name / "board.toml").read_text())
 
 
 def test_every_board_of_the_house_is_good_and_documented() -> None:
     names = board.available(BOARDS)
-    assert "sim" in names
+    assert {"sim", "esp32-devkitc"} <= set(names)
     for name in names:
-        assert board.read(name, BOARDS).name == name
-        assert (BOARDS / name / "README.md").is_file()
+        found = board.read(name, BOARDS)
+        assert found.name == name
+        text = (BOARDS / name / "README.md").read_text()
+        if not found.simulated:
+            # a bare board on the bench can run the model, and nobody is told that a board was tried when it was not
+            assert found.simulate is not None or Kind.GREENHOUSE not in found.profiles
+            assert "ot on hardware" in found.checked
+            assert "ot checked on hardware" in text
+            assert any(line.startswith("    ") for line in text.splitlines()), f"{name}: no drawing"
+            assert found.image is not None
+            assert found.image.sha256 or "SHA-256" in found.checked
 
 
 def test_the_readme_names_every_key() -> None:
     text = (BOARDS / "README.md").read_text()
-    tables = (board.OUTPUT, board.SENSOR, board.CONTROL, board.REPORT, board.LINK, board.SIMULATE)
-    keys = {key for table in tables for key in table} | set(data())
+    tables = [
+        board.TOP, board.IMAGE, board.SERIAL, board.LED, board.BUTTON, board.BUS, board.OUTPUT, board.SENSOR,
+        board.CONTROL, board.REPORT, board.LINK, board.SIMULATE,
+    ]  # fmt: skip
+    variants = (board.BUSES, board.OUTPUT_DRIVERS, board.SENSOR_DRIVERS)
+    tables += [table for group in variants for table in group.values()]
+    keys = {key for table in tables for key in table} | set(data()) | set(data("esp32-devkitc"))
+    words = {word for group in variants for word in group} | set(board.CAPABILITIES) | set(board.QUANTITIES)
+    words |= {*board.GREENHOUSE_OUTPUTS, *board.GREENHOUSE_SENSORS, *CHIPS}
     assert not [key for key in keys if not re.search(rf"[`\[]{key}\b", text)]
+    assert not [word for word in words if not re.search(rf'`"?{word}"?`', text)]
+
+
+def test_the_readme_tells_the_chips_as_they_are() -> None:
+    text = (BOARDS / "README.md").read_text()
+    for name, chip in CHIPS.items():
+        pins = " ".join(map(str, sorted(chip.strapping)))
+        assert re.search(rf"{chip.name.removeprefix('ESP32-')}: {pins}\b", text), name
+        assert not chip.strapping & chip.flash
 
 
 def test_sim() -> None:
@@ -69,8 +96,8 @@ def test_the_node_accepts_what_we_accept(made: Path) -> None:
                 assert (low, high) == (field.low, field.high), key
 
 
-def change(path: str, value: object) -> dict[str, Any]:
-    changed: dict[str, Any] = data()
+def change(path: str, value: object, name: str = "sim") -> dict[str, Any]:
+    changed: dict[str, Any] = data(name)
     *tables, key = path.split(".")
     table = changed
     for name in tables:
@@ -101,6 +128,15 @@ def change(path: str, value: object) -> dict[str, Any]:
         ("outputs.heater.saef", "off", "unknown key 'saef'"),
         ("outputs.heater.min_on_s", -1, "out of range"),
         ("outputs.Heater", {"driver": "x", "safe": "off"}, "not a table of named tables"),
+        ("outputs.heater.driver", "steam", "driver = 'steam' is not known"),
+        ("outputs.heater.driver", None, "driver is missing"),
+        ("outputs.heater.pin", 4, "unknown key 'pin'"),
+        ("outputs.horn", {"driver": "greenhouse_model", "safe": "off"}, "[outputs]: unknown 'horn'"),
+        ("outputs.vent", None, "[outputs.vent] is missing"),
+        ("sensors.temperature", None, "[sensors.temperature] is missing"),
+        ("capabilities", ["wings"], "unknown 'wings'"),
+        ("flash_mb", 4, "flash_mb is there, and the chip is 'unix'"),
+        ("image", {}, "image is there, and the chip is 'unix'"),
         ("sensors.temperature.unit", None, "unit is missing"),
         ("control.setpoint", None, "setpoint is missing"),
         ("control.setpoint", 41, "not within"),
@@ -117,20 +153,67 @@ def test_a_bad_board_file_names_the_key(path: str, value: object, complaint: str
     assert complaint in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "complaint"),
+    [
+        ("chip", "esp8266", "chip = 'esp8266' is not known"),
+        ("checked", None, "checked is missing"),
+        ("flash_mb", None, "flash_mb is missing"),
+        ("image", None, "image is missing"),
+        ("image.sha256", "cd78", "is not a SHA-256"),
+        ("image.sha256", "CD" * 32, "is not a SHA-256"),
+        ("image.file", "../x.bin", "is not the name of an image"),
+        ("image.offset", 0, "offset = 0x0 is not where an ESP32 starts from"),
+        ("fs.offset", 0x200001, "whole blocks"),
+        ("fs.offset", 0x400000, "behind the 4 MB"),
+        ("fs.size", "big", "not a whole number"),
+        ("fs.size", 0x200800, "whole blocks"),
+        ("fs.size", 0x201000, "behind the 4 MB"),
+        ("serial.usb", "wireless", "usb = 'wireless' is not known"),
+        ("pins", {"reserve": []}, "[pins] has one key"),
+        ("pins", {"reserved": [True]}, "not a list of pins"),
+        ("buses.i2c.sda", None, "sda is missing"),
+        ("buses.i2c.kind", "spi", "kind = 'spi' is not known"),
+        ("outputs.heater.pin", None, "pin is missing"),
+        ("outputs.heater.on", 2, "on = 2 is out of range"),
+        ("outputs.heater.glitch_ok", 1, "neither true nor false"),
+        ("outputs.irrigation.max_on_s", 0, "max_on_s = 0 is out of range"),
+        ("sensors.temperature.address", 0x80, "out of range"),
+        ("sensors.temperature.quantity", "pressure", "a sht3x does not measure pressure"),
+        ("sensors.temperature.quantity", None, "quantity is missing"),
+        ("led", {"pin": 2, "kind": "neon"}, "kind = 'neon' is not known"),
+        ("button.active", 2, "out of range"),
+        ("control", None, "[control]: setpoint is missing"),
+    ],
+)
+def test_a_bad_board_with_a_chip_names_the_key(path: str, value: object, complaint: str) -> None:
+    with pytest.raises(PeanutError) as caught:
+        board.parse("mine", change(path, value, "esp32-devkitc"), "board.toml")
+    assert caught.value.message.startswith("board.toml: ")
+    assert complaint in caught.value.message
+
+
+def test_the_file_system_takes_the_rest_of_the_flash() -> None:
+    found = board.parse("mine", data("esp32-devkitc"), "board.toml")
+    assert (found.fs_offset, found.fs_bytes(), found.fs_bytes(16)) == (0x200000, 0x200000, 0xE00000)
+    found = board.parse("mine", change("fs.size", 0x100000, "esp32-devkitc"), "board.toml")
+    assert (found.fs_bytes(), found.fs_bytes(16)) == (0x100000, 0x100000)
+
+
 def test_ranges_include_their_ends() -> None:
     field = Field(float, 1, 2)
-    assert [board.check_value(field, v, "x") for v in (1, 2, 1.5)] == [1, 2, 1.5]
+    assert [fields.check_value(field, v, "x") for v in (1, 2, 1.5)] == [1, 2, 1.5]
     for value in (0.999, 2.001):
         with pytest.raises(PeanutError, match="out of range"):
-            board.check_value(field, value, "x")
+            fields.check_value(field, value, "x")
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     folder = tmp_path / "boards"
     (folder / "shed").mkdir(parents=True)
-    text = (BOARDS / "sim/board.toml").read_text().replace('chip = "unix"', 'chip = "esp32"')
-    (folder / "shed/board.toml").write_text(text.replace("warnings = []", 'warnings = ["mind the step"]'))
+    text = (BOARDS / "esp32-devkitc/board.toml").read_text()
+    (folder / "shed/board.toml").write_text(re.sub("warnings = .*", 'warnings = ["mind the step"]', text))
     return folder
 
 
