@@ -26,7 +26,7 @@ from typing import Any, Final
 from peanutd import access, fleet, tls
 from peanutd._core import LIMITS, MAY_PUBLISH, RETAIN_ANY, Broker
 from peanutd.census import Limits
-from peanutd.config import Config, ConfigError, Listen, Listener, load
+from peanutd.config import Config, ConfigError, Listen, Listener, Mqtt, load
 from peanutd.log import Background, Log
 from peanutd.server import SPARE_FILES, Server
 from peanutd.sockets import ListenError, raise_file_limit
@@ -233,26 +233,26 @@ def _who(listener: Listener) -> str:
 
 def _apply(server: Server, settings: Config, files: int) -> None:
     """The settings that can change while the gateway serves."""
-    listen = settings.listen
+    listen, mqtt = settings.listen, settings.mqtt
     server.log.set_level(settings.log_level)
     server.handshake_timeout = listen.handshake_timeout
     server.max_packet_size = {**LIMITS, **settings.limits}["max_packet_size"]
     server.broker.set_limits(**settings.limits)
-    if server.mqtt != settings.mqtt:
-        server.mqtt = settings.mqtt
+    if server.mqtt != mqtt:
+        server.mqtt = mqtt
         server.set_rules()
     server.census.limits = Limits(
-        connections=min(listen.max_connections, max(1, files - SPARE_FILES)),
+        connections=min(mqtt.max_connections, max(1, files - SPARE_FILES)),
         handshakes=listen.max_handshakes,
-        per_address=listen.max_connections_per_address,
-        per_identity=listen.max_connections_per_identity,
+        per_address=mqtt.max_connections_per_address,
+        per_identity=mqtt.max_connections_per_identity,
     )
-    if server.census.limits.connections < listen.max_connections:
-        asked = listen.max_connections != Listen().max_connections
+    if server.census.limits.connections < mqtt.max_connections:
+        asked = mqtt.max_connections != Mqtt().max_connections
         server.log.write(
             "warning" if asked else "debug",
             "peanutd",
-            "fewer connections than max_connections in [listen]: the system's limit of open files is lower",
+            "fewer connections than max_connections in [mqtt]: the system's limit of open files is lower",
             connections=server.census.limits.connections,
             files=files,
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from peanutd import access
-from peanutd.config import Listen
+from peanutd.config import Listen, Mqtt
 from peanutd.throttle import network
 
 QUOTA_EXCEEDED: Final = 0x97
@@ -25,7 +25,7 @@ CONTEST: Final = 3
 CONTESTS_MAX: Final = 1024
 """Sessions that are contested at the same time; the oldest gives way to a new one."""
 
-_USUAL: Final = Listen()
+_USUAL: Final = Mqtt()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Limits:
     """How many connections there may be; 0 is no limit for the last two."""
 
     connections: int = _USUAL.max_connections
-    handshakes: int = _USUAL.max_handshakes
+    handshakes: int = Listen().max_handshakes
     per_address: int = _USUAL.max_connections_per_address
     per_identity: int = _USUAL.max_connections_per_identity
 

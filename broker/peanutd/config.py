@@ -131,14 +131,8 @@ class Listen:
     mqtts: Address | None = Address("0.0.0.0", 8883)
     mqtt: Address | None = None
     insecure: bool = False
-    max_connections: int = 20_000
-    """Connections in all, those in their handshake included; more are closed as they come."""
     max_handshakes: int = 1024
     """Connections that have not come in yet; one more, and the oldest of them is cut: silence keeps nobody out."""
-    max_connections_per_address: int = 2000
-    """Connections of one IPv4 address, /64 network of IPv6, or user of this machine (Unix socket); 0: no limit."""
-    max_connections_per_identity: int = 64
-    """Clients of one operator that are connected at once; 0: no limit. A node has one connection by nature."""
     handshake_timeout: int = 10
     """Seconds from TCP connection to the end of all handshakes (PROXY header, TLS, WebSocket)."""
 
@@ -164,6 +158,14 @@ class Mqtt:
     """Topic filters: nobody may subscribe to anything that overlaps one of them."""
     deny_publish: tuple[str, ...] = ()
     """Topic filters: nobody may publish to what they cover."""
+    response_information: str = ""
+    """What a client of MQTT 5.0 is given that asks for Response Information (5.0 §3.2.2.3.14); `{id}` is its name."""
+    max_connections: int = 20_000
+    """Connections in all, those in their handshake included; more are closed as they come."""
+    max_connections_per_address: int = 2000
+    """Connections of one IPv4 address, /64 network of IPv6, or user of this machine (Unix socket); 0: no limit."""
+    max_connections_per_identity: int = 64
+    """Clients of one operator that are connected at once; 0: no limit. A node has one connection by nature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,10 +284,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "mqtt",
         "metrics",
         "insecure",
-        "max_connections",
         "max_handshakes",
-        "max_connections_per_address",
-        "max_connections_per_identity",
         "handshake_timeout",
     ),
     "access": ("anonymous",),
@@ -296,6 +295,10 @@ _MQTT: Final = tuple(entry.name for entry in fields(Mqtt))
 _REFERENCE: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _REFERENCES_MAX: Final = 256
 """Characters of a Server Reference."""
+INFORMATION_MAX: Final = 256
+"""Characters of response_information."""
+_SWITCHES: Final = ("retain_available", "wildcard_subscriptions", "shared_subscriptions", "payload_format_check")
+"""Limits of the core that are 0 or 1; who writes false or true means them."""
 _LATER: Final = ("https", "metrics")
 _LISTENER: Final = "listener"
 _LISTENER_KEYS: Final = (
@@ -332,9 +335,10 @@ class _Reader:
         self._lines = lines
         self._mistakes: list[tuple[int, str]] = []
         self._warnings: list[str] = []
+        self._known: Mapping[str, tuple[str, ...]] = {}
 
     def config(self, limit_names: Mapping[str, int]) -> Config:
-        known = {**_KEYS, "mqtt": (*_MQTT, *limit_names)}
+        known = self._known = {**_KEYS, "mqtt": (*_MQTT, *limit_names)}
         self._check_keys((), tuple(self._document), (*known, _LISTENER))
         tables: dict[str, _Table] = {}
         for name, keys in known.items():
@@ -355,7 +359,7 @@ class _Reader:
             access=access,
             listeners=(*_simple(listen, access), *more),
             mqtt=self._mqtt(tables["mqtt"]),
-            limits=MappingProxyType({key: self._number(("mqtt", key), tables["mqtt"], 0, 0) for key in limits}),
+            limits=MappingProxyType({key: self._limit(("mqtt", key), tables["mqtt"]) for key in limits}),
             places=MappingProxyType({key: self._place(("mqtt", key)) for key in tables["mqtt"]}),
             log_level=self._level(tables["log"]),
             warnings=tuple(self._warnings),
@@ -377,21 +381,37 @@ class _Reader:
             mqtts=self._address(("listen", "mqtts"), table, usual.mqtts),
             mqtt=self._address(("listen", "mqtt"), table, usual.mqtt),
             insecure=self._boolean(("listen", "insecure"), table, usual.insecure),
-            max_connections=number("max_connections", usual.max_connections),
             max_handshakes=number("max_handshakes", usual.max_handshakes),
-            max_connections_per_address=number("max_connections_per_address", usual.max_connections_per_address, 0),
-            max_connections_per_identity=number("max_connections_per_identity", usual.max_connections_per_identity, 0),
             handshake_timeout=number("handshake_timeout", usual.handshake_timeout),
         )
 
     def _mqtt(self, table: _Table) -> Mqtt:
+        usual = Mqtt()
+
+        def number(key: str, usual: int, least: int = 0) -> int:
+            return self._number(("mqtt", key), table, usual, least)
+
         return Mqtt(
-            sys_interval=self._number(("mqtt", "sys_interval"), table, SYS_INTERVAL, 0),
+            sys_interval=number("sys_interval", usual.sys_interval),
             mqtt31=self._boolean(("mqtt", "mqtt31"), table, False),
             server_reference=self._reference(("mqtt", "server_reference"), table),
             deny_subscribe=self._texts(("mqtt", "deny_subscribe"), table),
             deny_publish=self._texts(("mqtt", "deny_publish"), table),
+            response_information=self._information(("mqtt", "response_information"), table),
+            max_connections=number("max_connections", usual.max_connections, 1),
+            max_connections_per_address=number("max_connections_per_address", usual.max_connections_per_address),
+            max_connections_per_identity=number("max_connections_per_identity", usual.max_connections_per_identity),
         )
+
+    def _information(self, key: _Key, table: _Table) -> str:
+        """The beginning of topic names, so what may not stand in one may not stand here."""
+        value = table.get(key[-1], "")
+        if isinstance(value, str) and len(value) <= INFORMATION_MAX and not re.search(r"[\x00-\x1f\x7f-\x9f+#]", value):
+            return value
+        self._mistake(
+            key, f'must be the beginning of a topic, e.g. "answers/{{id}}", at most {INFORMATION_MAX} characters'
+        )
+        return ""
 
     def _reference(self, key: _Key, table: _Table) -> str:
         """One or more servers, as MQTT 5.0 §4.11 writes them: with spaces between."""
@@ -594,8 +614,8 @@ class _Reader:
     def _check_keys(self, where: _Key, found: Sequence[str], known: Sequence[str]) -> None:
         for key in found:
             if key not in known:
-                if where == ("mqtt",) and key.startswith("max_connections"):
-                    self._mistake((*where, key), "belongs in [listen]: it counts connections before they speak MQTT")
+                if where and (elsewhere := [table for table, keys in self._known.items() if key in keys]):
+                    self._mistake((*where, key), f"belongs in [{elsewhere[0]}]")
                     continue
                 near = difflib.get_close_matches(key, known, 1)
                 hint = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known)}"
@@ -620,6 +640,12 @@ class _Reader:
             return value
         self._mistake(key, f"must be true or false, without quotes; it is {_kind(value)}")
         return usual
+
+    def _limit(self, key: _Key, table: _Table) -> int:
+        value = table.get(key[-1])
+        if key[-1] in _SWITCHES and isinstance(value, bool):
+            return int(value)
+        return self._number(key, table, 0, 0)
 
     def _number(self, key: _Key, table: Mapping[str, object], usual: int, least: int = 1) -> int:
         value = table.get(key[-1], usual)

@@ -349,6 +349,7 @@ class Server:
             rules=verdict.slot.value,
             assigned_client_id=verdict.assigned,
             authentication_data=data,
+            response_information=self.mqtt.response_information.replace("{id}", verdict.identity) or None,
             now=now_ms(),
         )
         if (reason := _refused(events, link)) is not None:

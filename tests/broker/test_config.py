@@ -74,10 +74,7 @@ def test_every_key_is_read() -> None:
         mqtts = "[::1]:1"
         mqtt = "127.0.0.1:2"
         insecure = true
-        max_connections = 3
         max_handshakes = 5
-        max_connections_per_address = 0
-        max_connections_per_identity = 6
         handshake_timeout = 4
         [access]
         anonymous = true
@@ -88,18 +85,19 @@ def test_every_key_is_read() -> None:
         server_reference = "a.example:1 [::1]"
         deny_subscribe = ["secret/#", "+/x"]
         deny_publish = ["#"]
+        response_information = "answers/{id}"
+        max_connections = 3
+        max_connections_per_address = 0
+        max_connections_per_identity = 6
         [log]
         level = "debug"
     """)
     assert config.listen.mqtts == Address("::1", 1)
     assert config.listen.mqtt == Address("127.0.0.1", 2)
     assert config.listen.insecure
-    assert config.listen.max_connections == 3
     assert config.listen.max_handshakes == 5
-    assert config.listen.max_connections_per_address == 0
-    assert config.listen.max_connections_per_identity == 6
     assert config.listen.handshake_timeout == 4
-    assert config.mqtt == Mqtt(0, True, "a.example:1 [::1]", ("secret/#", "+/x"), ("#",))
+    assert config.mqtt == Mqtt(0, True, "a.example:1 [::1]", ("secret/#", "+/x"), ("#",), "answers/{id}", 3, 0, 6)
     assert config.access.anonymous
     assert dict(config.limits) == {"max_packet_size": 5}
     assert config.log_level == "debug"
@@ -135,8 +133,8 @@ def test_config_is_frozen() -> None:
         ('[listen]\nmqtts = "::1:1"', "gateway.toml:2: [listen] mqtts", "in brackets"),
         ('[listen]\nmqtts = "[::g]:1"', "gateway.toml:2: [listen] mqtts", "not an IPv6 address"),
         ('[listen]\ninsecure = "yes"', "gateway.toml:2: [listen] insecure", "true or false, without quotes"),
-        ("[listen]\nmax_connections = 0", "gateway.toml:2: [listen] max_connections", "1 to"),
-        ("[listen]\nmax_connections = true", "gateway.toml:2: [listen] max_connections", "whole number"),
+        ("[mqtt]\nmax_connections = 0", "gateway.toml:2: [mqtt] max_connections", "1 to"),
+        ("[mqtt]\nmax_connections = true", "gateway.toml:2: [mqtt] max_connections", "whole number"),
         ("[mqtt]\nmax_inflight = -1", "gateway.toml:2: [mqtt] max_inflight", "0 to"),
         ("[mqtt]\nmax_inflight = 1.5", "gateway.toml:2: [mqtt] max_inflight", "whole number"),
         ("\nlistn.x = 1", "gateway.toml:2: [listn]", 'did you mean "listen"?'),
@@ -509,16 +507,40 @@ def test_the_readme_has_every_key_of_mqtt_with_its_default() -> None:
         "server_reference": '""',
         "deny_subscribe": "[]",
         "deny_publish": "[]",
+        "response_information": '""',
+        "max_connections": "20000",
+        "max_connections_per_address": "2000",
+        "max_connections_per_identity": "64",
     }
-    assert found == {**{name: f"{value:,}" for name, value in _core.LIMITS.items()}, **words}
+    words_shown = {key: f"{int(value):,}" if value.isdigit() else value for key, value in words.items()}
+    limits = {name: f"{value:,}" for name, value in _core.LIMITS.items()}
+    switches = {name: str(bool(_core.LIMITS[name])).lower() for name in SWITCHES}
+    assert found == {**limits, **switches, **words_shown}
     usual = read("[mqtt]\n" + "".join(f"{key} = {value}\n" for key, value in words.items()))
     assert usual.mqtt == Mqtt(), "what the table says is what there is without it"
     assert set(words) == {entry.name for entry in fields(Mqtt)}
 
 
-@pytest.mark.parametrize("key", ["max_connections", "max_connections_per_address", "max_connections_per_identity"])
-def test_a_limit_of_connections_under_mqtt_says_where_it_belongs(tmp_path: Path, key: str) -> None:
-    """Whoever looks for it among the limits of MQTT is sent to the right table, with the line."""
-    (tmp_path / "gateway.toml").write_text(f"[mqtt]\n{key} = 5\n")
-    with pytest.raises(ConfigError, match=rf"gateway\.toml:2: .*{key}.*belongs in \[listen\]"):
-        load(tmp_path, _core.LIMITS)
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [("[listen]\nmax_connections = 5", "[mqtt]"), ("[mqtt]\nmax_handshakes = 5", "[listen]")],
+)
+def test_a_key_in_the_wrong_table_is_sent_to_the_right_one(text: str, place: str) -> None:
+    assert mistake(text).endswith(f"belongs in {place}")
+
+
+SWITCHES = ("retain_available", "wildcard_subscriptions", "shared_subscriptions", "payload_format_check")
+
+
+@pytest.mark.parametrize(("said", "meant"), [("true", 1), ("false", 0), ("1", 1), ("0", 0)])
+def test_switches_may_be_written_as_words(said: str, meant: int) -> None:
+    for key in SWITCHES:
+        assert parse(f"[mqtt]\n{key} = {said}", "gateway.toml", _core.LIMITS).limits == {key: meant}
+
+
+@pytest.mark.parametrize("value", ["1", '"answers/#"', '"a\\u0000"', '"' + "a" * 257 + '"'])
+def test_response_information_that_begins_no_topic(value: str) -> None:
+    """MQTT 5.0 §3.2.2.3.14: it is the beginning of a topic."""
+    assert mistake(f"[mqtt]\nresponse_information = {value}").startswith(
+        "gateway.toml:2: [mqtt] response_information: must be the beginning of a topic"
+    )

@@ -47,7 +47,7 @@ def at_most(limit: int, sockets: list[socket.socket]) -> bool:
 
 @pytest.mark.parametrize("scheme", ["mqtts", "mqtt"])
 @pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("limit", [f"max_handshakes = {HANDSHAKES}\n", f"max_connections = {HANDSHAKES}\n"])
+@pytest.mark.parametrize("limit", [f"max_handshakes = {HANDSHAKES}\n", f"[mqtt]\nmax_connections = {HANDSHAKES}\n"])
 def test_silent_sockets_keep_nobody_out(fleet: Any, start: Any, dial: Any, loop: str, scheme: str, limit: str) -> None:
     """Twice as many as there may be, each opened anew as soon as it is cut; a node comes in every time."""
     fleet.settings(LISTEN + limit + ANYBODY)

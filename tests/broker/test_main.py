@@ -325,7 +325,7 @@ def test_a_reload_changes_the_limits_and_the_level(fleet: Any, start: Any, dial:
     daemon = start(fleet.home, loop=loop)
     wire = dial(daemon.port("mqtt"), version=4)
     assert wire.connect("first") == b"\x00\x00"
-    fleet.settings(PLAIN.replace("[access]", "max_connections = 1\nhandshake_timeout = 1\n[access]"))
+    fleet.settings(PLAIN.replace("[access]", "handshake_timeout = 1\n[access]") + "[mqtt]\nmax_connections = 1\n")
     daemon.signal(signal.SIGHUP)
     daemon.line("info  peanutd: reloaded")
     late = dial(daemon.port("mqtt"), version=4)
@@ -408,6 +408,20 @@ def test_an_ordered_end_names_the_other_server(fleet: Any, start: Any, dial: Any
         assert wire.closed()
         wire.close()
     assert daemon.wait() == 0
+
+
+def test_response_information_names_the_client(fleet: Any, start: Any, dial: Any) -> None:
+    """MQTT 5.0 §3.2.2.3.14 and MQTT-3.1.2-28: property 0x1A, for who asks for it (0x19)."""
+    fleet.settings(SETTINGS + '[mqtt]\nresponse_information = "answers/{id}/"\n')
+    daemon = start(fleet.home)
+    context = fleet.context(fleet.issue("peanut:operator/anna"))
+    for asked in (1, 0):
+        wire = dial(daemon.port(), context)
+        wire.send(0x10, b"\x00\x04MQTT\x05\x02\x00\x00\x02\x19" + bytes([asked]) + b"\x00\x03one")
+        kind, body = wire.receive()
+        assert (kind, body[:2]) == (0x20, b"\x00\x00")
+        assert (b"\x1a\x00\x0danswers/anna/" in body) == bool(asked)
+        wire.close()
 
 
 @pytest.mark.parametrize("allowed", [False, True])

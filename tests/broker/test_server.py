@@ -607,7 +607,7 @@ def test_what_a_peer_sends_cannot_forge_a_line(gateway: Any, shared_fleet: Any, 
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_connections_beyond_the_limit_are_closed_as_they_come(fleet: Any, start: Any, dial: Any, loop: str) -> None:
-    fleet.settings(SETTINGS.replace("handshake_timeout = 1", "max_connections = 2"))
+    fleet.settings(SETTINGS + "max_connections = 2")
     daemon = start(fleet.home, loop=loop)
     port = daemon.port("mqtt")
     kept = [dial(port, version=4) for _ in range(2)]
@@ -630,8 +630,8 @@ def test_connections_beyond_the_limit_are_closed_as_they_come(fleet: Any, start:
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_connections_of_one_address_are_limited(fleet: Any, start: Any, dial: Any, loop: str) -> None:
-    """[listen] max_connections_per_address: at the limit, beyond it, and when one has gone; others do not care."""
-    fleet.settings(SETTINGS.replace("handshake_timeout = 1", "max_connections_per_address = 3"))
+    """[mqtt] max_connections_per_address: at the limit, beyond it, and when one has gone; others do not care."""
+    fleet.settings(SETTINGS + "max_connections_per_address = 3")
     daemon = start(fleet.home, loop=loop)
     port = daemon.port("mqtt")
     here = [dial(port, version=4, source="127.9.0.1") for _ in range(3)]
@@ -655,8 +655,8 @@ def test_connections_of_one_address_are_limited(fleet: Any, start: Any, dial: An
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_clients_of_one_operator_are_limited(fleet: Any, start: Any, dial: Any, loop: str) -> None:
-    """[listen] max_connections_per_identity: at the limit, beyond it, by takeover, and when one has gone."""
-    fleet.settings(SETTINGS.replace("handshake_timeout = 1", "max_connections_per_identity = 2"))
+    """[mqtt] max_connections_per_identity: at the limit, beyond it, by takeover, and when one has gone."""
+    fleet.settings(SETTINGS + "max_connections_per_identity = 2")
     daemon = start(fleet.home, loop=loop)
     anna = fleet.context(fleet.issue("peanut:operator/anna"))
     ben = fleet.context(fleet.issue("peanut:operator/ben"))
@@ -689,7 +689,7 @@ def test_clients_of_one_operator_are_limited(fleet: Any, start: Any, dial: Any, 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_no_limit_is_zero(fleet: Any, start: Any, dial: Any, loop: str) -> None:
     none = "max_connections_per_identity = 0\nmax_connections_per_address = 0"
-    fleet.settings(SETTINGS.replace("handshake_timeout = 1", none))
+    fleet.settings(SETTINGS + none)
     daemon = start(fleet.home, loop=loop)
     anna = fleet.context(fleet.issue("peanut:operator/anna"))
     assert all(dial(daemon.port(), anna, 4).connect(str(n)) == b"\x00\x00" for n in range(70)), "64 is the default"
@@ -766,7 +766,7 @@ def test_plaintext_without_anonymous_lets_nobody_in(fleet: Any, start: Any, dial
 @pytest.mark.parametrize("loop", LOOPS)
 def test_an_idle_tls_connection_costs_less_than_60_kib(fleet: Any, start: Any, dial: Any, loop: str) -> None:
     """In a process of its own, because one that has been busy has free memory to hide it in."""
-    fleet.settings(SETTINGS.replace("[access]", "max_connections_per_identity = 0\n[access]"))
+    fleet.settings(SETTINGS + "max_connections_per_identity = 0")
     daemon = start(fleet.home, loop=loop)
     context = fleet.context(fleet.issue("peanut:operator/anna"))
 

@@ -129,6 +129,7 @@ SETTINGS = """
 [listen]
 mqtts = ""
 handshake_timeout = 1
+[mqtt]
 max_connections_per_address = 2
 [[listener]]
 address = "127.0.0.1:0"

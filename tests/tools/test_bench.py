@@ -444,9 +444,9 @@ def test_peanutd_gets_one_listener(tmp_path: Path, transport: str, listen: dict[
     settings = tomllib.loads((tmp_path / "fleet" / "gateway.toml").read_text())
     limits = {"max_connections_per_identity": 0, "max_connections_per_address": 0}  # one operator, one address
     assert settings == {
-        "listen": {**listen, **limits},
+        "listen": listen,
         "access": {"anonymous": anonymous},
-        "mqtt": {"max_subscriptions": 1_000_000},
+        "mqtt": {"max_subscriptions": 1_000_000, **limits},
     }
     assert command[1:] == ["--home", str(tmp_path / "fleet")]
     assert (credentials is None) == (transport == "plain")

@@ -213,11 +213,11 @@ class Peanutd(Broker):
             f'mqtts = "{"" if plain else f"{HOST}:{port}"}"\n'
             'https = ""\n'
             'metrics = ""\n'
-            "max_connections_per_identity = 0\n"  # the clients over TLS are all the same operator
-            "max_connections_per_address = 0\n"
             "[access]\n"
             f"anonymous = {'true' if plain else 'false'}\n"
             "[mqtt]\n"
+            "max_connections_per_identity = 0\n"  # the clients over TLS are all the same operator
+            "max_connections_per_address = 0\n"
             "max_subscriptions = 1000000\n"  # a wildcard run may give all to one client; mosquitto has no limit
         )
         operator = home / "operators" / "operator"
