@@ -14,14 +14,27 @@ MAX_SIZE = 4096  # bytes
 _MUST = object()
 
 # name: (type, low, high, default) for numbers; (str, words or None, None, default) for text; a dict is a table of its
-# own.
+# own; `dict` a table of named tables, (dict, …) one that only its driver reads. A default of None: may be left out.
 SCHEMA = {
     "format": (int, 1, 1, _MUST),
     "name": (str, None, None, _MUST),
     "kind": (str, ("greenhouse",), None, _MUST),
     "root": (str, None, None, _MUST),
-    "gateway": {"host": (str, None, None, _MUST), "port": (int, 1, 65535, _MUST)},
-    "board": {"name": (str, None, None, _MUST), "chip": (str, None, None, _MUST), "outputs": dict, "sensors": dict},
+    "gateway": {
+        "host": (str, None, None, _MUST),
+        "port": (int, 1, 65535, _MUST),
+        "second": (str, None, None, None),  # host of a second gateway, same port
+        "time_port": (int, 1, 65535, None),  # UDP; the same number as `port` if left out
+    },
+    "board": {
+        "name": (str, None, None, _MUST),
+        "chip": (str, None, None, _MUST),
+        "outputs": dict,
+        "sensors": dict,
+        "buses": dict,
+        "led": (dict, None, None, None),
+        "button": (dict, None, None, None),
+    },
     "control": {
         "setpoint": (float, -20, 44, _MUST),
         "min": (float, -20, 44, _MUST),
@@ -52,7 +65,7 @@ SCHEMA = {
         "capacity": (float, 1e4, 1e8, 1.08e6),
     },
 }
-_FILLED = ("report", "link")  # tables that may be left out: filled with defaults
+_FILLED = ("report", "link", "buses")  # tables that may be left out: filled with defaults
 _ABSENT = ("simulate",)  # tables whose absence means something: left out
 
 
@@ -132,7 +145,10 @@ def _value(rule, value, where, faults):
             faults.append("%s: missing" % where)
             return None
         return default
-    if kind is str:
+    if kind is dict:
+        if not isinstance(value, dict):
+            faults.append("%s: must be a table" % where)
+    elif kind is str:
         if not isinstance(value, str) or not value:
             faults.append("%s: must be a text" % where)
         elif low is not None and value not in low:

@@ -1,6 +1,5 @@
 """A greenhouse put together: its thermostat and the drivers of its board. Rule: composition, no logic."""
 
-from drivers.greenhouse_model import Greenhouse
 from node import config
 from node.control import Thermostat
 
@@ -13,9 +12,16 @@ def thermostat(cfg, now, setpoint):
 
 
 def house(cfg, now):
-    """What `read` and `write` go to. Raises ConfigError for a board that this firmware has no drivers for."""
+    """What `read` and `write` go to: the board's pins, or the model, of which a node has one kind of files only.
+
+    Raises ConfigError naming what of the board cannot be opened.
+    """
     if "simulate" not in cfg:
-        raise config.ConfigError("node.json: simulate: missing; this firmware drives the model greenhouse only")
+        from drivers.house import House
+
+        return House(cfg["board"], now)
+    from drivers.greenhouse_model import Greenhouse
+
     s = cfg["simulate"]
     return Greenhouse(
         now,

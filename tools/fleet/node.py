@@ -16,7 +16,9 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
 BUNDLE = ("key.der", "cert.der", "ca.der", "node.json")
@@ -46,12 +48,27 @@ def find_micropython() -> str:
     return found
 
 
-def firmware_files(kind: str, firmware: Path = FIRMWARE) -> list[str]:
-    """Paths, relative to the firmware folder, of what a node of this kind gets. FleetError for an unknown kind."""
+def drivers_of(node: Mapping[str, Any]) -> set[str]:
+    """The drivers that a node with this node.json (parsed) needs."""
+    board = node["board"]
+    named = {str(thing["driver"]) for kind in ("outputs", "sensors") for thing in board[kind].values()}
+    return named | ({"greenhouse_model"} if "simulate" in node else set())
+
+
+def firmware_files(kind: str, drivers: Iterable[str], firmware: Path = FIRMWARE) -> list[str]:
+    """Paths, relative to the firmware folder, of what a node of this kind with these drivers gets.
+
+    FleetError for an unknown kind or driver.
+    """
     manifest = tomllib.loads((firmware / "manifest.toml").read_text())
     if kind not in manifest["kind"]:
         raise FleetError(f"the firmware knows no nodes of kind {kind!r}; kinds: {', '.join(manifest['kind'])}")
-    return [*manifest["common"], *manifest["kind"][kind]]
+    files = [*manifest["common"], *manifest["kind"][kind]]
+    for driver in sorted(drivers):
+        if driver not in manifest["driver"]:
+            raise FleetError(f"the firmware has no driver {driver!r}; drivers: {', '.join(manifest['driver'])}")
+        files += manifest["driver"][driver]
+    return list(dict.fromkeys(files))
 
 
 class Node:
@@ -68,7 +85,8 @@ class Node:
         try:
             body = json.loads((bundle / "node.json").read_text())
             self.name, self.kind = str(body["name"]), str(body["kind"])
-        except (ValueError, KeyError, TypeError) as error:
+            self._drivers = drivers_of(body)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FleetError(f"{bundle / 'node.json'} is damaged: {error}") from None
         self.bundle = bundle
         self._temporary = workdir is None
@@ -79,7 +97,7 @@ class Node:
     def install(self) -> None:
         """Write firmware and bundle into the work directory; what the node keeps itself stays. Secrets are 0600."""
         self.workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in firmware_files(self.kind):
+        for name in firmware_files(self.kind, self._drivers):
             target = self.workdir / name
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(FIRMWARE / name, target)

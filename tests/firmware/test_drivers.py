@@ -1,0 +1,75 @@
+"""The drivers and sensing on byte-level fakes, on both interpreters (driver_checks.py), and hypothesis on sensing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tools.fleet import find_micropython
+
+from .conftest import ROOT
+
+sys.path.insert(0, str(Path(__file__).parent))  # driver_checks imports fakes as MicroPython finds it: beside itself
+
+import driver_checks
+
+from node import sensing, ticks  # isort: skip
+
+
+@pytest.mark.parametrize(("name", "check"), driver_checks.checks())
+def test_on_cpython(name: str, check: Callable[[], None]) -> None:
+    """Each check."""
+    check()
+
+
+def test_the_same_checks_on_the_unix_port() -> None:
+    """Every check passes on MicroPython, in a heap like the chip's."""
+    here = Path(driver_checks.__file__)
+    done = subprocess.run(
+        [find_micropython(), "-X", "heapsize=128wK", str(here)],
+        env={"MICROPYPATH": f"{ROOT / 'firmware'}:{here.parent}:.frozen"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = [line[3:] for line in done.stdout.splitlines() if line.startswith("ok ")]
+    assert passed == [name for name, _ in driver_checks.checks()]
+
+
+READING = st.one_of(
+    st.floats(-60, 60), st.floats(), st.sampled_from(["missing", "crc", "range", "stuck", float("nan"), 85.0])
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    start=st.integers(0, ticks.PERIOD - 1),
+    steps=st.lists(st.tuples(st.integers(1000, 20_000) | st.integers(1000, 400_000), READING), max_size=60),
+)
+def test_sensing_never_makes_a_reading_up(start: int, steps: list[Any]) -> None:
+    """Whatever a sensor says: `ok` is within what it said lately, fresh, and moves by 3 K a minute or after a minute's
+    insistence."""
+    probe = sensing.Probe(True)
+    now = start
+    good: list[float] = []
+    for ms, value in steps:
+        now = ticks.add(now, ms)
+        probe.feed(now, value)
+        if not isinstance(value, str) and -1e9 < value < 1e9:
+            good.append(value)
+        shown, quality = probe.read(now)
+        assert (quality == "ok") == (bool(good) and value is good[-1])
+        if quality == "ok":
+            assert min(good) - 1e-6 <= shown <= max(good) + 1e-6
+        else:
+            assert shown is None
+        assert probe.read(ticks.add(now, sensing.STALE_MS + 1))[1] != "ok"
+        probe.quality = quality
