@@ -35,21 +35,29 @@ const pn_limit_row pn_limit_table[] = {
     LIMIT(payload_format_check, 0, 0, 1),
     LIMIT(publish_rate, 0, 0, 1000000000),
     LIMIT(byte_rate, 0, 0, 4000000000u),
+    LIMIT(rate_action, PN_RATE_THROTTLE, PN_RATE_THROTTLE, PN_RATE_DISCONNECT),
+    LIMIT(max_memory, PN_MAX_MEMORY, 0, 16777216),
     {0},
 };
 
 #undef LIMIT
 
 #define STAT(field) {#field, offsetof(pn_stats, field)}
+#define BY_QOS(field) \
+    {#field "0", offsetof(pn_stats, field[0])}, {#field "1", offsetof(pn_stats, field[1])}, {#field "2", offsetof(pn_stats, field[2])}
 const pn_stat_row pn_stat_table[] = {
     STAT(packets_in), STAT(packets_out), STAT(publishes_in), STAT(publishes_out), STAT(bytes_in), STAT(bytes_out),
+    BY_QOS(publishes_in_qos), BY_QOS(publishes_out_qos), STAT(publish_bytes_in), STAT(publish_bytes_out),
     STAT(dropped_queue_full), STAT(dropped_slow_reader), STAT(dropped_expired), STAT(dropped_too_large),
-    STAT(dropped_denied), STAT(dropped_no_memory), STAT(dropped_retained_full), STAT(links), STAT(sessions),
-    STAT(subscriptions), STAT(shared_subscriptions), STAT(retained), STAT(retained_bytes), STAT(stored), STAT(stored_bytes),
+    STAT(dropped_denied), STAT(dropped_no_memory), STAT(dropped_retained_full), STAT(dropped_max_memory),
+    STAT(refused_max_memory), STAT(throttled), STAT(expired_sessions), STAT(links), STAT(sessions),
+    STAT(subscriptions), STAT(shared_subscriptions), STAT(retained), STAT(retained_bytes), STAT(walks), STAT(memory),
+    STAT(stored), STAT(stored_bytes),
     {0},
 };
 
 #undef STAT
+#undef BY_QOS
 
 void pn_limits_default(pn_limits *limits) {
     for (const pn_limit_row *row = pn_limit_table; row->name; row++) {
@@ -61,7 +69,7 @@ void pn_limits_default(pn_limits *limits) {
 
 void pn_raise(pn_broker *b, uint8_t kind, pn_link *l, uint8_t reason, const char *what, pn_span text) {
     if (b->event_count == b->event_cap) {
-        /* Room for one CLOSED, DISCONNECT, CONNECT and AUTH each a link, and the DENIED of one feed, was reserved in pn_link_open. */
+        /* Room for one CLOSED, DISCONNECT, CONNECT, AUTH, PAUSE and RESUME each a link, and the DENIED of one feed, was reserved in pn_link_open. */
         return;
     }
     queued_event *e = &b->events[b->event_count++];
@@ -159,6 +167,7 @@ void pn_session_end(pn_broker *b, pn_session *s) {
     while (*at != s) at = &(*at)->next;
     *at = s->next;
     pn_session_unsleep(b, s);
+    pn_walks_end(b, s);
     pn_subs_hand_over(s, pass_on, b);
     pn_subs_drop(b->subs, s, &b->env);
     pn_session_free(s);
@@ -167,6 +176,10 @@ void pn_session_end(pn_broker *b, pn_session *s) {
 
 pn_session *pn_session_begin(pn_broker *b, pn_span key, pn_span identity) {
     if (b->session_count >= b->env.limits.max_sessions) return NULL;
+    if (!pn_memory_has(&b->env, sizeof(pn_session) + key.n + identity.n, PN_MEMORY_NEW)) {
+        b->env.stats.refused_max_memory++;
+        return NULL;
+    }
     pn_session *s = pn_session_new(key, identity);
     if (!s) return NULL;
     if (b->session_count >= b->bucket_count) buckets_grow(b);
@@ -286,6 +299,7 @@ static int64_t later(int64_t now, uint32_t seconds) {
 bool pn_session_wake(pn_broker *b, pn_session *s) {
     if (s->will_at <= b->env.now) pn_publish_will(b, s);
     if (s->ends_at > b->env.now) return true;
+    if (s->expiry) b->env.stats.expired_sessions++;
     pn_session_end(b, s);
     return false;
 }
@@ -303,7 +317,11 @@ void pn_broker_tick(pn_broker *b, int64_t now) {
     for (uint32_t i = 0; i < b->link_count; i++) { /* link_end leaves the array alone */
         pn_link *l = b->links[i];
         if (l->state == LINK_LIVE) {
-            if (l->keep_alive && now - l->heard > l->keep_alive * 1500ll) pn_link_fail(l, PN_KEEP_ALIVE_TIMEOUT); /* MQTT-3.1.2-22 */
+            if (l->paused_until) {
+                pn_rate_tick(l);
+            } else if (l->keep_alive && now - l->heard > l->keep_alive * 1500ll) { /* MQTT-3.1.2-22 */
+                pn_link_fail(l, PN_KEEP_ALIVE_TIMEOUT);
+            }
         } else if (l->state != LINK_CLOSING && now - l->opened > env->limits.connect_timeout) {
             pn_link_fail(l, PN_KEEP_ALIVE_TIMEOUT);
         }
@@ -321,6 +339,7 @@ void pn_broker_tick(pn_broker *b, int64_t now) {
 const pn_stats *pn_broker_stats(pn_broker *b) {
     pn_stats *stats = &b->env.stats;
     stats->stored = stats->stored_bytes = 0;
+    stats->memory = pn_mem_held();
     for (uint32_t i = 0; i < b->bucket_count; i++) {
         for (const pn_session *s = b->buckets[i]; s; s = s->next) {
             stats->stored += s->ring_count;

@@ -7,6 +7,7 @@
  *     while pn_broker_event(broker, &event) …        after every call that takes `now`, before the next one
  *     while (link = pn_broker_dirty(broker)) …       once a turn of its loop: pn_link_output, send, pn_link_sent
  *     pn_broker_tick(broker, now)                    once a second or more often
+ *     pn_broker_work(broker, now)                    once a turn of its loop, while pn_broker_busy
  *     pn_link_lost(link, now)                        the socket is gone; frees the link
  *
  * `now` is milliseconds of a monotonic clock. Not thread-safe: one broker, one thread.
@@ -58,6 +59,10 @@ const pn_message *pn_broker_retained(const pn_broker *b, pn_span topic);
 
 void pn_broker_tick(pn_broker *b, int64_t now);
 
+/* Long work is done in slices: while pn_broker_busy, a driver calls pn_broker_work once a turn of its loop. */
+bool pn_broker_busy(const pn_broker *b);
+void pn_broker_work(pn_broker *b, int64_t now);
+
 /* The next link that has output, or NULL. A link is handed out once until it gets more output. */
 pn_link *pn_broker_dirty(pn_broker *b);
 
@@ -67,6 +72,8 @@ enum pn_event_kind {
     PN_EVENT_DISCONNECT, /* the session of an accepted link is offline; once for each accept that let it in */
     PN_EVENT_CLOSED,     /* send what is left of the output, close the socket, call pn_link_lost */
     PN_EVENT_DENIED,     /* `text` says what was not done: PN_NOT_AUTHORIZED no rule allows it, PN_QUOTA_EXCEEDED it was not retained */
+    PN_EVENT_PAUSE,      /* the client sends too fast: read no more from it until */
+    PN_EVENT_RESUME,     /* … the core says so */
     PN_EVENT_AUTH        /* the client's AUTH has come, with `reason` 0x18 or 0x19: pn_link_proof, then challenge, accept or authenticated, refuse or close */
 };
 typedef struct pn_event {

@@ -236,6 +236,7 @@ bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
     s->link = l;
     pn_buf_drop(&l->in, (size_t)pn_packet_size(pn_buf_head(&l->in), pn_buf_len(&l->in)));
     pn_session_attach(s, &l->wire, env);
+    pn_walks_wake(b, s);
     pn_drain(l);
     pn_mark_dirty(l);
     pn_settle(b);

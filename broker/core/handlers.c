@@ -27,20 +27,6 @@ static uint8_t resolve_topic(pn_link *l, const pn_packet *p, pn_span *topic) {
     return PN_SUCCESS;
 }
 
-/* Counts against a rate: so much a second, in whole seconds from the first. */
-bool pn_too_fast(pn_link *l, uint32_t publishes, size_t bytes) {
-    const pn_env *env = &l->broker->env;
-    if (!env->limits.publish_rate && !env->limits.byte_rate) return false;
-    if (env->now - l->rate_since >= 1000) {
-        l->rate_since = env->now;
-        l->rate_publishes = l->rate_bytes = 0;
-    }
-    l->rate_publishes += publishes;
-    l->rate_bytes = bytes > UINT32_MAX - l->rate_bytes ? UINT32_MAX : l->rate_bytes + (uint32_t)bytes;
-    return (env->limits.publish_rate && l->rate_publishes > env->limits.publish_rate) ||
-           (env->limits.byte_rate && l->rate_bytes > env->limits.byte_rate);
-}
-
 /* What becomes of a PUBLISH that has not been here before: sent on, or the reason why not. */
 static uint8_t judge_publish(pn_link *l, const pn_packet *p, pn_span topic) {
     pn_broker *b = l->broker;
@@ -67,7 +53,10 @@ static uint8_t on_publish(pn_link *l, const pn_packet *p) {
     pn_env *env = &l->broker->env;
     pn_session *s = l->session;
     env->stats.publishes_in++;
-    if (pn_too_fast(l, 1, 0)) return PN_MESSAGE_RATE_TOO_HIGH;
+    env->stats.publishes_in_qos[p->qos]++;
+    env->stats.publish_bytes_in += p->payload.n;
+    uint8_t too_fast = pn_count_publish(l);
+    if (too_fast) return too_fast;
     if (p->qos > env->limits.max_qos) return PN_QOS_NOT_SUPPORTED;                        /* MQTT-3.2.2-11 */
     if (p->retain && !env->limits.retain_available) return PN_RETAIN_NOT_SUPPORTED;       /* MQTT-3.2.2-14 */
     if (pn_prop_has(&p->props, PN_SUBSCRIPTION_IDENTIFIER)) return PN_PROTOCOL_ERROR;      /* MQTT-3.3.4-6 */
@@ -89,6 +78,7 @@ static uint8_t on_publish(pn_link *l, const pn_packet *p) {
 
 static uint8_t on_ack(pn_link *l, const pn_packet *p) {
     pn_session_acked(l->session, p->type, p->id, p->reason, &l->broker->env);
+    if (l->session->walks) pn_walks_wake(l->broker, l->session);
     return PN_SUCCESS;
 }
 
@@ -119,33 +109,6 @@ static uint8_t subscribe_one(pn_link *l, const pn_filter *f, uint32_t id, bool *
     return failed ? failed : granted.qos;
 }
 
-typedef struct retained_walk {
-    pn_broker *broker;
-    pn_session *session;
-    uint8_t qos;
-    uint32_t id; /* Subscription Identifier, or 0 */
-} retained_walk;
-
-/* Goes on until the client cannot take any more: a hostile SUBSCRIBE is not worth a walk through the whole store for each filter. */
-static bool deliver_retained(void *ctx, void *value) {
-    const retained_walk *w = ctx;
-    pn_message *m = value;
-    pn_env *env = &w->broker->env;
-    if (m->expires <= env->now) return true;
-    pn_pub pub = pn_message_pub(m);
-    uint64_t dropped = env->stats.dropped_slow_reader + env->stats.dropped_queue_full;
-    pn_delivery how = {.qos = m->qos < w->qos ? m->qos : w->qos, .retain = true, .ids = &w->id, .id_count = w->id != 0}; /* MQTT-3.3.1-8 */
-    pn_session_deliver(w->session, &pub, &how, env);
-    return env->stats.dropped_slow_reader + env->stats.dropped_queue_full == dropped;
-}
-
-/* How many nodes of the retained store the SUBSCRIBEs of one call may visit. Enough to read it whole for each of many filters; an
- * end for filters that visit everything and find nothing, by the thousand. */
-static uint64_t walk_allowance(const pn_broker *b) {
-    enum { WALKS = 32, FLOOR = 100000 };
-    return FLOOR + WALKS * b->env.stats.retained;
-}
-
 static uint8_t on_subscribe(pn_link *l, const pn_packet *p) {
     enum { SKIP_RETAINED = 0x40 }; /* in a verdict, beside the granted QoS */
     pn_broker *b = l->broker;
@@ -171,12 +134,9 @@ static uint8_t on_subscribe(pn_link *l, const pn_packet *p) {
         const uint8_t *verdict = pn_buf_head(&verdicts);
         at = 0;
         for (pn_filter f; kept && pn_filter_next(p, &at, &f); verdict++) {
-            if (*verdict > 2) continue;
-            uint64_t allowed = walk_allowance(b), steps = allowed > b->walked ? allowed - b->walked : 0, before = steps;
-            pn_retained_search(b->retained, f.filter, &steps, deliver_retained, &(retained_walk){b, l->session, *verdict, id});
-            b->walked += before - steps;
-            kept = steps > 0;
+            if (*verdict <= 2) kept = pn_walk_begin(b, l->session, f.filter, *verdict, id);
         }
+        pn_walks_go(b, l->session);
     }
     pn_buf_free(&verdicts);
     return kept ? PN_SUCCESS : PN_QUOTA_EXCEEDED;

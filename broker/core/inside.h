@@ -1,7 +1,8 @@
-/* inside.h: what broker.c, link.c, connect.c and handlers.c share of the broker, and nobody else sees.
+/* inside.h: what the files of the broker share of it, and nobody else sees.
  *
  *   broker.c   sessions, publishing, time        connect.c   from a CONNECT to a session: verdicts, AUTH
  *   link.c     bytes, output, the end            handlers.c  what a client that is in may send
+ *   rate.c     how fast a client may send        walk.c      retained messages for new subscriptions
  *
  * Two habits keep it free of re-entrance: nothing is closed in the middle of routing (a wire that breaks is only marked, and
  * pn_settle ends its link when the call is over), and a will is published when its session is already detached.
@@ -35,8 +36,10 @@ struct pn_link {
     pn_wire wire;
     pn_message **aliases; /* owned: the topics of the client's Topic Aliases, as messages without payload; [0] is alias 1 */
     pn_buf method, proof; /* enhanced authentication: its method, and the data of the AUTH that waits to be judged */
-    int64_t rate_since;   /* milliseconds: when the counts below began */
-    uint32_t rate_publishes, rate_bytes;
+    int64_t rate_since;   /* milliseconds: when the counts below began (rate.c) */
+    int64_t paused_until; /* milliseconds; 0: it is not throttled */
+    uint64_t rate_bytes;
+    uint32_t rate_publishes;
     pn_buf in; /* a packet that is not complete yet; while ASKING also what came behind the CONNECT */
     int64_t heard, opened;
     uint32_t index; /* in broker->links */
@@ -67,7 +70,8 @@ struct pn_broker {
     pn_link *dirty, *dirty_last;
     queued_event *events; /* owned */
     uint32_t event_head, event_count, event_cap, denied_room;
-    uint64_t walked; /* nodes of the retained store that this call has visited (handlers.c) */
+    uint64_t walked; /* nodes of the retained store that this call has visited */
+    pn_session *walkers, *last_walker; /* sessions whose walks can go on (walk.c) */
     pn_buf texts;   /* of the events */
     pn_buf scratch; /* properties and reason lists under construction */
 };
@@ -122,6 +126,24 @@ bool pn_payload_is_as_said(const pn_broker *b, const pn_props *props, pn_span pa
 /* What a server may be sent once it has answered a CONNECT; NULL: only servers send it. A handler returns PN_SUCCESS, or
  * the reason code with which the link ends. */
 extern uint8_t (*const pn_handlers[PN_TYPES])(pn_link *l, const pn_packet *p);
-bool pn_too_fast(pn_link *l, uint32_t publishes, size_t bytes);
+
+/* --- rate.c --- */
+
+/* Whether the next publication may be taken now; if not, the link is paused, and it waits in `in`. */
+bool pn_may_publish(pn_link *l);
+/* Count a publication and bytes that have been taken. PN_SUCCESS, or PN_MESSAGE_RATE_TOO_HIGH: that is to be the end of the link. */
+uint8_t pn_count_publish(pn_link *l);
+uint8_t pn_count_bytes(pn_link *l, size_t n);
+/* Goes on with what waits on a paused link, when its time has come. */
+void pn_rate_tick(pn_link *l);
+
+/* --- walk.c --- */
+
+/* The retained messages that `filter` matches are to come. False: too many walks, or no memory. */
+bool pn_walk_begin(pn_broker *b, pn_session *s, pn_span filter, uint8_t qos, uint32_t id);
+void pn_walks_go(pn_broker *b, pn_session *s);   /* as far as this call may go */
+void pn_walks_wake(pn_broker *b, pn_session *s); /* the session may be able to take more */
+void pn_walks_leave(pn_broker *b, pn_session *s); /* it is offline: its walks rest until it is back */
+void pn_walks_end(pn_broker *b, pn_session *s);  /* gives up all of them */
 
 #endif

@@ -40,11 +40,13 @@ void pn_link_sent(pn_link *l, size_t n, int64_t now) {
     env->stats.bytes_out += n;
     pn_buf_drop(out, n);
     if (pn_buf_len(out) == 0 && out->cap > KEEP) pn_buf_free(out);
-    if (l->session && l->session->cursor < l->session->ring_count) {
+    if (!l->session) return;
+    if (l->session->cursor < l->session->ring_count) {
         pn_session_pump(l->session, env);
         pn_mark_dirty(l);
         pn_settle(l->broker);
     }
+    if (l->session && l->session->walks) pn_walks_wake(l->broker, l->session);
 }
 
 /* --- words --- */
@@ -117,6 +119,7 @@ static void session_offline(pn_link *l, uint8_t reason, bool with_will) {
     l->session = NULL;
     s->link = NULL;
     pn_session_detach(s);
+    pn_walks_leave(b, s);
     pn_raise(b, PN_EVENT_DISCONNECT, l, reason, NULL, (pn_span){0});
     if (!with_will) { /* MQTT-3.14.4-3 */
         pn_message_drop(s->will);
@@ -203,7 +206,7 @@ void pn_link_drop(pn_link *l, int64_t now) {
 
 pn_link *pn_link_open(pn_broker *b, void *owner, int64_t now) {
     pn_enter(b, now);
-    enum { EVENTS_PER_LINK = 4, LINKS_FIRST = 16 };
+    enum { EVENTS_PER_LINK = 6, LINKS_FIRST = 16 };
     if (b->link_count == b->link_cap) {
         uint32_t cap = b->link_cap ? b->link_cap * 2 : LINKS_FIRST;
         pn_link **links = pn_realloc(b->links, cap * sizeof *links);
@@ -241,6 +244,7 @@ static size_t step(pn_link *l, const uint8_t *data, size_t n) {
         if (used < 0) pn_link_fail(l, (uint8_t)-used);
         return 0;
     }
+    if (p.type == PN_PUBLISH && l->state == LINK_LIVE && !pn_may_publish(l)) return 0;
     b->env.stats.packets_in++;
     if (l->state == LINK_NEW) { /* a CONNECT, which stays at the head of `in` until the verdict: see ask */
         l->version = p.version;
@@ -256,7 +260,7 @@ static size_t step(pn_link *l, const uint8_t *data, size_t n) {
 /* Works off what is in `in`, as far as it goes. */
 void pn_drain(pn_link *l) {
     size_t used;
-    while (l->state == LINK_LIVE && !l->wire.broken && pn_buf_len(&l->in) &&
+    while (l->state == LINK_LIVE && !l->wire.broken && !l->paused_until && pn_buf_len(&l->in) &&
            (used = step(l, pn_buf_head(&l->in), pn_buf_len(&l->in))) != 0) {
         if (l->state == LINK_LIVE) pn_buf_drop(&l->in, used);
     }
@@ -265,7 +269,11 @@ void pn_drain(pn_link *l) {
 
 /* Keeps bytes for later. */
 static bool keep(pn_link *l, const uint8_t *data, size_t n) {
-    if (pn_buf_add(&l->in, data, n)) return true;
+    enum { SMALL = 4096 }; /* a packet that may come in pieces, whatever max_memory says */
+    pn_env *env = &l->broker->env;
+    bool room = pn_buf_len(&l->in) + n <= SMALL || pn_memory_has(env, n, PN_MEMORY_KEPT);
+    if (!room) env->stats.dropped_max_memory++;
+    if (room && pn_buf_add(&l->in, data, n)) return true;
     pn_link_fail(l, PN_QUOTA_EXCEEDED);
     return false;
 }
@@ -286,6 +294,10 @@ static void feed(pn_link *l, const uint8_t *data, size_t n) {
         }
         return;
     }
+    if (l->paused_until) { /* the driver has been told to read no more, and had this already */
+        keep(l, data, n);
+        return;
+    }
     /* A packet begun in an earlier chunk: top it up to its end and no further, so that the rest is read where it lies. */
     while (held && n) {
         int64_t size = pn_packet_size(pn_buf_head(&l->in), held);
@@ -304,6 +316,9 @@ static void feed(pn_link *l, const uint8_t *data, size_t n) {
         if (used) {
             pn_buf_free(&l->in);
             held = 0;
+        } else if (l->paused_until) {
+            keep(l, data, n);
+            return;
         }
     }
     while (n && !l->wire.broken) {
@@ -324,11 +339,9 @@ void pn_link_feed(pn_link *l, const uint8_t *data, size_t n, int64_t now) {
     env->stats.bytes_in += n;
     if (l->state == LINK_CLOSING) return;
     l->heard = now; /* any byte: a large packet on a slow line is a sign of life as well */
-    if (l->state == LINK_LIVE && pn_too_fast(l, 0, n)) {
-        pn_link_fail(l, PN_MESSAGE_RATE_TOO_HIGH);
-    } else {
-        feed(l, data, n);
-    }
+    feed(l, data, n);
+    uint8_t reason = l->state == LINK_LIVE ? pn_count_bytes(l, n) : PN_SUCCESS;
+    if (reason) pn_link_fail(l, reason);
     pn_mark_dirty(l);
     pn_settle(b);
 }

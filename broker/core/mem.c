@@ -1,12 +1,31 @@
-/* mem.c: the C library's allocator behind mem.h. */
+/* mem.c: the C library's allocator behind mem.h, counted. */
 #include "mem.h"
 
+#include <malloc.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
-void *pn_malloc(size_t size) { return malloc(size); }
+static atomic_size_t held; /* relaxed: a sum, that orders nothing */
 
-void *pn_calloc(size_t count, size_t size) { return calloc(count, size); }
+static void *took(void *p) {
+    if (p) atomic_fetch_add_explicit(&held, malloc_usable_size(p), memory_order_relaxed);
+    return p;
+}
 
-void *pn_realloc(void *old, size_t size) { return realloc(old, size); }
+void *pn_malloc(size_t size) { return took(malloc(size)); }
 
-void pn_free(void *ptr) { free(ptr); }
+void *pn_calloc(size_t count, size_t size) { return took(calloc(count, size)); }
+
+void *pn_realloc(void *old, size_t size) {
+    size_t before = old ? malloc_usable_size(old) : 0;
+    void *p = realloc(old, size);
+    if (p) atomic_fetch_sub_explicit(&held, before, memory_order_relaxed);
+    return took(p);
+}
+
+void pn_free(void *ptr) {
+    if (ptr) atomic_fetch_sub_explicit(&held, malloc_usable_size(ptr), memory_order_relaxed);
+    free(ptr);
+}
+
+size_t pn_mem_held(void) { return atomic_load_explicit(&held, memory_order_relaxed); }

@@ -1,7 +1,9 @@
-/* mem.h: the only three calls by which the core gets and returns memory.
+/* mem.h: the only calls by which the core gets and returns memory, and how much it has.
  *
- * The rule it keeps: no state here. The tests link another mem.c whose n-th allocation fails. A NULL from these
- * is an error that every caller must bring to an orderly end (PN_QUOTA_EXCEEDED or PN_UNSPECIFIED_ERROR).
+ * The rule it keeps: no state here but one number, the bytes that are out. It is the process's, as memory is, and for that the one
+ * exception to the law that the core has no globals: counted here, nothing is forgotten, whoever holds it. The tests link another
+ * mem.c whose n-th allocation fails. A NULL from these is an error that every caller must bring to an orderly end
+ * (PN_QUOTA_EXCEEDED or PN_UNSPECIFIED_ERROR).
  */
 #ifndef PEANUT_MEM_H
 #define PEANUT_MEM_H
@@ -12,5 +14,7 @@ void *pn_malloc(size_t size);               /* owned by the caller; NULL when th
 void *pn_calloc(size_t count, size_t size); /* zeroed; NULL also when count * size overflows */
 void *pn_realloc(void *old, size_t size);   /* on NULL `old` stays valid and owned */
 void pn_free(void *ptr);                    /* NULL is fine */
+
+size_t pn_mem_held(void); /* bytes out, as the allocator rounds them */
 
 #endif

@@ -15,6 +15,7 @@ typedef struct pn_message {
     uint32_t refs;
     uint8_t qos; /* as published */
     bool retain;
+    uint64_t retained; /* its number in the retained store, where it is in there: those that came later have larger ones */
     int64_t expires; /* milliseconds of the broker's clock, PN_NEVER without Message Expiry Interval; a will's is set when it is published */
     pn_span topic, payload, props; /* inside `data` */
     uint8_t data[];

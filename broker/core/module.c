@@ -1243,6 +1243,18 @@ static PyObject *Broker_tick(BrokerObject *self, PyObject *arg) {
     return events(self);
 }
 
+static PyObject *Broker_work(BrokerObject *self, PyObject *arg) {
+    int64_t now;
+    if (!now_arg(arg, &now)) return NULL;
+    pn_broker_work(self->broker, now);
+    return events(self);
+}
+
+static PyObject *Broker_busy(BrokerObject *self, void *closure) {
+    (void)closure;
+    return PyBool_FromLong(pn_broker_busy(self->broker));
+}
+
 static PyObject *Broker_stats(BrokerObject *self, PyObject *unused) {
     (void)unused;
     PyObject *d = PyDict_New();
@@ -1273,8 +1285,14 @@ static PyMethodDef Broker_methods[] = {
     {"retained", (PyCFunction)Broker_retained, METH_O, "retained(topic) -> bytes | None."},
     {"dirty", (PyCFunction)Broker_dirty, METH_NOARGS, "dirty() -> list of the links that have new output."},
     {"tick", (PyCFunction)Broker_tick, METH_O, "tick(now) -> events. Lets time pass."},
+    {"work", (PyCFunction)Broker_work, METH_O, "work(now) -> events. A slice of what takes long."},
     {"stats", (PyCFunction)Broker_stats, METH_NOARGS, "stats() -> counters and gauges by name."},
     {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef Broker_getset[] = {
+    {"busy", (getter)Broker_busy, NULL, "Whether there is something for work() to do.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot Broker_slots[] = {
@@ -1282,6 +1300,7 @@ static PyType_Slot Broker_slots[] = {
     {Py_tp_new, Broker_new},
     {Py_tp_dealloc, Broker_dealloc},
     {Py_tp_methods, Broker_methods},
+    {Py_tp_getset, Broker_getset},
     {0, NULL},
 };
 static PyType_Spec Broker_spec = {"peanutd._core.Broker", sizeof(BrokerObject), 0,
@@ -1309,7 +1328,7 @@ static int add_broker(PyObject *module, core_state *state) {
         int value;
     } constants[] = {
         {"EVENT_CONNECT", PN_EVENT_CONNECT}, {"EVENT_DISCONNECT", PN_EVENT_DISCONNECT}, {"EVENT_CLOSED", PN_EVENT_CLOSED},
-        {"EVENT_DENIED", PN_EVENT_DENIED},   {"EVENT_AUTH", PN_EVENT_AUTH},   {"MAY_PUBLISH", PN_MAY_PUBLISH},           {"MAY_SUBSCRIBE", PN_MAY_SUBSCRIBE},
+        {"EVENT_DENIED", PN_EVENT_DENIED},   {"EVENT_AUTH", PN_EVENT_AUTH}, {"EVENT_PAUSE", PN_EVENT_PAUSE}, {"EVENT_RESUME", PN_EVENT_RESUME},   {"MAY_PUBLISH", PN_MAY_PUBLISH},           {"MAY_SUBSCRIBE", PN_MAY_SUBSCRIBE},
         {"MAY_SHARE", PN_MAY_SHARE},
         {"RETAIN_ANY", PN_RETAIN_ANY},       {"RETAIN_ONLY", PN_RETAIN_ONLY},           {"RETAIN_NEVER", PN_RETAIN_NEVER},
     };

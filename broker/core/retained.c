@@ -7,6 +7,7 @@ struct pn_retained {
     pn_trie *trie; /* topic name -> pn_message, one reference */
     int64_t due;   /* nothing expires before; PN_NEVER: nothing does */
     int64_t rest;  /* it is not looked through for expired messages before */
+    uint64_t count; /* messages that have been put, the last one's number */
 };
 
 pn_retained *pn_retained_new(uint64_t seed) {
@@ -70,9 +71,10 @@ void pn_retained_tick(pn_retained *r, pn_env *env) {
 }
 
 /* Whether there may be `more` messages and `bytes` bytes beside what there is. */
-static bool room(const pn_env *env, uint32_t more, uint64_t bytes) {
+static bool room(const pn_retained *r, const pn_env *env, uint32_t more, uint64_t bytes) {
     return env->stats.retained + more <= env->limits.max_retained &&
-           env->stats.retained_bytes + bytes <= env->limits.max_retained_bytes;
+           env->stats.retained_bytes + bytes <= env->limits.max_retained_bytes &&
+           pn_memory_has(env, (size_t)bytes + (more ? pn_trie_appetite(r->trie) : 0), PN_MEMORY_NEW);
 }
 
 uint8_t pn_retained_put(pn_retained *r, pn_pub *pub, pn_env *env) {
@@ -82,11 +84,11 @@ uint8_t pn_retained_put(pn_retained *r, pn_pub *pub, pn_env *env) {
         return PN_SUCCESS;
     }
     uint32_t bytes = pn_pub_bytes(pub), before = slot && *slot ? pn_message_bytes(*slot) : 0, more = !before;
-    if (!room(env, more, bytes > before ? bytes - before : 0)) {
+    if (!room(r, env, more, bytes > before ? bytes - before : 0)) {
         pn_retained_tick(r, env); /* it may have taken the one that was there */
         slot = pn_trie_get(r->trie, pub->topic);
         before = slot && *slot ? pn_message_bytes(*slot) : 0, more = !before;
-        if (!room(env, more, bytes > before ? bytes - before : 0)) {
+        if (!room(r, env, more, bytes > before ? bytes - before : 0)) {
             if (slot && *slot) forget(r, *slot, env);
             env->stats.dropped_retained_full++;
             return PN_QUOTA_EXCEEDED;
@@ -102,6 +104,7 @@ uint8_t pn_retained_put(pn_retained *r, pn_pub *pub, pn_env *env) {
     }
     pn_message_drop(*slot);
     *slot = m;
+    m->retained = ++r->count;
     env->stats.retained += more;
     env->stats.retained_bytes += (uint64_t)bytes - before;
     if (m->expires < r->due) r->due = m->expires;
@@ -114,6 +117,6 @@ const pn_message *pn_retained_get(const pn_retained *r, pn_span topic, const pn_
     return m && m->expires > env->now ? m : NULL;
 }
 
-bool pn_retained_search(const pn_retained *r, pn_span filter, uint64_t *steps, pn_trie_fn each, void *ctx) {
-    return pn_trie_search(r->trie, filter, steps, each, ctx);
-}
+uint64_t pn_retained_last(const pn_retained *r) { return r->count; }
+
+void pn_retained_walk(pn_retained *r, pn_span filter, pn_trie_walk *out) { pn_trie_walk_begin(out, r->trie, filter); }

@@ -21,9 +21,10 @@ uint8_t pn_retained_put(pn_retained *r, pn_pub *pub, pn_env *env);
 /* The message of exactly `topic`, borrowed until the store changes, or NULL. */
 const pn_message *pn_retained_get(const pn_retained *r, pn_span topic, const pn_env *env);
 
-/* Calls `each(ctx, message)` for every pn_message that `filter` matches, expired ones too; false from it ends the walk, and so
- * does the end of *steps (pn_trie_search). */
-bool pn_retained_search(const pn_retained *r, pn_span filter, uint64_t *steps, pn_trie_fn each, void *ctx);
+/* Begins a walk (topic.h) over every pn_message that `filter` matches, expired ones too. */
+void pn_retained_walk(pn_retained *r, pn_span filter, pn_trie_walk *out);
+/* The number (message.h) of the message that was put last. */
+uint64_t pn_retained_last(const pn_retained *r);
 
 /* Forgets what has expired. It looks at every message, so it does that once in a while. */
 void pn_retained_tick(pn_retained *r, pn_env *env);

@@ -7,8 +7,15 @@
 enum {
     RING_FIRST = 8,
     IDS_SPAN = 32768,    /* identifiers under way span less than half their space, so that none can be given twice */
+    SMALL_OUTPUT = 4096, /* bytes that may stand in every output, whatever max_memory says */
     WIRE_MARGIN = 65536, /* bytes of answers that may stand in the output above max_output_bytes and one publication */
 };
+
+bool pn_memory_has(const pn_env *env, size_t more, enum pn_memory_use use) {
+    enum { MIB_SHIFT = 20 };
+    uint64_t most = ((uint64_t)env->limits.max_memory << MIB_SHIFT) / 16 * (uint64_t)use;
+    return env->limits.max_memory == 0 || pn_mem_held() + more <= most;
+}
 
 pn_session *pn_session_new(pn_span key, pn_span identity) {
     pn_session *s = pn_calloc(1, sizeof *s + key.n + identity.n);
@@ -26,6 +33,7 @@ static pn_out *at(const pn_session *s, uint32_t i) { return &s->ring[(s->ring_he
 
 void pn_session_free(pn_session *s) {
     if (!s) return;
+    pn_walks_drop(s);
     for (uint32_t i = 0; i < s->ring_count; i++) {
         pn_message_drop(at(s, i)->message);
         pn_free(at(s, i)->extra);
@@ -149,6 +157,13 @@ static void number(pn_session *s, pn_out *e) {
     s->numbered++;
 }
 
+static void count_out(pn_env *env, const pn_pub *pub, uint8_t qos) {
+    env->stats.packets_out++;
+    env->stats.publishes_out++;
+    env->stats.publishes_out_qos[qos]++;
+    env->stats.publish_bytes_out += pub->payload.n;
+}
+
 void pn_session_pump(pn_session *s, pn_env *env) {
     pn_wire *w = s->wire;
     if (!w) return;
@@ -190,8 +205,7 @@ void pn_session_pump(pn_session *s, pn_env *env) {
                 wire_break(w, env);
                 break;
             }
-            env->stats.publishes_out++;
-            env->stats.packets_out++;
+            count_out(env, &pub, e->qos);
         }
         s->cursor++;
         s->unacked++;
@@ -254,13 +268,16 @@ void pn_session_deliver(pn_session *s, pn_pub *pub, const pn_delivery *how, pn_e
             env->stats.dropped_slow_reader++;
             return;
         }
+        if (pn_buf_len(&w->out) >= SMALL_OUTPUT && !pn_memory_has(env, pn_pub_bytes(pub), PN_MEMORY_KEPT)) {
+            env->stats.dropped_max_memory++;
+            return;
+        }
         bool plain = !how->retain && !how->id_count && !w->alias_max && pub->expires == PN_NEVER;
         int64_t n = plain && pub->plain_sent++
                         ? send_plain(w, pub, env)
                         : encode(w, pub, (pn_send){.retain = how->retain, .ids = how->ids, .id_count = how->id_count}, env->now);
         if (n > 0) {
-            env->stats.publishes_out++;
-            env->stats.packets_out++;
+            count_out(env, pub, 0);
         } else if (n == 0) {
             env->stats.dropped_too_large++;
         } else {
@@ -272,6 +289,10 @@ void pn_session_deliver(pn_session *s, pn_pub *pub, const pn_delivery *how, pn_e
     uint64_t bytes = (uint64_t)s->queued_bytes + pn_pub_bytes(pub);
     if (waiting >= env->limits.max_queued_messages || bytes > env->limits.max_queued_bytes) {
         env->stats.dropped_queue_full++;
+        return;
+    }
+    if (!pn_memory_has(env, pn_pub_bytes(pub), PN_MEMORY_KEPT)) {
+        env->stats.dropped_max_memory++;
         return;
     }
     if (s->ring_count == s->ring_cap && !ring_grow(s)) {

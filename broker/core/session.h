@@ -19,15 +19,23 @@ typedef struct pn_limits {
     uint32_t max_packet_size, max_connect_size, max_topic_length, max_topic_levels, max_client_id, max_subscriptions, receive_maximum,
         max_inflight, max_queued_messages, max_queued_bytes, max_output_bytes, max_parked_bytes, session_expiry_max,
         keepalive_max, server_keepalive, connect_timeout, max_sessions, max_retained, max_retained_bytes, max_qos, retain_available,
-        wildcard_subscriptions, shared_subscriptions, topic_alias_maximum, payload_format_check, publish_rate, byte_rate;
+        wildcard_subscriptions, shared_subscriptions, topic_alias_maximum, payload_format_check, publish_rate, byte_rate, rate_action,
+        max_memory;
 } pn_limits;
+
+/* What becomes of a client that is over publish_rate or byte_rate. */
+enum pn_rate_action { PN_RATE_THROTTLE, PN_RATE_DISCONNECT };
 
 /* Counters since the start, and gauges of now. */
 typedef struct pn_stats {
     uint64_t packets_in, packets_out, publishes_in, publishes_out, bytes_in, bytes_out;
+    uint64_t publishes_in_qos[3], publishes_out_qos[3], publish_bytes_in, publish_bytes_out; /* bytes of payloads */
     uint64_t dropped_queue_full, dropped_slow_reader, dropped_expired, dropped_too_large, dropped_denied, dropped_no_memory,
-        dropped_retained_full;
-    uint64_t links, sessions, subscriptions, shared_subscriptions, retained, retained_bytes;
+        dropped_retained_full, dropped_max_memory;
+    uint64_t refused_max_memory; /* sessions and subscriptions */
+    uint64_t throttled, expired_sessions;
+    uint64_t links, sessions, subscriptions, shared_subscriptions, retained, retained_bytes, walks;
+    uint64_t memory; /* bytes that the core holds; counted when asked for */
     uint64_t stored, stored_bytes; /* messages that sessions hold, and what they cost; counted when asked for */
 } pn_stats;
 
@@ -39,6 +47,16 @@ typedef struct pn_env {
     pn_buf plain[2];        /* owned: behind pn_pub.plain of the publication under way */
     struct pn_wire *broken; /* wires that broke in this call; the broker ends their links at its end */
 } pn_env;
+
+/* How far max_memory lets one go. The sessions there are live on while no new ones come; the last part of it is for what is small and
+ * must go: answers, and what a client reads at once. */
+enum pn_memory_use {
+    PN_MEMORY_NEW = 14, /* sixteenths: sessions, subscriptions, retained messages */
+    PN_MEMORY_KEPT = 15 /* what waits for the sessions there are, or comes in pieces */
+};
+
+/* Whether `more` bytes may be taken for that. */
+bool pn_memory_has(const pn_env *env, size_t more, enum pn_memory_use use);
 
 /* The way out to a connected client. */
 typedef struct pn_wire {
@@ -89,6 +107,10 @@ typedef struct pn_sub_ref {
 } pn_sub_ref;
 
 typedef struct pn_session {
+    struct pn_walk *walks, *last_walk; /* owned: retained messages that its new subscriptions have yet to get (walk.c) */
+    struct pn_session *walker_prev, *walker_next; /* among those whose walks can go on */
+    uint32_t walk_count;
+    bool walking;         /* is one of them */
     struct pn_link *link; /* NULL while offline */
     pn_wire *wire;        /* the link's; NULL while offline */
     struct pn_session *next; /* in its hash bucket */
@@ -119,6 +141,8 @@ static inline pn_span pn_session_key(const pn_session *s) { return (pn_span){s->
 static inline pn_span pn_session_identity(const pn_session *s) {
     return (pn_span){s->text + s->key_length, s->identity_length};
 }
+
+void pn_walks_drop(pn_session *s); /* walk.c */
 
 pn_session *pn_session_new(pn_span key, pn_span identity); /* owned; NULL without memory */
 void pn_session_free(pn_session *s);                       /* its subscriptions must be gone from the index */

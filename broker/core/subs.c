@@ -166,6 +166,11 @@ static node *node_new(pn_subs *x, void **slot, pn_span group, pn_span filter) {
 uint8_t pn_subs_add(pn_subs *x, pn_session *s, const pn_filter *f, uint32_t id, bool *existed, pn_env *env) {
     pn_span group, filter;
     if (!pn_subs_split(f->filter, &group, &filter)) return PN_TOPIC_FILTER_INVALID;
+    enum { FIXED = 256 }; /* nodes of the trie and places in lists, beside the text */
+    if (!pn_memory_has(env, FIXED + 2 * (size_t)filter.n + pn_trie_appetite(x->trie), PN_MEMORY_NEW) && !pn_subs_has(x, s, f->filter)) {
+        env->stats.refused_max_memory++;
+        return PN_QUOTA_EXCEEDED;
+    }
     void **slot = pn_trie_put(x->trie, filter);
     if (!slot) return PN_QUOTA_EXCEEDED;
     node *n = in_list(slot, group);
@@ -223,6 +228,12 @@ bool pn_subs_remove(pn_subs *x, pn_session *s, pn_span topic_filter, pn_env *env
     if (!e) return false;
     pn_subs_remove_at(x, s, e->ref, env);
     return true;
+}
+
+bool pn_subs_has(const pn_subs *x, const pn_session *s, pn_span topic_filter) {
+    pn_span group, filter;
+    node *n = pn_subs_split(topic_filter, &group, &filter) ? in_list(pn_trie_get(x->trie, filter), group) : NULL;
+    return n && find(n, s);
 }
 
 void pn_subs_drop(pn_subs *x, pn_session *s, pn_env *env) {

@@ -24,6 +24,7 @@ bool pn_subs_split(pn_span topic_filter, pn_span *group, pn_span *filter);
  * PN_QUOTA_EXCEEDED (max_subscriptions, or no memory); *existed tells whether the session had the filter before. */
 uint8_t pn_subs_add(pn_subs *x, pn_session *s, const pn_filter *f, uint32_t id, bool *existed, pn_env *env);
 bool pn_subs_remove(pn_subs *x, pn_session *s, pn_span topic_filter, pn_env *env);
+bool pn_subs_has(const pn_subs *x, const pn_session *s, pn_span topic_filter);
 void pn_subs_remove_at(pn_subs *x, pn_session *s, uint32_t i, pn_env *env); /* moves the last one to its place */
 void pn_subs_drop(pn_subs *x, pn_session *s, pn_env *env);
 

@@ -163,6 +163,9 @@ bool pn_topic_overlaps(pn_span a, pn_span b) { return overlaps(a, NULL, b); }
 
 /* ---- The trie -------------------------------------------------------------------------------------------------- */
 
+/* What a walk does next with the node it stands on: look at it, go down from it, or on to its sibling or parent. */
+enum phase { WALK_HERE, WALK_DOWN, WALK_UP };
+
 enum { LINE = 64, NEAR = 24, FIRST_NODES = 16, FIRST_BITS = 4, MAX_BITS = 31 };
 
 typedef struct node {
@@ -174,6 +177,7 @@ typedef struct node {
     uint32_t hash;          /* of (parent, level): where the table has it; literal nodes only */
     uint16_t length;        /* of the level */
     bool key;               /* put and not removed */
+    bool watched;           /* a walk that was left may stand here */
     union {
         uint8_t near[NEAR];
         uint8_t *far; /* owned; a level longer than NEAR */
@@ -200,6 +204,7 @@ struct pn_trie {
     uint32_t filled, bits;
     uint64_t seed, by_parent, by_sum; /* secrets; the last two are odd */
     size_t count;
+    pn_trie_walk *walks; /* that have begun */
 };
 
 /* A level and the half of its hash that does not depend on the parent. */
@@ -314,8 +319,22 @@ static uint32_t add_node(pn_trie *t, uint32_t parent, enum kind kind, const hash
     return index;
 }
 
+/* A node that nothing hangs on any more goes: the walks that stand there step back to its sibling, whose subtree they have done, or to
+ * its parent, whose children they then begin with again: it was the first of them. */
+static void move_walks(pn_trie *t, uint32_t index) {
+    const node *n = &t->nodes[index];
+    for (pn_trie_walk *w = t->walks; w; w = w->next) {
+        if (w->at != index) continue;
+        w->at = n->prev ? n->prev : n->parent;
+        w->depth -= !n->prev;
+        w->phase = n->prev ? WALK_UP : WALK_DOWN;
+        t->nodes[w->at].watched = true;
+    }
+}
+
 static void drop_node(pn_trie *t, uint32_t index) {
     node *n = &t->nodes[index], *p = &t->nodes[n->parent];
+    if (n->watched) move_walks(t, index);
     if (p->plus == index) {
         p->plus = 0;
     } else if (p->many == index) {
@@ -432,6 +451,13 @@ void pn_trie_remove(pn_trie *t, pn_span key) {
 
 size_t pn_trie_count(const pn_trie *t) { return t->count; }
 
+size_t pn_trie_appetite(const pn_trie *t) {
+    enum { SPARE = 64 }; /* nodes of the key to come; a few more make it round */
+    size_t nodes = t->used + SPARE > t->cap ? t->cap * sizeof(node) : 0;
+    bool full = (t->filled + SPARE) * 3ull > 2ull << t->bits;
+    return nodes + (full ? sizeof(slot) << (t->bits + 1) : 0);
+}
+
 /* ---- Walks ----------------------------------------------------------------------------------------------------- */
 
 static inline bool visit(const pn_trie *t, uint32_t index, pn_trie_fn each, void *ctx) {
@@ -482,17 +508,14 @@ bool pn_trie_match(const pn_trie *t, pn_span name, pn_trie_fn each, void *ctx) {
     return match(t, name, NULL, each, ctx);
 }
 
-/* Takes one step; false when there is none left. */
-static bool spend(uint64_t *steps) { return !steps || (*steps && (*steps)--); }
-
-/* `top` and everything below it, parents first. */
-static bool subtree(const pn_trie *t, uint32_t top, uint64_t *steps, pn_trie_fn each, void *ctx) {
-    for (uint32_t at = top;;) {
-        if (!spend(steps) || !visit(t, at, each, ctx)) return false;
+/* Everything, parents first: literals, then `+`, then `#`. */
+bool pn_trie_each(const pn_trie *t, pn_trie_fn each, void *ctx) {
+    for (uint32_t at = 0;;) {
+        if (!visit(t, at, each, ctx)) return false;
         const node *n = &t->nodes[at];
         uint32_t next = n->first ? n->first : n->plus ? n->plus : n->many;
-        while (!next) { /* all below `at` is done: on to its sibling (literals, then `+`, then `#`), else up */
-            if (at == top) return true;
+        while (!next) { /* all below `at` is done: on to its sibling, else up */
+            if (at == 0) return true;
             n = &t->nodes[at];
             const node *p = &t->nodes[n->parent];
             if (at == p->plus) {
@@ -506,8 +529,6 @@ static bool subtree(const pn_trie *t, uint32_t top, uint64_t *steps, pn_trie_fn 
     }
 }
 
-bool pn_trie_each(const pn_trie *t, pn_trie_fn each, void *ctx) { return subtree(t, 0, NULL, each, ctx); }
-
 /* `index` or the first of its later siblings that a wildcard may stand for. */
 static uint32_t skip_dollar(const pn_trie *t, uint32_t index) {
     while (index && t->nodes[index].parent == 0 && t->nodes[index].length && level_bytes(&t->nodes[index])[0] == '$') {
@@ -516,43 +537,78 @@ static uint32_t skip_dollar(const pn_trie *t, uint32_t index) {
     return index;
 }
 
-bool pn_trie_search(const pn_trie *t, pn_span filter, uint64_t *steps, pn_trie_fn each, void *ctx) {
+void pn_trie_walk_begin(pn_trie_walk *w, pn_trie *t, pn_span filter) {
+    *w = (pn_trie_walk){.trie = t, .filter = filter, .next = t->walks, .phase = WALK_HERE};
+    if (w->next) w->next->prev = w;
+    t->walks = w;
+}
+
+void pn_trie_walk_end(pn_trie_walk *w) {
+    if (!w->trie) return;
+    *(w->prev ? &w->prev->next : &w->trie->walks) = w->next;
+    if (w->next) w->next->prev = w->prev;
+    w->trie = NULL;
+}
+
+bool pn_trie_walk_on(pn_trie_walk *w, uint64_t *steps, pn_trie_fn each, void *ctx) {
+    pn_trie *t = w->trie;
     struct {
         enum kind kind;
         hashed level;
-    } want[PN_TRIE_MAX_LEVELS + 1]; /* the filter's levels as far as the walk has come; one more for the `#` of "…/#" */
-    uint32_t known = 0, at = 0, depth = 0;
-    levels rest = levels_of(filter);
+    } want[PN_TRIE_MAX_LEVELS + 1]; /* the filter's levels but for a `#`, as far as the walk has come */
+    uint32_t known = 0, at = w->at, depth = w->depth;
+    levels rest = levels_of(w->filter);
+    bool many = false; /* the filter's next level is a `#` */
+    enum phase phase = (enum phase)w->phase;
+    bool more = true;
 
-    for (;;) {
-        uint32_t down = 0;
-        if (!spend(steps)) return false;
-        if (depth == known && rest.more) {
+    while (more) {
+        while (known <= depth && rest.more && !many) {
             pn_span text = next_level(&rest);
             enum kind kind = kind_of(text);
+            many = kind == MANY;
+            if (many) break;
             want[known].kind = kind;
             want[known++].level = kind == LITERAL ? hash_level(t, text) : (hashed){text, 0};
         }
-        if (depth == known) { /* the filter ends here */
-            if (!visit(t, at, each, ctx)) return false;
-        } else if (want[depth].kind == LITERAL) {
-            down = child(t, at, &want[depth].level);
-        } else if (want[depth].kind == PLUS) {
-            down = skip_dollar(t, t->nodes[at].first);
-        } else if (at) {
-            if (!rest.more && !subtree(t, at, steps, each, ctx)) return false;
-        } else if (!rest.more) {
-            for (uint32_t i = skip_dollar(t, t->nodes[0].first); i; i = skip_dollar(t, t->nodes[i].next)) {
-                if (!subtree(t, i, steps, each, ctx)) return false;
+        if (phase == WALK_HERE) {
+            if (*steps == 0) break;
+            --*steps;
+            phase = WALK_DOWN;
+            if (depth >= known && at && !rest.more) more = visit(t, at, each, ctx);
+        } else if (phase == WALK_DOWN) {
+            uint32_t down = 0;
+            if (depth < known) {
+                bool literal = want[depth].kind == LITERAL;
+                down = literal ? child(t, at, &want[depth].level) : skip_dollar(t, t->nodes[at].first);
+            } else if (many && !rest.more) {
+                down = skip_dollar(t, t->nodes[at].first);
             }
-        }
-        for (; !down; at = t->nodes[at].parent) { /* back to the nearest `+` that has siblings left */
+            phase = down ? WALK_HERE : WALK_UP;
+            if (down) at = down, depth++;
+        } else {
             if (depth == 0) return true;
-            if (want[--depth].kind == PLUS) down = skip_dollar(t, t->nodes[at].next);
+            bool literal = depth - 1 < known && want[depth - 1].kind == LITERAL;
+            uint32_t next = literal ? 0 : skip_dollar(t, t->nodes[at].next);
+            at = next ? next : t->nodes[at].parent;
+            depth -= !next;
+            phase = next ? WALK_HERE : WALK_UP;
         }
-        at = down;
-        depth++;
     }
+    w->at = at;
+    w->depth = depth;
+    w->phase = phase;
+    t->nodes[at].watched = true;
+    return false;
+}
+
+bool pn_trie_search(pn_trie *t, pn_span filter, pn_trie_fn each, void *ctx) {
+    uint64_t steps = UINT64_MAX;
+    pn_trie_walk walk;
+    pn_trie_walk_begin(&walk, t, filter);
+    bool all = pn_trie_walk_on(&walk, &steps, each, ctx);
+    pn_trie_walk_end(&walk);
+    return all;
 }
 
 /* ---- Rules ----------------------------------------------------------------------------------------------------- */

@@ -52,13 +52,31 @@ size_t pn_trie_count(const pn_trie *t); /* keys put and not removed; O(1) */
 /* Calls `each(ctx, value)` once for every non-NULL value, in no order that means anything; a false from it ends the walk
  * and is returned. The trie must not be changed meanwhile.
  *  - match:  keys are filters, `name` is a name: every filter that matches it.
- *  - search: keys are names, `filter` is a filter: every name that it matches. Wildcards can make it visit every node and find
- *            nothing: it takes one of *steps for each node, and ends with false when they are used up (NULL: no such bound).
+ *  - search: keys are names, `filter` is a filter: every name that it matches.
  *  - each:   everything. */
 typedef bool (*pn_trie_fn)(void *ctx, void *value);
 bool pn_trie_match(const pn_trie *t, pn_span name, pn_trie_fn each, void *ctx);
-bool pn_trie_search(const pn_trie *t, pn_span filter, uint64_t *steps, pn_trie_fn each, void *ctx);
+bool pn_trie_search(pn_trie *t, pn_span filter, pn_trie_fn each, void *ctx);
 bool pn_trie_each(const pn_trie *t, pn_trie_fn each, void *ctx);
+
+/* A search that can be left and taken up again, while keys come and go between. A key that is there all the time is visited once; one
+ * that comes meanwhile may be visited or not, and one that goes and comes again twice. A search that has begun must be ended
+ * (pn_trie_walk_end), in whatever state it is, and before its trie is freed. */
+typedef struct pn_trie_walk {
+    pn_trie *trie;                     /* NULL: has not begun, or has ended */
+    struct pn_trie_walk *prev, *next;  /* all of the trie's */
+    pn_span filter;                    /* borrowed until the end */
+    uint32_t at, depth;                /* where it stands */
+    uint8_t phase;
+} pn_trie_walk;
+void pn_trie_walk_begin(pn_trie_walk *w, pn_trie *t, pn_span filter);
+/* Goes on. Wildcards can make it visit every node and find nothing, so it takes one of *steps for each node. True: it has come to the
+ * end. False: the steps are used up, or `each` has returned false; it can be taken up behind the value that `each` got last. */
+bool pn_trie_walk_on(pn_trie_walk *w, uint64_t *steps, pn_trie_fn each, void *ctx);
+void pn_trie_walk_end(pn_trie_walk *w);
+
+/* Bytes that putting one more key may make the trie's own arrays grow by. */
+size_t pn_trie_appetite(const pn_trie *t);
 
 /* Rules: who may do what, first match decides, no match denies. Compiled once, then only read. A level `{id}` in a
  * rule's filter stands for the identity's name, compared as literal bytes: an identity cannot smuggle a wildcard or a

@@ -38,11 +38,15 @@ class Decoder:
 #                     but not retained, because the store is full
 #   EVENT_AUTH        the client's AUTH has come, reason 0x18 (it goes on) or 0x19 (it is in and authenticates anew):
 #                     read link.authentication, then challenge(), accept() or authenticated(), refuse() or close()
+#   EVENT_PAUSE       the client sends faster than publish_rate or byte_rate: read no more from it
+#   EVENT_RESUME      … until now
 EVENT_CONNECT: int
 EVENT_DISCONNECT: int
 EVENT_CLOSED: int
 EVENT_DENIED: int
 EVENT_AUTH: int
+EVENT_PAUSE: int
+EVENT_RESUME: int
 
 MAY_PUBLISH: int
 MAY_SUBSCRIBE: int
@@ -99,6 +103,13 @@ class Broker:
 
     def tick(self, now: int) -> tuple[Event, ...]:
         """Lets time pass: keep alive, connect timeout, delayed wills, session expiry. Call it once a second or so."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is work that is done in slices: then call `work` once a turn of the loop."""
+
+    def work(self, now: int) -> tuple[Event, ...]:
+        """A slice of it, about a millisecond: retained messages for new subscriptions."""
 
     def stats(self) -> dict[str, int]:
         """Counters since the start and gauges of now, by name."""

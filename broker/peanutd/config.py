@@ -290,6 +290,8 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "access": ("anonymous",),
     "log": ("level",),
 }
+_LIMIT_WORDS: Final[Mapping[str, tuple[str, ...]]] = {"rate_action": ("throttle", "disconnect")}
+"""Limits of the core that are written as words; the core counts them from 0."""
 _MQTT: Final = tuple(entry.name for entry in fields(Mqtt))
 """Keys of [mqtt] that are not limits of the core."""
 _REFERENCE: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
@@ -642,7 +644,9 @@ class _Reader:
         return usual
 
     def _limit(self, key: _Key, table: _Table) -> int:
-        value = table.get(key[-1])
+        value, words = table.get(key[-1]), _LIMIT_WORDS.get(key[-1])
+        if words is not None:
+            return words.index(self._word(key, table, words[0], words))
         if key[-1] in _SWITCHES and isinstance(value, bool):
             return int(value)
         return self._number(key, table, 0, 0)

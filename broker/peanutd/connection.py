@@ -236,6 +236,16 @@ class Connection(asyncio.BufferedProtocol):
         while link is not None and link.pending and not self._paused and not self._done:
             self._send(link.take(TAKE))
 
+    def hold(self) -> None:
+        """Reads no more for now: the client is too fast."""
+        if self._transport is not None and not self._done:
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Reads again."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def finish(self, reason: int = 0, words: str = "") -> None:
         """The core is done with the link: sends the rest, says goodbye, waits for the peer to close.
 

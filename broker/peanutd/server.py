@@ -23,6 +23,8 @@ from peanutd._core import (
     EVENT_CONNECT,
     EVENT_DENIED,
     EVENT_DISCONNECT,
+    EVENT_PAUSE,
+    EVENT_RESUME,
     LIMITS,
     MAY_PUBLISH,
     MAY_SUBSCRIBE,
@@ -288,6 +290,12 @@ class Server:
             self._judge(connection, link)
         elif kind == EVENT_AUTH:
             self._reception.proves(connection, link, reason)
+        elif kind == EVENT_PAUSE:
+            connection.hold()
+            why = "it sends more than publish_rate or byte_rate in [mqtt]"
+            self.note(connection, "throttled", "warning", why=why)
+        elif kind == EVENT_RESUME:
+            connection.go_on()
         elif kind == EVENT_CLOSED:
             connection.finish(reason, REASONS.get(reason, f"reason 0x{reason:02x}"))
         elif kind == EVENT_DISCONNECT:
@@ -441,6 +449,8 @@ class Server:
         self._flush_is_due = False
         for link in self.broker.dirty():
             cast(Connection, link.owner).pump()
+        if self.broker.busy:
+            self.run(self.broker.work(now_ms()))
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(TICK, self._tick)

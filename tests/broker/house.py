@@ -143,6 +143,12 @@ class Client:
     def denied(self) -> list[str]:
         return [text for kind, _, text in self.events if kind == _core.EVENT_DENIED]
 
+    @property
+    def paused(self) -> bool:
+        """Whether the core wants nothing more to be read from it, because it is too fast."""
+        told = [kind for kind, _, _ in self.events if kind in (_core.EVENT_PAUSE, _core.EVENT_RESUME)]
+        return bool(told) and told[-1] == _core.EVENT_PAUSE
+
     # what it says
 
     def feed(self, data: bytes) -> None:

@@ -398,17 +398,54 @@ def test_payload_format_check() -> None:
 
 
 def test_publish_rate() -> None:
-    """So many in a second are fine, second after second; one more ends the connection, and no other."""
+    """So many in a second are fine, second after second; with one more it has to wait, and no other client."""
     house = House(publish_rate=10)
     client, other = house.join("c"), house.join("o")
     for _ in range(3):
         client.send(*[publish("t")] * 10)
         assert client.closed is None
         house.wait(1)
-    client.send(*[publish("t")] * 11)
-    assert client.closed == 0x96
-    other.send(*[publish("t")] * 10)
-    assert other.closed is None
+        assert not client.paused
+    watcher = house.join("w")
+    watcher.subscribe("t")
+    client.send(*[publish("t", bytes([n])) for n in range(25)], publish("t", b"more", qos=1), PINGREQ)
+    assert watcher.payloads() == [bytes([n]) for n in range(10)]
+    assert client.paused
+    assert house.stat("throttled") == 1
+    other.send(*[publish("t", b"o")] * 10)
+    assert not other.paused
+    assert watcher.payloads() == [b"o"] * 10
+    house.wait(0.5)
+    assert watcher.payloads() == []
+    house.wait(0.5)
+    assert watcher.payloads() == [bytes([n]) for n in range(10, 20)]
+    assert client.paused
+    assert client.read() == []
+    house.wait(1)
+    assert watcher.payloads() == [bytes([n]) for n in range(20, 25)] + [b"more"]
+    assert [packet["type"] for packet in client.read()] == ["PUBACK", "PINGRESP"]
+    assert not client.paused
+    assert client.closed is None
+
+
+def test_who_is_throttled_in_pieces_loses_nothing() -> None:
+    """However the bytes are cut, and however long it takes: its keep alive does not run out meanwhile."""
+    house = House(publish_rate=1)
+    client, watcher = house.join("c", keep_alive=2), house.join("w")
+    watcher.subscribe("t")
+    data = b"".join(codec.encode(publish("t", bytes([n])), 5) for n in range(12))
+    for at in range(0, len(data), 5):
+        client.feed(data[at : at + 5])
+    got = watcher.payloads()
+    for _ in range(12):
+        house.wait(1)
+        got += watcher.payloads()
+    assert got == [bytes([n]) for n in range(12)]
+    assert client.closed is None
+    house.wait(3)
+    assert not client.paused
+    house.wait(1)
+    assert client.closed == 0x8D
 
 
 def test_byte_rate() -> None:
@@ -416,10 +453,31 @@ def test_byte_rate() -> None:
     client = house.join()
     for _ in range(3):
         client.feed(b"\xc0\x00" * 500)
-        assert client.closed is None
+        assert not client.paused
         house.wait(1)
-    client.feed(b"\xc0\x00" * 501)
-    assert client.closed == 0x96
+    client.feed(b"\xc0\x00" * 2000)
+    assert len(client.read()) == 3 * 500 + 2000
+    for _ in range(3):
+        house.wait(1)
+        assert client.paused
+    house.wait(1)
+    assert not client.paused
+    assert client.closed is None
+
+
+def test_rate_action() -> None:
+    """1: who is too fast is gone, and nobody else."""
+    house = House(publish_rate=10, byte_rate=1000, rate_action=1)
+    client, other, third = house.join("c"), house.join("o"), house.join("t")
+    for _ in range(3):
+        client.send(*[publish("t")] * 10)
+        third.feed(b"\xc0\x00" * 500)
+        house.wait(1)
+    client.send(*[publish("t")] * 11)
+    third.feed(b"\xc0\x00" * 501)
+    assert (client.closed, third.closed) == (0x96, 0x96)
+    other.send(*[publish("t")] * 10)
+    assert other.closed is None
 
 
 def test_limits_can_be_changed_while_it_runs() -> None:
@@ -449,18 +507,70 @@ def test_max_connect_size() -> None:
     assert client.only()["type"] == "PUBACK"
 
 
-def test_filters_that_visit_everything_and_find_nothing_have_an_end() -> None:
-    """A SUBSCRIBE with thousands of them ends its own connection instead of stopping everybody; a usual one is fine."""
+def test_filters_that_visit_everything_and_find_nothing_cost_others_nothing() -> None:
+    """Thousands of them in a SUBSCRIBE are worked off in slices; what others ask for meanwhile has its turn."""
     house = House()
     for number in range(5000):
         house.publish(f"/plant/n{number}/state", retain=True)
-    client = house.join("usual")
+    hostile, client = house.join("hostile"), house.join("usual")
+    hostile.send(subscribe(*[topic_filter(f"+/+/+/none{number}") for number in range(100)]))
+    assert hostile.only()["type"] == "SUBACK"
+    assert house.broker.busy
     assert client.subscribe(*[f"/plant/+/{report}" for report in ("state", "status", "telemetry", "ack")]) == [0] * 4
-    assert client.closed is None
-    hostile = house.join("hostile")
-    hostile.send(subscribe(*[topic_filter(f"+/+/+/none{number}") for number in range(1000)]))
-    assert hostile.closed == 0x97
-    assert client.closed is None
+    found = client.messages()
+    for _ in range(50):
+        house.handle(house.broker.work(house.now))
+        found += client.messages()
+    assert len(found) == 5000
+    assert house.broker.busy
+    hostile.lose()
+    assert not house.broker.busy
+    assert house.stat("walks") == 0
+
+
+def test_max_memory() -> None:
+    """MiB. Before the ceiling nothing new is taken, at the ceiling nothing is kept; who is there goes on."""
+    used = House().stat("memory")
+    house = House(max_memory=(used >> 20) + 24, max_queued_bytes=1 << 30, max_queued_messages=1 << 20)
+    limit = ((used >> 20) + 24) << 20
+    keeper, talker, reader = house.keeper("k"), house.join("t"), house.join("r")
+    keeper.subscribe("q", qos=1)
+    reader.subscribe("live")
+    keeper.lose()
+    reasons = set()
+    for number in range(400):
+        talker.send(publish(f"r/{number}", bytes(100_000), qos=1, retain=True))
+        reasons.add(talker.only()["reason"])
+    assert reasons == {0x10}  # sent on, whether or not it could be kept
+    assert house.stat("dropped_retained_full") > 100
+    assert house.stat("memory") < limit * 14 // 16 + 200_000
+    newcomers = [house.join(f"new{number}") for number in range(300)]
+    assert newcomers[-1].closed == 0x97
+    refused = house.stat("refused_max_memory")
+    assert refused > 0
+    assert talker.subscribe("another") == [0x97]
+    assert reader.subscribe("live") == [0]  # what there is may be asked for again
+    assert house.stat("refused_max_memory") == refused + 1
+    for _ in range(400):
+        talker.send(publish("q", bytes(50_000), qos=1))
+    assert house.stat("dropped_max_memory") > 200
+    assert house.stat("memory") < limit
+    talker.read()
+    talker.send(publish("live", b"still here"))
+    assert reader.payloads() == [b"still here"]
+    for number in range(400):
+        talker.send(publish(f"r/{number}", b"", retain=True))
+    assert house.join("new").closed is None
+
+
+def test_a_packet_that_comes_in_pieces_counts_as_memory() -> None:
+    used = House().stat("memory")
+    house = House(max_memory=(used >> 20) + 4)
+    clients = [house.join(f"c{number}") for number in range(10)]
+    for client in clients:
+        client.feed(codec.encode(publish("t", bytes(1_000_000)), 5)[:-1])
+    assert {client.closed for client in clients} == {None, 0x97}
+    assert house.stat("memory") < ((used >> 20) + 4) << 20
 
 
 def test_server_keepalive() -> None:

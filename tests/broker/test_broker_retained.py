@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.broker.house import Client, House, ack, disconnect, properties, publish, subscribe, topic_filter
+from tests.broker.house import Client, House, ack, disconnect, properties, publish, subscribe, topic_filter, unsubscribe
 
 VERSIONS = [3, 4, 5]
 
@@ -217,3 +217,98 @@ def test_the_bytes_of_the_store_are_counted() -> None:
     assert house.stat("retained_bytes") == 2
     store(house, b=b"")
     assert house.stat("retained_bytes") == house.stat("retained") == 0
+
+
+# --- many of them -----------------------------------------------------------------------------------------------------
+
+
+def works_off(house: House, client: Client) -> list[tuple[str, bytes, int]]:
+    """What a client gets that reads and acknowledges everything, until nothing more comes."""
+    got: list[tuple[str, bytes, int]] = []
+    while True:
+        packets = client.read()
+        if not packets and not house.broker.busy:
+            return got
+        for packet in packets:
+            if packet["type"] == "PUBLISH":
+                got.append((packet["topic"], packet["payload"], packet["qos"]))
+                if packet["qos"]:
+                    client.send(ack("PUBACK", packet["id"]))
+        house.handle(house.broker.work(house.now))
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_more_than_a_queue_holds_comes_whole_to_who_reads(qos: int) -> None:
+    """The limits of what waits for a client bound what waits, not what it gets; and who does not read gets no more."""
+    count = 20_000
+    house = House(max_queued_messages=1000, max_output_bytes=100_000, max_inflight=20)
+    for number in range(count):
+        house.publish(f"/plant/n{number}/state", b"x" * 20, qos=1, retain=True)
+    client, idle = house.join(), house.join("idle")
+    for one in (idle, client):
+        one.send(subscribe(topic_filter("/plant/#", qos)))
+    got = works_off(house, client)
+    assert {topic for topic, _, _ in got} == {f"/plant/n{number}/state" for number in range(count)}
+    assert len(got) == count
+    assert {at for _, _, at in got} == {qos}
+    assert house.stat(f"publishes_out_qos{qos}") < count + 3000
+    assert house.stat("walks") == 1
+    assert house.stat("dropped_queue_full") + house.stat("dropped_slow_reader") == 0
+    idle.lose()
+    assert house.stat("walks") == 0
+
+
+def test_what_changes_meanwhile_comes_once() -> None:
+    """A message that is published while the retained ones are under way comes as it is published, and not again."""
+    count = 10_000
+    house = House()
+    for number in range(count):
+        house.publish(f"t/{number}", b"old", retain=True)
+    client = house.join()
+    client.send(subscribe(topic_filter("t/#")))
+    before = {packet["topic"] for packet in client.read() if packet["type"] == "PUBLISH"}
+    assert 0 < len(before) < count
+    for number in range(0, count, 2):
+        house.publish(f"t/{number}", b"new" if number % 4 else b"", retain=True)
+    after = works_off(house, client)
+    assert sum(payload == b"new" for _, payload, _ in after) == count // 4
+    old = [*before, *(topic for topic, payload, _ in after if payload == b"old")]
+    assert len(old) == len(set(old))
+    assert {topic for topic in old if int(topic[2:]) % 2} == {f"t/{number}" for number in range(1, count, 2)}
+
+
+def test_a_subscription_that_ends_gets_no_more() -> None:
+    house = House()
+    for number in range(10_000):
+        house.publish(f"t/{number}", retain=True)
+    client = house.join()
+    client.send(subscribe(topic_filter("t/#")))
+    client.send(unsubscribe("t/#"))
+    client.read()
+    assert works_off(house, client) == []
+    assert house.stat("walks") == 0
+
+
+def test_a_session_that_is_away_goes_on_where_it_was() -> None:
+    count = 10_000
+    house = House()
+    for number in range(count):
+        house.publish(f"t/{number}", qos=1, retain=True)
+    client = house.keeper()
+    client.send(subscribe(topic_filter("t/#", 1)))
+    client.lose()
+    assert not house.broker.busy
+    assert {topic for topic, _, _ in works_off(house, house.keeper())} == {f"t/{number}" for number in range(count)}
+
+
+def test_who_subscribes_faster_than_it_reads_is_gone() -> None:
+    house = House(max_subscriptions=100)
+    for number in range(20_000):
+        house.publish(f"t/{number}", retain=True)
+    client = house.join()
+    for _ in range(100):
+        client.send(subscribe(topic_filter("#")))
+    assert client.closed is None
+    client.send(subscribe(topic_filter("#")))
+    assert client.closed == 0x97
+    assert house.stat("walks") == 0

@@ -51,6 +51,15 @@ def mistake(text: str) -> str:
     return line
 
 
+def test_the_core_s_limits_may_be_words() -> None:
+    limits = {"rate_action": 0}
+    for text, number in (("throttle", 0), ("disconnect", 1)):
+        assert parse(f'[mqtt]\nrate_action = "{text}"', "gateway.toml", limits).limits == {"rate_action": number}
+    for wrong in ("1", '"kill"'):
+        with pytest.raises(ConfigError, match="rate_action: must be one of throttle, disconnect"):
+            parse(f"[mqtt]\nrate_action = {wrong}", "gateway.toml", limits)
+
+
 # --- defaults ---
 
 
@@ -515,7 +524,7 @@ def test_the_readme_has_every_key_of_mqtt_with_its_default() -> None:
     words_shown = {key: f"{int(value):,}" if value.isdigit() else value for key, value in words.items()}
     limits = {name: f"{value:,}" for name, value in _core.LIMITS.items()}
     switches = {name: str(bool(_core.LIMITS[name])).lower() for name in SWITCHES}
-    assert found == {**limits, **switches, **words_shown}
+    assert found == {**limits, **switches, **words_shown, "rate_action": '"throttle"'}
     usual = read("[mqtt]\n" + "".join(f"{key} = {value}\n" for key, value in words.items()))
     assert usual.mqtt == Mqtt(), "what the table says is what there is without it"
     assert set(words) == {entry.name for entry in fields(Mqtt)}

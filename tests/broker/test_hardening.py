@@ -13,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from functools import partial
 from typing import Any
 
@@ -318,3 +319,25 @@ def test_client_ids_made_up_at_will_do_not_fill_the_log(fleet: Any, start: Any, 
     lines = [line for line in daemon.lines if " connected who=anonymous/made-up" in line]
     assert len(lines) == Flood.GROUP_BURST
     daemon.line('left out what="connected, all clients" who=127.4.1.1 lines=20')
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_who_is_too_fast_is_slowed_down_and_loses_nothing(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    """Others are as fast as ever meanwhile, and the log says what happened."""
+    fleet.settings(LISTEN + ANYBODY + "[mqtt]\npublish_rate = 100\n")
+    daemon = start(fleet.home, loop=loop)
+    port = daemon.port("mqtt")
+    watcher, talker = dial(port), dial(port)
+    for wire in (watcher, talker):
+        wire.connect("w" if wire is watcher else "t")
+    watcher.subscribe("t")
+    began = time.monotonic()
+    for number in range(180):
+        talker.send(0x30, b"\x00\x01t\x00" + str(number).encode())
+    talker.send(0xC0, b"")
+    watcher.ping()
+    assert time.monotonic() - began < 0.9
+    assert [int(watcher.message()[1]) for _ in range(180)] == list(range(180))
+    assert time.monotonic() - began > 0.5
+    talker.await_type(13)
+    daemon.line(r"throttled who=\S+ address=\S+ why=\"it sends more than publish_rate")

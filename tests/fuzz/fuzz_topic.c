@@ -246,7 +246,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             MUST(pn_trie_match(filters.trie, topic, hit, NULL));
             check(&filters, topic, true, false);
         }
-        MUST(pn_trie_search(names.trie, topic, NULL, hit, NULL));
+        MUST(pn_trie_search(names.trie, topic, hit, NULL));
         check(&names, topic, false, false);
         check_rules(rules, laws, count, pn_span_of(id, id_n), topic, op & 8, (uint8_t)(bytes % 3), op & 16);
     }

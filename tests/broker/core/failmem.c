@@ -1,11 +1,13 @@
 /* failmem.c: the work of failmem.h, and of core/mem.h in the tests. The state is static: the tests have one thread. */
 #include "failmem.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 
 #include "mem.h"
 
 static long calls, live, fail_at = -1;
+static size_t held;
 static bool failed, for_good;
 
 static void arm(long at, bool lasting) {
@@ -21,6 +23,7 @@ void failmem_never(void) { arm(-1, false); }
 bool failmem_failed(void) { return failed; }
 long failmem_calls(void) { return calls; }
 long failmem_live(void) { return live; }
+size_t pn_mem_held(void) { return held; }
 
 static bool refuse(void) {
     long at = calls++;
@@ -30,7 +33,7 @@ static bool refuse(void) {
 }
 
 static void *count(void *p) {
-    if (p) live++;
+    if (p) live++, held += malloc_usable_size(p);
     return p;
 }
 
@@ -40,12 +43,14 @@ void *pn_calloc(size_t items, size_t size) { return refuse() ? NULL : count(call
 
 void *pn_realloc(void *old, size_t size) {
     if (refuse()) return NULL;
+    size_t before = old ? malloc_usable_size(old) : 0;
     void *p = realloc(old, size);
-    if (p && !old) live++;
-    return p;
+    if (p) held -= before;
+    if (p && old) live--;
+    return count(p);
 }
 
 void pn_free(void *p) {
-    if (p) live--;
+    if (p) live--, held -= malloc_usable_size(p);
     free(p);
 }
