@@ -8,31 +8,25 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-import os
 import re
-import stat
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
+from peanutd import toml_file
 from peanutd.log import DEFAULT_LEVEL, LEVELS
-from peanutd.toml_lines import lines_of_keys
+from peanutd.toml_file import MAX_DEPTH as MAX_DEPTH
+from peanutd.toml_file import ConfigError as ConfigError
+from peanutd.toml_file import kind_of
 
 FILE_NAME: Final = "gateway.toml"
 MAX_FILE_SIZE: Final = 64 * 1024
 """Bytes of a gateway.toml; a larger file is not one."""
-MAX_DEPTH: Final = 16
-"""Parts of a key with dots in it. What tomllib does grows with the square of them; three are needed."""
 
 SYS_INTERVAL: Final = 10
 """Seconds between two reports on $SYS; 0: none."""
-
-
-class ConfigError(Exception):
-    """What is wrong with the settings, a line for each mistake, ready to be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,40 +192,13 @@ def load(home: Path, limit_names: Mapping[str, int]) -> Config:
     `limit_names` are the limits that [mqtt] may set. ConfigError when the file cannot be read or is wrong.
     """
     path = home / FILE_NAME
-    try:
-        # Not blocking: a pipe is opened at once, and refused.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConfigError(f"{path}: cannot be read: it is not a regular file")
-            raw = file.read(MAX_FILE_SIZE + 1)
-    except FileNotFoundError:
-        return Config()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(raw) > MAX_FILE_SIZE:
-        raise ConfigError(f"{path}: larger than {MAX_FILE_SIZE} bytes; this is not a settings file")
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from None
-    return parse(text, str(path), limit_names)
+    text = toml_file.read(path, MAX_FILE_SIZE)
+    return Config() if text is None else parse(text, str(path), limit_names)
 
 
 def parse(text: str, path: str, limit_names: Mapping[str, int]) -> Config:
     """The settings in `text`. `path` is for the messages only. ConfigError names every mistake."""
-    if deep := _DEEP.search(text):
-        line = text.count("\n", 0, deep.start()) + 1
-        raise ConfigError(
-            f"{path}:{line}: a key of more than {MAX_DEPTH} parts; no key of this file has more than three"
-        )
-    try:
-        document = tomllib.loads(text)
-        lines = lines_of_keys(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(_syntax_error(str(error), path, text)) from None
-    except RecursionError:
-        raise ConfigError(f"{path}: lists or tables are nested too deeply; no key of this file needs that") from None
+    document, lines = toml_file.parse(text, path)
     return _Reader(path, document, lines).config(limit_names)
 
 
@@ -267,11 +234,6 @@ def parse_address(text: str) -> Address:
 
 
 # --- reading the document ---------------------------------------------------------------------------------------------
-
-_DEEP: Final = re.compile(
-    r"(?<![A-Za-z0-9_-])(?:(?:\"[^\"\n]*+\"|'[^'\n]*+'|[A-Za-z0-9_-]++)[ \t]*+\.[ \t]*+){" + str(MAX_DEPTH) + "}"
-)
-"""A key of too many parts, or a text that looks like one, which no setting has. Linear in time."""
 
 _Key = tuple[str, ...]
 _Lines = Mapping[_Key, int]
@@ -531,7 +493,7 @@ class _Reader:
         usage = 'e.g. "0.0.0.0:8884" or "unix:/run/peanut.sock"'
         if not isinstance(value, str) or not value:
             wrong = (
-                "missing" if value is None else "empty" if value == "" else f"must be a string; it is {_kind(value)}"
+                "missing" if value is None else "empty" if value == "" else f"must be a string; it is {kind_of(value)}"
             )
             self._mistake(key, f"{wrong}; write where to listen, {usage}")
             return None
@@ -600,7 +562,7 @@ class _Reader:
         value = table.get(key[-1], usual)
         if isinstance(value, str) and value in words:
             return value
-        shown = f'"{value}"' if isinstance(value, str) else _kind(value)
+        shown = f'"{value}"' if isinstance(value, str) else kind_of(value)
         self._mistake(key, f"must be one of {', '.join(words)}; it is {shown}")
         return usual
 
@@ -628,7 +590,7 @@ class _Reader:
         if value is None:
             return usual
         if not isinstance(value, str):
-            self._mistake(key, f'must be a string, e.g. "0.0.0.0:8883", or "" for off; it is {_kind(value)}')
+            self._mistake(key, f'must be a string, e.g. "0.0.0.0:8883", or "" for off; it is {kind_of(value)}')
         elif value:
             try:
                 return parse_address(value)
@@ -640,7 +602,7 @@ class _Reader:
         value = table.get(key[-1], usual)
         if isinstance(value, bool):
             return value
-        self._mistake(key, f"must be true or false, without quotes; it is {_kind(value)}")
+        self._mistake(key, f"must be true or false, without quotes; it is {kind_of(value)}")
         return usual
 
     def _limit(self, key: _Key, table: _Table) -> int:
@@ -654,7 +616,7 @@ class _Reader:
     def _number(self, key: _Key, table: Mapping[str, object], usual: int, least: int = 1) -> int:
         value = table.get(key[-1], usual)
         if isinstance(value, bool) or not isinstance(value, int):
-            self._mistake(key, f"must be a whole number; it is {_kind(value)}")
+            self._mistake(key, f"must be a whole number; it is {kind_of(value)}")
         elif not least <= value <= _MAX_NUMBER:
             self._mistake(key, f"is {value}; it must be {least} to {_MAX_NUMBER}")
         else:
@@ -665,7 +627,7 @@ class _Reader:
         value = table.get("level", DEFAULT_LEVEL)
         if isinstance(value, str) and value in LEVELS:
             return value
-        shown = f'"{value}"' if isinstance(value, str) else _kind(value)
+        shown = f'"{value}"' if isinstance(value, str) else kind_of(value)
         self._mistake(("log", "level"), f"must be one of {', '.join(LEVELS)}; it is {shown}")
         return DEFAULT_LEVEL
 
@@ -682,23 +644,3 @@ class _Reader:
 
     def _mistake(self, key: _Key, text: str) -> None:
         self._mistakes.append((self._line(key), f"{self._place(key)}: {text}"))
-
-
-def _kind(value: object) -> str:
-    """What a TOML value is, in words."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return f"the number {value}"
-    if isinstance(value, str):
-        return f'the string "{value}"'
-    return "a list" if isinstance(value, list) else "a table" if isinstance(value, dict) else "a date or time"
-
-
-def _syntax_error(message: str, path: str, text: str) -> str:
-    match = re.fullmatch(r"(?P<what>.*) \(at (line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", message)
-    if match is None:
-        return f"{path}: {message}"
-    if match["line"] is None:
-        return f"{path}:{len(text.splitlines()) or 1}: {match['what']}, and there the file ends"
-    return f"{path}:{match['line']}:{match['column']}: {match['what']}"
