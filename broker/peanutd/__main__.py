@@ -23,17 +23,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from peanutd import access, fleet, tls
+from peanutd import explain, fleet, rules, tls
 from peanutd._core import LIMITS, MAY_PUBLISH, RETAIN_ANY, Broker
+from peanutd.access import Role
 from peanutd.census import Limits
 from peanutd.config import Config, ConfigError, Listen, Listener, Mqtt, load
 from peanutd.log import Background, Log
+from peanutd.rules import Book
 from peanutd.server import SPARE_FILES, Server
 from peanutd.sockets import ListenError, raise_file_limit
 from peanutd.users import Store
 
 OK: Final = 0
 CANNOT_START: Final = 1
+REFUSED: Final = 1
+"""`explain`: the answer is no."""
 BAD_SETTINGS: Final = 2
 
 DESCRIPTION: Final = (
@@ -44,10 +48,13 @@ examples:
   peanutd                        serves the fleet home $PEANUT_HOME, or else ./fleet
   peanutd --home /srv/fleet      serves that one
   peanutd --check                looks at settings and certificates, says what is wrong, serves nothing
+  peanutd rules                  prints who may do what; --built-in: the rules of a home without a rules.toml
+  peanutd explain user/maria publish /plant/peanut/UpdateTemperature
+                                 says whether she may, and which rule has decided
 
 signals:
   SIGTERM, SIGINT                ends in order
-  SIGHUP                         reads gateway.toml and the certificates again
+  SIGHUP                         reads gateway.toml, rules.toml and the certificates again
 """
 
 
@@ -57,13 +64,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     home = Path(arguments.home or os.environ.get("PEANUT_HOME") or "fleet")
     try:
         settings = _settings(home)
+        book = _rules(home, settings)
+        if arguments.command == "rules":
+            print(rules.built_in_text() if arguments.built_in else explain.listing(book), end="")
+            return OK
+        if arguments.command == "explain":
+            return _explain(home, book, arguments)
         credentials = tls.load(home, datetime.now(UTC)) if settings.secure else None
         broker = _broker(settings)
     except (ConfigError, tls.TlsError) as error:
         print(f"peanutd: {error}", file=sys.stderr)
         return BAD_SETTINGS
     if arguments.check:
-        return _check(home, settings, credentials)
+        return _check(home, settings, book, credentials)
     try:
         name, make_loop = _loop()
     except ConfigError as error:
@@ -71,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BAD_SETTINGS
     stream = Background()
     try:
-        return _serve(home, settings, credentials, broker, Log(settings.log_level, stream), name, make_loop)
+        return _serve(home, settings, book, credentials, broker, Log(settings.log_level, stream), name, make_loop)
     except ListenError as error:
         stream.end()
         print(f"peanutd: cannot listen on {error}", file=sys.stderr)
@@ -83,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(
     home: Path,
     settings: Config,
+    book: Book,
     credentials: tls.Credentials | None,
     broker: Broker,
     log: Log,
@@ -106,9 +120,10 @@ def _serve(
             credentials=credentials,
             users=store,
             version=_version(),
+            book=book,
         )
         files = raise_file_limit()
-        _apply(server, settings, files)
+        _apply(server, settings, book, files)
         _mark_offline(home, server)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.end)
@@ -126,7 +141,45 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--check", action="store_true", help="check settings and certificates, then exit: 0 good, 2 not"
     )
     parser.add_argument("--version", action="version", version=f"peanutd {_version()}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands, which look at the files only")
+    listing = commands.add_parser("rules", help="print the rules in force, in their order")
+    listing.add_argument("--built-in", action="store_true", help="print those that are built in, as a rules.toml")
+    asking = commands.add_parser("explain", help="say which rule decides what somebody may do: 0 allowed, 1 refused")
+    asking.add_argument(
+        "identity", metavar="IDENTITY", help="plant/peanut, vin/VIN, operator/anna, user/maria, token/NAME"
+    )
+    asking.add_argument("action", choices=("publish", "subscribe"))
+    asking.add_argument("topic", metavar="TOPIC", help="a topic, or for subscribe a filter, $share/GROUP/ included")
+    asking.add_argument("--qos", type=int, choices=(0, 1, 2), default=0)
+    asking.add_argument("--retain", action="store_true", help="the publication is to be retained")
+    asking.add_argument(
+        "--role", choices=[role.value for role in Role], help="of a token, or of a user who is not there yet"
+    )
+    for command in (listing, asking):  # before the command or behind it
+        command.add_argument("--home", metavar="DIR", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
+
+
+def _explain(home: Path, book: Book, arguments: argparse.Namespace) -> int:
+    """`explain`: which rule decides."""
+    users = Store(home)
+    for line in users.refresh():
+        print(f"peanutd: {line}", file=sys.stderr)
+    try:
+        question = explain.Question(
+            arguments.identity,
+            arguments.action,
+            arguments.topic,
+            qos=arguments.qos,
+            retain=arguments.retain,
+            role=Role(arguments.role) if arguments.role else None,
+        )
+        answer = explain.answer(book, users.users, question)
+    except ValueError as error:
+        print(f"peanutd: {error}", file=sys.stderr)
+        return BAD_SETTINGS
+    print(answer.text)
+    return OK if answer.allowed else REFUSED
 
 
 def _version() -> str:
@@ -180,12 +233,14 @@ def _loop() -> tuple[str, Callable[[], asyncio.AbstractEventLoop]]:
     return "asyncio", asyncio.new_event_loop
 
 
-def _check(home: Path, settings: Config, credentials: tls.Credentials | None) -> int:
+def _rules(home: Path, settings: Config) -> Book:
+    """The rules in force; ConfigError when rules.toml is wrong."""
+    return rules.load(home, rules.denials(settings.mqtt.deny_subscribe, settings.mqtt.deny_publish))
+
+
+def _check(home: Path, settings: Config, book: Book, credentials: tls.Credentials | None) -> int:
     """--check: what would be served, and what is not as it should be. Rules are proved by setting them."""
-    broker = _broker(settings)
-    found = access.rules(settings.mqtt.deny_subscribe, settings.mqtt.deny_publish)
-    for slot, rules in found.items():
-        broker.set_rules(slot.value, rules)
+    book.install(_broker(settings))
     store = Store(home)
     warnings = [*settings.warnings, *(credentials.warnings if credentials else ()), *_users(settings, store)]
     print(f"home      {home}")
@@ -196,7 +251,7 @@ def _check(home: Path, settings: Config, credentials: tls.Credentials | None) ->
         for authority in credentials.authorities:
             subject = authority.subject.rfc4514_string()
             print(f"CA        {subject} until {authority.not_valid_after_utc:%Y-%m-%d}")
-    print(f"rules     {', '.join(f'{slot.name.lower()} {len(rules)}' for slot, rules in found.items())}")
+    print(f"rules     {book.source}: {len(book.rules)}")
     print(f"users     {len(store.users.by_name)}")
     try:
         print(f"nodes     {len(fleet.devices(home))}")
@@ -231,16 +286,16 @@ def _who(listener: Listener) -> str:
     return " and ".join(found + ["users"] * policy.password) or "nobody"
 
 
-def _apply(server: Server, settings: Config, files: int) -> None:
+def _apply(server: Server, settings: Config, book: Book, files: int) -> None:
     """The settings that can change while the gateway serves."""
     listen, mqtt = settings.listen, settings.mqtt
     server.log.set_level(settings.log_level)
     server.handshake_timeout = listen.handshake_timeout
     server.max_packet_size = {**LIMITS, **settings.limits}["max_packet_size"]
     server.broker.set_limits(**settings.limits)
-    if server.mqtt != mqtt:
-        server.mqtt = mqtt
-        server.set_rules()
+    server.mqtt = mqtt
+    if server.book != book:
+        server.set_rules(book)
     server.census.limits = Limits(
         connections=min(mqtt.max_connections, max(1, files - SPARE_FILES)),
         handshakes=listen.max_handshakes,
@@ -268,22 +323,23 @@ class _Reload:
         self._files = files
 
     def __call__(self) -> None:
-        """New settings and certificates both, or none of them."""
+        """New settings, rules and certificates, all or none of them."""
         server, log, old = self._server, self._server.log, self._settings
         try:
             new = _settings(self._home)
             _broker(new)  # would they do?
+            book = _rules(self._home, new)
             credentials = tls.load(self._home, datetime.now(UTC)) if old.secure else None
         except (ConfigError, tls.TlsError) as error:
             for line in str(error).splitlines():
-                log.error("peanutd", f"not reloaded, the old settings and certificates stay: {line}")
+                log.error("peanutd", f"not reloaded, the old settings, rules and certificates stay: {line}")
             return
         # Listeners stay, and with them [access], which says who may come in where.
         self._settings = replace(new, listen=_changeable(old, new), listeners=old.listeners, access=old.access)
         server.credentials = credentials
-        _apply(server, self._settings, self._files)
+        _apply(server, self._settings, book, self._files)
         server.recheck()
-        log.info("peanutd", "reloaded")
+        log.info("peanutd", "reloaded", rules=book.source)
         for warning in (*new.warnings, *(credentials.warnings if credentials else ())):
             log.warning("peanutd", warning)
         if (new.listeners, new.access) != (old.listeners, old.access):

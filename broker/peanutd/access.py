@@ -1,8 +1,8 @@
-"""Who may come in, and who may do what: identities, rules and the verdict on a CONNECT.
+"""Who may come in: identities, and the verdict on a CONNECT. What they may do then is in rules.py.
 
 The rule it keeps: what nothing allows is refused, with a reason that a person can act on. The identity is the one
 `peanut:` URI in a certificate that this fleet's CA issued and that is valid now; the README's first agreement is the
-law, its topic table the source of the rules. Nothing here awaits or touches a socket; the core applies the rules.
+law. Nothing here awaits or touches a socket.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from types import MappingProxyType
 from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from peanutd._core import MAY_PUBLISH, MAY_SHARE, MAY_SUBSCRIBE, RETAIN_ANY, RETAIN_NEVER
 from peanutd.config import Policy
 
 URI_PREFIX: Final = "peanut:"
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 """Names of greenhouses and operators."""
+TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@|:-]{0,127}")
+"""Names in tokens, as other issuers give them; none of them can be more than one literal level of a topic."""
 VIN: Final = re.compile(r"[A-HJ-NPR-Z0-9]{17}")
 """Vehicle identification number: no I, O, Q (ISO 3779)."""
 
@@ -175,94 +175,61 @@ def _common_name(certificate: x509.Certificate) -> str:
     return str(names[0].value) if names else "without a CN"
 
 
-# --- rules ------------------------------------------------------------------------------------------------------------
+# --- classes of clients -----------------------------------------------------------------------------------------------
 
-Rule = tuple[bool, int, int, str]
+
+class Role(Enum):
+    """What a person may do; the value is the word in users.json. An operator's certificate counts as operator."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
 
 
 class Slot(Enum):
-    """Rule sets by their number in the core."""
+    """Rule sets by their number in the core: one for each kind of client and role. Sessions keep the number."""
 
     PLANT = 0
     VIN = 1
     OPERATOR = 2
     ANONYMOUS = 3
-    VIEWER = 4
+    USER_VIEWER = 4
+    USER_OPERATOR = 5
+    USER_ADMIN = 6
+    TOKEN_VIEWER = 7
+    TOKEN_OPERATOR = 8
+    TOKEN_ADMIN = 9
+
+    @property
+    def kind(self) -> str:
+        """The word for the kind of client, as identities begin with it: `plant/peanut`, `user/maria`."""
+        return self.name.partition("_")[0].lower()
+
+    @property
+    def role(self) -> Role | None:
+        """The role, None for those that have none."""
+        if self is Slot.OPERATOR:
+            return Role.OPERATOR
+        word = self.name.partition("_")[2].lower()
+        return Role(word) if word else None
+
+    @property
+    def person(self) -> bool:
+        """Whether `{user}` in a rule stands for its names."""
+        return self.role is not None
 
 
-READ: Final = MAY_SUBSCRIBE | MAY_SHARE
-"""Also by `$share`. A viewer may not do that: whoever joins a group takes messages away from its members."""
+def slot_of(kind: str, role: Role | None = None) -> Slot:
+    """The slot of a kind of client; users and tokens have one for each role."""
+    return next(slot for slot in Slot if slot.kind == kind and (slot.role is role or slot is Slot.OPERATOR))
 
-_TO_NODE: Final = ("cmd/+", "config/desired", "ota/desired", "ota/chunk")
-_KEPT_FROM_NODE: Final = ("status", "state", "config/reported")
-_FROM_NODE: Final = ("ack", "telemetry", "health", "event", "log", "ota/status")
-_COMMANDS: Final[Mapping[Kind, tuple[str, ...]]] = {
-    Kind.PLANT: ("UpdateTemperature",),
-    Kind.VIN: ("unlock", "lock", "start", "stop", "horn"),
-}
+
 _ROOT: Final[Mapping[Kind, str]] = {Kind.PLANT: "/plant/", Kind.VIN: "vin/"}
-FLEET: Final = "fleet/#"
 
 
 def root_of(kind: Kind, name: str) -> str:
     """The topic under which everything of a node lives: `/plant/<name>` or `vin/<VIN>`."""
     return _ROOT[kind] + name
-
-
-def _node(kind: Kind) -> tuple[Rule, ...]:
-    """A node reads its own commands and writes its own reports, and nothing else."""
-    root = root_of(kind, "{id}")
-    return (
-        *((True, READ, RETAIN_ANY, f"{root}/{topic}") for topic in (*_COMMANDS[kind], *_TO_NODE)),
-        (True, READ, RETAIN_ANY, FLEET),
-        *((True, MAY_PUBLISH, RETAIN_ANY, f"{root}/{topic}") for topic in _KEPT_FROM_NODE),
-        *((True, MAY_PUBLISH, RETAIN_NEVER, f"{root}/{topic}") for topic in _FROM_NODE),
-    )
-
-
-def _operator() -> tuple[Rule, ...]:
-    """An operator reads everything and commands every node; nobody writes a node's reports but the node.
-
-    Commands, updates and the time are never retained: a node would obey them again whenever it comes back.
-    """
-    roots = [(kind, root_of(kind, "+")) for kind in _ROOT]
-    return (
-        (True, READ, RETAIN_ANY, "#"),
-        (True, READ, RETAIN_ANY, "$SYS/#"),
-        *((True, MAY_PUBLISH, RETAIN_NEVER, f"{root}/{topic}") for kind, root in roots for topic in _COMMANDS[kind]),
-        *(
-            (True, MAY_PUBLISH, RETAIN_NEVER, f"{root}/{topic}")
-            for _, root in roots
-            for topic in _TO_NODE
-            if topic != "config/desired"
-        ),
-        *((True, MAY_PUBLISH, RETAIN_ANY, f"{root}/config/desired") for _, root in roots),
-        (True, MAY_PUBLISH, RETAIN_NEVER, FLEET),
-    )
-
-
-RULES: Final[Mapping[Slot, tuple[Rule, ...]]] = MappingProxyType(
-    {
-        Slot.PLANT: _node(Kind.PLANT),
-        Slot.VIN: _node(Kind.VIN),
-        Slot.OPERATOR: _operator(),
-        Slot.ANONYMOUS: (
-            (True, MAY_PUBLISH | READ, RETAIN_ANY, "#"),
-            (True, READ, RETAIN_ANY, "$SYS/#"),
-        ),
-        Slot.VIEWER: ((True, MAY_SUBSCRIBE, RETAIN_ANY, "#"),),
-    }
-)
-"""(allow, actions, retain condition, filter): the first rule that fits decides, and when none does the answer is no."""
-
-
-def rules(deny_subscribe: Sequence[str] = (), deny_publish: Sequence[str] = ()) -> Mapping[Slot, tuple[Rule, ...]]:
-    """RULES, with what is refused to everybody in front of each set."""
-    denied = (
-        *((False, READ, RETAIN_ANY, item) for item in deny_subscribe),
-        *((False, MAY_PUBLISH, RETAIN_ANY, item) for item in deny_publish),
-    )
-    return MappingProxyType({slot: (*denied, *own) for slot, own in RULES.items()})
 
 
 # --- the verdict on a CONNECT -----------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ class Reception:
             return  # it did not wait that long
         if isinstance(answer, Proved):
             user = answer.user
-            verdict = access.welcome(wish, user.name, user.role.slot)
+            verdict = access.welcome(wish, user.name, access.slot_of("user", user.role))
             self._house.settle(connection, link, verdict, user=name, data=answer.data)
             if connection.accepted is not None:
                 self._users[connection] = user

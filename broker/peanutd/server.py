@@ -26,8 +26,6 @@ from peanutd._core import (
     EVENT_PAUSE,
     EVENT_RESUME,
     LIMITS,
-    MAY_PUBLISH,
-    MAY_SUBSCRIBE,
     Broker,
     Link,
 )
@@ -45,6 +43,7 @@ from peanutd.connection import (
 )
 from peanutd.log import Flood, Log, clean
 from peanutd.reception import Reception
+from peanutd.rules import Book, built_in
 from peanutd.sockets import BACKLOG, Bound, bind
 from peanutd.throttle import network
 from peanutd.users import Store
@@ -125,12 +124,14 @@ class Server:
         max_packet_size: int = LIMITS["max_packet_size"],
         version: str = "",
         mqtt: Mqtt | None = None,
+        book: Book | None = None,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Secure listeners need `credentials`, those with passwords `users`. `credentials`, `census.limits` and
         `handshake_timeout` (seconds) may be set anew while the server runs: they count for connections to come. So may
         `mqtt`; without its `sys_interval` there are no news of clients either. $SYS names `version`. Certificates are
-        held to `wall_clock`. `max_packet_size` is the core's; it bounds WebSocket frames.
+        held to `wall_clock`. `max_packet_size` is the core's; it bounds WebSocket frames. `book` has the rules; without
+        one, those that are built in count.
         """
         # At most 29 attributes: with the 30th, CPython 3.11 reads each of them more slowly, and some are read with
         # every chunk that comes in.
@@ -162,12 +163,14 @@ class Server:
         self._empty = asyncio.Event()
         self._recheck = time.monotonic() + RECHECK
         self._timer: asyncio.TimerHandle | None = None
-        self.set_rules()
+        self.set_rules(book or built_in())
 
-    def set_rules(self) -> None:
-        """Tells the core the rules, as `mqtt` has them now. Sessions that there are already are judged anew."""
-        for slot, rules in access.rules(self.mqtt.deny_subscribe, self.mqtt.deny_publish).items():
-            self.broker.set_rules(slot.value, rules)
+    def set_rules(self, book: Book) -> None:
+        """Takes other rules. They count for the next publication, and every session is judged anew: subscriptions and
+        wills that are no longer allowed end, and nobody is disconnected.
+        """
+        self.book = book
+        book.install(self.broker)
 
     async def serve(self, listeners: Sequence[Listener]) -> None:
         """Serves until `end` is called, and ends in order. ListenError as `start`."""
@@ -412,22 +415,9 @@ class Server:
     def _why(self, connection: Connection, text: str) -> str:
         """Why the core has denied something: `text` is as in EVENT_DENIED."""
         accepted = connection.accepted
-        what, _, topic = text.partition(" ")
-        if accepted is not None and what in ("publish", "subscribe"):
-            action = MAY_PUBLISH if what == "publish" else MAY_SUBSCRIBE
-            if what == "publish":
-                topic = topic.removeprefix("retained ")
-            elif topic.startswith("$share/"):
-                topic = topic.split("/", 2)[-1]
-            _, rule, _ = self.broker.explain(accepted.slot.value, accepted.identity, action, topic)
-            if 0 <= rule < len(self.mqtt.deny_subscribe) + len(self.mqtt.deny_publish):
-                return f"refused to everybody (deny_{what} in [mqtt])"
-        if accepted is not None and text.startswith("publish retained "):
-            topic = text.removeprefix("publish retained ")
-            allowed, _, _ = self.broker.explain(accepted.slot.value, accepted.identity, MAY_PUBLISH, topic, False)
-            if allowed:
-                return "must not be retained"
-        return "no rule allows it"
+        if accepted is None:
+            return "no rule allows it"
+        return self.book.why(self.broker, accepted.slot, accepted.identity, text)
 
     def note(self, connection: Connection, happened: str, level: str, /, **fields: object) -> None:
         """A line about a client; a client that causes many of a kind has them counted."""

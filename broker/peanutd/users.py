@@ -21,12 +21,11 @@ import stat
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from peanutd.access import NAME, Slot
+from peanutd.access import NAME, Role
 from peanutd.scram import MAX_ITERATIONS, MECHANISMS, Credential, Mechanism, decoy
 
 FILE_NAME: Final = "users.json"
@@ -37,19 +36,6 @@ USUAL_ITERATIONS: Final[Mapping[str, int]] = MappingProxyType({"SCRAM-SHA-256": 
 """What `peanut user` takes; counts for decoys while there are no users."""
 _SECRET_SIZE: Final = 32
 _SALT_SIZES: Final = range(8, 65)
-
-
-class Role(Enum):
-    """What a user may do; the value is the word in the file."""
-
-    VIEWER = "viewer"
-    OPERATOR = "operator"
-    ADMIN = "admin"
-
-    @property
-    def slot(self) -> Slot:
-        """The rules that count for it."""
-        return Slot.VIEWER if self is Role.VIEWER else Slot.OPERATOR
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from peanutd._core import MAY_PUBLISH, MAY_SHARE, MAY_SUBSCRIBE, Broker
 from peanutd.access import (
-    RULES,
     Accept,
     Identity,
     IdentityError,
@@ -25,6 +24,7 @@ from peanutd.access import (
     parse_uri,
 )
 from peanutd.config import Policy
+from peanutd.rules import built_in
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
@@ -228,8 +228,7 @@ May = Callable[..., bool]
 @pytest.fixture(scope="module")
 def broker() -> Broker:
     broker = Broker(seed=b"not a secret")
-    for slot, rules in RULES.items():
-        broker.set_rules(slot.value, rules)
+    built_in().install(broker)
     return broker
 
 
@@ -336,8 +335,13 @@ def test_an_operator_commands_all_and_forges_no_report(kind: Kind, publish: May)
 
 def test_a_viewer_joins_nobody_s_group(broker: Broker, subscribe: May) -> None:
     """Reading takes nothing from anybody; a member of a shared subscription takes messages away from the others."""
-    assert subscribe(Slot.VIEWER, "joe", "#")
-    for slot, may in ((Slot.VIEWER, False), (Slot.OPERATOR, True), (Slot.ANONYMOUS, True)):
+    assert subscribe(Slot.USER_VIEWER, "joe", "#")
+    for slot, may in (
+        (Slot.USER_VIEWER, False),
+        (Slot.TOKEN_VIEWER, False),
+        (Slot.OPERATOR, True),
+        (Slot.ANONYMOUS, True),
+    ):
         assert broker.explain(slot.value, "joe", MAY_SHARE, "/plant/+/telemetry")[0] is may
     assert broker.explain(Slot.PLANT.value, "peanut", MAY_SHARE, "/plant/peanut/cmd/+")[0]
 
