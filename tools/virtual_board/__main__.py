@@ -1,0 +1,130 @@
+"""python -m tools.virtual_board: a board that a PC's tools take for one; `--tell` presses its buttons.
+
+Rule: the first line of the output is the port and nothing else. The board ends with whoever started it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from . import control
+from .board import Board, Settings
+from .chips import CHIPS
+from .flash import MIB, Flash
+from .line import Line, PtyLine, Rfc2217Line, TcpLine
+
+PARENT_S = 0.5  # how often it is looked whether the parent is still there
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.virtual_board",
+        description="A board without hardware: flash it with esptool, talk to it with mpremote.",
+        epilog="commands of --tell:\n" + control.COMMANDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--chip", choices=CHIPS, default="esp32")
+    parser.add_argument("--flash", type=Path, metavar="FILE", help="keep the flash in FILE (default: a temporary file)")
+    parser.add_argument("--flash-mb", type=int, choices=(2, 4, 8, 16), default=4, help="size of the flash (default 4)")
+    parser.add_argument("--mac", type=lambda text: bytes.fromhex(text.replace(":", "")), default=Settings.mac)
+    line = parser.add_mutually_exclusive_group()
+    line.add_argument("--link", type=Path, help="a terminal whose name is LINK (default: any free terminal)")
+    line.add_argument("--tcp", type=int, metavar="PORT", help="socket://127.0.0.1:PORT instead (0: any free one)")
+    line.add_argument("--rfc2217", type=int, metavar="PORT", help="rfc2217://127.0.0.1:PORT instead, with DTR and RTS")
+    parser.add_argument("--control", type=Path, metavar="SOCKET", help="where --tell finds it (default: LINK.ctl)")
+    parser.add_argument("--tell", nargs="+", metavar="WORD", help="tell the board at --control or --link, and end")
+    parser.add_argument(
+        "--hand", type=float, metavar="SECONDS", default=Settings.hand,
+        help="EN is pressed so long after a tool has left the loader, BOOT and EN when one calls (default 1)",
+    )  # fmt: skip
+    parser.add_argument("--no-hand", action="store_true", help="nobody presses buttons but --tell")
+    parser.add_argument(
+        "--slow", type=float, metavar="SECONDS", default=0.0, help="what the interpreter takes to start"
+    )
+    parser.add_argument("--wifi", action="append", metavar="SSID[:PASSWORD]", help="a network there is (default: any)")
+    parser.add_argument("--off", action="store_true", help="begin without power (--tell on)")
+    parser.add_argument("--bad-sector", action="append", type=lambda t: int(t, 0), metavar="OFFSET", default=[])
+    parser.add_argument("--write-protected", action="store_true", help="the flash takes nothing")
+    return parser
+
+
+def control_path(options: argparse.Namespace) -> Path | None:
+    """Where the board listens for --tell."""
+    if options.control or not options.link:
+        path: Path | None = options.control
+        return path
+    link: Path = options.link
+    return link.with_name(link.name + ".ctl")
+
+
+async def serve(options: argparse.Namespace, flash: Flash) -> None:
+    """Runs the board until it is told to end or its parent has."""
+    line: Line
+    if options.tcp is not None:
+        line = TcpLine("127.0.0.1", options.tcp)
+    elif options.rfc2217 is not None:
+        line = Rfc2217Line("127.0.0.1", options.rfc2217)
+    else:
+        line = PtyLine(options.link)
+    air = dict(network.partition(":")[::2] for network in options.wifi) if options.wifi else None
+    settings = Settings(options.mac, None if options.no_hand else options.hand, options.slow, air)
+    board = Board(CHIPS[options.chip], flash, line, settings)
+
+    path = control_path(options)
+    server = await control.listen(board, path) if path else None
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    parent = os.getppid()
+    try:
+        await board.plug(power=not options.off)
+        print(line.port, flush=True)
+        while not ended.is_set() and os.getppid() == parent:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), PARENT_S)
+    finally:
+        board.unplug()
+        if server is not None:
+            server.close()
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
+def main() -> int:
+    """Runs a board, or tells one something."""
+    parser = arguments()
+    options = parser.parse_args()
+    if options.tell:
+        path = control_path(options)
+        if path is None:
+            parser.error("--tell needs --link or --control, the same as the board's")
+        try:
+            report = control.tell(path, *options.tell)
+        except OSError as error:
+            print(f"virtual board: nobody listens at {path}: {error}", file=sys.stderr)
+            return 1
+        print(json.dumps(report))
+        return 1 if "error" in report else 0
+    with tempfile.TemporaryDirectory(prefix="virtual-board-") as temporary:
+        file = options.flash or Path(temporary) / "flash.bin"
+        try:
+            flash = Flash(file, options.flash_mb * MIB, options.bad_sector, options.write_protected)
+        except (OSError, ValueError) as error:
+            print(f"virtual board: {error}", file=sys.stderr)
+            return 1
+        asyncio.run(serve(options, flash))
+        flash.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

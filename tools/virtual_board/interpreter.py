@@ -1,0 +1,233 @@
+"""The chip's program: MicroPython's unix port, on a terminal of its own, started on the file system in the flash.
+
+Rule: one process from one start of the interpreter to the next (a soft reset ends it). Ctrl-C is a signal while a
+program runs and a byte while the REPL reads, as on the chip. Nothing of this PC gets in but the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import termios
+import tty
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tools.fleet.node import find_micropython
+
+HARDWARE = Path(__file__).parent / "hardware"
+RAW_PROMPT = b"raw REPL; CTRL-B to exit\r\n>"
+FRIENDLY = b'Type "help()" for more information.\r\n'
+FRIENDLY_PROMPT = b">>> "
+READY = b"\x00ready\x00"  # said on the terminal after boot.py and main.py
+CTRL_A, CTRL_C = b"\x01", b"\x03"
+READ = 65536
+INTERRUPTS_S = 0.2  # two signals in less would kill the interpreter
+# The unix port starts in the friendly REPL, so after a soft reset out of the raw one it is led over.
+STARTING, LEADING, LED, READING = range(4)
+_KEEP = 64  # bytes of output in which a prompt is looked for
+
+# Runs as `-c`: the file system in the flash becomes the root, then what the chip runs at its start.
+_START = (
+    "import sys;sys.path[:]=[sys.argv[1],'.frozen'];import _chip;_run=_chip.run;"
+    "_chip.start(int(sys.argv[2]),sys.argv[3],int(sys.argv[4]),int(sys.argv[5]));del _chip;"
+    "_run('boot.py',globals());{main}del _run;sys.stdout.write('\\0ready\\0')"
+)
+
+
+class Interpreter:
+    """A running MicroPython.
+
+    output(data)   what the chip says on its UART
+    ended()        the interpreter is over: soft reset
+    asked(words)   a line of the hardware's modules; returns the answer
+    """
+
+    def __init__(
+        self,
+        flash: Path,
+        offset: int,
+        size: int,
+        heap_kib: int,
+        raw: bool,
+        output: Callable[[bytes], None],
+        ended: Callable[[], None],
+        asked: Callable[[list[str]], Any],
+    ) -> None:
+        self._output, self._ended, self._asked = output, ended, asked
+        self.raw = raw
+        self._phase = STARTING
+        self._binary = False
+        self._recent = b""
+        self._waiting_input = b""
+        self._last_interrupt = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._terminal, child_terminal = pty.openpty()
+        tty.setraw(child_terminal)
+        settings = termios.tcgetattr(child_terminal)
+        settings[3] |= termios.ISIG
+        termios.tcsetattr(child_terminal, termios.TCSANOW, settings)
+        os.set_blocking(self._terminal, False)
+        self._wire, child_wire = socket.socketpair()
+        self._wire.setblocking(False)
+        self._wire_input = b""
+        command = [find_micropython(), "-X", f"heapsize={heap_kib}wK", "-i", "-c"]
+        command += [_START.format(main="" if raw else "_run('main.py',globals());")]
+        command += [str(HARDWARE), str(child_wire.fileno()), str(flash.resolve()), str(offset), str(size)]
+
+        def become_terminals_owner() -> None:
+            os.setsid()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        self._process = subprocess.Popen(
+            command,
+            stdin=child_terminal,
+            stdout=child_terminal,
+            stderr=child_terminal,
+            pass_fds=(child_wire.fileno(),),
+            preexec_fn=become_terminals_owner,
+            env={"PATH": os.environ.get("PATH", "")},
+            cwd="/",
+        )
+        os.close(child_terminal)
+        child_wire.close()
+        self._loop.add_reader(self._terminal, self._read)
+        self._loop.add_reader(self._wire, self._read_wire)
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def write(self, data: bytes) -> None:
+        """Bytes from the PC."""
+        while data:
+            before, interrupt, data = data.partition(CTRL_C)
+            self._type(before)
+            if interrupt:
+                self._interrupt()
+
+    def _type(self, data: bytes) -> None:
+        if self._phase != READING and self.raw:
+            self._waiting_input += data  # for the raw REPL, which is not there yet
+        elif data:
+            self._waiting_input += data
+            self._flush()
+
+    def _flush(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            written = os.write(self._terminal, self._waiting_input)
+            self._waiting_input = self._waiting_input[written:]
+        if self._waiting_input and self._process.poll() is None:
+            self._loop.call_later(0.005, self._flush)
+
+    def _interrupt(self) -> None:
+        """Ctrl-C: a signal if a program is running, which is when the interpreter catches it; else a byte."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return
+        caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+        if not caught >> signal.SIGINT - 1 & 1:
+            self._type(CTRL_C)
+        elif self._loop.time() - self._last_interrupt > INTERRUPTS_S:
+            self._last_interrupt = self._loop.time()
+            self._process.send_signal(signal.SIGINT)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._terminal, READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.kill()
+            self._ended()
+            return
+        if self._phase != READING:
+            data = self._until_ready(data)
+        if not data:
+            return
+        self._recent = (self._recent + data)[-_KEEP:]
+        if self._recent.endswith(RAW_PROMPT):
+            self.raw = True
+        elif FRIENDLY in self._recent:
+            self.raw = False
+            self._recent = b""
+        # On the chip print() ends lines with CR LF. What the REPL says has that; mounted files (0x18) are left alone.
+        self._binary = self._binary or b"\x18" in data
+        if not self.raw and not self._binary:
+            data = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        self._output(data)
+
+    def _until_ready(self, data: bytes) -> bytes:
+        """What boot.py and main.py say goes out; the mark, and what is said on the way to the raw REPL, does not."""
+        self._recent += data
+        if self._phase == STARTING:
+            before, mark, after = self._recent.partition(READY)
+            if not mark:  # a part of it may be at the end
+                cut = next((n for n in range(len(READY) - 1, 0, -1) if before.endswith(READY[:n])), 0)
+                self._said(before[: len(before) - cut])
+                self._recent = before[len(before) - cut :]
+                return b""
+            self._said(before)
+            self._recent = after
+            self._phase = LEADING if self.raw else READING
+        if self._phase == LEADING and self._recent.endswith(FRIENDLY_PROMPT):
+            os.write(self._terminal, CTRL_A)
+            self._phase = LED
+        if self._phase == LED and RAW_PROMPT in self._recent:
+            self._phase = READING
+            self._recent = RAW_PROMPT
+            self._flush()
+        if self._phase != READING:
+            return b""
+        data, self._recent = self._recent, b""
+        return data
+
+    def _said(self, data: bytes) -> None:
+        if data:
+            self._output(data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+
+    def _read_wire(self) -> None:
+        try:
+            data = self._wire.recv(READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._wire)
+            return
+        *lines, self._wire_input = (self._wire_input + data).split(b"\n")
+        for line in lines:
+            words = line.decode().split(" ")
+            if words[0] == "?":
+                answer = self._asked(words[2:])
+                if self._process.poll() is None:
+                    with contextlib.suppress(OSError):
+                        self._wire.send(json.dumps([int(words[1]), answer]).encode() + b"\n")
+            else:
+                self._asked(words)
+
+    def kill(self) -> None:
+        """The end, at once."""
+        if self._terminal < 0:
+            return
+        self._loop.remove_reader(self._terminal)
+        self._loop.remove_reader(self._wire)
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        os.close(self._terminal)
+        self._terminal = -1
+        self._wire.close()
