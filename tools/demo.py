@@ -110,7 +110,7 @@ class Board:
             elif parts[3] == "state":
                 house.state = report
             elif parts[3] == "telemetry":
-                house.readings = report.get("readings", {})
+                house.readings = report.get("readings", house.readings)
             elif parts[3] == "ack":
                 why = report.get("why")
                 house.ack = f"{report.get('cmd')}: {report.get('stage')}" + (f" ({why})" if why else "")

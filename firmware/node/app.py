@@ -16,6 +16,7 @@ import asyncio
 
 from node import VERSION, clock, command, config, hardware, link, log, mqtt, report, ticks
 from node.limit import Bucket
+from node.ring import Ring
 from node.store import Store
 from node.supervisor import Supervisor
 
@@ -24,6 +25,7 @@ BUSY_ROOM = 4  # of these kept for refusals: a command without room for its two 
 ACKS_A_TURN = 4  # acknowledgements sent before the state gets its turn
 STOP_MS = 2000  # for the last words at a planned stop
 AGAIN_S = 5  # before a task that failed is started again
+BACKFILL_MS = 1000  # between two messages of readings that are late
 EVENTS = 8  # waiting to be sent; the oldest give way
 WATCHDOG_MS = 60000  # a name server that is dead stops the whole node for 14 s, and a TLS handshake for some
 SILENT_MS = 120000  # so long a task may show no progress
@@ -67,11 +69,16 @@ class App:
         self._lines = Bucket(LINES[0], LINES[1], begun)
         self._untold = 0  # log lines left out
         self._changed = True  # the state differs from the one published
-        self._dropped = 0
+        self._ring = Ring(self._sensors, self._boot, begun)
         self._wake = asyncio.Event()
         self._verbs = self._root + "/cmd/"
         self._topics = {self._root + "/" + command.SETPOINT: lambda p, r: self._order(command.SETPOINT, p, r)}
-        self._tasks = [("link", self._connect), ("answers", self._answers), ("telemetry", self._telemetry)]
+        self._tasks = [
+            ("link", self._connect),
+            ("answers", self._answers),
+            ("telemetry", self._telemetry),
+            ("backfill", self._backfill),
+        ]
         self._events = []  # payloads for <root>/event
         self._why = None  # of a planned end
         self._supervisor = Supervisor()
@@ -296,7 +303,7 @@ class App:
     async def _birth(self):
         """Online, then the whole state; both retained."""
         log.info("link", "online at %s:%d" % (self._cfg["gateway"]["host"], self._cfg["gateway"]["port"]))
-        await self._send("status", self._status("online", dropped=self._dropped), 1, True)
+        await self._send("status", self._status("online", dropped=self._ring.lost), 1, True)
         await self._state()
 
     async def _state(self):
@@ -340,7 +347,9 @@ class App:
     async def _telemetry(self, pulse):
         """QoS 0, so it waits for no place in flight; a task of its own, so it waits for no ack either."""
         period_ms = int(self._cfg["report"]["telemetry_s"] * 1000)
+        keep_ms = int(self._cfg["report"]["keep_s"] * 1000)
         said = clock.now()
+        kept = None  # when the last readings went into the ring
         while True:
             wait = max(0, period_ms - clock.since(said))
             pulse.beat(clock.now(), wait)
@@ -348,7 +357,26 @@ class App:
             said = ticks.add(said, period_ms)
             if clock.since(said) >= period_ms:  # later than a whole interval: do not catch up
                 said = clock.now()
-            body = report.telemetry(self._readings, clock.unix(), clock.quality())
-            if not self._client.ready or not await self._send("telemetry", body):
-                # Here the offline ring will take it; until then it is dropped, counted, and told at the birth.
-                self._dropped += 1
+            ts = clock.unix()
+            readings = {name: self._house.told(name, self._time.now) for name in self._sensors}
+            if self._client.ready and await self._send("telemetry", report.telemetry(readings, ts, clock.quality())):
+                kept = None
+            elif kept is None or clock.since(kept) >= keep_ms:
+                kept = clock.now()
+                self._ring.add(ts, readings)
+
+    async def _backfill(self, pulse):
+        """Readings from the time without a gateway, one message a second, when no ack and no event waits."""
+        sent = None
+        while True:
+            pulse.beat(clock.now())
+            await asyncio.sleep_ms(BACKFILL_MS)
+            self._ring.tick(clock.now(), clock.unix())
+            if sent and not self._client.waiting(sent):
+                self._ring.done()
+                sent = None
+            if sent or not self._client.ready or self._outbox or self._events or self._client.in_flight() > 1:
+                continue
+            batch = self._ring.batch()
+            if batch is not None:
+                sent = await self._send("telemetry", report.late(batch), 1)

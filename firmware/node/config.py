@@ -42,7 +42,11 @@ SCHEMA = {
         "hysteresis": (float, 0.1, 10, 0.5),
         "vent_fail": (str, ("open", "closed"), None, "closed"),
     },
-    "report": {"telemetry_s": (float, 0.1, 86400, 60), "state_s": (float, 1, 86400, 300)},
+    "report": {
+        "telemetry_s": (float, 0.1, 86400, 60),
+        "state_s": (float, 1, 86400, 300),
+        "keep_s": (float, 0.1, 86400, 60),  # between two readings kept while the gateway is away
+    },
     "link": {
         "base_s": (float, 0.05, 300, 1),
         "cap_s": (float, 0.05, 3600, 60),

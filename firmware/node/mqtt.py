@@ -254,7 +254,8 @@ class Client:
                 return self._last_id
 
     async def publish(self, topic, payload, qos=0, retain=False):
-        """Publish. True: on its way; with QoS 1 it is kept and repeated until acknowledged, over reconnects.
+        """Publish. True, or with QoS 1 the packet id (see `waiting`): on its way; with QoS 1 it is kept and repeated
+        until acknowledged, over reconnects.
 
         False: there is no session, and it is the caller's to keep. Waits while WINDOW are in flight. A packet that
         is too large is dropped, with an error in the log.
@@ -285,7 +286,11 @@ class Client:
             await self._send(slot[1])
         except OSError:
             pass  # it is in flight: the next session repeats it
-        return True
+        return ident
+
+    def waiting(self, ident):
+        """Whether the PUBACK of what `publish` gave this id is still to come."""
+        return any(slot[0] == ident for slot in self._flight)
 
     def in_flight(self):
         """How many QoS 1 messages wait for their PUBACK."""

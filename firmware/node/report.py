@@ -48,9 +48,19 @@ def status(word, kind, version, boot, sim, ts=None, why=None, dropped=None):
 
 
 def telemetry(readings, ts, quality):
-    """<root>/telemetry. readings: {name: (value, quality)}."""
-    rounded = {k: [number(readings[k][0]), readings[k][1]] for k in readings}
-    return json.dumps({"ts": ts, "tq": quality, "readings": rounded})
+    """<root>/telemetry. readings: {name: [value, quality, age in s]}."""
+    return json.dumps({"ts": ts, "tq": quality, "readings": _rounded(readings)})
+
+
+def late(batch):
+    """<root>/telemetry of readings kept while there was no session. batch: as node.ring gives it."""
+    for entry in batch:
+        entry["readings"] = _rounded(entry["readings"])
+    return json.dumps({"late": True, "batch": batch})
+
+
+def _rounded(readings):
+    return {k: [number(readings[k][0])] + list(readings[k][1:]) for k in readings}
 
 
 def event(ident, text, begins, ts):

@@ -116,7 +116,11 @@ CONTROL: Table = {
     "hysteresis": Field(float, 0.1, 10),
     "vent_fail": Field(str, choices=("open", "closed"), required=False),
 }
-REPORT: Table = {"telemetry_s": Field(float, 0.1, 86400), "state_s": Field(float, 1, 86400)}
+REPORT: Table = {
+    "telemetry_s": Field(float, 0.1, 86400),
+    "state_s": Field(float, 1, 86400),
+    "keep_s": Field(float, 0.1, 86400, required=False),
+}
 LINK: Table = {
     "base_s": Field(float, 0.05, 300),
     "cap_s": Field(float, 0.05, 3600),

@@ -159,8 +159,11 @@ async def check_waiting_publisher_is_released():
     await _ended(c, stream, "protocol error: packet type 15")
     for task in tasks:
         await task
-    assert got == [True] * 4 + [False]
+    assert all(got[:4])
+    assert got[4] is False
     assert c.in_flight() == mqtt.WINDOW
+    assert all(c.waiting(ident) for ident in got[:4])
+    assert not c.waiting(got[3] + 1)
 
 
 async def check_endless_input_leaves_the_others_their_turn():

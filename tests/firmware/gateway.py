@@ -133,7 +133,14 @@ class Peer:
         self.send(bytes([0x20, 2, session, code]))
 
     def suback(self, subscribe: Packet, *codes: int) -> None:
-        self.send(packet(0x90, subscribe.body[:2] + bytes(codes or (1, 1))))
+        """SUBACK; by default every filter gets QoS 1."""
+        if not codes:
+            at, count = 2, 0
+            while at < len(subscribe.body):
+                at += 3 + int.from_bytes(subscribe.body[at : at + 2])
+                count += 1
+            codes = (1,) * count
+        self.send(packet(0x90, subscribe.body[:2] + bytes(codes)))
 
     def puback(self, received: Packet) -> None:
         self.send(b"\x40\x02" + received.id.to_bytes(2))

@@ -154,7 +154,7 @@ def test_a_set_point_is_acknowledged_reached_and_held(broker: Mosquitto, watcher
     held = [b["readings"] for name, b, _ in watcher.messages[settled:] if name == "telemetry"]
     assert len(held) > 20
     assert all(13.5 <= readings["temperature"][0] <= 16.5 for readings in held), held
-    assert all(readings["outside"] == [6.0, "ok"] for readings in held)
+    assert all(readings["outside"] == [6.0, "ok", 0] for readings in held)
     assert {b["heater"] for b in watcher.all("state")} == {True, False}
     assert all(not (b["heater"] and b["vent"]) for b in watcher.all("state"))
 
@@ -191,7 +191,7 @@ def test_gateway_killed_and_control_goes_on(broker: Mosquitto, watcher: Watcher,
     begun = time.monotonic()
     online = watcher.until("status", lambda b: b["state"] == "online", after=messages)
     assert time.monotonic() - begun < 10
-    assert online["dropped"] > 0
+    assert online["dropped"] == 0  # what was measured meanwhile is kept (test_offline.py)
     state = watcher.until("state", lambda b: True, after=messages)
     assert state["setpoint"] == 18
     assert 17 < state["temperature"] < 19

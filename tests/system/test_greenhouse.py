@@ -92,8 +92,8 @@ def test_readings_are_seen_under_the_literal_topic_and_not_without_its_slash(hou
     with house.watch("plant/#") as other, house.watch("/plant/+/telemetry") as watcher, house.node("peanut"):
         wait_for(lambda: len(watcher.all("/plant/peanut/telemetry")) >= 3, "three readings")
         reading = watcher.latest("/plant/peanut/telemetry")
-        value, quality = reading["readings"]["temperature"]
-        assert quality == "ok"
+        value, quality, age = reading["readings"]["temperature"]
+        assert (quality, age) == ("ok", 0)
         assert 0 < value < 45
         assert other.heard == []
 

@@ -1,0 +1,182 @@
+"""Readings kept while the gateway is away: packed records in segment files, the oldest given up first.
+
+Rule: bounded, and no segment is removed before `done` was told of its last record. A record has 16 bytes:
+
+    ts u32    Unix seconds; where the clock is not set, seconds since the start
+    boot u8   the start it belongs to
+    kind u8   which four sensors (0, 1, …); with UNTIMED, ts is none
+    step u8   two bits a value: it counts in 0.01, 0.1, 1 or 10
+    crc u8
+    v i16 x 4 the values; NONE + n: no value, because of quality n
+
+The name of a segment begins with a checksum of the sensors' names: after a change of sensors the old records cannot be
+told apart, and are given up.
+"""
+
+import binascii
+import os
+import struct
+
+from node import log, ticks
+
+RECORD = 16
+PAGE = 16 * RECORD  # bytes in RAM ...
+FLUSH_MS = 300000  # ... for so long at the most
+SEGMENT = 4096  # bytes
+SEGMENTS = 64  # 16,384 records: 11 days at one a minute
+BATCH = 5  # records in one message
+UNTIMED = 0x80
+NONE = -32768
+QUALITIES = ("ok", "stale", "range", "crc", "stuck", "missing")
+
+_FORMAT = "<IBBBBhhhh"
+
+
+class Ring:
+    """len() of it is the number of records, about."""
+
+    def __init__(self, names, boot, now, folder="buf"):
+        """names: of the sensors; boot: the number of this start; now: ticks."""
+        self._names = sorted(names)
+        self._boot = boot & 255
+        self._head = "%s/%08x-" % (folder, binascii.crc32(",".join(self._names).encode()))
+        self._last = self._since = now
+        self._up_ms = 0
+        self._page = bytearray(PAGE)
+        self._used = 0  # bytes of the page
+        self._anchor = None  # the Unix second of this start
+        self._at = self._next = 0  # where `batch` reads in the oldest segment, and where it will
+        self.lost = 0  # records
+        try:
+            os.mkdir(folder)
+        except OSError:
+            pass
+        self._segments = []
+        for name in sorted(os.listdir(folder)):
+            if (folder + "/" + name).startswith(self._head):
+                self._segments.append(int(name[9:14]))
+            else:
+                log.warn("ring", "readings of other sensors are given up: " + name)
+                os.remove(folder + "/" + name)
+        self._size = os.stat(self._path(-1))[6] if self._segments else 0  # of the youngest
+
+    def __len__(self):
+        return (max(0, len(self._segments) - 1) * SEGMENT + self._size - self._at + self._used) // RECORD
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    def tick(self, now, unix):
+        """Once a second or so. unix: seconds, or None while nobody knows; writes a page that is old."""
+        self._up_ms += max(0, ticks.diff(now, self._last))
+        self._last = now
+        if unix is not None:
+            self._anchor = unix - self._up_ms // 1000
+        if self._used and ticks.diff(now, self._since) >= FLUSH_MS:
+            self.flush()
+
+    def add(self, unix, readings):
+        """Keep readings {name: (value, quality, …)}."""
+        for group in range(0, len(self._names), 4):
+            step = 0
+            values = [NONE] * 4
+            for i, name in enumerate(self._names[group : group + 4]):
+                value, quality = readings[name][:2]
+                by = 0
+                if quality == "ok":
+                    value *= 100
+                    while abs(value) > 32000 and by < 3:
+                        value /= 10
+                        by += 1
+                    if abs(value) > 32000:
+                        quality = "range"
+                step |= by << 2 * i
+                values[i] = round(value) if quality == "ok" else NONE + QUALITIES.index(quality)
+            at = self._used
+            if not at:
+                self._since = self._last
+            ts, kind = (self._up_ms // 1000, group >> 2 | UNTIMED) if unix is None else (unix, group >> 2)
+            struct.pack_into(_FORMAT, self._page, at, ts, self._boot, kind, step, 0, *values)
+            self._page[at + 7] = binascii.crc32(self._page[at : at + RECORD]) & 255
+            self._used = at + RECORD
+            if self._used == PAGE:
+                self.flush()
+
+    def flush(self):
+        """Write the page. A page that cannot be written is lost, and makes room for the next."""
+        try:
+            if not self._segments or self._size + self._used > SEGMENT:
+                if len(self._segments) == SEGMENTS:
+                    self._drop(SEGMENT - self._at)
+                self._segments.append(self._segments[-1] + 1 if self._segments else 0)
+                self._size = 0
+            with open(self._path(-1), "ab") as f:
+                f.write(memoryview(self._page)[: self._used])
+            self._size += self._used
+        except OSError as e:
+            log.warn("ring", "cannot be written (%s)" % e)
+            self._drop(self._used)
+        self._used = 0
+
+    def _drop(self, unsent):
+        """The oldest segment goes, and so many bytes were not sent."""
+        self.lost += unsent // RECORD
+        try:
+            os.remove(self._path(0))
+        except OSError as e:
+            log.warn("ring", "cannot be removed (%s)" % e)
+        self._segments.pop(0)
+        self._at = self._next = 0
+        if not self._segments:
+            self._size = 0
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    def batch(self):
+        """The oldest records, at most BATCH, as the reports write them; None when there are none.
+
+        The same again, until `done`.
+        """
+        while True:
+            if self._used and len(self._segments) < 2:
+                self.flush()
+            if not self._segments:
+                return None
+            data = b""
+            try:
+                with open(self._path(0), "rb") as f:
+                    f.seek(self._at)
+                    data = f.read(BATCH * RECORD)
+            except OSError as e:
+                log.warn("ring", "cannot be read (%s)" % e)
+            if not data:
+                self._drop(0)
+                continue
+            self._next = self._at + len(data)
+            out = [self._entry(data[at : at + RECORD]) for at in range(0, len(data), RECORD)]
+            out = [entry for entry in out if entry]
+            if out:
+                return out
+            self.done()
+
+    def done(self):
+        """The gateway has what `batch` gave."""
+        self._at = self._next
+
+    def _entry(self, record):
+        """One record as the reports write it; None for a damaged one."""
+        if len(record) < RECORD or binascii.crc32(record[:7] + b"\0" + record[8:]) & 255 != record[7]:
+            return None
+        fields = struct.unpack(_FORMAT, record)
+        ts, boot, kind, step = fields[:4]
+        readings = {}
+        for i, name in enumerate(self._names[(kind & 7) * 4 :][:4]):
+            n = fields[5 + i]
+            readings[name] = (n * 10 ** (step >> 2 * i & 3) / 100, "ok") if n >= -32000 else (None, QUALITIES[n - NONE])
+        if not kind & UNTIMED:
+            return {"ts": ts, "tq": "rtc", "readings": readings}
+        if boot == self._boot and self._anchor:
+            return {"ts": self._anchor + ts, "tq": "rtc", "readings": readings}
+        return {"ts": None, "tq": "none", "boot": boot, "up": ts, "readings": readings}
+
+    def _path(self, i):
+        return "%s%05d.seg" % (self._head, self._segments[i])
