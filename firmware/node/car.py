@@ -1,0 +1,136 @@
+"""What a vehicle does with a command that may act: the safe states, and the pulses to its relays.
+
+Rule: pure; readings and time come in, pulses go out. Nothing moves a relay but a command, and what a command has set
+going (locking again, the end of a remote start): neither a reboot nor a lost link does. What is not known is not safe.
+"""
+
+from node import ticks
+from node.limit import Bucket
+
+UNKNOWN_MS = 5000  # a reading older than this is no reading
+RELOCK_MS = 30000  # after an unlock that nobody answered by opening a door
+RUN_S = 600  # a remote start ends after it, unless the board says otherwise
+HORNS = (3, 20000)  # at once, and ms to one more: three in a minute
+STARTS = (3, 200000)  # three in ten minutes
+AMBIENT = (-30, 45)  # deg C within which a remote start may run
+PULSES = {"unlock": 300, "lock": 300, "start": 800, "stop": 500, "horn": 500}  # ms that each relay is closed
+
+
+class Car:
+    """Read after each `step`: locked (None while unknown), running (the same), reason (a sentence for the driver)."""
+
+    def __init__(self, sensors, now, run_s=RUN_S):
+        """sensors: names of what the board can read, of: speed rpm door brake parked ambient; now: ticks."""
+        self._sensors = sensors
+        self._run_ms = int(run_s * 1000)
+        self._known = {}  # name: (value, ticks)
+        self._horns = Bucket(HORNS[0], HORNS[1], now)
+        self._starts = Bucket(STARTS[0], STARTS[1], now)
+        self._unlocked = None  # ticks of an unlock that waits for a door
+        self._started = None  # ticks of a remote start that has not ended
+        self._ending = None  # why it is to end
+        self.locked = None
+        self.running = None
+        self.reason = "starting"
+
+    def sense(self, name, value, quality, now):
+        """A reading: value (km/h, 1/min, deg C, or truth) and "ok" or what is wrong with it."""
+        if quality == "ok" and value is not None and value == value:
+            self._known[name] = (value, now)
+
+    def reading(self, name, now):
+        """The last good value of `name`, None if it is older than UNKNOWN_MS."""
+        value, then = self._known.get(name, (None, now))
+        if value is not None and not 0 <= ticks.diff(now, then) <= UNKNOWN_MS:
+            del self._known[name]  # for good: a tick counter that wraps must not make it young again
+            return None
+        return value
+
+    def refuse(self, verb, now):
+        """Why `verb` must not act now ("unsafe: …", "busy: …"), or None. Asks the limits, so ask once."""
+        if verb == "stop" or verb == "start":
+            speed = self.reading("speed", now)
+            if speed is None:
+                return "unsafe: the speed is not known"
+            if speed > 0:
+                return "unsafe: moving at %d km/h" % max(1, int(speed))
+        if verb == "start":
+            return self._refuse_start(now)
+        if verb == "horn":
+            return self._wait("horn", self._horns, now)
+        return None
+
+    def _refuse_start(self, now):
+        rpm = self.reading("rpm", now)
+        if rpm is None or self._started is not None:
+            return "unsafe: %s" % ("whether the engine runs is not known" if rpm is None else "it was started already")
+        if rpm > 0:
+            return "unsafe: the engine is running"
+        for name, wanted, words in (
+            ("parked", True, "the car is not parked"),
+            ("door", False, "a door is open"),
+            ("brake", False, "the brake is pressed"),
+        ):
+            value = self.reading(name, now)
+            if name in self._sensors and (value is None or bool(value) != wanted):
+                return "unsafe: %s" % (name + " is not known" if value is None else words)
+        if "ambient" in self._sensors:
+            ambient = self.reading("ambient", now)
+            if ambient is None or not AMBIENT[0] <= ambient <= AMBIENT[1]:
+                return "unsafe: ambient temperature %s" % ("is not known" if ambient is None else "%d C" % ambient)
+        return self._wait("start", self._starts, now)
+
+    def _wait(self, verb, bucket, now):
+        wait = bucket.take(now)
+        return "busy: the next %s in %d s" % (verb, (wait + 999) // 1000) if wait else None
+
+    def act(self, verb, now):
+        """Carry out what `refuse` let pass. Returns the pulses [(output, ms)]."""
+        if verb == "unlock":
+            self.locked = False
+            self._unlocked = now
+        elif verb == "lock":
+            self.locked = True
+            self._unlocked = None
+        elif verb == "start":
+            self._started = now
+            self._ending = None
+        elif verb == "stop":
+            self._started = None
+        self.reason = verb + " by command"
+        return [(verb, PULSES[verb])]
+
+    def step(self, now):
+        """One turn: what a command has set going. Returns the pulses [(output, ms)]."""
+        rpm = self.reading("rpm", now)
+        self.running = None if rpm is None else rpm > 0
+        door = self.reading("door", now)
+        pulses = []
+        if self._unlocked is not None:
+            if door:
+                self._unlocked = None
+            elif ticks.diff(now, self._unlocked) >= RELOCK_MS:
+                pulses += self.act("lock", now)
+                self.reason = "locked again: no door was opened within %d s" % (RELOCK_MS // 1000)
+        if self._started is not None:
+            pulses += self._tend_start(now, door)
+        return pulses
+
+    def _tend_start(self, now, door):
+        """A remote start ends with its time, an open door or the brake; at once, or when the car is known to stand."""
+        if self._ending is None:
+            if door:
+                self._ending = "a door was opened"
+            elif self.reading("brake", now):
+                self._ending = "the brake was pressed"
+            elif not 0 <= ticks.diff(now, self._started) < self._run_ms:
+                self._ending = "its time is over"
+        speed = self.reading("speed", now)
+        if speed:  # somebody drives off, and has taken over: nothing is switched off any more
+            self._started = None
+            self.reason = "remote start ended: the car moves"
+        elif self._ending is not None and speed == 0:
+            self._started = None
+            self.reason = "remote start ended: " + self._ending
+            return [("stop", PULSES["stop"])]
+        return []
