@@ -4,7 +4,7 @@ import json
 
 import click
 
-from peanut import ca, names, send, settings
+from peanut import ca, names, send, settings, signing
 from peanut.cli import json_option, pass_home, say
 from peanut.device import row
 from peanut.errors import Exit
@@ -41,7 +41,8 @@ def send_command(
 ) -> None:
     """Send a command to a node and wait until it is done.
 
-    UpdateTemperature takes degrees Celsius; other commands take KEY=VALUE or one JSON object.
+    UpdateTemperature takes degrees Celsius; other commands take KEY=VALUE or one JSON object. Commands to a vehicle
+    (unlock, lock, start, stop, horn) are signed with its key, which is in the fleet home.
 
     \b
     Examples:
@@ -49,6 +50,7 @@ def send_command(
       peanut send peanut heater mode=off
       peanut send peanut vent '{"mode": "open"}' --timeout 60
       peanut send peanut identify --gateway gateway.local --json
+      peanut send 1M8GDM9AXKP042788 unlock
 
     \b
     Exit status:
@@ -62,7 +64,9 @@ def send_command(
             raise click.NoSuchOption(value.partition("=")[0])
     home.require()
     kind = Kind(row(home, name).kind) if home.ledger.exists() else _guess(name)
-    request = send.compose(name, kind, command, values)
+    path = home.device(name) / signing.KEY_FILE
+    key = signing.read_key(path) if kind is Kind.VEHICLE and path.exists() else None
+    request = send.compose(name, kind, command, values, key)
     files = send.credentials(home, operator, ca.utc_now())
     address = names.split_host_port(gateway, settings.MQTTS_PORT) if gateway else settings.connect_address(home)
     tell = _tell_json if as_json else _tell

@@ -2,7 +2,8 @@
 
 Rules: subscribe to the answer before asking; never retained; the identity of gateway and operator is checked on both
 sides (TLS 1.2 at least, host name checked); a text that came over the network is made printable before it is shown.
-MQTT 5 is spoken for its reason codes.
+MQTT 5 is spoken for its reason codes. Commands to a vehicle are signed for its present session, and only answers with
+its receipt are believed.
 """
 
 import json
@@ -27,7 +28,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from peanut import ca, names, operators, store
+from peanut import ca, names, operators, signing, store
 from peanut.errors import Exit, PeanutError
 from peanut.home import Home
 from peanut.names import Kind, printable
@@ -41,6 +42,7 @@ POLL_S = 0.1  # the longest wait between two looks at the clock
 ANSWER_MAX = 16 * 1024  # bytes; larger packets the gateway does not send us (MQTT 5, 3.1.2.11.4)
 PAYLOAD_MAX = 4096  # bytes, agreement 2
 UPDATE = "UpdateTemperature"
+SESSION = "cmd/session"  # below a vehicle's root: it answers with its session, at once
 _VERB = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,6}(\.[0-9]{1,6})?")  # float() would take 1_5 and digits of other scripts too
 _SUCCESS_MAX = 0x7F  # reason codes from 0x80 on are failures (MQTT 5, 2.4)
@@ -59,7 +61,10 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Command:
-    """A command, ready to be sent. root: of the node; topic: below it; body: the payload but for id and exp."""
+    """A command, ready to be sent. root: of the node; topic: below it; body: the payload but for id and exp.
+
+    key: a vehicle's device key, and `argument` what the command takes: then the whole payload is made when it is sent.
+    """
 
     node: str
     root: str
@@ -67,6 +72,13 @@ class Command:
     verb: str
     body: dict[str, Any]
     text: str
+    key: bytes | None = None
+    argument: str = ""
+
+    @property
+    def lifetime(self) -> int:
+        """Seconds after which it is void."""
+        return LIFETIME_S if self.key is None else signing.LIFETIME_S
 
 
 @dataclass(frozen=True)
@@ -88,13 +100,10 @@ class Credentials:
     key: Path
 
 
-def compose(name: str, kind: Kind, verb: str, values: Sequence[str]) -> Command:
-    """A command from the words of the command line; PeanutError if they make none."""
+def compose(name: str, kind: Kind, verb: str, values: Sequence[str], key: bytes | None = None) -> Command:
+    """A command from the words of the command line; PeanutError if they make none. key: a vehicle's device key."""
     if kind is Kind.VEHICLE:
-        raise PeanutError(
-            f"{name} is a vehicle: it obeys signed commands only, and this version of `peanut` cannot sign them yet",
-            "Greenhouses can be commanded already.",
-        )
+        return _compose_signed(name, verb, values, key)
     if not _VERB.fullmatch(verb):
         raise PeanutError(f"{printable(verb)!r} is not a command", f"For example: {UPDATE}, heater, vent, identify.")
     root = names.topic_root(name, kind)
@@ -104,6 +113,21 @@ def compose(name: str, kind: Kind, verb: str, values: Sequence[str]) -> Command:
     if verb.lower() == UPDATE.lower():
         raise PeanutError(f"there is no command {verb!r}", f"Did you mean {UPDATE}?")
     return Command(name, root, f"{root}/cmd/{verb}", verb, {"args": _arguments(values)}, text)
+
+
+def _compose_signed(vin: str, verb: str, values: Sequence[str], key: bytes | None) -> Command:
+    if key is None:
+        raise PeanutError(
+            f"{vin} is a vehicle: it obeys signed commands only, and its key is not here",
+            f"Run this where the fleet home is; `peanut device add {vin} --kind vehicle` completes it.",
+        )
+    if verb not in signing.VERBS:
+        raise PeanutError(
+            f"{printable(verb)!r} is not a command of a vehicle", f"Commands: {', '.join(signing.VERBS)}."
+        )
+    root = names.topic_root(vin, Kind.VEHICLE)
+    text = " ".join([verb, *values])
+    return Command(vin, root, f"{root}/{verb}", verb, {}, text, key, signing.argument(list(values)))
 
 
 def _temperature(values: Sequence[str]) -> int | float:
@@ -211,6 +235,8 @@ class Exchange:
         self._told_offline = False
         self._start = time.monotonic()
         self._mid = -1
+        self._payload = b""
+        self._session: signing.Session | None = None  # of a vehicle, as it stands now
         self._complaint = ""
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
@@ -236,6 +262,8 @@ class Exchange:
         self._connect()
         try:
             self._until(lambda: self._subscribed, CONNECT_S, "did not answer")
+            if self._command.key is not None:
+                self._ask_session(timeout)
             self._publish()
             self._start = time.monotonic()
             self._until(lambda: self._end is not None, timeout, "")
@@ -244,6 +272,12 @@ class Exchange:
         finally:
             self._client.disconnect()
             self._client.loop(POLL_S)  # lets the DISCONNECT out
+
+    def _ask_session(self, timeout: float) -> None:
+        """A retained session may be a minute old, and its clock with it: the vehicle is asked for a fresh one."""
+        self._start = time.monotonic()
+        self._client.publish(f"{self._command.root}/{SESSION}", b"", qos=0)
+        self._until(lambda: self._session is not None, timeout, "")
 
     def _connect(self) -> None:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -339,7 +373,7 @@ class Exchange:
         if self._presence not in ("online", ""):
             return PeanutError(
                 f"{node} is {self._presence} and did not answer within {seconds:g} s",
-                f"The command is void after {LIFETIME_S} s. Look at the node's power and network.",
+                f"The command is void after {self._command.lifetime} s. Look at the node's power and network.",
                 Exit.OFFLINE,
             )
         if not self._presence:
@@ -372,15 +406,18 @@ class Exchange:
         self._tell(Progress(stage, time.monotonic() - self._start, detail, state or {}))
 
     def _publish(self) -> None:
-        now = int(time.time())
-        payload = json.dumps(
-            {**self._command.body, "id": self._id, "exp": now + LIFETIME_S}, ensure_ascii=False
-        ).encode()
+        payload = self._payload = json.dumps(self._document(), ensure_ascii=False).encode()
         if len(payload) > PAYLOAD_MAX:
             raise PeanutError(f"the command is {len(payload)} bytes long", f"At most {PAYLOAD_MAX} fit.")
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        properties.MessageExpiryInterval = LIFETIME_S
+        properties.MessageExpiryInterval = self._command.lifetime
         self._mid = self._client.publish(self._command.topic, payload, qos=1, retain=False, properties=properties).mid
+
+    def _document(self) -> dict[str, Any]:
+        command = self._command
+        if command.key is None or self._session is None:
+            return {**command.body, "id": self._id, "exp": int(time.time()) + LIFETIME_S}
+        return signing.signed(command.key, command.node, command.verb, self._id, command.argument, self._session)
 
     # What follows is called by paho, from within its loop().
 
@@ -394,7 +431,8 @@ class Exchange:
             )
             return
         options = SubscribeOptions(qos=1)
-        client.subscribe([(f"{self._command.root}/{name}", options) for name in ("ack", "status")])
+        topics = ("ack", "status") if self._command.key is None else ("ack", "status", "session")
+        client.subscribe([(f"{self._command.root}/{name}", options) for name in topics])
 
     def _on_subscribe(
         self, _client: mqtt.Client, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Any
@@ -447,12 +485,19 @@ class Exchange:
         if message.topic.endswith("/status"):
             state = content.get("state")
             self._presence = printable(state, 20) if isinstance(state, str) else ""
-        elif content.get("id") == self._id and not message.retain:
+        elif message.retain:
+            return
+        elif message.topic.endswith("/session"):
+            self._session = signing.session(content)
+        elif content.get("id") == self._id:
             self._on_answer(content)
 
     def _on_answer(self, content: dict[str, Any]) -> None:
         stage, state = content.get("stage"), content.get("state")
         state = state if isinstance(state, dict) else {}
+        key = self._command.key
+        if key is not None and not signing.genuine(key, self._command.node, self._payload, content):
+            return  # not the vehicle's word: anybody could have said it
         if stage in ("accepted", "done", "rejected"):
             self._mark_sent()  # the node was quicker than the gateway's PUBACK
         if stage == "accepted":
