@@ -166,7 +166,7 @@ def show(home: Home, name: str, as_json: bool) -> None:
 @dry_run_option
 @pass_home
 def bundle_command(home: Home, name: str, out: Path, force: bool, dry_run: bool) -> None:
-    """Copy a device's four files (key.der cert.der ca.der node.json) to a directory.
+    """Copy a device's files (key.der cert.der ca.der node.json; a vehicle's sign.key) to a directory.
 
     A directory that holds a bundle of the same device, and nothing else, gets the present one.
 

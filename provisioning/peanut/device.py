@@ -15,7 +15,7 @@ from typing import Any
 from cryptography import x509
 
 from peanut import board as boards
-from peanut import bundle, ca, credentials, ledger, modes, names, settings, store
+from peanut import bundle, ca, credentials, ledger, modes, names, settings, signing, store
 from peanut.errors import PeanutError
 from peanut.fields import Value
 from peanut.home import PUBLIC, SECRET, Home, make_private_dir, write_file
@@ -75,14 +75,32 @@ def plan(home: Home, request: Request, folder: Path, now: datetime) -> list[Step
 
     certificate_step = credentials.client_step(home, crt, key, uri, now, issue)
     return [
-        *modes.plan(home, where, ["key.der"]),
+        *modes.plan(home, where, ["key.der", signing.KEY_FILE]),
         credentials.key_step(home, key, "its key"),
+        *_signing_step(home, kind, where / signing.KEY_FILE),
         certificate_step,
         credentials.root_step(home, where / "ca.der"),
         *_device_toml(home, request, node, explicit),  # before node.json: what was asked for shall outlive a kill
         node_step,
         _row(home, name, row, node, certificate_step.state is not State.THERE, now),
     ]
+
+
+def _signing_step(home: Home, kind: Kind, path: Path) -> list[Step]:
+    """What a vehicle's commands are signed with. Never replaced: the vehicle knows the same."""
+    if kind is not Kind.VEHICLE:
+        return []
+    what, note = home.relative(path), "what its commands are signed with"
+    if path.exists():
+        signing.read_key(path)
+        return [there(what, note)]
+    return [Step(State.MAKE, what, note, lambda: write_file(path, signing.new_key(), SECRET))]
+
+
+def bundle_files(kind: Kind) -> Mapping[str, int]:
+    """The files of a device bundle and their modes; the keys come first."""
+    secret = ("key.der", signing.KEY_FILE) if kind is Kind.VEHICLE else ("key.der",)
+    return {name: SECRET if name in secret else PUBLIC for name in dict.fromkeys((*secret, *bundle.FILES))}
 
 
 def _node(
@@ -286,11 +304,13 @@ def _check(home: Home, found: ledger.Device) -> tuple[x509.Certificate, bundle.N
         raise PeanutError(f"{where / 'cert.der'} names somebody else")
     if store.read(where / "ca.der") != ca.certificate_der(store.root_certificate(home)):
         raise PeanutError(f"{where / 'ca.der'} is not this fleet's root")
+    if found.kind == Kind.VEHICLE:
+        signing.read_key(where / signing.KEY_FILE)
     return certificate, node
 
 
 def copy_bundle(home: Home, name: str, out: Path, say: Callable[[str], None], *, force: bool, dry_run: bool) -> None:
-    """Copy the four files of a bundle to `out`, the key 0600; an earlier copy of the same device's bundle is replaced.
+    """Copy the files of a bundle to `out`, keys 0600; an earlier copy of the same device's bundle is replaced.
 
     Raises PeanutError, with nothing written, if the bundle is not whole, or if `out` holds anything else and `force`
     is not set.
@@ -312,20 +332,21 @@ def copy_bundle(home: Home, name: str, out: Path, say: Callable[[str], None], *,
             f"{out} is not empty, and holds something else than a bundle of {name}",
             "Name another directory, or replace the bundle's files in it with --force.",
         )
-    for file in bundle.FILES:
+    files = bundle_files(Kind(found.kind))
+    for file in files:
         say(f"  copy  {out / file}")
     if dry_run:
         say("Dry run: nothing was written.")
         return
     make_private_dir(out)
-    for file in bundle.FILES:
-        write_file(out / file, store.read(source / file), SECRET if file == "key.der" else PUBLIC)
+    for file, mode in files.items():
+        write_file(out / file, store.read(source / file), mode)
 
 
 def _holds_only(out: Path, home: Home, found: ledger.Device) -> bool:
     """Whether `out` is empty or holds files of this device's bundle and nothing else; an interrupted copy counts."""
     there_are = {path.name for path in out.iterdir()}
-    if not there_are or not there_are <= set(bundle.FILES):
+    if not there_are or not there_are <= set(bundle_files(Kind(found.kind))):
         return not there_are
     source, uri = home.device(found.name), names.device_uri(found.name, Kind(found.kind))
     try:
@@ -337,7 +358,7 @@ def _holds_only(out: Path, home: Home, found: ledger.Device) -> bool:
         if "cert.der" in there_are:
             said.append(ca.san_uris(store.certificate(out / "cert.der")) == [uri])
         # The key comes first, and by itself says nothing of whose it is but that it is the same.
-        return all(said) if said else store.read(out / "key.der") == store.read(source / "key.der")
+        return all(said) if said else all(store.read(out / key) == store.read(source / key) for key in there_are)
     except PeanutError:
         return False
 

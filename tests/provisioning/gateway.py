@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ from cryptography.hazmat.primitives import serialization
 
 from tests.programs import program
 from tools.ports import free_port
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "firmware"))
+from node.signed import Gate  # isort: skip
 
 DEADLINE_S = 10.0
 
@@ -94,9 +98,11 @@ class Node:
     `answer` makes its acknowledgements; those that are dictionaries get the command's id, others are sent as they are.
     """
 
-    def __init__(self, home: Path, name: str, port: int, work: Path, answer: Answer, status: str = "online") -> None:
+    def __init__(
+        self, home: Path, name: str, port: int, work: Path, answer: Answer, status: str = "online", root: str = ""
+    ) -> None:
         self.received: list[tuple[str, dict[str, Any], bool]] = []
-        self.root, self._answer, self._status = f"/plant/{name}", answer, status
+        self.root, self._answer, self._status = root or f"/plant/{name}", answer, status
         bundle = home / "devices" / name
         pem = work / f"{name}.pem"
         key = serialization.load_der_private_key((bundle / "key.der").read_bytes(), None)
@@ -139,6 +145,36 @@ class Node:
             self._publish_status("")  # the retained status goes, so that the next test starts clean
         self._client.disconnect()
         self._client.loop_stop()
+
+
+class Vehicle(Node):
+    """A vehicle that knows what its bundle tells it: the gate is that of the firmware.
+
+    `answers` are the stages (and reasons) with which it answers a command that may act.
+    """
+
+    EPOCH = "0123456789abcdef"
+
+    def __init__(self, home: Path, vin: str, port: int, work: Path, *answers: tuple[str, str | None]) -> None:
+        self.gate = Gate((home / "devices" / vin / "sign.key").read_bytes(), vin, self.EPOCH, 0, lambda number: None)
+        self.up = 100  # seconds since its boot
+        self.forge = False  # the receipts are made with another key
+        self._answers = answers
+        super().__init__(home, vin, port, work, lambda _: [], root=f"vin/{vin}")
+
+    def _on_message(self, client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
+        topic = message.topic.removeprefix(self.root)
+        if topic == "/cmd/session":
+            said = json.dumps({"epoch": self.EPOCH, "ctr": self.gate.counter, "up": self.up})
+            client.publish(f"{self.root}/session", said, 1, retain=True)
+        if topic in ("/ack", "/status", "/session", "/cmd/session"):
+            return
+        self.received.append((message.topic, json.loads(message.payload), message.retain))
+        order = self.gate.judge(topic[1:], message.payload, message.retain, 0, self.up)
+        for stage, why in [("rejected", order.why)] if order.why else self._answers:
+            sig = "0" * 64 if self.forge else self.gate.receipt(order, stage, why)
+            answer = {"id": order.id, "cmd": order.verb, "stage": stage, "why": why, "sig": sig}
+            client.publish(f"{self.root}/ack", json.dumps(answer), 1)
 
 
 class Scripted:

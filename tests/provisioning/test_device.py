@@ -31,7 +31,8 @@ def node(home: Home, name: str) -> dict[str, dict[str, object]]:
 def whole(home: Home, name: str, kind: Kind = Kind.GREENHOUSE, more: Sequence[str] = ()) -> None:
     folder = home.device(name)
     files = {p.name: p.stat().st_mode & 0o777 for p in folder.iterdir()}
-    assert files == FILES | dict.fromkeys(more, 0o644)
+    keys = {"sign.key": 0o600} if kind is Kind.VEHICLE else {}
+    assert files == FILES | keys | dict.fromkeys(more, 0o644)
     assert folder.stat().st_mode & 0o777 == 0o700
     certificate = store.certificate(folder / "cert.der")
     assert ca.same_key(certificate, store.key(folder / "key.der"))

@@ -19,7 +19,7 @@ from peanut.names import Kind
 from tools.ports import free_port
 
 from .conftest import Run, invoke, start
-from .gateway import Answer, Mosquitto, Node, Scripted, obey, running
+from .gateway import Answer, Mosquitto, Node, Scripted, Vehicle, obey, running
 
 
 @pytest.fixture
@@ -359,7 +359,8 @@ def test_tls_settings(home: Home) -> None:
         ("peanut", "heater", "--colour"),
         ("peanut", "UpdateTemperature", "15", "--timeout", "0"),
         ("peanut", "UpdateTemperature", "15", "--gateway", "a:b:c"),
-        ("1M8GDM9AXKP042788", "unlock"),
+        ("1M8GDM9AXKP042788", "open"),
+        ("1M8GDM9AXKP042788", "start", "a|b"),
         ("peanut", "heater", "text=" + "x" * 4096),
     ],
 )
@@ -392,8 +393,66 @@ def test_the_exit_statuses_are_those_of_the_readme(run: Run) -> None:
     assert told == shown == set(map(int, Exit))
 
 
-def test_vehicles_are_told_apart(run: Run) -> None:
-    assert "signed commands only" in run("send", "1M8GDM9AXKP042788", "unlock").stderr
+VIN = "1M8GDM9AXKP042788"
+
+
+@contextmanager
+def vehicle(home: Home, gateway: Mosquitto, *answers: tuple[str, str | None]) -> Iterator[Vehicle]:
+    one = Vehicle(home.path, VIN, gateway.port, home.path.parent, *answers)
+    try:
+        yield one
+    finally:
+        one.stop()
+
+
+def test_a_vehicle_obeys_what_is_signed(home: Home, run: Run, gateway: Mosquitto) -> None:
+    """Twice: the second is signed for the counter that the first has used."""
+    with vehicle(home, gateway, ("accepted", None), ("done", None)) as car:
+        for _ in range(2):
+            result = run("send", VIN, "unlock")
+            assert (result.exit_code, result.stderr) == (0, ""), result.output
+            assert [line.split()[0] for line in result.stdout.splitlines()] == ["sent", "accepted", "done"]
+    topics = [topic for topic, _, _ in car.received]
+    assert topics == [f"vin/{VIN}/unlock"] * 2
+    assert [command["ctr"] for _, command, _ in car.received] == [1, 2]
+    assert {command["exp"] for _, command, _ in car.received} == {110}, "by the vehicle's clock"
+
+
+def test_a_vehicle_that_refuses_says_why(home: Home, run: Run, gateway: Mosquitto) -> None:
+    with vehicle(home, gateway, ("rejected", "unsafe: moving at 3 km/h")):
+        result = run("send", VIN, "stop")
+    assert result.exit_code == Exit.REJECTED
+    assert "unsafe: moving at 3 km/h" in result.stdout
+
+
+def test_an_answer_without_a_receipt_is_no_answer(home: Home, run: Run, gateway: Mosquitto) -> None:
+    """Anybody who may publish could say `done`; only the vehicle can sign it."""
+    with vehicle(home, gateway, ("accepted", None), ("done", None)) as car:
+        car.forge = True
+        result = run("send", VIN, "unlock", "--timeout", "1")
+    assert len(car.received) == 1
+    assert result.exit_code == Exit.TIMEOUT
+    assert "done" not in result.stdout
+
+
+def test_a_session_that_is_retained_is_not_signed_for(home: Home, run: Run, gateway: Mosquitto) -> None:
+    """It may be old: a vehicle that does not answer is asked for nothing."""
+    with node(home, gateway, obey) as anybody:
+        anybody._client.publish(f"vin/{VIN}/session", '{"epoch":"00","ctr":1,"up":1}', 1, retain=True).wait_for_publish(
+            5
+        )
+        result = run("send", VIN, "unlock", "--timeout", "1")
+        anybody._client.publish(f"vin/{VIN}/session", "", 1, retain=True).wait_for_publish(5)
+    assert result.exit_code == Exit.OFFLINE
+    assert "sent" not in result.stdout
+
+
+def test_without_its_key_a_vehicle_is_told_nothing(home: Home, run: Run) -> None:
+    (home.device(VIN) / "sign.key").unlink()
+    result = run("send", VIN, "unlock")
+    assert result.exit_code == Exit.USAGE
+    assert "signed commands only" in result.stderr
+    assert f"peanut device add {VIN} --kind vehicle" in result.stderr
 
 
 def test_slips_are_met_with_the_right_spelling(run: Run) -> None:
