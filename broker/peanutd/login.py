@@ -21,7 +21,8 @@ from peanutd.throttle import Throttle
 from peanutd.users import Store, User, Users
 
 WORKERS: Final = 2
-"""Passwords that are checked at the same time; each keeps a core busy for about a fifth of a second."""
+"""Passwords that are checked at the same time; each keeps a core busy for about a fifth of a second, and takes 64 MiB
+(at the most argon.MEMORY_MAX)."""
 WAITING: Final = 64
 """Passwords that wait to be checked; one more is turned away as "server busy"."""
 NONCE_SIZE: Final = 18
@@ -29,9 +30,6 @@ NONCE_SIZE: Final = 18
 
 SERVER_BUSY: Final = 0x89
 CONNECTION_RATE_EXCEEDED: Final = 0x9F
-
-PASSWORD_MECHANISM: Final = scram.SHA_512
-"""Whose stored key a password in CONNECT is held against: of the two, the one that costs a 64-bit processor less."""
 
 _WRONG: Final = "wrong user name or password"
 
@@ -141,10 +139,9 @@ class Desk:
             users = self.users()
             # The user as of now: whoever is removed or given a new password meanwhile has to come again.
             user = users.get(check.name)
-            credential = users.credential(check.name, PASSWORD_MECHANISM)
             self._working += 1
             self._run(
-                partial(scram.verify, PASSWORD_MECHANISM, credential, check.password),
+                partial(users.password_check(check.name), check.password),
                 partial(self._checked, check, user),
             )
 

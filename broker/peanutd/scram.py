@@ -122,12 +122,19 @@ def derive(mechanism: Mechanism, password: bytes, salt: bytes, iterations: int) 
     return Credential(salt, iterations, mechanism.hash(client_key), mechanism.hmac(salted, b"Server Key"))
 
 
+def prepared_password(password: bytes) -> bytes:
+    """A password as a client has sent it, prepared; empty for what is nobody's password, which is checked all the same:
+    the time that it takes is not to tell.
+    """
+    try:
+        return prepare(password.decode()).encode() if len(password) <= MAX_PASSWORD else b""
+    except ValueError:
+        return b""
+
+
 def verify(mechanism: Mechanism, credential: Credential, password: bytes) -> bool:
     """Whether it is the password of the credential. As slow as `derive`, and for whatever `password` holds."""
-    try:
-        prepared = prepare(password.decode()).encode() if len(password) <= MAX_PASSWORD else b""
-    except ValueError:
-        prepared = b""  # nobody's password, as is the empty one; the time that it takes is not to tell
+    prepared = prepared_password(password)
     found = derive(mechanism, prepared, credential.salt, credential.iterations)
     return hmac.compare_digest(found.stored_key, credential.stored_key) and bool(prepared)
 

@@ -6,9 +6,12 @@ anew when it has changed. A file that cannot be read changes nothing: the users 
     {"format": 1, "secret": BASE64,
      "users": {"maria": {"role": "viewer" | "operator" | "admin", "created": UNIX_SECONDS,
                          "SCRAM-SHA-256": {"iterations": 600000, "salt": …, "stored_key": …, "server_key": …},
-                         "SCRAM-SHA-512": {…}}}}
+                         "SCRAM-SHA-512": {…},
+                         "argon2id": "$argon2id$v=19$m=65536,t=3,p=1$…$…"}}}
 
-`secret` makes the salts of users who do not exist, so that nobody can find out by asking who does.
+A password that a client sends is held against argon2id; users of before that, who have none, fare with their SCRAM keys
+until `peanut user passwd`. `secret` makes the salts of users who do not exist, so that nobody finds out by asking who
+does.
 """
 
 from __future__ import annotations
@@ -19,12 +22,14 @@ import os
 import secrets
 import stat
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from peanutd import argon, scram
 from peanutd.access import NAME, Role
 from peanutd.scram import MAX_ITERATIONS, MECHANISMS, Credential, Mechanism, decoy
 
@@ -34,6 +39,8 @@ MAX_FILE_SIZE: Final = 16 << 20
 """Bytes: room for about 20,000 users."""
 USUAL_ITERATIONS: Final[Mapping[str, int]] = MappingProxyType({"SCRAM-SHA-256": 600_000, "SCRAM-SHA-512": 210_000})
 """What `peanut user` takes; counts for decoys while there are no users."""
+PASSWORD_MECHANISM: Final = scram.SHA_512
+"""Whose stored key a password is held against where there is no argon2id: it costs a 64-bit processor the least."""
 _SECRET_SIZE: Final = 32
 _SALT_SIZES: Final = range(8, 65)
 
@@ -45,6 +52,7 @@ class User:
     name: str
     role: Role
     credentials: Mapping[str, Credential]
+    argon: argon.Hash | None = None
 
 
 class UsersError(Exception):
@@ -59,6 +67,8 @@ class Users:
     secret: bytes = field(repr=False)
     iterations: Mapping[str, int] = field(default_factory=lambda: USUAL_ITERATIONS)
     """Of decoys: by mechanism what most users have, so that a decoy does not stand out."""
+    argon_cost: tuple[int, int, int] | None = argon.USUAL_COST
+    """The same of argon2id; None where most have none."""
 
     def get(self, name: str) -> User | None:
         return self.by_name.get(name)
@@ -69,6 +79,16 @@ class Users:
         if user is not None:
             return user.credentials[mechanism.name]
         return decoy(mechanism, name, self.secret, self.iterations[mechanism.name])
+
+    def password_check(self, name: str) -> Callable[[bytes], bool]:
+        """What says whether a password is the user's. It takes its time, no less for a user who does not exist."""
+        user = self.by_name.get(name)
+        stored = user.argon if user is not None else None
+        if user is None and self.argon_cost is not None:
+            stored = argon.decoy(name, self.secret, self.argon_cost)
+        if stored is not None:
+            return partial(argon.verify, stored)
+        return partial(scram.verify, PASSWORD_MECHANISM, self.credential(name, PASSWORD_MECHANISM))
 
 
 def parse(raw: bytes) -> Users:
@@ -92,7 +112,9 @@ def parse(raw: bytes) -> Users:
     for mechanism in MECHANISMS if users else ():
         counts = Counter(user.credentials[mechanism].iterations for user in users.values())
         usual[mechanism] = counts.most_common(1)[0][0]
-    return Users(MappingProxyType(users), secret, MappingProxyType(usual))
+    costs = Counter(user.argon.cost if user.argon is not None else None for user in users.values())
+    cost = costs.most_common(1)[0][0] if costs else argon.USUAL_COST
+    return Users(MappingProxyType(users), secret, MappingProxyType(usual), cost)
 
 
 def _user(name: str, entry: object) -> User:
@@ -105,7 +127,11 @@ def _user(name: str, entry: object) -> User:
     except ValueError:
         raise UsersError(f"{name}: role is none of {', '.join(role.value for role in Role)}") from None
     credentials = {word: _credential(entry.get(word), mechanism, name) for word, mechanism in MECHANISMS.items()}
-    return User(name, role, MappingProxyType(credentials))
+    try:
+        stored = argon.parse(entry["argon2id"]) if "argon2id" in entry else None
+    except ValueError as error:
+        raise UsersError(f"{name}: argon2id: {error}") from None
+    return User(name, role, MappingProxyType(credentials), stored)
 
 
 def _credential(entry: object, mechanism: Mechanism, name: str) -> Credential:

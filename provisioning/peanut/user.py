@@ -114,7 +114,8 @@ def _credentials(name: str, given: str) -> dict[str, Any]:
     prepared = password.prepare(given)
     if prepared == name * (len(prepared) // len(name)):
         raise PeanutError("the password is the name of the user", "Use one that nobody guesses.")
-    return {mechanism.name: password.credential(mechanism, prepared) for mechanism in password.MECHANISMS}
+    keys = {mechanism.name: password.credential(mechanism, prepared) for mechanism in password.MECHANISMS}
+    return {**keys, "argon2id": password.argon2id(prepared)}
 
 
 def _load(home: Home) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A SCRAM client after RFC 5802, and credentials made with another library: nothing of the gateway's is in here.
 
-The rule it keeps: PBKDF2, HMAC and hash come from `cryptography`, not from hashlib as in the gateway.
+The rule it keeps: PBKDF2, argon2id, HMAC and hash come from `cryptography`, not from other libraries as the gateway's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes, hmac
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 HASHES: dict[str, type[hashes.HashAlgorithm]] = {"SCRAM-SHA-256": hashes.SHA256, "SCRAM-SHA-512": hashes.SHA512}
@@ -87,8 +88,15 @@ def credential(method: str, password: str, iterations: int | None = None) -> dic
     }
 
 
-def user(password: str, role: str = "operator", iterations: int | None = None) -> dict[str, Any]:
-    return {"role": role, "created": 1, **{method: credential(method, password, iterations) for method in HASHES}}
+def argon2id(password: str, memory: int = 7 * 1024, rounds: int = 1) -> str:
+    """The same for those who send their password; by `cryptography`, too. memory: KiB, the least that is taken."""
+    kdf = Argon2id(salt=os.urandom(16), length=32, iterations=rounds, lanes=1, memory_cost=memory)
+    return kdf.derive_phc_encoded(password.encode())
+
+
+def user(password: str, role: str = "operator", iterations: int | None = None, argon: bool = False) -> dict[str, Any]:
+    keys: dict[str, Any] = {method: credential(method, password, iterations) for method in HASHES}
+    return {"role": role, "created": 1, **keys, **({"argon2id": argon2id(password)} if argon else {})}
 
 
 def write_users(home: Path, secret: bytes = b"s" * 32, **users: dict[str, Any]) -> Path:

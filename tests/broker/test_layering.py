@@ -13,7 +13,20 @@ GATEWAY = CHECKOUT / "broker" / "peanutd"
 
 # Each module of the gateway may import those before it, and nobody behind it.
 ORDER = (
-    *("log", "toml_lines", "toml_file", "config", "access", "rules", "scram", "users", "explain", "throttle", "login"),
+    *(
+        "log",
+        "toml_lines",
+        "toml_file",
+        "config",
+        "access",
+        "rules",
+        "scram",
+        "argon",
+        "users",
+        "explain",
+        "throttle",
+        "login",
+    ),
     *("tls", "fleet", "census", "proxy", "ws", "sockets", "status", "connection", "reception", "server", "__main__"),
 )
 

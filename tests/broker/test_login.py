@@ -46,7 +46,11 @@ password = true
 connect_timeout = 5000
 """
 
-USERS = {"maria": user(PASSWORD), "joe": user("battery staple", "viewer"), "ada": user("lovelace, ada", "admin")}
+USERS = {
+    "maria": user(PASSWORD, argon=True),
+    "joe": user("battery staple", "viewer"),
+    "ada": user("lovelace, ada", "admin"),
+}
 
 
 class Ports:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from peanutd import access, login, scram, throttle, users
+from peanutd import access, argon, login, scram, throttle, users
 from tests.broker.scram_client import LEAST, Client, user, write_users
 
 PASSWORD = "correct horse"
@@ -289,6 +289,81 @@ def test_an_unknown_user_costs_as_much_as_a_wrong_password(house: House, monkeyp
     for name, password in (("maria", "wrong"), ("eve", "wrong"), ("maria", "\x07"), ("maria", "x" * 5000)):
         house.ask(name, password, address=f"192.0.2.{len(rounds) + 1}")
     assert rounds == [LEAST["SCRAM-SHA-512"]] * 4
+
+
+# --- argon2id ---------------------------------------------------------------------------------------------------------
+
+
+def argon_house(path: Path) -> House:
+    """Most have argon2id; joe is a user of before."""
+    write_users(path, maria=user(PASSWORD, argon=True), ada=user("lovelace", argon=True), joe=JOE)
+    return House(path)
+
+
+def test_a_password_is_held_against_argon2id(tmp_path: Path) -> None:
+    house = argon_house(tmp_path)
+    for password, name in ((PASSWORD, "maria"), ("correct\u00a0horse", "maria"), ("battery staple", "joe")):
+        verdict = house.ask(name, password)
+        assert isinstance(verdict, login.Proved)
+        assert verdict.user.name == name
+    for password in ("", "wrong", "lovelace", "correct horse ", "\x07", "x" * 5000):
+        assert house.ask("maria", password, f"198.51.100.{len(password) % 250}") == access.Refuse(0x86, house_words)
+    assert isinstance(house.scram(Client("maria", PASSWORD)), login.Proved), "SCRAM goes on beside it"
+
+
+house_words = "wrong user name or password"
+
+
+def test_what_counts_is_argon2id_where_there_is_one(tmp_path: Path) -> None:
+    """Of keys that contradict each other (a file changed by hand), the stronger one decides about passwords."""
+    write_users(tmp_path, maria=user("of scram") | {"argon2id": user("of argon", argon=True)["argon2id"]})
+    house = House(tmp_path)
+    assert reason(house.ask("maria", "of scram")) == 0x86
+    assert isinstance(house.ask("maria", "of argon"), login.Proved)
+
+
+def test_an_unknown_user_costs_as_much_with_argon2id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = argon_house(tmp_path)
+    costs: list[tuple[int, int, int]] = []
+    verify = argon.verify
+    monkeypatch.setattr(argon, "verify", lambda stored, password: costs.append(stored.cost) or verify(stored, password))
+    for name in ("maria", "eve", "a/b", ""):
+        assert house.ask(name, "wrong", f"192.0.2.{len(costs)}") == access.Refuse(0x86, house_words)
+    assert costs == [(7 * 1024, 1, 1)] * 4
+    assert users.Store(tmp_path / "none").users.password_check("eve").args[0].cost == argon.USUAL_COST
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "plain",
+        "$argon2i$v=19$m=65536,t=3,p=1$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaA",
+        "$argon2id$v=16$m=65536,t=3,p=1$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaA",
+        "$argon2id$v=19$m=1024,t=3,p=1$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaA",
+        "$argon2id$v=19$m=131073,t=3,p=1$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaA",
+        "$argon2id$v=19$m=65536,t=17,p=1$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaA",
+        "$argon2id$v=19$m=65536,t=3,p=9$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaA",
+        "$argon2id$v=19$m=65536,t=0,p=1$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaA",
+        "$argon2id$v=19$m=65536,t=3,p=1$c2FsdA$aGFzaGhhc2hoYXNoaGFzaA",
+        "$argon2id$v=19$m=65536,t=3,p=1$c2FsdHNhbHRzYWx0$aGFzaA",
+        "$argon2id$v=19$m=65536,t=3,p=1$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaA\n",
+    ],
+)
+def test_a_hash_that_is_none_or_costs_too_much_is_not_used(text: str | None) -> None:
+    """MEMORY_MIN, MEMORY_MAX, TIME_MAX, LANES_MAX: before anything is computed."""
+    users.parse(maria(argon2id="$argon2id$v=19$m=131072,t=16,p=8$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaA"))
+    with pytest.raises(users.UsersError, match="maria: argon2id: "):
+        users.parse(maria(argon2id=text))
+
+
+def test_no_hash_in_a_traceback() -> None:
+    found = users.parse(maria(argon2id=user(PASSWORD, argon=True)["argon2id"]))
+    assert "$argon2id" not in repr(found)
+
+
+# --- how many at once -------------------------------------------------------------------------------------------------
 
 
 def test_few_work_and_few_wait(house: House) -> None:

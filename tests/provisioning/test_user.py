@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives import hashes, hmac
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 from peanut import password, user
@@ -28,6 +30,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few iterations: these tests are not about how slow it is."""
     quick = tuple(password.Mechanism(m.name, m.digest, 10_000) for m in password.MECHANISMS)
     monkeypatch.setattr(password, "MECHANISMS", quick)
+    monkeypatch.setattr(password, "ARGON", password.ARGON | {"memory_cost": 7 * 1024, "time_cost": 1})
 
 
 @pytest.fixture
@@ -63,7 +66,12 @@ def fits(entry: dict[str, Any], name: str, algorithm: hashes.HashAlgorithm, text
 
 
 def knows(home: Home, name: str, text: str) -> bool:
+    """All three, by libraries that are not those which made them (argon2id by cryptography's)."""
     entry = document(home)["users"][name]
+    try:
+        Argon2id.verify_phc_encoded(text.encode(), entry["argon2id"])
+    except InvalidKey:
+        return False
     return fits(entry, "SCRAM-SHA-256", hashes.SHA256(), text) and fits(entry, "SCRAM-SHA-512", hashes.SHA512(), text)
 
 
@@ -236,6 +244,22 @@ def test_two_at_once_do_not_lose_a_user(home: Home, secret: str) -> None:
     assert set(document(home)["users"]) == {"maria", "joe"}
     joe = document(home)["users"]["joe"]  # made by a process that no fixture has made quick
     assert (joe["SCRAM-SHA-256"]["iterations"], joe["SCRAM-SHA-512"]["iterations"]) == (600_000, 210_000)
+    assert joe["argon2id"].startswith("$argon2id$v=19$m=65536,t=3,p=1$")
+
+
+def test_a_user_of_before_is_upgraded_by_another_password(run: Run, home: Home, secret: str) -> None:
+    """A users.json without argon2id goes on; whoever gets another password gets all of it."""
+    for name in ("maria", "joe"):
+        run("user", "add", name, "--password-file", secret)
+    found = document(home)
+    for entry in found["users"].values():
+        del entry["argon2id"]
+    write_file(home.users, json.dumps(found).encode(), 0o600)
+    assert run("user", "add", "maria", "--role", "admin").exit_code == 0
+    assert "argon2id" not in document(home)["users"]["maria"], "the password is not known then"
+    assert run("user", "passwd", "maria", "--password-file", secret).exit_code == 0
+    assert knows(home, "maria", PASSWORD)
+    assert "argon2id" not in document(home)["users"]["joe"]
 
 
 def at_terminal(home: Home, *lines: str) -> tuple[int, str]:
