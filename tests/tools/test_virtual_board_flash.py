@@ -169,6 +169,16 @@ def test_image_of_another_chip_does_not_boot(tmp_path: Path) -> None:
         assert "mismatch chip ID, expected 5" in port.read_until(b"expected 5").decode()
 
 
+def test_the_hand_presses_the_buttons(tmp_path: Path) -> None:
+    """With nobody at the side channel a tool gets its loader, and what it wrote boots when it has gone."""
+    with VirtualBoard("esp32c3", "--hand", "0.1", folder=tmp_path) as board:
+        esptool(board, "write-flash", 0, board.image())
+        board.wait_for(state="program")
+        esptool(board, "chip-id")
+        board.wait_for(state="program", boots=2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in pyserial
 def test_the_wires_of_rfc2217_reset_it(tmp_path: Path) -> None:
     """DTR and RTS do over TCP what they do on a cable: into the loader and out of it."""
     with VirtualBoard("esp32", "--rfc2217", "0", "--no-hand", folder=tmp_path) as board:

@@ -52,6 +52,9 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--wifi", action="append", metavar="SSID[:PASSWORD]", help="a network there is (default: any)")
     parser.add_argument("--off", action="store_true", help="begin without power (--tell on)")
+    parser.add_argument(
+        "--throttle", type=float, metavar="TIMES", default=1.0, help="how much slower than this PC it is"
+    )
     parser.add_argument("--bad-sector", action="append", type=lambda t: int(t, 0), metavar="OFFSET", default=[])
     parser.add_argument("--write-protected", action="store_true", help="the flash takes nothing")
     return parser
@@ -76,7 +79,7 @@ async def serve(options: argparse.Namespace, flash: Flash) -> None:
     else:
         line = PtyLine(options.link)
     air = dict(network.partition(":")[::2] for network in options.wifi) if options.wifi else None
-    settings = Settings(options.mac, None if options.no_hand else options.hand, options.slow, air)
+    settings = Settings(options.mac, None if options.no_hand else options.hand, options.slow, options.throttle, air)
     board = Board(CHIPS[options.chip], flash, line, settings)
 
     path = control_path(options)

@@ -26,6 +26,7 @@ BAUD = 115200  # of the console and, to begin with, of the loader
 SPEED_TOLERANCE = 0.03
 GIVE_UP_S = 1.0  # between two tries of a ROM that finds nothing to boot
 EN_RISE_S = 0.15  # the capacitor at EN: so long the wires may need for their next step
+COME_BACK = 10  # times as long the hand waits for a tool that has left its stub
 WATCHDOG_S = 0.2  # from the setting of the RTC's watchdog by esptool to its bite
 MAX_RTC_MEMORY = 2048
 _JOINED, _NO_AP, _WRONG_PASSWORD = 1010, 201, 202  # network.STAT_…
@@ -39,12 +40,14 @@ class Settings:
     hand    seconds after which somebody presses EN when the PC has let go of the loader; presses BOOT and EN too when
             a loader is called for. None: nobody is there, and only the control line presses buttons
     slow    seconds that the interpreter needs to start
+    throttle  how many times slower than this PC it is then
     air     networks by name with their passwords ("" for an open one); None: every network is there, and joined
     """
 
     mac: bytes = bytes.fromhex("240ac4b0a7d0")
     hand: float | None = 1.0
     slow: float = 0.0
+    throttle: float = 1.0
     air: dict[str, str] | None = None
 
 
@@ -168,6 +171,7 @@ class Board:
             self.flash.size - self._fs,
             self.chip.heap_kib,
             raw,
+            self.settings.throttle,
             self._said,
             self._soft_reset,
             self._asked,
@@ -306,7 +310,9 @@ class Board:
     def closed(self) -> None:
         """Nobody has the port open any more: the hand is free for the button."""
         if self.state == "loader" and self.settings.hand is not None:
-            self._after("hand", self.settings.hand, self.press_en)
+            # A tool that leaves its stub running means to come back.
+            patience = COME_BACK if self._loader is not None and self._loader.stub else 1
+            self._after("hand", self.settings.hand * patience, self.press_en)
 
     def received(self, data: bytes) -> None:
         """Bytes from the PC."""

@@ -33,6 +33,7 @@ READ = 65536
 INTERRUPTS_S = 0.2  # two signals in less would kill the interpreter
 # The unix port starts in the friendly REPL, so after a soft reset out of the raw one it is led over.
 STARTING, LEADING, LED, READING = range(4)
+TURN_S = 0.005  # how long a throttled one runs at a time
 _KEEP = 64  # bytes of output in which a prompt is looked for
 
 # Runs as `-c`: the file system in the flash becomes the root, then what the chip runs at its start.
@@ -49,6 +50,7 @@ class Interpreter:
     output(data)   what the chip says on its UART
     ended()        the interpreter is over: soft reset
     asked(words)   a line of the hardware's modules; returns the answer
+    throttle       how many times slower than this PC it is: stopped and continued in turns
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Interpreter:
         size: int,
         heap_kib: int,
         raw: bool,
+        throttle: float,
         output: Callable[[bytes], None],
         ended: Callable[[], None],
         asked: Callable[[list[str]], Any],
@@ -99,6 +102,9 @@ class Interpreter:
         )
         os.close(child_terminal)
         child_wire.close()
+        self._throttle = throttle
+        if throttle > 1:
+            self._turn(signal.SIGSTOP)
         self._loop.add_reader(self._terminal, self._read)
         self._loop.add_reader(self._wire, self._read_wire)
 
@@ -106,6 +112,15 @@ class Interpreter:
     def pid(self) -> int:
         """Of the process."""
         return self._process.pid
+
+    def _turn(self, number: signal.Signals) -> None:
+        """Stops or continues it, until the next turn."""
+        if self._terminal < 0 or self._process.poll() is not None:
+            return
+        self._process.send_signal(number)
+        stopped = number == signal.SIGSTOP
+        after, then = (TURN_S * (self._throttle - 1), signal.SIGCONT) if stopped else (TURN_S, signal.SIGSTOP)
+        self._loop.call_later(after, self._turn, then)
 
     def write(self, data: bytes) -> None:
         """Bytes from the PC."""

@@ -192,7 +192,7 @@ class Loader:
             raise Failure(FAILED)
         start = offset // SECTOR * SECTOR
         self._write = _Write(offset, size, start, inflate)
-        if not self.stub:  # the ROM erases beforehand, the stub as it goes
+        if not self.stub:  # the ROM erases beforehand
             self._erase_up_to(offset + size)
         return b""
 
@@ -206,7 +206,8 @@ class Loader:
     def _flash_data(self, body: bytes) -> bytes:
         self._check_block(body)
         assert self._write is not None
-        self._put(body[16 : 16 + self._write.left])  # the last block is padded
+        # The last block is padded. The ROM programs that too, as it programs whatever comes, erased or not.
+        self._put(body[16 : 16 + self._write.left] if self.stub else body[16:])
         return b""
 
     def _deflated_data(self, body: bytes) -> bytes:
@@ -231,7 +232,8 @@ class Loader:
 
     def _put(self, data: bytes) -> None:
         assert self._write is not None
-        self._erase_up_to(self._write.position + len(data))
+        if self.stub:  # erases as it goes
+            self._erase_up_to(self._write.position + len(data))
         self._flash.program(self._write.position, data)
         self._write.position += len(data)
         self._write.left = max(0, self._write.left - len(data))
