@@ -37,6 +37,7 @@ const pn_limit_row pn_limit_table[] = {
     LIMIT(byte_rate, 0, 0, 4000000000u),
     LIMIT(rate_action, PN_RATE_THROTTLE, PN_RATE_THROTTLE, PN_RATE_DISCONNECT),
     LIMIT(max_memory, PN_MAX_MEMORY, 0, 16777216),
+    LIMIT(max_journal_bytes, PN_MAX_JOURNAL_BYTES, 65536, 500000000),
     {0},
 };
 
@@ -49,7 +50,7 @@ const pn_stat_row pn_stat_table[] = {
     STAT(packets_in), STAT(packets_out), STAT(publishes_in), STAT(publishes_out), STAT(bytes_in), STAT(bytes_out),
     BY_QOS(publishes_in_qos), BY_QOS(publishes_out_qos), STAT(publish_bytes_in), STAT(publish_bytes_out),
     STAT(dropped_queue_full), STAT(dropped_slow_reader), STAT(dropped_expired), STAT(dropped_too_large),
-    STAT(dropped_denied), STAT(dropped_no_memory), STAT(dropped_retained_full), STAT(dropped_max_memory),
+    STAT(dropped_denied), STAT(dropped_no_memory), STAT(dropped_retained_full), STAT(dropped_max_memory), STAT(dropped_unkept),
     STAT(refused_max_memory), STAT(throttled), STAT(expired_sessions), STAT(links), STAT(sessions),
     STAT(subscriptions), STAT(shared_subscriptions), STAT(retained), STAT(retained_bytes), STAT(walks), STAT(memory),
     STAT(stored), STAT(stored_bytes),
@@ -170,6 +171,7 @@ void pn_session_end(pn_broker *b, pn_session *s) {
     pn_walks_end(b, s);
     pn_subs_hand_over(s, pass_on, b);
     pn_subs_drop(b->subs, s, &b->env);
+    pn_forget_session(s, &b->env);
     pn_session_free(s);
     b->env.stats.sessions = --b->session_count;
 }
@@ -190,6 +192,15 @@ pn_session *pn_session_begin(pn_broker *b, pn_span key, pn_span identity) {
     return s;
 }
 
+/* A session that is to end with its connection is kept for its will only. */
+bool pn_session_keep(pn_broker *b, pn_session *s) {
+    if (s->kept && !s->expiry) {
+        for (uint32_t i = 0; i < s->sub_count; i++) pn_forget_subscription(s, pn_subs_name(s, i), &b->env);
+        pn_forget_session(s, &b->env);
+    }
+    return (!s->expiry && !s->will) || pn_record_session(s, true, &b->env);
+}
+
 /* Takes from a session what its rules do not allow, now that they have changed: subscriptions, their QoS, and the will. */
 void pn_session_judge(pn_broker *b, pn_session *s) {
     const pn_rules *rules = pn_broker_rules(b, s->rules);
@@ -206,6 +217,7 @@ void pn_session_judge(pn_broker *b, pn_session *s) {
         b->env.stats.dropped_denied++;
         pn_message_drop(s->will);
         s->will = NULL;
+        if (s->kept && !pn_record_session(s, s->link, &b->env)) b->env.journal->lost++;
     }
 }
 
@@ -297,8 +309,12 @@ static int64_t later(int64_t now, uint32_t seconds) {
 
 /* Does what is due to an offline session. False when that was its end. */
 bool pn_session_wake(pn_broker *b, pn_session *s) {
-    if (s->will_at <= b->env.now) pn_publish_will(b, s);
-    if (s->ends_at > b->env.now) return true;
+    bool publishes = s->will_at <= b->env.now;
+    if (publishes) pn_publish_will(b, s);
+    if (s->ends_at > b->env.now) {
+        if (publishes && !pn_record_session(s, false, &b->env)) b->env.journal->lost++;
+        return true;
+    }
     if (s->expiry) b->env.stats.expired_sessions++;
     pn_session_end(b, s);
     return false;
@@ -309,7 +325,15 @@ void pn_session_sleep(pn_broker *b, pn_session *s) {
     s->ends_at = later(b->env.now, s->expiry);
     s->will_at = s->will ? later(b->env.now, s->will_delay) : PN_NEVER;
     if (s->will_at > s->ends_at) s->will_at = s->ends_at; /* 5.0 §3.1.3.2.2: whichever comes first */
-    if (pn_session_wake(b, s) && (s->ends_at != PN_NEVER || s->will)) sleepers_add(b, s);
+    if (!pn_session_wake(b, s)) return;
+    if (!pn_record_session(s, false, &b->env)) b->env.journal->lost++;
+    if (s->ends_at != PN_NEVER || s->will) sleepers_add(b, s);
+}
+
+void pn_session_resume_sleep(pn_broker *b, pn_session *s, int64_t ends_at, int64_t will_at) {
+    s->ends_at = ends_at;
+    s->will_at = s->will ? will_at : PN_NEVER;
+    if (pn_session_wake(b, s) && (ends_at != PN_NEVER || s->will)) sleepers_add(b, s);
 }
 
 void pn_broker_tick(pn_broker *b, int64_t now) {
@@ -389,6 +413,8 @@ pn_broker *pn_broker_new(const pn_limits *limits, uint64_t seed) {
 
 void pn_broker_free(pn_broker *b) {
     if (!b) return;
+    if (b->env.journal) b->env.journal->silent = true;
+    pn_restoring_free(b->restoring);
     while (b->link_count) {
         pn_link *l = b->links[b->link_count - 1];
         if (l->session) l->session->link = NULL, l->session->wire = NULL;
@@ -409,5 +435,6 @@ void pn_broker_free(pn_broker *b) {
     pn_buf_free(&b->texts);
     pn_buf_free(&b->scratch);
     for (int i = 0; i < 2; i++) pn_buf_free(&b->env.plain[i]);
+    pn_journal_free(b->env.journal);
     pn_free(b);
 }

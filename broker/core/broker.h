@@ -10,6 +10,11 @@
  *     pn_broker_work(broker, now)                    once a turn of its loop, while pn_broker_busy
  *     pn_link_lost(link, now)                        the socket is gone; frees the link
  *
+ * and, when what was promised is to outlive the process (journal.h, records.h):
+ *
+ *     pn_broker_keep, pn_broker_restore …, pn_broker_restored     at the start, after the rules are set
+ *     pn_broker_batch, write, pn_broker_taken, pn_broker_committed     whenever there is something
+ *
  * `now` is milliseconds of a monotonic clock. Not thread-safe: one broker, one thread.
  */
 #ifndef PEANUT_BROKER_H
@@ -51,6 +56,23 @@ void pn_broker_set_limits(pn_broker *b, const pn_limits *limits); /* for what co
  * and the will that are no longer allowed. */
 void pn_broker_set_rules(pn_broker *b, uint8_t slot, pn_rules *rules);
 const pn_rules *pn_broker_rules(const pn_broker *b, uint8_t slot); /* borrowed; may be NULL: denies everything */
+
+/* From now on everything that must survive a crash is recorded, and, if `waits`, acknowledged only when it is on the disk. `wall` is the wall
+ * clock less `now`, in milliseconds; calling again sets both anew. False without memory. Before there are any sessions. */
+bool pn_broker_keep(pn_broker *b, bool waits, int64_t wall);
+/* What there was, record by record, in the order of the keys; after pn_broker_keep and before any link. False for a record that means
+ * nothing (a damaged one, or one whose session is missing): it is left out. restored: that was all. Sessions that were
+ * online count as lost now; wills and sessions that are due go; what the rules do not allow any more goes too. */
+bool pn_broker_restore(pn_broker *b, pn_span key, pn_span value, int64_t now);
+void pn_broker_restored(pn_broker *b, int64_t now);
+/* The records that are to be written next, borrowed until the next call; false: none. taken: the driver has a copy; returns its number. */
+bool pn_broker_batch(pn_broker *b, pn_span *batch);
+uint64_t pn_broker_taken(pn_broker *b);
+/* The batch of that number and all before it are on the disk: lets go what waited for them. */
+void pn_broker_committed(pn_broker *b, uint64_t number, int64_t now);
+/* The disk keeps nothing at present, or does again. Meanwhile everything that would have to be kept is refused (PN_QUOTA_EXCEEDED), and
+ * clients before 5.0, which cannot be told, lose their connection without an acknowledgement; the rest is served. */
+void pn_broker_failing(pn_broker *b, bool fails, int64_t now);
 
 /* Publishes in the gateway's own name; no rule is asked. False when the retained store is full or there is no memory. */
 bool pn_broker_publish(pn_broker *b, pn_span topic, pn_span payload, uint8_t qos, bool retain, int64_t now);

@@ -197,12 +197,30 @@ static uint8_t objection(pn_link *l, const pn_verdict *v, const pn_packet *conne
             return PN_NOT_AUTHORIZED;
         }
     }
+    if (pn_cannot_keep(&b->env)) { /* what is on the disk may be gone on with, but not be replaced */
+        bool present = pn_session_find(b, v->session) != NULL;
+        if (present ? connect->clean_start : granted_expiry(l, connect) != 0) return PN_QUOTA_EXCEEDED;
+    }
     pn_props_begin(b);
     size_t texts = (size_t)v->assigned.n + v->proof.n + v->response_information.n + pn_buf_len(&l->method);
     if (!pn_buf_room(&b->scratch, PROPS + texts)) return PN_QUOTA_EXCEEDED;
     pn_packet ack = connack(l, v, connect, false);
     int64_t size = pn_packet_encode(&ack, connect->version, NULL, 0);
     return size > 0 && size <= l->wire.max_packet ? PN_SUCCESS : PN_PACKET_TOO_LARGE; /* MQTT-3.2.0-1: nothing can go before it */
+}
+
+/* Makes the session what the CONNECT asks for; false without memory to record it, and then it is as it was. */
+static bool begin(pn_link *l, pn_session *s, const pn_verdict *v, const pn_packet *connect) {
+    pn_broker *b = l->broker;
+    uint32_t expiry = s->expiry;
+    bool judged_anew = s->rules != v->rules;
+    s->expiry = granted_expiry(l, connect);
+    s->version = connect->version;
+    s->rules = v->rules;
+    if (judged_anew) pn_session_judge(b, s); /* a new one has nothing that could be judged */
+    if (pn_session_keep(b, s)) return true;
+    s->expiry = expiry;
+    return false;
 }
 
 bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
@@ -212,10 +230,11 @@ bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
     if (!pn_link_connect(l, &c)) return false;
     bool present = false;
     pn_session *s = NULL;
+    uint64_t changes = pn_changes(env);
     uint8_t reason = objection(l, v, &c);
     if (!reason) {
         s = session_for(b, v, c.clean_start, &present);
-        if (!s || !keep_will(b, s, &c)) reason = PN_QUOTA_EXCEEDED;
+        if (!s || !keep_will(b, s, &c) || !begin(l, s, v, &c)) reason = PN_QUOTA_EXCEEDED;
     }
     if (reason) {
         if (s) pn_session_sleep(b, s); /* no room for its will: a session that was there goes on sleeping */
@@ -223,13 +242,10 @@ bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
         pn_settle(b);
         return false;
     }
-    s->expiry = granted_expiry(l, &c);
-    s->version = c.version;
-    bool judged_anew = present && s->rules != v->rules;
-    s->rules = v->rules;
-    if (judged_anew) pn_session_judge(b, s);
     pn_packet ack = connack(l, v, &c, present);
+    uint32_t from = pn_buf_len(&l->wire.out);
     pn_wire_send(&l->wire, &ack, env);
+    if (pn_changes(env) != changes) pn_wire_hold(&l->wire, from, env);
     pn_buf_free(&l->proof);
     l->session = s;
     l->state = LINK_LIVE;

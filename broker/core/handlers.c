@@ -49,9 +49,20 @@ static uint8_t judge_publish(pn_link *l, const pn_packet *p, pn_span topic) {
     return reason;
 }
 
+static void ask_whole(void *ctx, pn_session *s, const pn_delivery *how) {
+    if (s->whole && how->qos) *(bool *)ctx = true;
+}
+
+/* Whether a publication of QoS 1 or 2, once acknowledged, would have to survive a crash. Asked only while that cannot be promised. */
+static bool must_be_kept(pn_link *l, const pn_packet *p, pn_span topic) {
+    bool must = (p->retain && pn_topic_is_kept(topic)) || (p->qos == 2 && l->session->whole);
+    return must || pn_subs_route(l->broker->subs, topic, l->session, ask_whole, &must) < 0 || must;
+}
+
 static uint8_t on_publish(pn_link *l, const pn_packet *p) {
     pn_env *env = &l->broker->env;
     pn_session *s = l->session;
+    uint64_t changes = pn_changes(env);
     env->stats.publishes_in++;
     env->stats.publishes_in_qos[p->qos]++;
     env->stats.publish_bytes_in += p->payload.n;
@@ -63,6 +74,13 @@ static uint8_t on_publish(pn_link *l, const pn_packet *p) {
     pn_span topic;
     uint8_t reason = resolve_topic(l, p, &topic);
     if (reason) return reason;
+    if (p->qos && pn_cannot_keep(env) && must_be_kept(l, p, topic)) {
+        env->stats.dropped_unkept++;
+        /* 3.1.1 MQTT-3.3.5-2: acknowledged it must not be, so the connection ends. And a QoS 2 message that was sent on must not be refused. */
+        if (l->version < PN_V5 || (p->qos == 2 && pn_session_received(s, p->id))) return PN_QUOTA_EXCEEDED;
+        pn_acknowledge(l, p->qos == 1 ? PN_PUBACK : PN_PUBREC, p->id, PN_QUOTA_EXCEEDED);
+        return PN_SUCCESS;
+    }
     bool again = false;
     if (p->qos == 2) {
         uint8_t begun = pn_session_begin_qos2(s, p->id, env);
@@ -71,20 +89,27 @@ static uint8_t on_publish(pn_link *l, const pn_packet *p) {
     }
     if (!again) reason = judge_publish(l, p, topic);
     if (p->qos == 0) return reason == PN_PAYLOAD_FORMAT_INVALID ? reason : PN_SUCCESS; /* there is no other way to tell */
-    if (p->qos == 2 && reason >= 0x80) pn_session_end_qos2(s, p->id); /* MQTT-4.3.3: a PUBREC of 0x80 or more ends the exchange */
+    if (p->qos == 2 && reason >= 0x80) pn_session_end_qos2(s, p->id, env); /* MQTT-4.3.3: a PUBREC of 0x80 or more ends the exchange */
+    uint32_t from = pn_buf_len(&l->wire.out);
     pn_acknowledge(l, p->qos == 1 ? PN_PUBACK : PN_PUBREC, p->id, reason);
+    if (again || pn_changes(env) != changes) pn_wire_hold(&l->wire, from, env);
     return PN_SUCCESS;
 }
 
 static uint8_t on_ack(pn_link *l, const pn_packet *p) {
+    if (p->type == PN_PUBREC && l->session->whole && pn_cannot_keep(&l->broker->env)) return PN_QUOTA_EXCEEDED; /* see pn_session_acked */
     pn_session_acked(l->session, p->type, p->id, p->reason, &l->broker->env);
     if (l->session->walks) pn_walks_wake(l->broker, l->session);
     return PN_SUCCESS;
 }
 
 static uint8_t on_pubrel(pn_link *l, const pn_packet *p) {
-    bool known = pn_session_end_qos2(l->session, p->id);
-    pn_wire_ack(&l->wire, PN_PUBCOMP, p->id, known ? PN_SUCCESS : PN_PACKET_ID_NOT_FOUND, &l->broker->env); /* MQTT-4.3.3-11 */
+    pn_env *env = &l->broker->env;
+    if (l->session->whole && pn_cannot_keep(env)) return PN_QUOTA_EXCEEDED; /* a PUBCOMP has no word for it */
+    bool known = pn_session_end_qos2(l->session, p->id, env);
+    uint32_t from = pn_buf_len(&l->wire.out);
+    pn_wire_ack(&l->wire, PN_PUBCOMP, p->id, known ? PN_SUCCESS : PN_PACKET_ID_NOT_FOUND, env); /* MQTT-4.3.3-11 */
+    if (l->session->whole) pn_wire_hold(&l->wire, from, env); /* else, after a crash, another message of this identifier would pass for this one */
     return PN_SUCCESS;
 }
 
@@ -104,6 +129,7 @@ static uint8_t subscribe_one(pn_link *l, const pn_filter *f, uint32_t id, bool *
         pn_raise_denied(l, PN_NOT_AUTHORIZED, "subscribe ", f->filter);
         return PN_NOT_AUTHORIZED;
     }
+    if (s->whole && pn_cannot_keep(&b->env)) return PN_QUOTA_EXCEEDED;
     if (granted.qos > limits->max_qos) granted.qos = (uint8_t)limits->max_qos; /* MQTT-3.2.2-9, MQTT-3.8.4-7 */
     uint8_t failed = pn_subs_add(b->subs, s, &granted, id, existed, &b->env);
     return failed ? failed : granted.qos;
@@ -130,7 +156,9 @@ static uint8_t on_subscribe(pn_link *l, const pn_packet *p) {
     }
     if (kept) {
         pn_packet ack = {.type = PN_SUBACK, .id = p->id, .payload = {pn_buf_head(wire), pn_buf_len(wire)}};
+        uint32_t from = pn_buf_len(&l->wire.out);
         pn_wire_send(&l->wire, &ack, &b->env);
+        if (l->session->whole) pn_wire_hold(&l->wire, from, &b->env);
         const uint8_t *verdict = pn_buf_head(&verdicts);
         at = 0;
         for (pn_filter f; kept && pn_filter_next(p, &at, &f); verdict++) {
@@ -144,17 +172,21 @@ static uint8_t on_subscribe(pn_link *l, const pn_packet *p) {
 
 static uint8_t on_unsubscribe(pn_link *l, const pn_packet *p) {
     pn_broker *b = l->broker;
+    bool refused = l->session->whole && pn_cannot_keep(&b->env);
+    if (refused && l->version < PN_V5) return PN_QUOTA_EXCEEDED; /* an UNSUBACK of 3.1.1 can only say yes */
     pn_buf *reasons = &b->scratch;
     pn_buf_drop(reasons, pn_buf_len(reasons));
     uint32_t at = 0;
     for (pn_filter f; pn_filter_next(p, &at, &f);) {
-        bool existed = pn_subs_remove(b->subs, l->session, f.filter, &b->env);
-        uint8_t reason = existed ? PN_SUCCESS : PN_NO_SUBSCRIPTION_EXISTED;
+        bool existed = !refused && pn_subs_remove(b->subs, l->session, f.filter, &b->env);
+        uint8_t reason = refused ? PN_UNSPECIFIED_ERROR : existed ? PN_SUCCESS : PN_NO_SUBSCRIPTION_EXISTED;
         if (!pn_buf_add(reasons, &reason, 1)) return PN_QUOTA_EXCEEDED;
     }
     pn_packet ack = {.type = PN_UNSUBACK, .id = p->id};
     if (l->version >= PN_V5) ack.payload = pn_span_of(pn_buf_head(reasons), pn_buf_len(reasons));
+    uint32_t from = pn_buf_len(&l->wire.out);
     pn_wire_send(&l->wire, &ack, &b->env);
+    if (l->session->whole) pn_wire_hold(&l->wire, from, &b->env);
     return PN_SUCCESS;
 }
 

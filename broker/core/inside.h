@@ -11,6 +11,7 @@
 #define PEANUT_INSIDE_H
 
 #include "broker.h"
+#include "records.h"
 #include "retained.h"
 #include "subs.h"
 
@@ -72,6 +73,7 @@ struct pn_broker {
     uint32_t event_head, event_count, event_cap, denied_room;
     uint64_t walked; /* nodes of the retained store that this call has visited */
     pn_session *walkers, *last_walker; /* sessions whose walks can go on (walk.c) */
+    struct pn_restoring *restoring; /* owned; while records are being restored */
     pn_buf texts;   /* of the events */
     pn_buf scratch; /* properties and reason lists under construction */
 };
@@ -88,14 +90,20 @@ pn_session *pn_session_find(pn_broker *b, pn_span key);
 pn_session *pn_session_begin(pn_broker *b, pn_span key, pn_span identity); /* NULL: no room, or no memory */
 void pn_session_end(pn_broker *b, pn_session *s);
 void pn_session_judge(pn_broker *b, pn_session *s);
+bool pn_session_keep(pn_broker *b, pn_session *s); /* records it as one that is online; false without memory */
 bool pn_session_wake(pn_broker *b, pn_session *s);
 void pn_session_sleep(pn_broker *b, pn_session *s);
+void pn_session_resume_sleep(pn_broker *b, pn_session *s, int64_t ends_at, int64_t will_at); /* one that slept before a restart */
 void pn_session_unsleep(pn_broker *b, pn_session *s); /* nothing is due to it any more */
 
 uint8_t pn_publish(pn_broker *b, pn_pub *pub, const pn_session *publisher);
 void pn_publish_will(pn_broker *b, pn_session *s);
 bool pn_forwarded(pn_broker *b, const pn_props *props, pn_span *out);
 int64_t pn_lifetime_of(const pn_props *props);
+
+/* --- restore.c --- */
+
+void pn_restoring_free(struct pn_restoring *r); /* NULL is fine */
 
 /* --- link.c --- */
 

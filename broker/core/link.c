@@ -5,9 +5,11 @@
 
 /* --- output --- */
 
+static pn_link *link_of(pn_wire *w) { return (pn_link *)((char *)w - offsetof(pn_link, wire)); }
+
 void pn_mark_dirty(pn_link *l) {
     pn_broker *b = l->broker;
-    if (l->dirty || pn_buf_len(&l->wire.out) == 0) return;
+    if (l->dirty || pn_wire_ready(&l->wire) == 0) return;
     l->dirty = true;
     l->dirty_prev = b->dirty_last;
     l->dirty_next = NULL;
@@ -31,14 +33,14 @@ pn_link *pn_broker_dirty(pn_broker *b) {
 
 void *pn_link_owner(const pn_link *l) { return l->owner; }
 
-pn_span pn_link_output(const pn_link *l) { return (pn_span){pn_buf_head(&l->wire.out), pn_buf_len(&l->wire.out)}; }
+pn_span pn_link_output(const pn_link *l) { return (pn_span){pn_buf_head(&l->wire.out), pn_wire_ready(&l->wire)}; }
 
 void pn_link_sent(pn_link *l, size_t n, int64_t now) {
     enum { KEEP = 4096 };
     pn_env *env = pn_enter(l->broker, now);
     pn_buf *out = &l->wire.out;
     env->stats.bytes_out += n;
-    pn_buf_drop(out, n);
+    pn_wire_sent(&l->wire, (uint32_t)n);
     if (pn_buf_len(out) == 0 && out->cap > KEEP) pn_buf_free(out);
     if (!l->session) return;
     if (l->session->cursor < l->session->ring_count) {
@@ -47,6 +49,35 @@ void pn_link_sent(pn_link *l, size_t n, int64_t now) {
         pn_settle(l->broker);
     }
     if (l->session && l->session->walks) pn_walks_wake(l->broker, l->session);
+}
+
+void pn_broker_committed(pn_broker *b, uint64_t number, int64_t now) {
+    pn_env *env = pn_enter(b, now);
+    pn_journal *j = env->journal;
+    if (!j || number <= j->committed || number >= j->pending) return;
+    j->committed = number;
+    for (pn_wire *w = j->held, *next; w; w = next) {
+        next = w->held_next;
+        if (pn_wire_release(w, env)) pn_mark_dirty(link_of(w));
+    }
+}
+
+void pn_broker_failing(pn_broker *b, bool fails, int64_t now) {
+    pn_env *env = pn_enter(b, now);
+    pn_journal *j = env->journal;
+    if (!j || j->fails == fails) return;
+    j->fails = fails;
+    if (fails) { /* nobody waits for what may never be: they are told, and come back to be refused or served */
+        while (j->held) pn_link_fail(link_of(j->held), PN_QUOTA_EXCEEDED);
+    } else {
+        for (uint32_t i = 0; i < b->link_count; i++) {
+            pn_link *l = b->links[i];
+            if (l->state != LINK_LIVE) continue;
+            pn_session_pump(l->session, env);
+            pn_mark_dirty(l);
+        }
+    }
+    pn_settle(b);
 }
 
 /* --- words --- */
@@ -101,6 +132,8 @@ void pn_acknowledge(pn_link *l, uint8_t type, uint16_t id, uint8_t reason) {
 /* The last word to a 5.0 client that was let in. `text` is the Server Reference for the two reasons that have one, else the Reason String. */
 static void send_disconnect(pn_link *l, uint8_t reason, pn_span text) {
     if (l->state != LINK_LIVE || l->version < PN_V5 || l->wire.broken) return;
+    pn_wire_take_back(&l->wire, &l->broker->env);
+    if (!l->wire.began && pn_buf_len(&l->wire.out) == 0) return; /* MQTT-3.2.0-1: the CONNACK was among that */
     pn_packet p = {.type = PN_DISCONNECT, .reason = reason, .props = pn_props_begin(l->broker)};
     if ((reason == PN_USE_ANOTHER_SERVER || reason == PN_SERVER_MOVED) && text.n) {
         pn_add_prop(l->broker, &p.props, PN_SERVER_REFERENCE, text, 0);
@@ -133,6 +166,7 @@ void pn_link_end(pn_link *l, uint8_t reason, bool with_will) {
     if (l->state == LINK_CLOSING) return;
     if (l->session) session_offline(l, reason, with_will);
     l->state = LINK_CLOSING;
+    pn_wire_take_back(&l->wire, &l->broker->env);
     pn_buf_free(&l->in);
     pn_raise(l->broker, PN_EVENT_CLOSED, l, reason, NULL, (pn_span){0});
     pn_mark_dirty(l);
@@ -155,7 +189,7 @@ void pn_link_fail(pn_link *l, uint8_t reason) {
 void pn_settle(pn_broker *b) {
     for (pn_wire *w; (w = b->env.broken) != NULL;) {
         b->env.broken = w->next_broken;
-        pn_link_fail((pn_link *)((char *)w - offsetof(pn_link, wire)), PN_QUOTA_EXCEEDED);
+        pn_link_fail(link_of(w), PN_QUOTA_EXCEEDED);
     }
 }
 
@@ -178,6 +212,7 @@ void pn_link_free(pn_link *l) {
     pn_buf_free(&l->in);
     pn_buf_free(&l->method);
     pn_buf_free(&l->proof);
+    pn_wire_take_back(&l->wire, &b->env);
     pn_wire_free(&l->wire);
     pn_free(l);
 }

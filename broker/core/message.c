@@ -2,6 +2,7 @@
 #include "message.h"
 
 #include "mem.h"
+#include "records.h"
 
 pn_message *pn_message_new(const pn_pub *pub) {
     size_t n = (size_t)pub->topic.n + pub->payload.n + pub->props.n;
@@ -25,7 +26,9 @@ pn_message *pn_message_ref(pn_message *m) {
 }
 
 void pn_message_drop(pn_message *m) {
-    if (m && --m->refs == 0) pn_free(m);
+    if (!m || --m->refs) return;
+    if (m->kept) pn_forget_message(m);
+    pn_free(m);
 }
 
 pn_pub pn_message_pub(pn_message *m) {

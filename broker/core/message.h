@@ -17,6 +17,8 @@ typedef struct pn_message {
     bool retain;
     uint64_t retained; /* its number in the retained store, where it is in there: those that came later have larger ones */
     int64_t expires; /* milliseconds of the broker's clock, PN_NEVER without Message Expiry Interval; a will's is set when it is published */
+    uint64_t kept;   /* the number of its record, 0: none (records.h); the record goes when the message does */
+    struct pn_journal *journal; /* borrowed: the one that has the record */
     pn_span topic, payload, props; /* inside `data` */
     uint8_t data[];
 } pn_message;

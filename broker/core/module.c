@@ -1255,6 +1255,65 @@ static PyObject *Broker_busy(BrokerObject *self, void *closure) {
     return PyBool_FromLong(pn_broker_busy(self->broker));
 }
 
+static PyObject *Broker_keep(BrokerObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"waits", "wall", NULL};
+    int waits;
+    long long wall;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$pL:keep", names, &waits, &wall)) return NULL;
+    if (!pn_broker_keep(self->broker, waits, wall)) {
+        PyErr_SetString(PyExc_RuntimeError, "keep() comes before the first session");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *Broker_restore(BrokerObject *self, PyObject *args) {
+    PyObject *rows;
+    long long now;
+    if (!PyArg_ParseTuple(args, "O!L:restore", &PyList_Type, &rows, &now)) return NULL;
+    Py_ssize_t bad = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(rows); i++) {
+        PyObject *row = PyList_GET_ITEM(rows, i);
+        PyObject *key = PyTuple_Check(row) && PyTuple_GET_SIZE(row) == 2 ? PyTuple_GET_ITEM(row, 0) : NULL;
+        PyObject *value = key ? PyTuple_GET_ITEM(row, 1) : NULL;
+        bool whole = key && PyBytes_Check(key) && PyBytes_Check(value) && PyBytes_GET_SIZE(key) <= INT32_MAX && PyBytes_GET_SIZE(value) <= INT32_MAX;
+        bad += !whole || !pn_broker_restore(self->broker, pn_span_of(PyBytes_AS_STRING(key), (size_t)PyBytes_GET_SIZE(key)),
+                                            pn_span_of(PyBytes_AS_STRING(value), (size_t)PyBytes_GET_SIZE(value)), now);
+    }
+    return PyLong_FromSsize_t(bad);
+}
+
+static PyObject *Broker_restored(BrokerObject *self, PyObject *arg) {
+    int64_t now;
+    if (!now_arg(arg, &now)) return NULL;
+    pn_broker_restored(self->broker, now);
+    return events(self);
+}
+
+static PyObject *Broker_journal(BrokerObject *self, PyObject *unused) {
+    (void)unused;
+    pn_span batch;
+    if (!pn_broker_batch(self->broker, &batch)) Py_RETURN_NONE;
+    PyObject *bytes = bytes_of(batch); /* first: without memory for it the batch stays where it is */
+    return bytes ? Py_BuildValue("(KN)", (unsigned long long)pn_broker_taken(self->broker), bytes) : NULL;
+}
+
+static PyObject *Broker_committed(BrokerObject *self, PyObject *args) {
+    unsigned long long number;
+    long long now;
+    if (!PyArg_ParseTuple(args, "KL:committed", &number, &now)) return NULL;
+    pn_broker_committed(self->broker, number, now);
+    return events(self);
+}
+
+static PyObject *Broker_failing(BrokerObject *self, PyObject *args) {
+    int fails;
+    long long now;
+    if (!PyArg_ParseTuple(args, "pL:failing", &fails, &now)) return NULL;
+    pn_broker_failing(self->broker, fails, now);
+    return events(self);
+}
+
 static PyObject *Broker_stats(BrokerObject *self, PyObject *unused) {
     (void)unused;
     PyObject *d = PyDict_New();
@@ -1286,6 +1345,13 @@ static PyMethodDef Broker_methods[] = {
     {"dirty", (PyCFunction)Broker_dirty, METH_NOARGS, "dirty() -> list of the links that have new output."},
     {"tick", (PyCFunction)Broker_tick, METH_O, "tick(now) -> events. Lets time pass."},
     {"work", (PyCFunction)Broker_work, METH_O, "work(now) -> events. A slice of what takes long."},
+    {"keep", (PyCFunction)(void (*)(void))Broker_keep, METH_VARARGS | METH_KEYWORDS,
+     "keep(*, waits, wall). Records what must survive a crash from now on."},
+    {"restore", (PyCFunction)Broker_restore, METH_VARARGS, "restore(rows, now) -> number of rows that mean nothing. In the order of the keys."},
+    {"restored", (PyCFunction)Broker_restored, METH_O, "restored(now) -> events. That was all."},
+    {"journal", (PyCFunction)Broker_journal, METH_NOARGS, "journal() -> (number, records) to be written next, or None."},
+    {"committed", (PyCFunction)Broker_committed, METH_VARARGS, "committed(number, now) -> events. It is on the disk."},
+    {"failing", (PyCFunction)Broker_failing, METH_VARARGS, "failing(fails, now) -> events. The disk keeps nothing, or does again."},
     {"stats", (PyCFunction)Broker_stats, METH_NOARGS, "stats() -> counters and gauges by name."},
     {NULL, NULL, 0, NULL},
 };

@@ -81,6 +81,7 @@ enum pn_form { PN_NONE = 0, PN_BYTE, PN_TWO, PN_FOUR, PN_VARINT, PN_BINARY, PN_S
 #define PN_CONNECT_TIMEOUT 10000                  /* milliseconds from open to an accepted CONNECT */
 #define PN_MAX_SESSIONS 100000u                   /* sessions in all, offline ones included */
 #define PN_MAX_RETAINED 1000000u                  /* retained messages in all */
+#define PN_MAX_JOURNAL_BYTES 67108864u            /* changes that wait for the disk, in all */
 #define PN_MAX_RETAINED_BYTES 268435456u          /* their bytes in all: topics, payloads and properties */
 #define PN_MAX_MEMORY 1024u                       /* MiB that the core holds in all; 0: no ceiling */
 

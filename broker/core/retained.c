@@ -2,6 +2,7 @@
 #include "retained.h"
 
 #include "mem.h"
+#include "records.h"
 
 struct pn_retained {
     pn_trie *trie; /* topic name -> pn_message, one reference */
@@ -35,6 +36,7 @@ void pn_retained_free(pn_retained *r) {
 }
 
 static void forget(pn_retained *r, pn_message *m, pn_env *env) {
+    pn_forget_retained(m, env);
     env->stats.retained--;
     env->stats.retained_bytes -= pn_message_bytes(m);
     pn_trie_remove(r->trie, m->topic);
@@ -70,11 +72,25 @@ void pn_retained_tick(pn_retained *r, pn_env *env) {
     r->rest = x.now + PAUSE;
 }
 
+/* Whether the disk must keep it and cannot. */
+static bool unkept(const pn_pub *pub, const pn_env *env) { return pn_topic_is_kept(pub->topic) && pn_cannot_keep(env); }
+
 /* Whether there may be `more` messages and `bytes` bytes beside what there is. */
 static bool room(const pn_retained *r, const pn_env *env, uint32_t more, uint64_t bytes) {
     return env->stats.retained + more <= env->limits.max_retained &&
            env->stats.retained_bytes + bytes <= env->limits.max_retained_bytes &&
            pn_memory_has(env, (size_t)bytes + (more ? pn_trie_appetite(r->trie) : 0), PN_MEMORY_NEW);
+}
+
+/* Puts `m`, whose reference it takes, in the place of what is there. */
+static void set(pn_retained *r, void **slot, pn_message *m, pn_env *env) {
+    if (*slot) env->stats.retained--, env->stats.retained_bytes -= pn_message_bytes(*slot);
+    pn_message_drop(*slot);
+    *slot = m;
+    m->retained = ++r->count;
+    env->stats.retained++;
+    env->stats.retained_bytes += pn_message_bytes(m);
+    if (m->expires < r->due) r->due = m->expires;
 }
 
 uint8_t pn_retained_put(pn_retained *r, pn_pub *pub, pn_env *env) {
@@ -84,6 +100,11 @@ uint8_t pn_retained_put(pn_retained *r, pn_pub *pub, pn_env *env) {
         return PN_SUCCESS;
     }
     uint32_t bytes = pn_pub_bytes(pub), before = slot && *slot ? pn_message_bytes(*slot) : 0, more = !before;
+    if (unkept(pub, env)) {
+        if (before) forget(r, *slot, env);
+        env->stats.dropped_unkept++;
+        return PN_QUOTA_EXCEEDED;
+    }
     if (!room(r, env, more, bytes > before ? bytes - before : 0)) {
         pn_retained_tick(r, env); /* it may have taken the one that was there */
         slot = pn_trie_get(r->trie, pub->topic);
@@ -96,19 +117,29 @@ uint8_t pn_retained_put(pn_retained *r, pn_pub *pub, pn_env *env) {
     }
     pn_message *m = pn_pub_share(pub);
     if (m && !slot) slot = pn_trie_put(r->trie, pub->topic);
-    if (!m || !slot) {
-        if (slot && *slot) forget(r, *slot, env);
+    if (!m || !slot || !pn_record_retained(m, !*slot, env)) {
+        if (slot && *slot) {
+            forget(r, *slot, env);
+        } else if (slot) {
+            pn_trie_remove(r->trie, pub->topic);
+        }
         pn_message_drop(m);
         env->stats.dropped_no_memory++;
         return PN_QUOTA_EXCEEDED;
     }
-    pn_message_drop(*slot);
-    *slot = m;
-    m->retained = ++r->count;
-    env->stats.retained += more;
-    env->stats.retained_bytes += (uint64_t)bytes - before;
-    if (m->expires < r->due) r->due = m->expires;
+    set(r, slot, m, env);
     return PN_SUCCESS;
+}
+
+bool pn_retained_restore(pn_retained *r, pn_pub *pub, pn_env *env) {
+    pn_message *m = pn_pub_share(pub);
+    void **slot = m ? pn_trie_put(r->trie, pub->topic) : NULL;
+    if (slot) {
+        set(r, slot, m, env);
+    } else {
+        pn_message_drop(m);
+    }
+    return slot;
 }
 
 const pn_message *pn_retained_get(const pn_retained *r, pn_span topic, const pn_env *env) {

@@ -18,6 +18,9 @@ void pn_retained_free(pn_retained *r);
  * the topic has nothing any more: an old message must not pass for the present state. */
 uint8_t pn_retained_put(pn_retained *r, pn_pub *pub, pn_env *env);
 
+/* Keeps what has been kept before, whatever the limits say now; false without memory. */
+bool pn_retained_restore(pn_retained *r, pn_pub *pub, pn_env *env);
+
 /* The message of exactly `topic`, borrowed until the store changes, or NULL. */
 const pn_message *pn_retained_get(const pn_retained *r, pn_span topic, const pn_env *env);
 

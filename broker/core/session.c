@@ -3,6 +3,7 @@
 
 #include "hash.h"
 #include "mem.h"
+#include "records.h"
 
 enum {
     RING_FIRST = 8,
@@ -20,7 +21,6 @@ bool pn_memory_has(const pn_env *env, size_t more, enum pn_memory_use use) {
 pn_session *pn_session_new(pn_span key, pn_span identity) {
     pn_session *s = pn_calloc(1, sizeof *s + key.n + identity.n);
     if (!s) return NULL;
-    s->next_id = 1;
     s->will_at = s->ends_at = PN_NEVER;
     s->key_length = key.n;
     s->identity_length = identity.n;
@@ -75,6 +75,59 @@ void pn_wire_send(pn_wire *w, const pn_packet *p, pn_env *env) {
     }
 }
 
+void pn_wire_hold_until(pn_wire *w, uint32_t from, uint64_t number, pn_env *env) {
+    pn_journal *j = env->journal;
+    if (!j->waits || j->fails || number <= j->committed || from >= pn_buf_len(&w->out)) return;
+    if (w->hold_count == 0) {
+        w->held_prev = NULL;
+        w->held_next = j->held;
+        if (j->held) j->held->held_prev = w;
+        j->held = w;
+    } else if (w->holds[w->hold_count - 1].number >= number) {
+        return;
+    } else if (w->hold_count == 2) {
+        w->holds[1].number = number;
+        return;
+    }
+    w->holds[w->hold_count++] = (struct pn_hold){number, from};
+}
+
+void pn_wire_hold(pn_wire *w, uint32_t from, pn_env *env) {
+    if (env->journal) pn_wire_hold_until(w, from, pn_journal_latest(env->journal), env);
+}
+
+static void unhold(pn_wire *w, pn_env *env) {
+    *(w->held_prev ? &w->held_prev->held_next : &env->journal->held) = w->held_next;
+    if (w->held_next) w->held_next->held_prev = w->held_prev;
+    w->held_prev = w->held_next = NULL;
+}
+
+bool pn_wire_release(pn_wire *w, pn_env *env) {
+    uint8_t n = 0;
+    while (n < w->hold_count && w->holds[n].number <= env->journal->committed) n++;
+    if (n == 0) return false;
+    w->hold_count = (uint8_t)(w->hold_count - n);
+    if (w->hold_count) {
+        w->holds[0] = w->holds[1];
+    } else {
+        unhold(w, env);
+    }
+    return true;
+}
+
+void pn_wire_take_back(pn_wire *w, pn_env *env) {
+    if (w->hold_count == 0) return;
+    w->out.tail = w->out.head + w->holds[0].from;
+    w->hold_count = 0;
+    unhold(w, env);
+}
+
+void pn_wire_sent(pn_wire *w, uint32_t n) {
+    pn_buf_drop(&w->out, n);
+    if (n) w->began = true;
+    for (uint8_t i = 0; i < w->hold_count; i++) w->holds[i].from -= n;
+}
+
 void pn_wire_ack(pn_wire *w, uint8_t type, uint16_t id, uint8_t reason, pn_env *env) {
     pn_packet p = {.type = type, .id = id, .reason = w->version >= PN_V5 ? reason : 0};
     pn_wire_send(w, &p, env);
@@ -125,8 +178,13 @@ static int64_t encode(pn_wire *w, const pn_pub *pub, pn_send form, int64_t now) 
 
 /* --- to the client --- */
 
+/* Where the i-th entry stands among all that there ever were. */
+static uint64_t place_of(const pn_session *s, uint32_t i) { return s->ring_place + i; }
+
+static uint16_t id_of(uint64_t place) { return (uint16_t)(place % UINT16_MAX + 1); }
+
 /* Forgets what an entry held; it keeps its place and identifier until it reaches the head. */
-static void finish(pn_session *s, pn_out *e, uint8_t state) {
+static void empty(pn_session *s, pn_out *e, uint8_t state) {
     if (e->message) {
         s->queued_bytes -= pn_message_bytes(e->message);
         pn_message_drop(e->message);
@@ -137,10 +195,17 @@ static void finish(pn_session *s, pn_out *e, uint8_t state) {
     e->state = state;
 }
 
+/* The i-th entry is done with. */
+static void finish(pn_session *s, uint32_t i, pn_env *env) {
+    pn_forget_queued(s, place_of(s, i), env);
+    empty(s, at(s, i), PN_OUT_DONE);
+}
+
 static void trim(pn_session *s) {
     while (s->cursor > 0 && at(s, 0)->state == PN_OUT_DONE) {
         s->ring_head = (s->ring_head + 1) & (s->ring_cap - 1);
         s->ring_count--;
+        s->ring_place++;
         s->numbered--;
         s->cursor--;
     }
@@ -151,10 +216,10 @@ static void trim(pn_session *s) {
     }
 }
 
-static void number(pn_session *s, pn_out *e) {
-    e->id = s->next_id;
-    s->next_id = s->next_id == UINT16_MAX ? 1 : (uint16_t)(s->next_id + 1);
-    s->numbered++;
+/* Whether what the client is about to be sent must be on the disk first: a QoS 2 message that it has not heard of before. Were it forgotten
+ * in a crash, its identifier would go to another message, which the client would take for this one. */
+static bool waits_for_disk(const pn_session *s, const pn_out *e, const pn_env *env) {
+    return e->qos == 2 && s->whole && env->journal && s->queued_in > env->journal->committed;
 }
 
 static void count_out(pn_env *env, const pn_pub *pub, uint8_t qos) {
@@ -167,11 +232,12 @@ static void count_out(pn_env *env, const pn_pub *pub, uint8_t qos) {
 void pn_session_pump(pn_session *s, pn_env *env) {
     pn_wire *w = s->wire;
     if (!w) return;
+    uint64_t sent = s->ring_place + s->numbered;
     while (s->cursor < s->ring_count && s->unacked < w->window && !w->broken &&
            pn_buf_len(&w->out) < env->limits.max_output_bytes) {
         pn_out *e = at(s, s->cursor);
         if (e->state == PN_OUT_DONE) {
-            s->cursor++;
+            if (++s->cursor > s->numbered) s->numbered = s->cursor; /* a gap that was restored */
             continue;
         }
         if (e->state == PN_OUT_RELEASED) {
@@ -183,9 +249,15 @@ void pn_session_pump(pn_session *s, pn_env *env) {
                 if (s->numbered >= IDS_SPAN) break;
                 continue;
             }
-            if (!again) number(s, e);
+            bool waits = waits_for_disk(s, e, env);
+            if (waits && env->journal->fails) break;
+            if (!again) {
+                e->id = id_of(place_of(s, s->cursor));
+                s->numbered = s->cursor + 1;
+            }
             pn_pub pub = pn_message_pub(e->message);
             int64_t n;
+            uint32_t from = pn_buf_len(&w->out);
             if (!again && pub.expires <= env->now) { /* MQTT-3.3.2-5 */
                 env->stats.dropped_expired++;
                 n = 0;
@@ -196,7 +268,7 @@ void pn_session_pump(pn_session *s, pn_env *env) {
                 if (n == 0) env->stats.dropped_too_large++;
             }
             if (n == 0) { /* MQTT-3.1.2-25: as if it had been delivered */
-                finish(s, e, PN_OUT_DONE);
+                finish(s, s->cursor, env);
                 s->cursor++;
                 continue;
             }
@@ -206,10 +278,12 @@ void pn_session_pump(pn_session *s, pn_env *env) {
                 break;
             }
             count_out(env, &pub, e->qos);
+            if (waits) pn_wire_hold_until(w, from, s->queued_in, env);
         }
         s->cursor++;
         s->unacked++;
     }
+    if (s->ring_place + s->numbered != sent && !pn_record_sent(s, env)) env->journal->lost++;
     trim(s);
 }
 
@@ -309,6 +383,13 @@ void pn_session_deliver(pn_session *s, pn_pub *pub, const pn_delivery *how, pn_e
     *at(s, s->ring_count++) =
         (pn_out){.message = m, .extra = extra, .state = PN_OUT_WAITING, .qos = how->qos & 3u, .retain = how->retain};
     s->queued_bytes += pn_message_bytes(m);
+    uint32_t i = s->ring_count - 1;
+    if (!pn_record_queued(s, place_of(s, i), at(s, i), true, env)) {
+        empty(s, at(s, i), PN_OUT_DONE);
+        s->ring_count--;
+        env->stats.dropped_no_memory++;
+        return;
+    }
     pn_session_pump(s, env);
 }
 
@@ -328,11 +409,14 @@ void pn_session_acked(pn_session *s, uint8_t type, uint16_t id, uint8_t reason, 
         return;
     }
     if (type == PN_PUBREC && reason < 0x80) {
-        finish(s, e, PN_OUT_RELEASED);
+        uint32_t from = pn_buf_len(&s->wire->out);
+        empty(s, e, PN_OUT_RELEASED);
+        if (!pn_record_queued(s, place_of(s, i), e, false, env)) wire_break(s->wire, env);
         pn_wire_ack(s->wire, PN_PUBREL, id, PN_SUCCESS, env);
+        if (s->whole) pn_wire_hold(s->wire, from, env); /* else, after a crash, it would be published again to a client that has forgotten it */
         return;
     }
-    finish(s, e, PN_OUT_DONE);
+    finish(s, i, env);
     if (i < s->cursor) s->unacked--;
     pn_session_pump(s, env);
 }
@@ -350,28 +434,92 @@ void pn_session_detach(pn_session *s) {
 
 /* --- from the client --- */
 
-uint8_t pn_session_begin_qos2(pn_session *s, uint16_t id, const pn_env *env) {
+bool pn_session_received(const pn_session *s, uint16_t id) {
     for (uint32_t i = s->in_count; i-- > 0;) {
-        if (s->in_ids[i] == id) return PN_PACKET_ID_IN_USE;
+        if (s->in_ids[i] == id) return true;
     }
+    return false;
+}
+
+static bool ids_grow(pn_session *s) {
+    uint32_t cap = s->in_cap ? s->in_cap * 2u : 8u;
+    if (cap > UINT16_MAX) cap = UINT16_MAX;
+    if (s->in_count == cap) return false;
+    uint16_t *ids = pn_realloc(s->in_ids, cap * sizeof *ids);
+    if (!ids) return false;
+    s->in_ids = ids;
+    s->in_cap = (uint16_t)cap;
+    return true;
+}
+
+uint8_t pn_session_begin_qos2(pn_session *s, uint16_t id, pn_env *env) {
+    if (pn_session_received(s, id)) return PN_PACKET_ID_IN_USE;
     if (s->in_count >= env->limits.receive_maximum) return PN_RECEIVE_MAXIMUM_EXCEEDED;
-    if (s->in_count == s->in_cap) {
-        uint32_t cap = s->in_cap ? s->in_cap * 2u : 8u;
-        if (cap > UINT16_MAX) cap = UINT16_MAX;
-        uint16_t *ids = pn_realloc(s->in_ids, cap * sizeof *ids);
-        if (!ids) return PN_QUOTA_EXCEEDED;
-        s->in_ids = ids;
-        s->in_cap = (uint16_t)cap;
-    }
+    if (s->in_count == s->in_cap && !ids_grow(s)) return PN_QUOTA_EXCEEDED;
+    if (!pn_record_received(s, id, env)) return PN_QUOTA_EXCEEDED;
     s->in_ids[s->in_count++] = id;
     return PN_SUCCESS;
 }
 
-bool pn_session_end_qos2(pn_session *s, uint16_t id) {
+bool pn_session_end_qos2(pn_session *s, uint16_t id, pn_env *env) {
     for (uint32_t i = 0; i < s->in_count; i++) {
         if (s->in_ids[i] != id) continue;
         s->in_ids[i] = s->in_ids[--s->in_count];
+        pn_forget_received(s, id, env);
         return true;
     }
     return false;
+}
+
+/* --- as it was before a restart --- */
+
+bool pn_session_restore_received(pn_session *s, uint16_t id) {
+    if (id == 0 || pn_session_received(s, id) || (s->in_count == s->in_cap && !ids_grow(s))) return false;
+    s->in_ids[s->in_count++] = id;
+    return true;
+}
+
+/* An entry at the end that says nothing. */
+static bool append(pn_session *s, pn_out entry) {
+    if (s->ring_count == s->ring_cap && !ring_grow(s)) return false;
+    *at(s, s->ring_count++) = entry;
+    return true;
+}
+
+bool pn_session_restore_out(pn_session *s, uint64_t place, pn_message *m, const pn_delivery *how) {
+    if (s->ring_count == 0) s->ring_place = place;
+    uint64_t next = place_of(s, s->ring_count);
+    if (place < next) return false;
+    if (place - s->ring_place >= IDS_SPAN && place != next) return false; /* what was acknowledged out of turn leaves gaps, but none so wide */
+    while (next < place) {
+        if (!append(s, (pn_out){.state = PN_OUT_DONE, .id = id_of(next)})) return false;
+        next++;
+    }
+    pn_out entry = {.state = m ? PN_OUT_WAITING : PN_OUT_RELEASED, .id = id_of(place), .qos = how->qos & 3u, .retain = how->retain};
+    if (m && !keep_extra(how, &entry.extra)) return false;
+    if (!append(s, entry)) {
+        pn_free(entry.extra);
+        return false;
+    }
+    if (m) {
+        at(s, s->ring_count - 1)->message = pn_message_ref(m);
+        s->queued_bytes += pn_message_bytes(m);
+    } else {
+        s->numbered = s->ring_count;
+    }
+    return true;
+}
+
+void pn_session_restore_sent(pn_session *s, uint64_t sent) {
+    if (s->ring_count == 0) {
+        s->ring_place = sent;
+        return;
+    }
+    uint64_t n = sent > s->ring_place ? sent - s->ring_place : 0;
+    if (n > s->ring_count) n = s->ring_count;
+    if (n > IDS_SPAN) n = IDS_SPAN;
+    if (n > s->numbered) s->numbered = (uint32_t)n;
+    for (uint32_t i = 0; i < s->numbered; i++) {
+        if (at(s, i)->state == PN_OUT_WAITING) at(s, i)->state = PN_OUT_PUBLISHED;
+    }
 }

@@ -12,6 +12,7 @@
 #ifndef PEANUT_SESSION_H
 #define PEANUT_SESSION_H
 
+#include "journal.h"
 #include "message.h"
 
 /* What a peer may make the core hold. All have defaults in mqtt.h. */
@@ -20,7 +21,7 @@ typedef struct pn_limits {
         max_inflight, max_queued_messages, max_queued_bytes, max_output_bytes, max_parked_bytes, session_expiry_max,
         keepalive_max, server_keepalive, connect_timeout, max_sessions, max_retained, max_retained_bytes, max_qos, retain_available,
         wildcard_subscriptions, shared_subscriptions, topic_alias_maximum, payload_format_check, publish_rate, byte_rate, rate_action,
-        max_memory;
+        max_memory, max_journal_bytes;
 } pn_limits;
 
 /* What becomes of a client that is over publish_rate or byte_rate. */
@@ -31,7 +32,7 @@ typedef struct pn_stats {
     uint64_t packets_in, packets_out, publishes_in, publishes_out, bytes_in, bytes_out;
     uint64_t publishes_in_qos[3], publishes_out_qos[3], publish_bytes_in, publish_bytes_out; /* bytes of payloads */
     uint64_t dropped_queue_full, dropped_slow_reader, dropped_expired, dropped_too_large, dropped_denied, dropped_no_memory,
-        dropped_retained_full, dropped_max_memory;
+        dropped_retained_full, dropped_max_memory, dropped_unkept;
     uint64_t refused_max_memory; /* sessions and subscriptions */
     uint64_t throttled, expired_sessions;
     uint64_t links, sessions, subscriptions, shared_subscriptions, retained, retained_bytes, walks;
@@ -44,6 +45,7 @@ typedef struct pn_env {
     pn_limits limits;
     pn_stats stats;
     int64_t now; /* milliseconds, monotonic */
+    pn_journal *journal;    /* owned; NULL: nothing outlives the process */
     pn_buf plain[2];        /* owned: behind pn_pub.plain of the publication under way */
     struct pn_wire *broken; /* wires that broke in this call; the broker ends their links at its end */
 } pn_env;
@@ -64,14 +66,37 @@ typedef struct pn_wire {
     uint32_t max_packet; /* the client's Maximum Packet Size (5.0 §3.1.2.11.4) */
     uint16_t window;     /* QoS 1 and 2 publications that may be unacknowledged: the smaller of its Receive Maximum and max_inflight */
     uint8_t version;
+    bool began;    /* something has been sent */
     bool explains; /* the client has asked for Reason Strings (5.0 §3.1.2.11.7) */
     uint16_t alias_max, alias_count;
     struct pn_alias *aliases; /* owned: topics that the client has been told an alias for; the n-th has alias n + 1 */
     bool broken; /* something that must not be lost did not fit: the broker ends the connection */
     struct pn_wire *next_broken;
+    /* Output that waits for the disk: from `from` bytes behind the head of `out` on it waits for batch `number`, until the next of them.
+     * Two are enough: what would wait for a third waits for it together with the second. */
+    struct pn_hold {
+        uint64_t number;
+        uint32_t from;
+    } holds[2];
+    uint8_t hold_count;
+    struct pn_wire *held_prev, *held_next; /* among journal->held */
 } pn_wire;
 
 void pn_wire_free(pn_wire *w);
+
+/* What stands in the output from byte `from` on says that something is kept: it waits until all that is recorded now is on the disk, or until
+ * batch `number` is. Packets keep their order, so what is behind it waits as well. While the disk fails nothing waits: what would have to is
+ * not sent at all (handlers.c). */
+void pn_wire_hold(pn_wire *w, uint32_t from, pn_env *env);
+void pn_wire_hold_until(pn_wire *w, uint32_t from, uint64_t number, pn_env *env);
+/* Lets go what is on the disk; true when that was something. */
+bool pn_wire_release(pn_wire *w, pn_env *env);
+/* Takes back what waits: the connection ends, and what was not acknowledged is not kept. */
+void pn_wire_take_back(pn_wire *w, pn_env *env);
+/* Bytes that may go. */
+static inline uint32_t pn_wire_ready(const pn_wire *w) { return w->hold_count ? w->holds[0].from : pn_buf_len(&w->out); }
+/* `n` of them have gone. */
+void pn_wire_sent(pn_wire *w, uint32_t n);
 
 /* How a publication is to reach one session. */
 typedef struct pn_delivery {
@@ -117,11 +142,11 @@ typedef struct pn_session {
     struct pn_session *sleeper_prev, *sleeper_next; /* among the offline ones */
     pn_out *ring; /* owned; ring_cap is a power of two or 0 */
     uint32_t ring_cap, ring_head, ring_count;
+    uint64_t ring_place; /* of the entry at the head among all that there ever were; it gives the packet identifier, so that a restart does not change it */
     uint32_t numbered;  /* entries from the head on that have a packet identifier */
     uint32_t cursor;    /* entries from the head on that this connection has been sent */
     uint32_t unacked;   /* of those, the ones not done */
     uint32_t queued_bytes;
-    uint16_t next_id;
     uint16_t in_count, in_cap;
     uint16_t *in_ids; /* owned: QoS 2 identifiers received and not yet released */
     pn_sub_ref *subs; /* owned array */
@@ -132,6 +157,9 @@ typedef struct pn_session {
     uint32_t will_delay, expiry; /* seconds; expiry PN_EXPIRY_NEVER: for ever, 0: ends with the connection */
     int64_t will_lifetime;       /* milliseconds from its publication to its expiry, or PN_NEVER */
     int64_t will_at, ends_at;    /* while offline, milliseconds; PN_NEVER: not */
+    uint64_t kept;      /* the number of its record, 0: none (records.h) */
+    uint64_t queued_in; /* the batch that has the latest record of its queue */
+    bool whole;         /* all that is its is kept, not only the will */
     uint8_t version, rules;
     uint32_t key_length, identity_length;
     uint8_t text[]; /* key, then identity */
@@ -166,8 +194,15 @@ void pn_session_acked(pn_session *s, uint8_t type, uint16_t id, uint8_t reason, 
 
 /* QoS 2 from the client. begin: PN_SUCCESS when new, PN_PACKET_ID_IN_USE when it was received before (do not route again),
  * PN_RECEIVE_MAXIMUM_EXCEEDED, or PN_QUOTA_EXCEEDED without memory. end: false when the identifier is unknown. */
-uint8_t pn_session_begin_qos2(pn_session *s, uint16_t id, const pn_env *env);
-bool pn_session_end_qos2(pn_session *s, uint16_t id);
+bool pn_session_received(const pn_session *s, uint16_t id); /* and not yet released */
+uint8_t pn_session_begin_qos2(pn_session *s, uint16_t id, pn_env *env);
+bool pn_session_end_qos2(pn_session *s, uint16_t id, pn_env *env);
+
+/* A session as it was before a restart; false without memory and for what cannot be. out: the entry at `place`, behind those before it; without a
+ * message it is released. sent: those before that place have been sent; the last of the three. */
+bool pn_session_restore_received(pn_session *s, uint16_t id);
+bool pn_session_restore_out(pn_session *s, uint64_t place, pn_message *m, const pn_delivery *how);
+void pn_session_restore_sent(pn_session *s, uint64_t sent);
 
 /* Appends a packet other than PUBLISH. The wire is broken when the packet is longer than the client takes (MQTT-3.1.2-24), and when a
  * client makes us answer without ever reading: above max_output_bytes, one packet and a margin. */

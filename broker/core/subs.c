@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "mem.h"
+#include "records.h"
 
 typedef struct entry {
     pn_session *session;
@@ -21,7 +22,8 @@ typedef struct pn_sub_node {
     uint32_t count, cap;
     uint32_t turn;         /* group: where the search for the next one to serve begins */
     uint64_t serial;       /* group: never 0, never used again; a delivery that comes by way of it remembers it by this */
-    pn_span group, filter; /* in `text`; group empty: everyone is served */
+    pn_span name;          /* `text`: the filter as it was subscribed to, with $share and the group */
+    pn_span group, filter; /* in it; group empty: everyone is served */
     uint8_t text[];
 } node;
 
@@ -88,6 +90,7 @@ void pn_subs_lower(pn_session *s, uint32_t i, uint8_t qos) {
     entry *e = &s->subs[i].node->list[s->subs[i].at];
     if (qos < e->qos) e->qos = qos & 3u;
 }
+pn_span pn_subs_name(const pn_session *s, uint32_t i) { return s->subs[i].node->name; }
 
 /* The session's entry in `n`, by way of the shorter of the two lists. */
 static entry *find(node *n, const pn_session *s) {
@@ -150,17 +153,26 @@ static void node_free(pn_subs *x, node *n) {
     pn_free(n);
 }
 
-static node *node_new(pn_subs *x, void **slot, pn_span group, pn_span filter) {
-    node *n = pn_calloc(1, sizeof *n + group.n + filter.n);
+static node *node_new(pn_subs *x, void **slot, pn_span name, uint32_t group_n, uint32_t filter_n) {
+    node *n = pn_calloc(1, sizeof *n + name.n);
     if (!n) return NULL;
-    memcpy(n->text, filter.p, filter.n);
-    if (group.n) memcpy(n->text + filter.n, group.p, group.n);
-    n->filter = (pn_span){n->text, filter.n};
-    n->group = (pn_span){n->text + filter.n, group.n};
+    memcpy(n->text, name.p, name.n);
+    n->name = (pn_span){n->text, name.n};
+    n->filter = (pn_span){n->text + name.n - filter_n, filter_n};
+    n->group = (pn_span){n->filter.p - (group_n ? group_n + 1 : 0), group_n};
     n->serial = ++x->serials;
     n->next = *slot;
     *slot = n;
     return n;
+}
+
+/* A subscription's options in one byte, and back. */
+static uint8_t options_of(const entry *e) { return (uint8_t)(e->qos | e->no_local << 2 | e->rap << 3); }
+
+void pn_subs_options(uint8_t options, pn_filter *f) {
+    f->qos = options & 3;
+    f->no_local = options & 4;
+    f->retain_as_published = options & 8;
 }
 
 uint8_t pn_subs_add(pn_subs *x, pn_session *s, const pn_filter *f, uint32_t id, bool *existed, pn_env *env) {
@@ -178,7 +190,7 @@ uint8_t pn_subs_add(pn_subs *x, pn_session *s, const pn_filter *f, uint32_t id, 
     *existed = e != NULL;
     if (!e) {
         bool fresh = !n;
-        if (fresh) n = node_new(x, slot, group, filter);
+        if (fresh) n = node_new(x, slot, f->filter, group.n, filter.n);
         if (!n) {
             if (!*slot) pn_trie_remove(x->trie, filter);
             return PN_QUOTA_EXCEEDED;
@@ -199,11 +211,19 @@ uint8_t pn_subs_add(pn_subs *x, pn_session *s, const pn_filter *f, uint32_t id, 
     e->qos = f->qos & 3u;
     e->no_local = f->no_local;
     e->rap = f->retain_as_published;
-    return PN_SUCCESS;
+    if (pn_record_subscription(s, n->name, options_of(e), id, n->serial, !*existed, env)) return PN_SUCCESS;
+    pn_subs_remove_at(x, s, e->ref, env);
+    return PN_QUOTA_EXCEEDED;
+}
+
+void pn_subs_restore_serial(pn_subs *x, const pn_session *s, uint32_t i, uint64_t serial) {
+    if (serial && s) s->subs[i].node->serial = serial;
+    if (serial > x->serials) x->serials = serial;
 }
 
 void pn_subs_remove_at(pn_subs *x, pn_session *s, uint32_t ref, pn_env *env) {
     node *n = s->subs[ref].node;
+    pn_forget_subscription(s, n->name, env);
     uint32_t i = s->subs[ref].at;
     entry last = n->list[--n->count];
     if (i < n->count) {

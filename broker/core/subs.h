@@ -28,11 +28,19 @@ bool pn_subs_has(const pn_subs *x, const pn_session *s, pn_span topic_filter);
 void pn_subs_remove_at(pn_subs *x, pn_session *s, uint32_t i, pn_env *env); /* moves the last one to its place */
 void pn_subs_drop(pn_subs *x, pn_session *s, pn_env *env);
 
-/* The session's i-th subscription: its filter, without group; whether it has one; its QoS, which can be lowered. */
+/* The session's i-th subscription: its filter, without group; the same as it was subscribed to; whether it has a group; its QoS, which
+ * can be lowered. */
 pn_span pn_subs_filter(const pn_session *s, uint32_t i);
+pn_span pn_subs_name(const pn_session *s, uint32_t i);
 bool pn_subs_shared(const pn_session *s, uint32_t i);
 uint8_t pn_subs_qos(const pn_session *s, uint32_t i);
 void pn_subs_lower(pn_session *s, uint32_t i, uint8_t qos);
+
+/* What the record of a subscription has beside filter and identifier (records.h): its options in one byte; and the number under which deliveries
+ * that came by way of a group remember it, which is given back to the session's i-th subscription, and (with a NULL session
+ * only) not given to another any more. */
+void pn_subs_options(uint8_t options, pn_filter *f);
+void pn_subs_restore_serial(pn_subs *x, const pn_session *s, uint32_t i, uint64_t serial);
 
 /* Gives what `s`, which is about to end, had been chosen for and has not been acknowledged to others of its groups: everything not sent,
  * and QoS 1 that was (5.0 §4.8.2; QoS 2 that was sent is not, MQTT-4.8.2-5). Its subscriptions stand yet. */

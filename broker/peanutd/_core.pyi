@@ -110,6 +110,27 @@ class Broker:
 
     def work(self, now: int) -> tuple[Event, ...]:
         """A slice of it, about a millisecond: retained messages for new subscriptions."""
+    def keep(self, *, waits: bool, wall: int) -> None:
+        """Records from now on everything that must survive a crash. waits: what says that something is kept is sent
+        when it is on the disk. wall: the wall clock less `now`, in milliseconds; calling again sets both anew.
+        RuntimeError when there are sessions already that were not kept."""
+
+    def restore(self, rows: list[tuple[bytes, bytes]], now: int) -> int:
+        """Records as they were kept, (key, value), in the order of the keys, in as many calls as you like; after keep()
+        and set_rules(), before any link. Returns how many of them mean nothing and were left out."""
+
+    def restored(self, now: int) -> tuple[Event, ...]:
+        """That was all there is: wills and sessions whose time is up go, and what the rules no longer allow."""
+
+    def journal(self) -> tuple[int, bytes] | None:
+        """The records that are to be written next, all or none of them, and their number; None when there are none.
+        core/journal.h says what they look like."""
+
+    def committed(self, number: int, now: int) -> tuple[Event, ...]:
+        """The records of that number and all before them are on the disk."""
+
+    def failing(self, fails: bool, now: int) -> tuple[Event, ...]:
+        """The disk keeps nothing at present, or does again. Meanwhile what would have to be kept is refused."""
 
     def stats(self) -> dict[str, int]:
         """Counters since the start and gauges of now, by name."""

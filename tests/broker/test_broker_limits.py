@@ -6,6 +6,7 @@ The rule it keeps: a row of LIMITS has a test of its own, called test_<its name>
 import pytest
 
 from peanutd import _core
+from tests.broker.disk import DiskHouse
 from tests.broker.house import (
     PINGREQ,
     Client,
@@ -340,6 +341,27 @@ def test_max_retained_bytes() -> None:
     assert client.denied == ["retain c", "retain a"]
     client.send(publish("a", b"", 1, retain=True), publish("c", b"x" * 8, 1, retain=True))
     assert [packet["reason"] for packet in client.read()] == [0x10, 0x10]
+
+
+def test_max_journal_bytes() -> None:
+    """What waits for the disk, all together. More is refused until the disk has caught up; what need not be kept
+    is not."""
+    house = DiskHouse(max_journal_bytes=65_536)
+    client = house.join()
+    sent = 0
+    while sent <= 65_536:
+        client.send(publish(f"r/{sent}", b"x" * 8_000, 1, retain=True))
+        sent += 8_000
+    assert client.read() == []  # even the CONNACK waits
+    client.send(publish("one/more", b"x", 1, 2, retain=True), publish("not/kept", b"x", 1, 3))
+    assert house.broker.retained("one/more") is None
+    house.commit()
+    answers = client.read()
+    assert [packet["reason"] for packet in answers] == [*([0x10] * (len(answers) - 2)), 0x97, 0x10]
+    assert house.stat("dropped_unkept") == 1
+    client.send(publish("one/more", b"x", 1, 2, retain=True))
+    house.commit()
+    assert client.only() == ack("PUBACK", 2, 0x10)
 
 
 def test_every_limit_has_a_test() -> None:
