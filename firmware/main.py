@@ -1,4 +1,4 @@
-"""The start of a node. Rule: never updated over the air, and nothing that goes wrong goes unsaid."""
+"""The start of a node. Rule: never updated over the air, and what cannot start is rescued, not silent."""
 
 import sys
 
@@ -9,4 +9,6 @@ try:
 except Exception as e:
     print("main: the node ends:")
     sys.print_exception(e)
-    sys.exit(1)
+    import rescue
+
+    rescue.run(None, "main: %s: %s" % (type(e).__name__, e))

@@ -14,11 +14,11 @@ Each task has a pulse (node/supervisor.py), and the watchdog is fed while all of
 
 import asyncio
 
-from node import VERSION, clock, command, config, hardware, link, log, mqtt, report, ticks
+from node import VERSION, clock, command, config, hardware, link, log, mqtt, report, ticks, wifi
 from node.limit import Bucket
 from node.ring import Ring
 from node.store import Store
-from node.supervisor import Supervisor
+from node.vitals import Vitals
 
 OUTBOX = 16  # acknowledgements waiting to be sent
 BUSY_ROOM = 4  # of these kept for refusals: a command without room for its two acks outside them is answered `busy`
@@ -27,11 +27,11 @@ STOP_MS = 2000  # for the last words at a planned stop
 AGAIN_S = 5  # before a task that failed is started again
 BACKFILL_MS = 1000  # between two messages of readings that are late
 EVENTS = 8  # waiting to be sent; the oldest give way
-WATCHDOG_MS = 60000  # a name server that is dead stops the whole node for 14 s, and a TLS handshake for some
 SILENT_MS = 120000  # so long a task may show no progress
 CONTROL_PERIODS = 3  # so many turns the control loop may miss
 CHANGES = (10, 6000)  # changes of one thing at once, and ms to one more: flash and relays wear
 LINES = (20, 3000)  # the same for log lines about commands
+DAY_S = 86400  # between two notes of the time in flash
 
 # What a command sets in the thermostat.
 _SETS = {command.SETPOINT: "setpoint", "heater": "heater_mode", "vent": "vent_mode"}
@@ -43,8 +43,9 @@ def _read(path):
 
 
 class App:
-    def __init__(self, profile):
-        """profile: a module of profiles/. Raises config.ConfigError or link.LinkError with what to mend."""
+    def __init__(self, profile, box):
+        """profile: a module of profiles/; box: node.blackbox.BlackBox. Raises config.ConfigError or link.LinkError
+        with what to mend."""
         cfg = config.load()
         self._cfg = cfg
         self._root = cfg["root"]
@@ -53,13 +54,20 @@ class App:
         self._store = Store()
         self._boot = int(self._store.number("boot", 0, 1 << 29, 0)) + 1
         self._store.put("boot", self._boot)
+        log.level = cfg["report"]["log"]
+        ctx, valid = link.context(_read)
+        self._seen = int(self._store.number("time", 0, 1 << 40, 0))
+        self._expires = valid[1]
+        clock.begin(max(self._seen, valid[0]))
         self._time = clock.LoopTime(cfg["simulate"]["speed"] if self._sim else 1)
         limits = cfg["control"]
         setpoint = self._store.number("setpoint", limits["min"], limits["max"], limits["setpoint"])
         self._house = profile.house(cfg, self._time.now)
         self._thermostat = profile.thermostat(cfg, self._time.now, setpoint)
         self._readings = {}
-        self._recent = command.Recent()
+        self._box = box
+        self._vitals = Vitals(box, self._facts)
+        self._recent = command.Recent(box.ids)
         self._pending = []  # commands accepted, to be in force after the next turn of the control loop
         self._in_force = 0  # how many of them are
         self._outbox = []  # payloads for <root>/ack
@@ -78,12 +86,10 @@ class App:
             ("answers", self._answers),
             ("telemetry", self._telemetry),
             ("backfill", self._backfill),
+            ("report", self._report),
         ]
         self._events = []  # payloads for <root>/event
         self._why = None  # of a planned end
-        self._supervisor = Supervisor()
-        self._watchdog = None
-        self.lag_ms = 0  # the longest stall of the loop so far
         self._client = mqtt.Client(
             cfg["name"],
             (self._root + "/status", self._status("offline", why="connection lost", will=True)),
@@ -93,7 +99,13 @@ class App:
             self._on_message,
             self._birth,
         )
-        self._link = link.Link(cfg["gateway"], cfg["link"], link.context(_read), self._client)
+        self._link = link.Link(cfg["gateway"], cfg["link"], ctx, self._client)
+        self._wifi = self._wireless()
+        if self._wifi is not None:
+            self._tasks.append(("wifi", self._radio))
+            self._link.network = lambda: self._wifi.up
+        if not box.was.startswith(("power", "planned")):
+            self.event("reset", box.was)
         log.info("app", "%s, firmware %s, boot %d, set point %.1f" % (cfg["name"], VERSION, self._boot, setpoint))
 
     async def run(self, stopping=None):
@@ -104,7 +116,7 @@ class App:
 
         async def control():
             try:
-                await self._control(self._watch("control", CONTROL_PERIODS * clock.LoopTime.PERIOD_MS))
+                await self._control(self._vitals.watch("control", CONTROL_PERIODS * clock.LoopTime.PERIOD_MS))
             except Exception as e:
                 fault.append(e)
                 self._ended.set()
@@ -113,8 +125,8 @@ class App:
             await self._keep(stopping)
             self._ended.set()
 
-        work = [control(), self._keep(self._supervise)]
-        work += [self._keep(task, self._watch(name, SILENT_MS)) for name, task in self._tasks]
+        work = [control(), self._keep(self._vitals.supervise)]
+        work += [self._keep(task, self._vitals.watch(name, SILENT_MS)) for name, task in self._tasks]
         self._running = [asyncio.create_task(c) for c in work + ([stop()] if stopping is not None else [])]
         await self._ended.wait()
         if fault:
@@ -128,25 +140,9 @@ class App:
         self._why = why
         self._ended.set()
 
-    def _watch(self, name, limit_ms):
-        return self._supervisor.watch(name, limit_ms, clock.now())
-
-    async def _supervise(self):
-        """Feeds the watchdog, which is started here, while every task shows progress."""
-        if self._watchdog is None:
-            self._watchdog = hardware.watchdog(WATCHDOG_MS)
-        said = None
-        while True:
-            before = clock.now()
-            await asyncio.sleep_ms(1000)
-            self.lag_ms = max(self.lag_ms, clock.since(before) - 1000)
-            late = self._supervisor.late(clock.now())
-            if late is None:
-                if self._watchdog is not None:
-                    self._watchdog.feed()
-            elif late is not said:
-                log.error("app", "no progress of %s for %d s" % (late.name, late.silent(clock.now()) // 1000))
-            said = late
+    def _idle(self):
+        """Whether no output is on: the moment for a restart that nobody ordered."""
+        return not (self._thermostat.heater.on or self._thermostat.vent.on)
 
     async def _keep(self, work, *pulse):
         """Run `work` to its end; begin again when it fails, so that its failure stays its own."""
@@ -200,6 +196,7 @@ class App:
                     log.info("control", thermostat.reason)
                 before = after
                 self._changed = True
+                self._box.keep(actuators=thermostat.export() if hasattr(thermostat, "export") else None)
             self._in_force = len(self._pending)
             self._wake.set()
             pulse.beat(clock.now())
@@ -262,6 +259,8 @@ class App:
             setattr(self._thermostat, what, cmd.value)
         self._tell(log.info, "accepted %s %s" % (cmd.name, "" if cmd.value is None else cmd.value))
         self._recent.note(cmd, "accepted")
+        if what is None or what == "setpoint":  # what a reset does not undo must not be done again after it
+            self._box.keep(ids=self._recent.export())
         self._ack(cmd, "accepted")
         self._pending.append(cmd)
         return None
@@ -302,7 +301,10 @@ class App:
 
     async def _birth(self):
         """Online, then the whole state; both retained."""
-        log.info("link", "online at %s:%d" % (self._cfg["gateway"]["host"], self._cfg["gateway"]["port"]))
+        log.info("link", "online at %s:%d" % (self._link.host, self._link.port))
+        if self._link.twins:
+            self._link.twins = False
+            self.event("identity", "another node came with this one's certificate, again and again")
         await self._send("status", self._status("online", dropped=self._ring.lost), 1, True)
         await self._state()
 
@@ -311,6 +313,42 @@ class App:
         body = report.state(self._thermostat, clock.unix())
         if not await self._send("state", body, 1, True):
             self._changed = True
+
+    def _facts(self):
+        """What the app adds to the health report."""
+        now = clock.unix()
+        return {
+            "fw": VERSION,
+            "image": hardware.image(),
+            "ends": self._link.ends,
+            "shake_ms": self._link.shake_ms,
+            "rssi": self._wifi and self._wifi.rssi(),
+            "wifi_lost": self._wifi and self._wifi.lost,
+            "dropped": self._ring.lost,
+            "cert_days": (self._expires - now) // 86400 if now and self._expires else None,
+        }
+
+    async def _report(self, pulse):
+        await self._vitals.report(pulse, lambda: self._client.ready, self._send)
+
+    def _wireless(self):
+        """The Wi-Fi of this node, or None where there is none to join."""
+        try:
+            country, networks = wifi.networks(_read("wifi.json"))
+        except OSError:  # wired, or a PC
+            return None
+        except ValueError as e:
+            raise config.ConfigError("wifi.json: %s" % e)
+        station = hardware.wlan(self._cfg["kind"] + "-" + self._cfg["name"], country)
+        return None if station is None else wifi.Wifi(station, networks, clock.now())
+
+    async def _radio(self, pulse):
+        while True:
+            ms = self._wifi.step(clock.now())
+            pulse.beat(clock.now(), ms)
+            if self._wifi.hopeless and self._idle():
+                self.restart("no Wi-Fi for 30 minutes")
+            await asyncio.sleep_ms(ms)
 
     async def _connect(self, pulse):
         await self._link.run(pulse)
@@ -351,6 +389,10 @@ class App:
         said = clock.now()
         kept = None  # when the last readings went into the ring
         while True:
+            now = clock.unix()
+            if now is not None and abs(now - self._seen) > DAY_S:  # the floor after the next power cut
+                self._seen = now
+                self._store.put("time", now)
             wait = max(0, period_ms - clock.since(said))
             pulse.beat(clock.now(), wait)
             await asyncio.sleep_ms(wait)

@@ -46,6 +46,7 @@ SCHEMA = {
         "telemetry_s": (float, 0.1, 86400, 60),
         "state_s": (float, 1, 86400, 300),
         "keep_s": (float, 0.1, 86400, 60),  # between two readings kept while the gateway is away
+        "log": (str, ("info", "warn", "error", "off"), None, "warn"),
     },
     "link": {
         "base_s": (float, 0.05, 300, 1),

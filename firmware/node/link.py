@@ -11,10 +11,17 @@ import random
 import socket
 import ssl
 
-from node import clock, log, mqtt
+from node import clock, hardware, log, mqtt, sntp
 from node.backoff import Backoff
 
 POLL_MS = 10  # between two tries of a handshake or a write that would block
+
+TIME_MS = 86400000  # between two questions for the time, once it is known
+SOON_MS = 60000  # and while it is not
+TLS_BLOCK = 20000  # bytes that TLS wants in one piece of the IDF's heap: 16.8 KB, and some beside
+STARVED = 5  # tries without, after which a restart is asked for
+TWIN_S = 5  # a session cut so soon after its welcome may be cut by another node of the same name
+TWIN_CUTS = 5  # so often in a row, it is
 
 CERTIFICATE = "certificate"  # like mqtt.REFUSED, a kind of failure that haste does not mend
 
@@ -82,18 +89,35 @@ class Stream:
 
 
 def context(read):
-    """The TLS context: made once, kept for life (it costs memory). read: function (file name) -> bytes.
+    """(the TLS context, the validity of this node's certificate): made once, kept for life (it costs memory).
 
-    Raises LinkError naming the file that cannot be used.
+    read: function (file name) -> bytes. Raises LinkError naming the file that cannot be used.
     """
     ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     ctx.verify_mode = ssl.CERT_REQUIRED
     try:
-        ctx.load_cert_chain(read("cert.der"), read("key.der"))
+        cert = read("cert.der")
+        ctx.load_cert_chain(cert, read("key.der"))
         ctx.load_verify_locations(cadata=read("ca.der"))
     except (OSError, ValueError) as e:
         raise LinkError("key.der, cert.der or ca.der cannot be used (%s): put the device bundle on this node" % e)
-    return ctx
+    return ctx, validity(cert)
+
+
+def validity(cert):
+    """(not before, not after) of a certificate in DER, as Unix seconds; (0, 0) if they are not found."""
+    at = cert.find(b"\x30\x1e\x17\x0d")  # a sequence of two UTCTime
+    if at < 0 or len(cert) < at + 32:
+        return 0, 0
+    return _utc(cert[at + 4 : at + 17]), _utc(cert[at + 19 : at + 32])
+
+
+def _utc(text):
+    """Unix seconds of "YYMMDDhhmmssZ"."""
+    y, m, d, hour, minute, second = [int(text[i : i + 2]) for i in range(0, 12, 2)]
+    y, m = (y + 1999, m + 12) if m < 3 else (y + 2000, m)  # a year that ends with February
+    days = 365 * y + y // 4 - y // 100 + y // 400 + (153 * m - 457) // 5 + d - 719469
+    return ((days * 24 + hour) * 60 + minute) * 60 + second
 
 
 def explain(e, host, port, shaking):
@@ -127,8 +151,17 @@ class Link:
 
     def __init__(self, gateway, settings, ctx, client):
         """gateway, settings: the tables `gateway` and `link` of the configuration."""
-        self._host = gateway["host"]
-        self._port = gateway["port"]
+        self._hosts = [h for h in (gateway["host"], gateway.get("second")) if h]
+        self.host = self._hosts[0]
+        self.port = gateway["port"]
+        self._time_port = gateway.get("time_port") or self.port
+        self._asked = None  # ticks when the gateway was last asked for the time
+        self._short = 0  # sessions in a row that were cut within TWIN_S
+        self._starved = 0  # tries in a row that found no memory
+        self.twins = False  # another node seems to have this identity
+        self.starving = False  # only a restart gives TLS its memory back
+        self.ends = {}  # how many connections ended so: {kind: n}
+        self.shake_ms = None  # what the last handshake took
         self._connect_ms = int(settings["connect_s"] * 1000)
         self._ctx = ctx
         self._client = client
@@ -141,6 +174,7 @@ class Link:
             random.uniform,
         )
         self._failures = 0
+        self.network = lambda: True  # whether there is a network to connect through
         self.words = "not connected yet"
         self.stopping = False
 
@@ -149,8 +183,13 @@ class Link:
         self._client.alive = lambda: pulse.beat(clock.now())
         while not self.stopping:
             begun = stream = None
+            while not self.network():
+                pulse.beat(clock.now())
+                await asyncio.sleep_ms(200)
             pulse.beat(clock.now(), self._connect_ms)
             try:
+                self._roomy()
+                self.host = self._hosts[self._failures % len(self._hosts)]
                 stream = await self._open()
                 begun = clock.now()
                 kind, self.words = await self._client.run(stream)
@@ -164,17 +203,52 @@ class Link:
             if self.stopping:
                 break
             lived = clock.since(begun) / 1000 if begun is not None else 0
-            delay = self._backoff.next(lived, kind in (mqtt.REFUSED, CERTIFICATE))
+            if kind == CERTIFICATE:
+                self._asked = None  # whose fault is it, the certificate's or the clock's?
+            self.ends[kind] = self.ends.get(kind, 0) + 1
+            cut = begun is not None and kind == mqtt.CUT and self._client.welcome and lived < TWIN_S
+            self._short = self._short + 1 if cut else 0 if lived >= TWIN_S else self._short
+            if self._short >= TWIN_CUTS:
+                self.twins = True
+                self.words = "cut off soon after each welcome: has another node this one's certificate? " + self.words
+            delay = self._backoff.next(lived, self._short >= TWIN_CUTS or kind in (mqtt.REFUSED, CERTIFICATE))
             log.warn("link", "%s; again in %.1f s" % (self.words, delay))
             pulse.beat(clock.now(), int(delay * 1000))
             await asyncio.sleep_ms(int(delay * 1000))
+
+    def _roomy(self):
+        """Raises LinkError where TLS would fail for want of memory, after which not even Wi-Fi is sure to live."""
+        room = hardware.tls_room()
+        if room is None or room[1] >= TLS_BLOCK:
+            self._starved = 0
+            return
+        self._starved += 1
+        self.starving = self._starved >= STARVED
+        raise LinkError("no memory for TLS: the largest block is %d bytes of %d" % (room[1], TLS_BLOCK))
+
+    async def _time(self, info):
+        """Ask the gateway for the time, before TLS judges certificates by it; what the clock says stands if it is
+        silent."""
+        if self._asked is not None and clock.since(self._asked) < (TIME_MS if clock.quality() == "ntp" else SOON_MS):
+            return
+        self._asked = clock.now()
+        try:
+            if self._time_port != self.port:
+                info = socket.getaddrinfo(self.host, self._time_port, 0, socket.SOCK_DGRAM)[0]
+            told = await sntp.ask(info[0], info[-1])
+        except OSError:
+            told = None
+        if told is None:
+            log.warn("time", "%s does not tell it: going by what is known (%s)" % (self.host, clock.quality()))
+        else:
+            clock.put(told, self.host)
 
     async def _open(self):
         """A connected stream on which CONNECT has been written: the first write of a TLS stream makes the handshake.
 
         Raises LinkError.
         """
-        host, port = self._host, self._port
+        host, port = self.host, self.port
         try:
             # Blocks, as MicroPython has no other (README.md says what that means for the control loop); asked again at
             # each try, because the gateway may have moved. An IP address is answered without asking DNS.
@@ -182,7 +256,8 @@ class Link:
         except OSError as e:
             raise LinkError("the name %s cannot be found (DNS: %s)" % (host, e))
         # A name may have several addresses (IPv6 and IPv4): each failure moves on to the next of them.
-        info = found[self._failures % len(found)]
+        info = found[self._failures // len(self._hosts) % len(found)]
+        await self._time(info)
         sock = deadline = None
         shaking = False
         try:
@@ -198,7 +273,9 @@ class Link:
             stream = Stream(sock)
             deadline = asyncio.create_task(self._expire(stream))
             shaking = True
+            begun = clock.now()
             await stream.write(self._client.hello())
+            self.shake_ms = clock.since(begun)
             sock = None
             return stream
         except Exception as e:

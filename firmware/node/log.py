@@ -8,8 +8,12 @@ from node import clock
 RING = 50
 WIDTH = 200  # characters
 
+LEVELS = ("info", "warn", "error")
+
+level = "warn"  # from this level on, lines go to the gateway
+keep = None  # function (line): the black box of the node
 _lines = [None] * RING
-_next = 0
+_count = 0  # of all lines since the start
 
 
 def info(module, text):
@@ -35,12 +39,14 @@ def fault(module, what, e):
         pass
 
 
-def _write(level, module, text):
-    global _next
+def _write(word, module, text):
+    global _count
     text = "".join([c if c >= " " and c != "\x7f" else "?" for c in text[:WIDTH]])
-    line = "%s %s %s %s" % (clock.hhmmss(), level, module, text)
-    _lines[_next] = line
-    _next = (_next + 1) % RING
+    line = "%s %s %s %s" % (clock.hhmmss(), word, module, text)
+    _lines[_count % RING] = line
+    _count += 1
+    if keep is not None:
+        keep(line)
     try:
         print(line)
     except OSError:  # nobody reads: the node goes on
@@ -49,4 +55,20 @@ def _write(level, module, text):
 
 def recent():
     """The lines in memory, oldest first."""
-    return [line for line in _lines[_next:] + _lines[:_next] if line is not None]
+    return [_lines[i % RING] for i in range(max(0, _count - RING), _count)]
+
+
+def count():
+    """How many lines were written since the start."""
+    return _count
+
+
+def after(n):
+    """(n', line): the first line after the first `n` that is for the gateway, and how many are done with then."""
+    n = max(n, _count - RING)
+    while n < _count:
+        line = _lines[n % RING]
+        n += 1
+        if level in LEVELS and line.split(" ", 2)[1] in LEVELS[LEVELS.index(level) :]:
+            return n, line
+    return n, None

@@ -20,11 +20,15 @@ WRITE_S = 20  # for the other side to take what is being written
 
 # How a session ended.
 LOST = "lost"
+CUT = "cut"  # by the gateway, without a word
 REFUSED = "refused"  # trying again soon will not help
 STOPPED = "stopped"
 
 # What the end of a connection looks like to a socket that was writing: EPIPE, and the resets of Linux and of lwIP.
 BROKEN = (32, errno.ECONNRESET, errno.ECONNABORTED)
+
+# The receive buffer: one client a node, and the largest block of its heap, so it is taken before the heap is in pieces.
+_RX = bytearray(MAX_PACKET + 5)
 
 _PINGREQ = b"\xc0\x00"
 _DISCONNECT = b"\xe0\x00"
@@ -92,6 +96,7 @@ class Client:
         self._on_session = on_session
         self.up = False  # CONNACK was good
         self.ready = False  # subscribed, and the birth is on its way
+        self.welcome = False  # the last session got as far as a good CONNACK
         self.alive = lambda: None  # called each turn in which the deadlines of a session were watched
         self._stream = None
         self._why = None
@@ -100,7 +105,7 @@ class Client:
         self._last_id = 0
         self._lock = asyncio.Lock()
         self._moved = asyncio.Event()  # a slot became free, or the session ended
-        self._rx = bytearray(MAX_PACKET + 5)
+        self._rx = _RX
 
     # -- a session ---------------------------------------------------------------------------------------------------
 
@@ -111,6 +116,7 @@ class Client:
         self._why = None
         self._lock = asyncio.Lock()  # the old one may be held by a writer of the old stream
         self._session = None
+        self.welcome = False
         self._suback = None
         self._writing = None
         self._ping_task = None
@@ -122,7 +128,10 @@ class Client:
         except Closed as e:
             self._fail(e.why, e.kind)
         except OSError as e:
-            self._fail("closed by the gateway" if e.errno in BROKEN else "connection lost (%s)" % e)
+            if e.errno in BROKEN:
+                self._fail("closed by the gateway", CUT)
+            else:
+                self._fail("connection lost (%s)" % e)
         except Exception as e:  # MemoryError, or a fault of ours: the node goes on with the next session
             self._fail("internal: %s: %s" % (type(e).__name__, e))
         finally:
@@ -317,7 +326,7 @@ class Client:
             if self._why is not None:
                 raise Closed(self._why[1])
             if n == 0:
-                raise Closed("closed by the gateway")
+                raise Closed("closed by the gateway", CUT)
             have += n
             at = 0
             while True:
@@ -383,7 +392,7 @@ class Client:
         if body[0] and self.clean:
             raise Closed("protocol error: session present after clean session")  # [MQTT-3.2.2-1]
         self._session = body[0]
-        self.up = True
+        self.up = self.welcome = True
         self._moved.set()
 
     async def _on_publish(self, flags, body):

@@ -1,17 +1,19 @@
-"""Runs the node. On a PC it ends in order at the end of its input, if PEANUT_STOP=stdin is set.
+"""Runs the node, and says of every end why: to the log, to the black box, and so to the gateway after the next start.
 
 Rule: Ctrl-C is no planned end. On the unix port it strikes in the middle of anything, TLS included, so all that is
-done then is to switch off; the gateway publishes the will.
+done then is to switch off; the gateway publishes the will. On a PC the node ends in order at the end of its input, if
+PEANUT_STOP=stdin is set.
 """
 
 import asyncio
+import gc
 import os
 import sys
 
-from profiles import greenhouse
+from node import hardware, log
+from node.blackbox import CRASHES_TO_RESCUE, BlackBox
 
-from node import config, hardware, link, log
-from node.app import App
+BENCH_MS = 3600000  # a watchdog cannot be stopped, so whoever interrupts the node gets an hour
 
 
 async def _input_ends():
@@ -22,19 +24,44 @@ async def _input_ends():
 
 
 def run():
-    """Returns after a planned stop. A configuration that cannot be used is logged and ends the program: status 2."""
+    """Returns after a planned stop and after Ctrl-C; every other end is a reset. On the unix port a configuration
+    that cannot be used ends the program with status 2."""
+    box = BlackBox(hardware.memory, hardware.cause())
+    log.keep = box.line
+    if box.crashes >= CRASHES_TO_RESCUE:
+        import rescue
+
+        rescue.run(box)
+    app = None
     try:
-        app = App(greenhouse)
-    except (config.ConfigError, link.LinkError) as e:
-        for line in str(e).split("\n"):
-            log.error("config", line)
-        sys.exit(2)
-    stopping = None
-    if hasattr(os, "getenv") and os.getenv("PEANUT_STOP") == "stdin":
-        stopping = _input_ends
-    try:
-        if asyncio.run(app.run(stopping)) is not None:
-            hardware.reset()
+        from profiles import greenhouse
+
+        from node import app as module
+
+        gc.collect()
+        app = module.App(greenhouse, box)
+        why = asyncio.run(app.run(_input_ends if _on_a_pc() else None))
     except KeyboardInterrupt:
-        app.safe()
+        if app is not None:
+            app.safe()
+        hardware.watchdog(BENCH_MS)
         log.warn("app", "interrupted: outputs off")
+        return
+    except Exception as e:
+        if app is not None:
+            app.safe()
+        box.ending("%s: %s" % (type(e).__name__, e))
+        if type(e).__name__ in ("ConfigError", "LinkError"):
+            for line in str(e).split("\n"):
+                log.error("config", line)
+            hardware.halt(2)
+        log.fault("app", "the node ends", e)
+        sys.print_exception(e)
+        hardware.reset()
+    if why is not None:
+        box.ending(why, planned=True)
+        hardware.reset()
+
+
+def _on_a_pc():
+    return hasattr(os, "getenv") and os.getenv("PEANUT_STOP") == "stdin"

@@ -10,6 +10,7 @@ import json
 
 from node import log
 from node.app import App
+from node.blackbox import BlackBox
 from profiles import greenhouse
 
 TOTAL = 10000
@@ -75,8 +76,8 @@ class Stream:
 
 
 async def main():
-    app = App(greenhouse)
-    tasks = [asyncio.create_task(w(app._watch("x", 1000))) for w in (app._control, app._answers)]
+    app = App(greenhouse, BlackBox(lambda *_: b"", "power"))
+    tasks = [asyncio.create_task(w(app._vitals.watch("x", 1000))) for w in (app._control, app._answers)]
     stream = Stream()
     end = await app._client.run(stream)
     for task in tasks:

@@ -145,7 +145,8 @@ class SlowName(Node):
 
 def test_control_catches_up_after_a_resolver_that_blocks(make_node: MakeNode) -> None:
     """A stall counts as time: the heater's rest of 3 s, begun with the first stall of 3 s, is over when it is over."""
-    outputs = {"heater": {"min_on_s": 0, "min_off_s": SlowName.STALL_S}, "vent": {}}
+    model = {"driver": "greenhouse_model"}
+    outputs = {"heater": {**model, "min_on_s": 0, "min_off_s": SlowName.STALL_S}, "vent": model}
     node = make_node(
         1,
         node=SlowName,

@@ -1,0 +1,119 @@
+"""What the node knows of its last life: RTC memory with a checksum, so that no reset and no crash stays unexplained.
+
+Rule: RTC memory outlives every reset and no power cut; what does not check is as good as none. Only a reset that was
+somebody's fault is a crash: a power cut, however often, never is. Writing is a copy within RAM: it may be done often.
+"""
+
+import binascii
+import struct
+
+SIZE = 1536  # bytes, of the 2048 that there are
+IDS = 128  # bytes of commands remembered (command.Recent)
+ACTUATORS = 63  # bytes that control may keep: when its outputs were switched
+ERROR = 160  # bytes of the reason of the last end
+CRASHES_TO_OTHER = 3  # crashes in a row: the application before this one is tried, where there is one
+CRASHES_TO_RESCUE = 6  # crashes in a row: the rescue app
+HEALTHY_S = 300  # so long a life ends the row
+
+_HEAD = "<IBBBxHHIII"  # checksum, version, crashes, planned, starts, lines' end, s lived, bytes free, largest block
+_VERSION = 2
+_IDS = 24
+_ACTUATORS = _IDS + IDS
+_ERROR = _ACTUATORS + 1 + ACTUATORS
+_LINES = _ERROR + ERROR
+
+
+def _clean(raw):
+    return "".join([chr(c) if 32 <= c < 127 or c == 10 else "?" for c in raw if c])
+
+
+class BlackBox:
+    """memory: function () -> bytes, (bytes) -> None. cause: a word of hardware.cause().
+
+    was         why the last life ended: "power", "planned: …", "watchdog: …" or "crash: …"
+    before      (seconds lived, bytes of heap free, largest block for TLS) as last noted in it; None after a power cut
+    lines       its last log lines, as one text
+    crashes     how many in a row
+    starts      since power-up, this one included
+    actuators   what control kept (bytes)
+    ids         commands it had obeyed (bytes)
+    """
+
+    def __init__(self, memory, cause):
+        self._memory = memory
+        self._b = bytearray(SIZE)
+        raw = memory()
+        self.was = "power"
+        self.before = None
+        self.lines = ""
+        self.crashes = self.starts = 0
+        self._planned = False
+        self._figures = (0, 0, 0)
+        good = cause != "power" and len(raw) >= SIZE and raw[4] == _VERSION
+        if good and binascii.crc32(raw[4:SIZE]) == struct.unpack_from("<I", raw, 0)[0]:
+            self._b[:] = raw[:SIZE]
+            self._past(cause)
+        self.ids = bytes(self._b[_IDS:_ACTUATORS])
+        size = min(self._b[_ACTUATORS], ACTUATORS)
+        self.actuators = bytes(self._b[_ACTUATORS + 1 : _ACTUATORS + 1 + size])
+        self.starts += 1
+        self._end = _LINES
+        self._b[_ERROR:] = bytes(SIZE - _ERROR)
+        self.save()
+
+    def _past(self, cause):
+        _, _, self.crashes, planned, self.starts, end, *figures = struct.unpack_from(_HEAD, self._b, 0)
+        self.before = tuple(figures)
+        self.lines = _clean(self._b[_LINES : max(_LINES, min(end, SIZE))])
+        why = _clean(self._b[_ERROR:_LINES])
+        if cause == "sleep" or (planned and cause != "watchdog"):
+            self.was = "planned: " + why
+            return
+        self.was = "%s: %s" % ("watchdog" if cause == "watchdog" else "crash", why or "no word of it")
+        self.crashes = min(255, self.crashes + 1)
+
+    def save(self):
+        """Write it all."""
+        b = self._b
+        struct.pack_into(
+            _HEAD, b, 0, 0, _VERSION, self.crashes, self._planned, self.starts & 65535, self._end, *self._figures
+        )
+        struct.pack_into("<I", b, 0, binascii.crc32(memoryview(b)[4:]))
+        self._memory(b)
+
+    def line(self, text):
+        """Keep a log line; the oldest give way."""
+        raw = text.encode()[:200] + b"\n"
+        b = self._b
+        over = self._end + len(raw) - SIZE
+        if over > 0:
+            cut = b.find(b"\n", _LINES + over - 1) + 1
+            kept = self._end - cut
+            b[_LINES : _LINES + kept] = b[cut : self._end]
+            self._end = _LINES + kept
+        b[self._end : self._end + len(raw)] = raw
+        self._end += len(raw)
+        self.save()
+
+    def keep(self, actuators=None, ids=None):
+        """Keep what control exported, or the commands obeyed; what is longer than its place is not kept."""
+        if actuators is not None and len(actuators) <= ACTUATORS:
+            self._b[_ACTUATORS] = len(actuators)
+            self._b[_ACTUATORS + 1 : _ACTUATORS + 1 + len(actuators)] = actuators
+        if ids is not None:
+            self._b[_IDS:_ACTUATORS] = (ids + bytes(IDS))[:IDS]
+        self.save()
+
+    def note(self, lived, free, largest):
+        """How it stands: seconds lived, bytes free, largest block for TLS. A long life ends a row of crashes."""
+        self._figures = (lived, free, largest)
+        if lived >= HEALTHY_S:
+            self.crashes = 0
+        self.save()
+
+    def ending(self, why, planned=False):
+        """The reason of an end that is near; with `planned`, the reset after it is no crash."""
+        raw = why.encode()[:ERROR]
+        self._b[_ERROR:_LINES] = raw + bytes(ERROR - len(raw))
+        self._planned = planned
+        self.save()

@@ -1,0 +1,149 @@
+"""Joining one of several Wi-Fi networks, and staying: what is done when, harder from step to step.
+
+Rule: pure but for the `wlan` it is given (network.WLAN or its like); time is an argument, nothing waits. It never calls
+`connect` twice without `disconnect` and a pause between, and it never restarts the node: it says when that would help.
+"""
+
+from node import log, strictjson, ticks
+
+JOIN_MS = 20000  # for one network to let us in
+OWN_MS = 10000  # for the chip to come back by itself
+PAUSE_MS = 1000  # between `disconnect` and `connect`
+OFF_MS = 2000  # between `active(False)` and `active(True)`
+ROUNDS = 3  # through all networks; then the radio is switched off and on
+MOST = 8  # networks
+HOPELESS_MS = 1800000  # without any; then a restart would help
+
+# wlan.status() of the ESP32 in words.
+_STATUS = {
+    200: "out of reach",
+    201: "not found",
+    202: "wrong password",
+    203: "refused by the access point",
+    204: "no answer to the key",
+    210: "no network with this security",
+    211: "no network with this security",
+    212: "signal too weak",
+}
+
+
+def networks(raw):
+    """(country, [(ssid, password)]) of wifi.json. Raises ValueError: what is wrong, and never a password."""
+    body = strictjson.loads(raw)
+    if not isinstance(body, dict) or body.get("format") != 1 or not isinstance(body.get("networks"), list):
+        raise ValueError("format 1 and a list of networks expected")
+    out = []
+    for entry in body["networks"][:MOST]:
+        pair = (entry.get("ssid"), entry.get("password", "")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(pair[0], str) or not isinstance(pair[1], str) or not 0 < len(pair[0].encode()) <= 32:
+            raise ValueError("each network needs an ssid of 1 to 32 bytes and a password")
+        out.append(pair)
+    if not out:
+        raise ValueError("no network in it")
+    return body.get("country", "XX"), out
+
+
+class Wifi:
+    """networks: [(ssid, password)], the password "" for an open one. Call `step(now)` again after the ms it returns.
+
+    up        joined, with an address
+    hopeless  nothing for HOPELESS_MS: who finds that no output needs this node may restart it
+    lost      how often a network that was joined went away
+    """
+
+    def __init__(self, wlan, networks, now):
+        self._wlan = wlan
+        self._networks = networks
+        self._at = -1
+        self._tries = 0
+        self._step = self._on
+        self._since = self._gone = now
+        self.up = self.hopeless = False
+        self.lost = 0
+
+    def step(self, now):
+        """Do what is due at `now` (ticks); returns in how many ms to come again."""
+        try:
+            return self._step(now)
+        except OSError as e:  # "Wifi Internal Error", whatever it means today
+            log.warn("wifi", "the radio fails (%s)" % e)
+            return self._next(self._off, PAUSE_MS)
+        finally:
+            self.hopeless = not self.up and ticks.diff(now, self._gone) > HOPELESS_MS
+
+    def rssi(self):
+        """dBm, or None."""
+        try:
+            return self._wlan.status("rssi") if self.up else None
+        except (OSError, ValueError):
+            return None
+
+    def _next(self, step, ms):
+        self._step = step
+        return ms
+
+    def _off(self, now):
+        self._wlan.active(False)
+        return self._next(self._on, OFF_MS)
+
+    def _on(self, now):
+        self._wlan.active(True)
+        self._tries = 0
+        return self._next(self._connect, 0)
+
+    def _connect(self, now):
+        if self._tries >= ROUNDS * len(self._networks):
+            return self._off(now)
+        self._tries += 1
+        self._at = self._choose()
+        ssid, password = self._networks[self._at]
+        self._wlan.connect(ssid, password or None)
+        self._since = now
+        return self._next(self._joining, 200)
+
+    def _choose(self):
+        """The strongest network on the first try, where there are several; then each in its turn."""
+        if len(self._networks) > 1 and self._tries == 1:
+            best = None
+            for found in self._wlan.scan():  # blocks for two seconds; only here, while there is no network anyway
+                for i, (ssid, _) in enumerate(self._networks):
+                    if found[0] == ssid.encode() and (best is None or found[3] > best[0]):
+                        best = (found[3], i)
+            if best is not None:
+                return best[1]
+        return (self._at + 1) % len(self._networks)
+
+    def _joining(self, now):
+        if self._wlan.isconnected():
+            self.up = True
+            self._tries = 0
+            log.info(
+                "wifi",
+                "joined %s, %s, %s dBm" % (self._networks[self._at][0], self._wlan.ifconfig()[0], self.rssi()),
+            )
+            return self._next(self._joined, 1000)
+        status = self._wlan.status()
+        waited = ticks.diff(now, self._since)
+        if waited < JOIN_MS and (status not in _STATUS or waited < 2000):
+            return 200
+        why = _STATUS.get(status, "no answer within %d s (status %s)" % (waited // 1000, status))
+        log.warn("wifi", "%s: %s" % (self._networks[self._at][0], why))
+        return self._again(now)
+
+    def _again(self, now):
+        self._wlan.disconnect()
+        return self._next(self._connect, PAUSE_MS)
+
+    def _joined(self, now):
+        if self._wlan.isconnected():
+            return 1000
+        self.up = False
+        self.lost += 1
+        self._since = self._gone = now
+        log.warn("wifi", "%s: lost" % self._networks[self._at][0])
+        return self._next(self._returning, 200)
+
+    def _returning(self, now):
+        if self._wlan.isconnected() or ticks.diff(now, self._since) < OWN_MS:
+            return self._joining(now) if self._wlan.isconnected() else 200
+        return self._again(now)

@@ -1,0 +1,257 @@
+"""What runs when the application cannot: it keeps the plants, says what is wrong, and waits for somebody to mend it.
+
+Rule: it leans on nothing that may be what is broken. The network is the stock image's own, umqtt.simple and a few lines
+here; of ours it takes the control (node/control.py and the drivers), and does without if that fails too: then the
+outputs stay safe. umqtt.simple waits where it should not, so the watchdog ends what hangs, and rescue begins again.
+
+It holds the fallback set point of the configuration, says `online` with `rescue` and the reason, sends the last log
+lines, answers every command with `rejected`, but obeys cmd/restart. After AGAIN_S the application gets another try.
+"""
+
+import json
+import sys
+import time
+
+AGAIN_S = 3600
+CONNECT_S = 60  # between two tries
+STATE_S = 60
+KEEPALIVE_S = 120
+WATCHDOG_MS = 60000
+FLOOR = 1767225600  # 2026-01-01, as node/__init__.py has it
+
+_EPOCH = 946684800 if time.gmtime(0)[0] == 2000 else 0
+
+
+def run(box, why=None):
+    """box: node.blackbox.BlackBox, or None where there is not even that. Ends in a reset."""
+    why = why or box.was
+    print("rescue: " + why)
+    try:
+        import machine
+
+        dog = machine.WDT(timeout=WATCHDOG_MS) if hasattr(machine, "WDT") else None
+    except ImportError:
+        dog = None
+    cfg = {}
+    try:
+        with open("node.json") as f:
+            cfg = json.load(f)
+    except Exception as e:
+        print("rescue: node.json:", e)
+    house = _House(cfg)
+    line = _Line(cfg, why, box.lines if box else "", house)
+    turns = 0
+    while turns < AGAIN_S and not line.restart:
+        turns += 1
+        if dog is not None:
+            dog.feed()
+        house.step()
+        try:
+            line.step(turns)
+        except Exception as e:
+            print("rescue: link: %s: %s" % (type(e).__name__, e))
+            line.drop()
+        time.sleep(1)
+    house.off()
+    line.drop()
+    if box is not None:
+        if line.restart:
+            box.crashes = 0
+        else:
+            box.crashes -= 2  # one for the reset that follows, one for a last try
+        box.ending("rescue is over", planned=True)
+    _reset()
+
+
+def _reset():
+    import machine
+
+    if hasattr(machine, "reset"):
+        machine.reset()
+    sys.exit(3)  # the unix port: whoever started it starts it again
+
+
+class _House:
+    """The control at the fallback set point; without it, if it fails."""
+
+    def __init__(self, cfg):
+        self.control = self._house = None
+        try:
+            from node import clock, config
+            from profiles import greenhouse
+
+            whole = config.check(cfg)
+            self._time = clock.LoopTime(whole["simulate"]["speed"] if "simulate" in whole else 1)
+            self._house = greenhouse.house(whole, self._time.now)
+            self.control = greenhouse.thermostat(whole, self._time.now, whole["control"]["setpoint"])
+        except Exception as e:
+            self._fail(e)
+
+    def step(self):
+        if self.control is None:
+            return
+        try:
+            now = self._time.turn()
+            value, quality = self._house.read("temperature", now)
+            self.control.step(now, value, quality)
+            for name in ("heater", "vent"):  # off before on
+                if not getattr(self.control, name).on:
+                    self._house.write(name, False, now)
+            for name in ("heater", "vent"):
+                if getattr(self.control, name).on:
+                    self._house.write(name, True, now)
+        except Exception as e:
+            self._fail(e)
+
+    def _fail(self, e):
+        print("rescue: control: %s: %s" % (type(e).__name__, e))
+        self.off()
+        self.control = None
+
+    def off(self):
+        try:
+            for name in ("heater", "vent"):
+                self._house.write(name, False, self._time.now)
+        except Exception as e:
+            print("rescue: off:", e)
+
+    def reason(self):
+        return self.control.reason if self.control is not None else "no control: outputs are off"
+
+
+class _Line:
+    """Wi-Fi, time, umqtt.simple; one try in CONNECT_S."""
+
+    def __init__(self, cfg, why, lines, house):
+        self._cfg = cfg
+        self._why = why
+        self._lines = lines
+        self._house = house
+        self._client = None
+        self._tries = 0
+        self.restart = False
+
+    def step(self, turn):
+        if self._client is None:
+            if turn % CONNECT_S == 2:
+                self._tries += 1
+                self._join()
+                self._connect()
+            return
+        self._client.check_msg()
+        if turn % (KEEPALIVE_S // 4) == 0:
+            self._client.ping()
+        if turn % STATE_S == 0:
+            self._state()
+
+    def drop(self):
+        if self._client is not None:
+            try:
+                self._client.sock.close()
+            except Exception:
+                pass
+        self._client = None
+
+    def _join(self):
+        try:
+            import network
+        except ImportError:
+            return
+        wlan = network.WLAN(network.STA_IF)
+        if wlan.isconnected():
+            return
+        with open("wifi.json") as f:
+            networks = json.load(f)["networks"]
+        one = networks[self._tries % len(networks)]
+        wlan.active(False)
+        wlan.active(True)
+        wlan.connect(one["ssid"], one.get("password") or None)
+        for _ in range(15):
+            time.sleep(1)
+            if wlan.isconnected():
+                return
+        raise OSError("Wi-Fi does not let us in")
+
+    def _clock(self, host):
+        """After a power cut the clock is not set; TLS wants it, and only the gateway can tell it."""
+        if time.time() + _EPOCH > FLOOR:
+            return
+        import socket
+
+        import machine
+
+        gateway = self._cfg["gateway"]
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            s.settimeout(2)
+            s.sendto(b"\x23" + bytes(47), socket.getaddrinfo(host, gateway.get("time_port", gateway["port"]))[0][-1])
+            told = int.from_bytes(s.recv(48)[40:44], "big") - 2208988800
+        finally:
+            s.close()
+        if FLOOR < told < FLOOR + 15 * 31557600:
+            t = time.gmtime(told - _EPOCH)
+            machine.RTC().datetime((t[0], t[1], t[2], t[6], t[3], t[4], t[5], 0))
+
+    def _connect(self):
+        import ssl
+
+        from umqtt.simple import MQTTClient
+
+        cfg, gateway = self._cfg, self._cfg["gateway"]
+        host = gateway["second"] if "second" in gateway and self._tries % 2 == 0 else gateway["host"]
+        self._clock(host)
+        ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        ctx.verify_mode = ssl.CERT_REQUIRED
+        ctx.load_cert_chain(_read("cert.der"), _read("key.der"))
+        ctx.load_verify_locations(cadata=_read("ca.der"))
+
+        class Tls:
+            """What umqtt.simple is given as `ssl=`; an old one ignores that and asks a module `ussl`, which is this
+            too. So there is no umqtt.simple that connects without verification."""
+
+            @staticmethod
+            def wrap_socket(sock, **_):
+                return ctx.wrap_socket(sock, server_hostname=host)
+
+        sys.modules["ussl"] = Tls
+        client = MQTTClient(cfg["name"], host, gateway["port"], keepalive=KEEPALIVE_S, ssl=Tls)
+        root = cfg["root"]
+        client.set_callback(self._message)
+        will = {"state": "offline", "why": "connection lost", "kind": cfg["kind"]}
+        client.set_last_will(root + "/status", json.dumps(will), True, 1)
+        client.connect(False)  # the session stays: what was sent meanwhile gets an answer, if only a refusal
+        self._client = client
+        client.subscribe(root + "/cmd/+", 1)
+        status = {"state": "online", "rescue": self._why, "kind": cfg["kind"]}
+        client.publish(root + "/status", json.dumps(status), True, 1)
+        print("rescue: online at %s:%d" % (host, gateway["port"]))
+        self._state()
+        if self._lines:
+            lines, self._lines = self._lines, ""
+            client.publish(root + "/log", json.dumps({"was": self._why, "lines": lines.strip().split("\n")}))
+
+    def _state(self):
+        c = self._house.control
+        body = {"mode": "rescue", "reason": self._house.reason(), "faults": ["rescue"]}
+        if c is not None:
+            body.update({"setpoint": c.setpoint, "temperature": c.temperature, "heater": c.heater.on})
+            body["vent"] = c.vent.on
+        self._client.publish(self._cfg["root"] + "/state", json.dumps(body), True, 1)
+
+    def _message(self, topic, payload):
+        verb = topic.decode().rsplit("/", 1)[1]
+        ack = {"cmd": verb, "stage": "rejected", "why": "busy: this node is in rescue (%s)" % self._why}
+        try:
+            body = json.loads(payload)
+            ack["id"] = str(body["id"])[:64]
+            if verb == "restart":
+                self.restart = True
+                ack = {"cmd": verb, "stage": "done", "id": ack["id"]}
+        except (ValueError, KeyError, TypeError):
+            ack["echo"] = "".join([chr(c) if 32 <= c < 127 else "?" for c in payload[:128]])
+        self._client.publish(self._cfg["root"] + "/ack", json.dumps(ack))
+
+
+def _read(path):
+    with open(path, "rb") as f:
+        return f.read()
