@@ -35,6 +35,15 @@ def ask(*words):
             return answer
 
 
+class _Sys:
+    """`sys`, but for the name of the port."""
+
+    platform = "esp32"
+
+    def __getattr__(self, name):
+        return getattr(sys, name)
+
+
 class _Partition:
     """The part of the flash that holds the file system, as a block device: NOR, 4096 bytes a block."""
 
@@ -108,6 +117,7 @@ def start(wire, flash, offset, size):
     __import__("os").chdir("/")
     sys.path[:] = ["", ".frozen", "/lib"]
     sys.argv[:] = []
+    sys.modules["sys"] = _Sys()
     del sys.modules["_chip"]
 
 
