@@ -51,6 +51,7 @@ def arguments() -> argparse.ArgumentParser:
         "--slow", type=float, metavar="SECONDS", default=0.0, help="what the interpreter takes to start"
     )
     parser.add_argument("--wifi", action="append", metavar="SSID[:PASSWORD]", help="a network there is (default: any)")
+    parser.add_argument("--line-kb", type=float, metavar="KB", help="what the line carries in a second (default: all)")
     parser.add_argument("--off", action="store_true", help="begin without power (--tell on)")
     parser.add_argument(
         "--throttle", type=float, metavar="TIMES", default=1.0, help="how much slower than this PC it is"
@@ -79,7 +80,10 @@ async def serve(options: argparse.Namespace, flash: Flash) -> None:
     else:
         line = PtyLine(options.link)
     air = dict(network.partition(":")[::2] for network in options.wifi) if options.wifi else None
-    settings = Settings(options.mac, None if options.no_hand else options.hand, options.slow, options.throttle, air)
+    rate = options.line_kb * 1024 if options.line_kb else None
+    settings = Settings(
+        options.mac, None if options.no_hand else options.hand, options.slow, rate, options.throttle, air
+    )
     board = Board(CHIPS[options.chip], flash, line, settings)
 
     path = control_path(options)

@@ -40,6 +40,7 @@ class Settings:
     hand    seconds after which somebody presses EN when the PC has let go of the loader; presses BOOT and EN too when
             a loader is called for. None: nobody is there, and only the control line presses buttons
     slow    seconds that the interpreter needs to start
+    rate    bytes that the line carries to the loader in a second; None: as many as come
     throttle  how many times slower than this PC it is then
     air     networks by name with their passwords ("" for an open one); None: every network is there, and joined
     """
@@ -47,6 +48,7 @@ class Settings:
     mac: bytes = bytes.fromhex("240ac4b0a7d0")
     hand: float | None = 1.0
     slow: float = 0.0
+    rate: float | None = None
     throttle: float = 1.0
     air: dict[str, str] | None = None
 
@@ -79,6 +81,7 @@ class Board:
         self._wires = (False, False)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._watchdog_s = 0.0
+        self._line_free = 0.0  # loop time at which the line has carried what was sent
 
     # Power and buttons
 
@@ -328,7 +331,7 @@ class Board:
                 self._timers.pop("hand").cancel()
             if speed is not None and abs(speed - self._baud) > self._baud * SPEED_TOLERANCE:
                 return
-            self._said(self._loader.feed(data))
+            self._answer(self._loader.feed(data), len(data))
             if self._registers.baud != self._baud:
                 self._baud, self._autobaud = self._registers.baud, False
             self._autobaud = self._autobaud and not self._loader.stub
@@ -338,6 +341,15 @@ class Board:
                 self.reset("restart", self._loader.wants == "download")
         elif self._interpreter is not None:
             self._interpreter.write(data)
+
+    def _answer(self, answer: bytes, length: int) -> None:
+        """Sends an answer, when a request of this length has come through a line that takes its time."""
+        if self.settings.rate is None or not answer:
+            self._said(answer)
+            return
+        loop = asyncio.get_running_loop()
+        self._line_free = max(self._line_free, loop.time()) + length / self.settings.rate
+        loop.call_at(self._line_free, self._said, answer)
 
     def wires(self, dtr: bool, rts: bool) -> None:
         """The usual circuit: RTS alone pulls EN down, DTR alone pulls BOOT down."""
