@@ -48,6 +48,7 @@ const pn_limit_row pn_limit_table[] = {
     {#field "0", offsetof(pn_stats, field[0])}, {#field "1", offsetof(pn_stats, field[1])}, {#field "2", offsetof(pn_stats, field[2])}
 const pn_stat_row pn_stat_table[] = {
     STAT(packets_in), STAT(packets_out), STAT(publishes_in), STAT(publishes_out), STAT(bytes_in), STAT(bytes_out),
+    STAT(answers_out),
     BY_QOS(publishes_in_qos), BY_QOS(publishes_out_qos), STAT(publish_bytes_in), STAT(publish_bytes_out),
     STAT(dropped_queue_full), STAT(dropped_slow_reader), STAT(dropped_expired), STAT(dropped_too_large),
     STAT(dropped_denied), STAT(dropped_no_memory), STAT(dropped_retained_full), STAT(dropped_max_memory), STAT(dropped_unkept),
@@ -364,6 +365,12 @@ const pn_stats *pn_broker_stats(pn_broker *b) {
     pn_stats *stats = &b->env.stats;
     stats->stored = stats->stored_bytes = 0;
     stats->memory = pn_mem_held();
+    stats->publishes_in = stats->publishes_out = 0;
+    for (int qos = 0; qos <= 2; qos++) {
+        stats->publishes_in += stats->publishes_in_qos[qos];
+        stats->publishes_out += stats->publishes_out_qos[qos];
+    }
+    stats->packets_out = stats->answers_out + stats->publishes_out;
     for (uint32_t i = 0; i < b->bucket_count; i++) {
         for (const pn_session *s = b->buckets[i]; s; s = s->next) {
             stats->stored += s->ring_count;
@@ -388,6 +395,7 @@ void pn_broker_set_rules(pn_broker *b, uint8_t slot, pn_rules *rules) {
     }
     pn_rules_free(b->rules[slot]);
     b->rules[slot] = rules;
+    if (++b->rules_count == 0) b->rules_count = 1; /* what was allowed under others is so no longer */
     for (uint32_t i = 0; i < b->bucket_count; i++) {
         for (pn_session *s = b->buckets[i]; s; s = s->next) {
             if (s->rules == slot) pn_session_judge(b, s);

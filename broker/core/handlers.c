@@ -27,12 +27,28 @@ static uint8_t resolve_topic(pn_link *l, const pn_packet *p, pn_span *topic) {
     return PN_SUCCESS;
 }
 
+static bool may_publish(pn_link *l, const pn_packet *p, pn_span topic) {
+    const pn_broker *b = l->broker;
+    const pn_session *s = l->session;
+    allowed_topic *known = &l->allowed;
+    if (known->rules == b->rules_count && known->slot == s->rules && known->qos == p->qos && known->retain == p->retain &&
+        pn_span_eq(topic, (pn_span){known->topic, known->length})) {
+        return true;
+    }
+    const pn_rules *rules = pn_broker_rules(b, s->rules);
+    if (!rules || !pn_rules_may_publish(rules, pn_session_identity(s), topic, p->qos, p->retain, NULL)) return false;
+    if (topic.n <= ALLOWED_MAX) {
+        *known = (allowed_topic){b->rules_count, s->rules, p->qos, (uint8_t)topic.n, p->retain, {0}};
+        memcpy(known->topic, topic.p, topic.n);
+    }
+    return true;
+}
+
 /* What becomes of a PUBLISH that has not been here before: sent on, or the reason why not. */
 static uint8_t judge_publish(pn_link *l, const pn_packet *p, pn_span topic) {
     pn_broker *b = l->broker;
     pn_session *s = l->session;
-    const pn_rules *rules = pn_broker_rules(b, s->rules);
-    if (!rules || !pn_rules_may_publish(rules, pn_session_identity(s), topic, p->qos, p->retain, NULL)) {
+    if (!may_publish(l, p, topic)) {
         pn_raise_denied(l, PN_NOT_AUTHORIZED, p->retain ? "publish retained " : "publish ", topic);
         return PN_NOT_AUTHORIZED; /* 3.1.1 has no word for it: acknowledged and dropped (3.1.1 MQTT-3.3.5-2) */
     }
@@ -63,7 +79,6 @@ static uint8_t on_publish(pn_link *l, const pn_packet *p) {
     pn_env *env = &l->broker->env;
     pn_session *s = l->session;
     uint64_t changes = pn_changes(env);
-    env->stats.publishes_in++;
     env->stats.publishes_in_qos[p->qos]++;
     env->stats.publish_bytes_in += p->payload.n;
     uint8_t too_fast = pn_count_publish(l);

@@ -29,6 +29,15 @@ enum reauth {
     REAUTH_WAITING, /* the client's next AUTH is waited for */
 };
 
+/* The last PUBLISH that the rules allowed a link: nodes say the same few topics again and again. */
+enum { ALLOWED_MAX = 48 };
+typedef struct allowed_topic {
+    uint32_t rules; /* of which broker->rules_count; 0: nothing is remembered */
+    uint8_t slot, qos, length;
+    bool retain;
+    uint8_t topic[ALLOWED_MAX];
+} allowed_topic;
+
 struct pn_link {
     pn_broker *broker;
     void *owner;
@@ -41,6 +50,7 @@ struct pn_link {
     int64_t paused_until; /* milliseconds; 0: it is not throttled */
     uint64_t rate_bytes;
     uint32_t rate_publishes;
+    allowed_topic allowed;
     pn_buf in; /* a packet that is not complete yet; while ASKING also what came behind the CONNECT */
     int64_t heard, opened;
     uint32_t index; /* in broker->links */
@@ -63,6 +73,7 @@ struct pn_broker {
     pn_subs *subs;
     pn_retained *retained;
     pn_rules *rules[PN_RULE_SETS];
+    uint32_t rules_count; /* how often they were set, from 1 */
     pn_link **links; /* owned array */
     uint32_t link_count, link_cap;
     pn_session **buckets; /* hash table of sessions by key; bucket_count is a power of two */

@@ -71,7 +71,7 @@ void pn_wire_send(pn_wire *w, const pn_packet *p, pn_env *env) {
         wire_break(w, env);
     } else {
         w->out.tail += (uint32_t)n;
-        env->stats.packets_out++;
+        env->stats.answers_out++;
     }
 }
 
@@ -223,8 +223,6 @@ static bool waits_for_disk(const pn_session *s, const pn_out *e, const pn_env *e
 }
 
 static void count_out(pn_env *env, const pn_pub *pub, uint8_t qos) {
-    env->stats.packets_out++;
-    env->stats.publishes_out++;
     env->stats.publishes_out_qos[qos]++;
     env->stats.publish_bytes_out += pub->payload.n;
 }

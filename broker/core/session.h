@@ -29,7 +29,10 @@ enum pn_rate_action { PN_RATE_THROTTLE, PN_RATE_DISCONNECT };
 
 /* Counters since the start, and gauges of now. */
 typedef struct pn_stats {
-    uint64_t packets_in, packets_out, publishes_in, publishes_out, bytes_in, bytes_out;
+    uint64_t packets_in;
+    uint64_t packets_out, publishes_in, publishes_out; /* sums; counted when asked for */
+    uint64_t bytes_in, bytes_out;
+    uint64_t answers_out; /* packets that are no PUBLISH */
     uint64_t publishes_in_qos[3], publishes_out_qos[3], publish_bytes_in, publish_bytes_out; /* bytes of payloads */
     uint64_t dropped_queue_full, dropped_slow_reader, dropped_expired, dropped_too_large, dropped_denied, dropped_no_memory,
         dropped_retained_full, dropped_max_memory, dropped_unkept;

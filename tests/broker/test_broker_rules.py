@@ -130,6 +130,21 @@ def test_new_rules_count_for_the_next_publication() -> None:
     assert [packet["reason"] for packet in client.read()] == [0, 0x87]
 
 
+def test_what_was_allowed_once_is_allowed_for_that_alone() -> None:
+    """The core remembers the last PUBLISH that was allowed; another topic, QoS or RETAIN is another question."""
+    house, _ = fleet()
+    house.broker.set_rules(1, [(False, MAY, _core.RETAIN_ONLY, "#"), (True, MAY, 0, "a/+", 1), (False, MAY, 0, "#")])
+    client = node(house)
+    asked = [("a/b", 1, False), ("a/c", 1, False), ("a/bb", 1, False), ("a", 1, False), ("a/b", 2, False)]
+    asked += [("a/b", 1, True), ("a/b", 1, False), ("a/" + "x" * 60, 1, False), ("a/b/c", 1, False)]
+    for number, (topic, qos, retain) in enumerate(asked, 1):
+        for _ in range(2):
+            client.send(publish(topic, qos=qos, retain=retain, number=number))
+    reasons = [packet["reason"] for packet in client.read()]
+    assert reasons[::2] == reasons[1::2]
+    assert reasons[::2] == [0, 0, 0, 0x87, 0x87, 0x87, 0, 0, 0x87]
+
+
 def test_a_session_that_comes_back_under_other_rules_is_judged_by_them() -> None:
     """An operator who has become a viewer does not keep the subscriptions of an operator."""
     house, _ = fleet()
