@@ -4,7 +4,7 @@ import json
 
 import click
 
-from peanut import ca, names, send, settings, signing
+from peanut import ca, names, send, session, settings, signing
 from peanut.cli import json_option, pass_home, say
 from peanut.device import row
 from peanut.errors import Exit
@@ -67,10 +67,10 @@ def send_command(
     path = home.device(name) / signing.KEY_FILE
     key = signing.read_key(path) if kind is Kind.VEHICLE and path.exists() else None
     request = send.compose(name, kind, command, values, key)
-    files = send.credentials(home, operator, ca.utc_now())
+    files = session.credentials(home, operator, ca.utc_now())
     address = names.split_host_port(gateway, settings.MQTTS_PORT) if gateway else settings.connect_address(home)
     tell = _tell_json if as_json else _tell
-    end = send.Exchange(request, address, send.tls(files), tell).run(timeout)
+    end = send.Exchange(request, address, session.tls(files), tell).run(timeout)
     if end is Stage.REJECTED:
         click.get_current_context().exit(Exit.REJECTED)
 

@@ -10,8 +10,8 @@ PACKAGE = Path(peanut.__file__).parent
 # Each file may use those before it.
 ORDER = [
     "errors", "names", "home", "plan", "ca", "store", "credentials", "modes", "ledger", "fields", "chips", "pinout",
-    "board", "settings", "bundle", "operators", "signing", "device", "init", "password", "user", "send", "cli",
-    "cli_init", "cli_board", "cli_device", "cli_user", "cli_send", "__main__",
+    "board", "settings", "bundle", "operators", "signing", "device", "init", "password", "user", "session", "send",
+    "cli", "cli_init", "cli_board", "cli_device", "cli_user", "cli_send", "__main__",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from peanut import ca, init, ledger, operators, plan, send, store
+from peanut import ca, init, ledger, operators, plan, send, session, store
 from peanut.errors import Exit, PeanutError
 from peanut.home import Home
 from peanut.names import Kind
@@ -160,7 +160,7 @@ def test_nobody_listens(home: Home, run: Run) -> None:
 
 
 def test_somebody_listens_and_says_nothing(home: Home, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(send, "CONNECT_S", 0.2)
+    monkeypatch.setattr(session, "CONNECT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         result = run("send", "peanut", "UpdateTemperature", "15", "--gateway", f"127.0.0.1:{mute.getsockname()[1]}")
     assert result.exit_code == Exit.UNREACHABLE
@@ -296,7 +296,7 @@ def test_another_operator(home: Home, run: Run, gateway: Mosquitto) -> None:
 def test_the_only_operator_need_not_be_named(tmp_path: Path) -> None:
     home = Home(tmp_path)
     invoke(tmp_path, "init", "--operator", "maria")
-    assert send.credentials(home, None, ca.utc_now()).key == home.operator("maria") / "operator.key"
+    assert session.credentials(home, None, ca.utc_now()).key == home.operator("maria") / "operator.key"
 
 
 def test_an_expired_certificate(tmp_path: Path) -> None:
@@ -310,31 +310,31 @@ def test_an_expired_certificate(tmp_path: Path) -> None:
     assert "expired on" in result.stderr
     assert "peanut operator add operator" in result.stderr
     assert invoke(home.path, "operator", "add", "operator").exit_code == 0  # the fix that it names works
-    send.credentials(home, None, now)
+    session.credentials(home, None, now)
 
 
 def test_certificates_that_are_not_good(home: Home) -> None:
     now, folder = ca.utc_now(), home.operator("operator")
     with pytest.raises(PeanutError, match="clock says"):
-        send.credentials(home, None, now - timedelta(days=30))
+        session.credentials(home, None, now - timedelta(days=30))
     issuing, key = store.issuing(home), store.key(folder / "operator.key")
     good = (folder / "operator.crt").read_bytes()
     wrong = ca.issue_gateway(key.public_key(), ["x"], issuing, now)
     (folder / "operator.crt").write_bytes(ca.certificate_pem(wrong))
     with pytest.raises(PeanutError, match="not one for a client"):
-        send.credentials(home, None, now)
+        session.credentials(home, None, now)
     (folder / "operator.crt").write_bytes(good)
     (folder / "operator.key").write_bytes(ca.key_pem(ca.new_key()))
     with pytest.raises(PeanutError, match="another key"):
-        send.credentials(home, None, now)
+        session.credentials(home, None, now)
     (folder / "operator.key").unlink()
     with pytest.raises(PeanutError, match="is missing") as caught:
-        send.credentials(home, None, now)
+        session.credentials(home, None, now)
     assert caught.value.status == Exit.CERTIFICATE
 
 
 def test_tls_settings(home: Home) -> None:
-    context = send.tls(send.credentials(home, None, ca.utc_now()))
+    context = session.tls(session.credentials(home, None, ca.utc_now()))
     assert context.verify_mode == ssl.CERT_REQUIRED
     assert context.check_hostname
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
