@@ -9,9 +9,11 @@ from peanut import __version__
 from peanut.cli import Group
 from peanut.cli_board import board_group
 from peanut.cli_device import device_group
+from peanut.cli_flash import flash_command
 from peanut.cli_init import init_command, operator_group
 from peanut.cli_send import send_command
 from peanut.cli_user import user_group
+from peanut.cli_wifi import wifi_group
 from peanut.home import resolve
 
 
@@ -33,7 +35,16 @@ def main(ctx: click.Context, home: Path | None) -> None:
     ctx.obj = resolve(home, os.environ.get("PEANUT_HOME"))
 
 
-for command in (init_command, board_group, device_group, operator_group, user_group, send_command):
+for command in (
+    init_command,
+    board_group,
+    device_group,
+    flash_command,
+    operator_group,
+    send_command,
+    user_group,
+    wifi_group,
+):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def add(
       peanut device add tomato --kind greenhouse --set control.setpoint=16 --set simulate.speed=120
       peanut device add 1M8GDM9AXKP042788 --kind vehicle
     """
-    request = device.Request(name, Kind(kind), board_name, simulate, bundle.parse_settings(texts))
+    request = device.Request(name, Kind(kind), board_name, simulate or None, bundle.parse_settings(texts))
     boards = board.folder(folder)
     now = ca.utc_now()
     home.require()

