@@ -6,6 +6,7 @@
 #   make conformance   each statement of MQTT 3.1.1 and 5.0, and its test  (STATEMENTS="5.0 4.8" for a part)
 #   make bench    speed, beside mosquitto                                  (BENCH=--quick for the short one)
 #   make fuzz     the C core under a fuzzer                                (FUZZ_SECONDS=60)
+#   make flash    a bare board to a node that is online           (NAME=peanut PORT=/dev/ttyUSB0 BOARD=esp32-devkitc)
 #   make clean    removes what was built, not the fleet home
 
 PYTHON ?= python3
@@ -27,7 +28,7 @@ CORE := $(wildcard broker/core/*.c broker/core/*.h)
 
 .PHONY: help
 help:
-	@sed -n '3,9s/^# *//p' Makefile
+	@sed -n '3,10s/^# *//p' Makefile
 
 setup: $(VENV)/core.stamp
 
@@ -69,10 +70,10 @@ bench: setup
 fuzz: setup
 	@$(MAKE) --no-print-directory -C tests/fuzz run SECONDS=$(FUZZ_SECONDS) PYTHON=$(abspath $(BIN)/python)
 
-flash:
-	@echo "make flash: writing boards is not in this release yet."
-	@echo "Until then the nodes are simulated ones: make demo, or python -m tools.fleet with device bundles (firmware/README.md)."
-	@exit 2
+# What is not given is asked for. FLASH="--patience 3 --manual-reset" for anything else (peanut flash --help).
+flash: setup
+	@$(BIN)/peanut flash $(NAME) $(if $(PORT),--port $(PORT)) $(if $(BOARD),--board $(BOARD)) $(if $(SIMULATE),--simulate) \
+		$(if $(IMAGE),--image $(IMAGE)) $(if $(SHA256),--sha256 $(SHA256)) $(if $(FACTORY),--factory) $(if $(DRY_RUN),--dry-run) $(FLASH)
 
 clean:
 	rm -rf build $(VENV) broker/build broker/peanutd/*.so broker/*.egg-info provisioning/build provisioning/*.egg-info

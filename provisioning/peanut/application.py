@@ -1,15 +1,13 @@
 """The firmware as files for one node: what firmware/manifest.toml names for its kind, the drivers that its board needs,
 compiled for the chip.
 
-Rule: everything but boot.py and main.py is compiled; a driver that the board does not need stays at home, together with
-what only it imports.
+Rule: everything but boot.py and main.py is compiled; a driver that the board does not need stays at home.
 """
 
-import ast
 import os
 import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,45 +38,25 @@ def sources(node: Mapping[str, Any], firmware: Path) -> list[str]:
         manifest = tomllib.loads(store.read(path).decode())
         if manifest["format"] != FORMAT:
             raise PeanutError(f"{path} is of a newer format", "Bring `peanut` and the firmware to the same version.")
-        named = [*manifest["common"], *manifest["kind"].get(node["kind"], [])]
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        common, kinds, drivers = list(manifest["common"]), dict(manifest["kind"]), dict(manifest["driver"])
+    except (ValueError, KeyError, TypeError) as error:
         raise PeanutError(f"{path} is not a manifest: {error}", "Put it back from the checkout.") from None
-    if node["kind"] not in manifest["kind"]:
+    if node["kind"] not in kinds:
         raise PeanutError(
-            f"the firmware knows no nodes of the kind {node['kind']!r} yet", f"Kinds: {', '.join(manifest['kind'])}."
+            f"the firmware knows no nodes of the kind {node['kind']!r} yet", f"Kinds: {', '.join(kinds)}."
         )
-    wanted = dict.fromkeys(named)
-    wanted |= dict.fromkeys(f"drivers/{name}.py" for name in _drivers(node))
-    queue = list(wanted)
-    while queue:
-        found = [p for p in _imported(firmware / queue.pop(0), firmware) if p not in wanted]
-        wanted |= dict.fromkeys(found)
-        queue += found
-    return list(wanted)
+    wanted = [*common, *kinds[node["kind"]]]
+    for name in _drivers(node):
+        if name not in drivers:
+            raise PeanutError(f"the firmware has no driver {name!r}", f"Drivers: {', '.join(drivers)}.")
+        wanted += drivers[name]
+    return list(dict.fromkeys(wanted))
 
 
 def _drivers(node: Mapping[str, Any]) -> list[str]:
     board = node.get("board", {})
     used = {str(t["driver"]) for group in ("outputs", "sensors") for t in board.get(group, {}).values()}
     return sorted(used | ({MODEL} if "simulate" in node else set()))
-
-
-def _imported(path: Path, firmware: Path) -> Iterable[str]:
-    """Modules of `drivers` that a source imports; nodes and profiles are named in the manifest."""
-    try:
-        tree = ast.parse(store.read(path))
-    except SyntaxError as error:
-        raise PeanutError(f"{path} is not Python: {error}", "Mend it.") from None
-    for item in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(item, ast.Import):
-            names = [alias.name for alias in item.names]
-        elif isinstance(item, ast.ImportFrom):
-            names = [item.module or "", *(f"{item.module}.{alias.name}" for alias in item.names)]
-        for name in names:
-            candidate = name.replace(".", "/") + ".py"
-            if name.startswith("drivers.") and (firmware / candidate).is_file():
-                yield candidate
 
 
 def compiled(node: Mapping[str, Any], firmware: Path) -> Files:

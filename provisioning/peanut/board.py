@@ -142,7 +142,12 @@ SIMULATE: Table = {
     "vent_ua": Field(float, 0, 5000, required=False),
     "capacity": Field(float, 1e4, 1e8, required=False),
 }
-GATEWAY: Table = {"host": Field(str), "port": Field(int, 1, 65535)}
+GATEWAY: Table = {
+    "host": Field(str),
+    "port": Field(int, 1, 65535),
+    "second": Field(str, required=False),
+    "time_port": Field(int, 1, 65535, required=False),
+}
 
 # What `--set section.key=value` may set, and what node.json consists of beside the board itself. The node checks the
 # same (agreement 3).

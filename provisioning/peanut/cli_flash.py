@@ -141,11 +141,16 @@ def flash_command(
         board = Loader(port, work, say, manual=manual_reset, patience=patience)
         chip = board.identify()
         say(f"{port}: {chip.type}, {chip.flash // (1024 * 1024)} MB of flash, {chip.mac}")
-        wanted = order(chip)
-        if asked:
-            say("next time:")
-            say("  " + _command(wanted))
-        install.run(home, wanted, board, chip, work, voice, now)
+        try:
+            wanted = order(chip)
+            if asked:
+                say("next time:")
+                say("  " + _command(wanted))
+            install.run(home, wanted, board, chip, voice, now)
+        except BaseException:
+            if not board.wrote:
+                board.release()
+            raise
 
 
 def _own_board(home: Home, name: str, where: Path) -> bool:

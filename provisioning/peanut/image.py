@@ -154,7 +154,7 @@ def pins(home: Home) -> dict[str, str]:
 def pin(home: Home, image: Image, board: Board) -> None:
     """Keep the hash of an image that the board file does not pin. The home's lock is held."""
     assert board.image is not None
-    if board.image.sha256 == image.sha256 or pins(home).get(image.file) == image.sha256:
+    if board.image.sha256 or pins(home).get(image.file) == image.sha256:
         return
     path = home.images_toml
     document = tomlkit.parse(store.read(path).decode()) if path.exists() else tomlkit.parse(_TITLE)

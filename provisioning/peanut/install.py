@@ -80,11 +80,26 @@ def _request(order: Order) -> device.Request:
     return device.Request(order.name, order.kind, order.board.name, order.simulate, refit=True)
 
 
-def run(home: Home, order: Order, board: Loader, chip: Chip, work: Path, voice: Voice, now: datetime) -> None:
+def run(home: Home, order: Order, board: Loader, chip: Chip, voice: Voice, now: datetime) -> None:
     """Write and start a board that has been identified. PeanutError if the node does not come online."""
+    found, before = _write(home, order, board, chip, voice, now)
+    if order.wait:
+        _follow(home, order, board, found, before, voice, now)
+    elif board.by_hand:
+        voice.say("Press and release RESET (EN) to start it.")
+    else:
+        board.release()
+
+
+def _write(
+    home: Home, order: Order, board: Loader, chip: Chip, voice: Voice, now: datetime
+) -> tuple[ledger.Device, bytes]:
+    """Up to the last byte. The device, and what the gateway said of it before."""
     flash.check_chip(chip, order.board, order.flash_mb)
     with home.lock(voice.warn):
-        plan.carry_out(device.plan(home, _request(order), order.boards, now), voice.say, dry_run=False)
+        steps = [s for s in device.plan(home, _request(order), order.boards, now) if s.state is not plan.State.THERE]
+        if steps:
+            plan.carry_out(steps, voice.say, dry_run=False)
     found = device.row(home, order.name)
     node = flash.check_bundle(home, found, now)
     with voice.bar("image") as progress:
@@ -111,10 +126,7 @@ def run(home: Home, order: Order, board: Loader, chip: Chip, work: Path, voice: 
         # what another node left in the flash is nobody's business any more
         board.write(pieces, erase_all=order.factory or stranger, progress=progress)
     voice.say(f"written and verified: {order.name} is on the board {chip.mac}")
-    if order.wait:
-        _follow(home, order, board, found, before, voice, now)
-    elif board.by_hand:
-        voice.say("Press and release RESET (EN) to start it.")
+    return found, before
 
 
 def _there(board: Loader, order: Order, where: Path, chip: Chip, voice: Voice) -> tuple[fsimage.Files | None, bytes]:

@@ -4,6 +4,7 @@ Rule: one session. The chip goes into its loader once, and stays there from one 
 what was looked at. Each step either says what the chip answered or raises what is wrong, with the fix.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -65,12 +66,21 @@ class Loader:
         self._say = say
         self._lines = serialport.has_reset_lines(port) and not manual
         self._patience = patience
+        self.wrote = False  # whether a byte may have been written
         self._in_stub = False  # the loader answers at CONSOLE_BAUD, without a reset
 
     @property
     def by_hand(self) -> bool:
         """Whether somebody has to press the board's buttons."""
         return not self._lines
+
+    def release(self) -> None:
+        """Let the board go on with what it had, because it will not be written. Says so where that takes a hand."""
+        if self.by_hand:
+            self._say("The board was not written. Press and release RESET (EN), and it goes on with what it had.")
+            return
+        with contextlib.suppress(PeanutError), serialport.opened(self._port) as line:
+            serialport.reset(line)
 
     def identify(self) -> Chip:
         """Which chip is there, and how much flash it has."""
@@ -102,6 +112,7 @@ class Loader:
 
     def write(self, parts: Sequence[Part], *, erase_all: bool, progress: Progress = lambda _: None) -> None:
         """Write, and read the hash of every part back. The chip stays in its loader until somebody resets it."""
+        self.wrote = True
         words = ["write-flash", "--erase-all" if erase_all else "--skip-flashed"]
         for part in parts:
             path = self._work / f"{part.offset:#x}.bin"

@@ -10,6 +10,7 @@ import grp
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,8 +21,9 @@ from typing import Any
 from peanut.errors import PeanutError
 from peanut.programs import EXTRA
 
+RESET_S = 0.1  # how long EN is held low
 CONSOLE_BAUD = 115200  # MicroPython's console and the boot ROM's
-NETWORK_TIMEOUT_S = 10.0
+HOLDERS_MAX = 3  # programs that an error names
 _URL = re.compile(r"(socket|rfc2217)://[^/?#\s]+:\d{1,5}(?:[/?].*)?")
 # USB makers whose chips stand on ESP32 boards: Silicon Labs, WCH, FTDI, Prolific, Espressif
 _MAKERS = (0x10C4, 0x1A86, 0x0403, 0x067B, 0x303A)
@@ -132,7 +134,7 @@ def holders(port: str) -> list[str]:
 
 def busy(port: str) -> PeanutError:
     """The error for a port that somebody else has."""
-    who = ", ".join(holders(port))
+    who = ", ".join(holders(port)[:HOLDERS_MAX])
     return PeanutError(
         f"{port} is in use" + (f" by {who}" if who else ""),
         "Close that (a console, a monitor, an IDE), then try again.",
@@ -166,3 +168,10 @@ def opened(port: str, baud: int = CONSOLE_BAUD, timeout_s: float = 0.1) -> Itera
         yield line
     finally:
         line.close()
+
+
+def reset(line: Any) -> None:
+    """Let the board on an open port start from its flash, by the port's reset line."""
+    line.rts = True  # EN low; DTR stays off, so BOOT is not pressed
+    time.sleep(RESET_S)
+    line.rts = False

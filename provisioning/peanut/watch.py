@@ -136,9 +136,6 @@ def _before(trouble: str) -> Step:
     return Step.TIME
 
 
-RESET_S = 0.1  # how long EN is held low
-
-
 @contextlib.contextmanager
 def listening(port: str, heard: Callable[[str], None], *, reset: bool = False) -> Iterator[None]:
     """Give every line of the board's console to `heard`, from a thread of its own, until the block ends.
@@ -166,9 +163,7 @@ def listening(port: str, heard: Callable[[str], None], *, reset: bool = False) -
         thread.start()
         try:
             if reset:
-                line.rts = True  # EN low; DTR stays off, so the chip starts from its flash
-                time.sleep(RESET_S)
-                line.rts = False
+                serialport.reset(line)
             yield
         finally:
             ending.set()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from peanut import board, fields
+from peanut import board, bundle, fields, pinout
 from peanut.chips import CHIPS
 from peanut.errors import PeanutError
 from peanut.fields import Field
@@ -28,7 +28,10 @@ def data(name: str = "sim") -> dict[str, Any]:
 
 def test_every_board_of_the_house_is_good_and_documented() -> None:
     names = board.available(BOARDS)
-    assert {"sim", "esp32-devkitc"} <= set(names)
+    assert {
+        "esp32-devkitc", "esp32-devkitc-ve", "esp32-s3-devkitc-1", "kincony-kc868-a8", "lilygo-t-can485",
+        "lilygo-t-relay", "m5stack-atom-lite", "olimex-esp32-evb", "sim", "xiao-esp32c3",
+    } <= set(names)  # fmt: skip
     for name in names:
         found = board.read(name, BOARDS)
         assert found.name == name
@@ -41,6 +44,27 @@ def test_every_board_of_the_house_is_good_and_documented() -> None:
             assert any(line.startswith("    ") for line in text.splitlines()), f"{name}: no drawing"
             assert found.image is not None
             assert found.image.sha256 or "SHA-256" in found.checked
+            # the wiring tells every pin that the board file uses, and no other for the same thing
+            for use in pinout.uses(found):
+                assert re.search(rf"(?<![\d.]){use.pin}(?!\d)", text), f"{name}: pin {use.pin} ({use.what})"
+
+
+@pytest.mark.parametrize("name", [name for name in board.available(BOARDS) if name != "sim"])
+def test_a_node_accepts_every_board_file(name: str, tmp_path: Path) -> None:
+    # from the board file to the firmware's own check of node.json
+    found = board.read(name, BOARDS)
+    if Kind.GREENHOUSE not in found.profiles:
+        return
+    node = bundle.new_node("bean", Kind.GREENHOUSE, found, {"host": "gw.local", "port": 8883}, simulate=False)
+    (tmp_path / "node.json").write_bytes(bundle.render(node))
+    code = "import sys\nfrom node import config\nprint(sorted(config.load(sys.argv[1])['board']['outputs']))"
+    environment = {**os.environ, "PYTHONPATH": str(BOARDS.parent / "firmware"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "node.json")], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(sorted(found.outputs))
+    assert len(bundle.render(node)) <= 4096
 
 
 def test_the_readme_names_every_key() -> None:
