@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from peanut import application, bundle, ca, device, fsimage, ledger, names, store, wifi
+from peanut import application, bundle, ca, device, fsimage, ledger, names, signing, store, wifi
 from peanut import board as boards
 from peanut.board import Board
 from peanut.chips import CHIPS
@@ -99,11 +99,16 @@ def fresh(home: Home, node: bundle.Node, networks: Wifi, firmware: Path) -> File
     """
     files = application.compiled(node, firmware)
     where = home.device(str(node["name"]))
-    files |= {name: store.read(where / name) for name in IDENTITY if (where / name).exists()}
+    files |= {name: store.read(where / name) for name in bundle_files(node) if (where / name).exists()}
     files["node.json"] = bundle.render(node)
     if networks.networks:
         files[wifi.FILE] = wifi.render(networks)
     return files
+
+
+def bundle_files(node: Mapping[str, Any]) -> Mapping[str, int]:
+    """The files of this node's bundle and their modes."""
+    return device.bundle_files(Kind(node["kind"]))
 
 
 def merge(new: Files, found: Files | None, name: str, home: Home, now: datetime) -> Contents:
@@ -181,7 +186,7 @@ def parts(board: Board, image: Image, files: Files, flash_mb: int = 0) -> list[P
 def listing(pieces: list[Part], files: Files, fs_size: int) -> list[str]:
     """The pieces as lines: offset, size, what."""
     lines = [f"  write  {p.offset:#08x}  {len(p.data):>8} bytes  {p.what}" for p in pieces]
-    secret = sum(1 for path in files if path in ("key.der", wifi.FILE))
+    secret = sum(1 for path in files if path in ("key.der", signing.KEY_FILE, wifi.FILE))
     lines.append(
         f"         the file system has {fs_size} bytes and gets {len(files)} files with "
         f"{sum(map(len, files.values()))} bytes, {secret} of them secret"

@@ -303,8 +303,8 @@ def test_names_and_boards_that_are_none(home: Home, run: Run) -> None:
         (("Peanut", "--kind", "greenhouse"), "a-z, 0-9"),
         (("../peanut", "--kind", "greenhouse"), "a-z, 0-9"),
         (("bean", "--kind", "vehicle"), "17 capital letters"),
-        (("bean", "--kind", "greenhouse", "--board", "esp99"), ", sim."),
-        (("bean", "--kind", "greenhouse", "--board", "../sim"), ", sim."),
+        (("bean", "--kind", "greenhouse", "--board", "esp99"), ", sim,"),
+        (("bean", "--kind", "greenhouse", "--board", "../sim"), ", sim,"),
         (("peanut", "--kind", "boat"), "greenhouse"),
         (("1" * 17, "--kind", "vehicle", "--simulate"), "no model of a vehicle"),
     ):

@@ -24,7 +24,7 @@ def run(*command: str | Path, **options: object) -> str:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `peanut` of a non-editable install. The dependencies are those of the tests, lent by a path file."""
     work = tmp_path_factory.mktemp("install")
-    for name in ("provisioning", "boards"):
+    for name in ("provisioning", "boards", "firmware"):
         ignore = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
         shutil.copytree(ROOT / name, work / "checkout" / name, symlinks=True, ignore=ignore)
     # Without isolation no index is asked; a setuptools too old for that is fetched by pip for this build alone.
@@ -52,6 +52,9 @@ def test_it_runs_and_has_the_boards(installed: Path, tmp_path: Path) -> None:
     run(installed, "device", "add", "peanut", "--kind", "greenhouse", cwd=tmp_path, env=environment)
     assert (tmp_path / "fleet/devices/peanut/node.json").is_file()
     assert "peanut" in run(python, "-m", "peanut", "device", "list", cwd=tmp_path, env=environment)
+    # the firmware comes along, and compiles: a dry run builds the whole file system of a node
+    flash = ("flash", "bean", "--board", "xiao-esp32c3", "--no-wifi", "--dry-run")
+    assert "file system" in run(installed, *flash, cwd=tmp_path, env=environment)
 
 
 def test_metadata(installed: Path) -> None:
@@ -61,4 +64,5 @@ def test_metadata(installed: Path) -> None:
     assert "Requires-Python: >=3.11" in text
     files = (info / "RECORD").read_text()
     assert "peanut/boards/sim/board.toml" in files
+    assert "peanut/firmware/node/app.py" in files
     assert "peanut/py.typed" in files
