@@ -37,11 +37,7 @@ TURN_S = 0.005  # how long a throttled one runs at a time
 _KEEP = 64  # bytes of output in which a prompt is looked for
 
 # Runs as `-c`: the file system in the flash becomes the root, then what the chip runs at its start.
-_START = (
-    "import sys;sys.path[:]=[sys.argv[1],'.frozen'];import _chip;_run=_chip.run;"
-    "_chip.start(int(sys.argv[2]),sys.argv[3],int(sys.argv[4]),int(sys.argv[5]));del _chip;"
-    "_run('boot.py',globals());{main}del _run;sys.stdout.write('\\0ready\\0')"
-)
+_START = "import sys;sys.path[:]=[sys.argv[1],'.frozen'];import _chip;_chip.start(sys.argv[2:],globals())"
 
 
 class Interpreter:
@@ -83,8 +79,9 @@ class Interpreter:
         self._wire.setblocking(False)
         self._wire_input = b""
         command = [find_micropython(), "-X", f"heapsize={heap_kib}wK", "-i", "-c"]
-        command += [_START.format(main="" if raw else "_run('main.py',globals());")]
-        command += [str(HARDWARE), str(child_wire.fileno()), str(flash.resolve()), str(offset), str(size)]
+        scripts = "boot.py" if raw else "boot.py main.py"
+        command += [_START, str(HARDWARE)]
+        command += [str(child_wire.fileno()), str(flash.resolve()), str(offset), str(size), scripts]
 
         def become_terminals_owner() -> None:
             os.setsid()

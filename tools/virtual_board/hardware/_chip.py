@@ -104,25 +104,33 @@ def _mount(flash):
         f.write("# This file is executed on every boot (including wake-boot from deepsleep)\n")
 
 
-def start(wire, flash, offset, size):
-    """Becomes the chip: afterwards nothing of this PC is to be seen but the network."""
+def start(arguments, into):
+    """Becomes the chip: from here on nothing of this PC is to be seen but the network. Then boot.py and main.py run.
+
+    arguments: the wire's number, the file of the flash, where in it the file system is and how long, what is to run.
+    into: the name space of the REPL.
+    """
     global _wire
-    _wire = open(wire, "r+b")
+    wire, flash, offset, size, scripts = arguments
+    _wire = open(int(wire), "r+b")
     state.update(ask("hello"))
     for name in ("time", "machine", "network", "esp", "esp32", "neopixel"):
         __import__(name)
-    partition = _Partition(flash, offset, size)
+    partition = _Partition(flash, int(offset), int(size))
     vfs.umount("/")
     _mount(partition)
     __import__("os").chdir("/")
     sys.path[:] = ["", ".frozen", "/lib"]
     sys.argv[:] = []
-    sys.modules["sys"] = _Sys()
-    del sys.modules["_chip"]
+    sys.modules["sys"] = into["sys"] = _Sys()
+    del sys.modules["_chip"], into["_chip"]
+    for name in scripts.split():
+        _run(name, into)
+    sys.stdout.write("\0ready\0")  # to the board: now comes the REPL
 
 
-def run(name, into):
-    """Runs boot.py or main.py if it is there, in the name space of the REPL."""
+def _run(name, into):
+    """Runs boot.py or main.py if it is there."""
     try:
         with open(name) as f:
             source = f.read()
