@@ -297,18 +297,26 @@ def main() -> int:
         with contextlib.ExitStack() as stack:
             prepare(home)
             port, process = stack.enter_context(gateway(home))
+            nodes: list[Node] = []
             for bundle in greenhouses(home, port):
                 node = Node(bundle, home / "nodes" / bundle.name)
                 stack.callback(node.close)
                 node.start()
                 stack.callback(node.stop)
+                nodes.append(node)
             board = Board()
             client = watch(home, port, board)
             stack.callback(client.loop_stop)
             stack.callback(client.disconnect)
             if not board.connected.wait(START_S):
                 raise DemoError(f"the gateway did not let the operator in; see {home / 'peanutd.log'}")
-            show(board, advice(home, port), lambda seconds: ending.wait(seconds) or process.poll() is not None)
+
+            def over(seconds: float) -> bool:
+                for node in nodes:
+                    node.start_again()  # a node that was given another configuration may ask for it
+                return ending.wait(seconds) or process.poll() is not None
+
+            show(board, advice(home, port), over)
             if not ending.is_set():
                 raise DemoError(f"the gateway has ended by itself; its last words are in {home / 'peanutd.log'}")
             print("ending: gateway and greenhouses", flush=True)

@@ -14,7 +14,7 @@ Each task has a pulse (node/supervisor.py), and the watchdog is fed while all of
 
 import asyncio
 
-from node import VERSION, clock, command, config, hardware, link, log, mqtt, report, ticks, wifi
+from node import VERSION, clock, command, config, desired, hardware, link, log, mqtt, report, ticks, wifi
 from node.limit import Bucket
 from node.ring import Ring
 from node.store import Store
@@ -46,12 +46,12 @@ class App:
     def __init__(self, profile, box):
         """profile: a module of profiles/; box: node.blackbox.BlackBox. Raises config.ConfigError or link.LinkError
         with what to mend."""
-        cfg = config.load()
-        self._cfg = cfg
+        self._desired = desired.Desired()
+        cfg = self._cfg = self._desired.load()
         self._root = cfg["root"]
         self._sim = "simulate" in cfg
         self._sensors = sorted(cfg["board"]["sensors"])
-        self._store = Store()
+        self._store = Store(nvs=hardware.nvs())
         self._boot = int(self._store.number("boot", 0, 1 << 29, 0)) + 1
         self._store.put("boot", self._boot)
         log.level = cfg["report"]["log"]
@@ -73,14 +73,18 @@ class App:
         self._outbox = []  # payloads for <root>/ack
         self._lost_acks = 0
         begun = clock.now()
-        self._changes = {name: Bucket(CHANGES[0], CHANGES[1], begun) for name in _SETS}
+        self._changes = {name: Bucket(CHANGES[0], CHANGES[1], begun) for name in list(_SETS) + ["config"]}
         self._lines = Bucket(LINES[0], LINES[1], begun)
         self._untold = 0  # log lines left out
         self._changed = True  # the state differs from the one published
+        self._configured = True  # config/reported is to be published
         self._ring = Ring(self._sensors, self._boot, begun)
         self._wake = asyncio.Event()
         self._verbs = self._root + "/cmd/"
-        self._topics = {self._root + "/" + command.SETPOINT: lambda p, r: self._order(command.SETPOINT, p, r)}
+        self._topics = {
+            self._root + "/" + command.SETPOINT: lambda p, r: self._order(command.SETPOINT, p, r),
+            self._root + "/config/desired": self._configure,
+        }
         self._tasks = [
             ("link", self._connect),
             ("answers", self._answers),
@@ -88,6 +92,8 @@ class App:
             ("backfill", self._backfill),
             ("report", self._report),
         ]
+        if self._desired.trial:
+            self._tasks.append(("trial", self._trial))
         self._events = []  # payloads for <root>/event
         self._why = None  # of a planned end
         self._client = mqtt.Client(
@@ -281,6 +287,39 @@ class App:
         else:
             write("app", text)
 
+    # -- configuration -----------------------------------------------------------------------------------------------
+
+    def _configure(self, payload, retained):
+        """A configuration from the gateway: in force at once if it can be, else after a restart in order."""
+        if not payload:
+            return  # the retained one was removed
+        wait = self._changes["config"].take(clock.now())
+        try:
+            new = None
+            if wait:
+                self._desired.errors = ["busy: too many changes"]
+            else:
+                new = self._desired.take(bytes(payload))
+            if new is not None and not desired.live(self._cfg, new):
+                self.restart("config")
+            elif new is not None:
+                setpoint = self._cfg["control"]["setpoint"]
+                self._store.put("setpoint", setpoint)
+                self._thermostat.setpoint = setpoint
+        except OSError as e:
+            self._desired.errors = ["cannot be stored (%s)" % e]
+        self._configured = True
+        self._wake.set()
+
+    async def _trial(self, pulse):
+        """Without a session in time, the network settings before these return."""
+        wait = int(self._cfg["link"]["trial_s"] * 1000)
+        pulse.beat(clock.now(), wait)
+        await asyncio.sleep_ms(wait)
+        if self._desired.trial:
+            self._desired.mark("no session in %d s" % (wait // 1000))
+            self.restart("config")
+
     # -- reports -----------------------------------------------------------------------------------------------------
 
     def _status(self, word, why=None, will=False, dropped=None):
@@ -300,7 +339,10 @@ class App:
         return await self._client.publish(self._root + "/" + topic, body, qos, retain)
 
     async def _birth(self):
-        """Online, then the whole state; both retained."""
+        """Online, then the whole state; both retained. It ends the trial of network settings."""
+        if self._desired.trial:
+            self._desired.mark(0)
+            self._configured = True
         log.info("link", "online at %s:%d" % (self._link.host, self._link.port))
         if self._link.twins:
             self._link.twins = False
@@ -334,7 +376,7 @@ class App:
     def _wireless(self):
         """The Wi-Fi of this node, or None where there is none to join."""
         try:
-            country, networks = wifi.networks(_read("wifi.json"))
+            country, networks = wifi.networks(self._desired.wifi() or _read("wifi.json"))
         except OSError:  # wired, or a PC
             return None
         except ValueError as e:
@@ -355,10 +397,10 @@ class App:
 
     async def _answers(self, pulse):
         """What waits for a place in flight: acks, events, state, by turns: a flood of commands starves none of them."""
-        state_ms = int(self._cfg["report"]["state_s"] * 1000)
         stated = clock.now()
         while True:
             await self._wake.wait()
+            state_ms = int(self._cfg["report"]["state_s"] * 1000)
             self._wake.clear()
             pulse.beat(clock.now())
             while self._in_force:
@@ -378,14 +420,15 @@ class App:
             if self._client.ready and (self._changed or clock.since(stated) >= state_ms):
                 stated = clock.now()
                 await self._state()
+            if self._configured and self._client.ready:
+                told = report.configured(self._desired.told(), clock.unix())
+                self._configured = bool(told) and not await self._send("config/reported", told, 1, True)
             if (self._outbox or self._events) and self._client.ready:
                 self._wake.set()
             await asyncio.sleep_ms(0)
 
     async def _telemetry(self, pulse):
         """QoS 0, so it waits for no place in flight; a task of its own, so it waits for no ack either."""
-        period_ms = int(self._cfg["report"]["telemetry_s"] * 1000)
-        keep_ms = int(self._cfg["report"]["keep_s"] * 1000)
         said = clock.now()
         kept = None  # when the last readings went into the ring
         while True:
@@ -393,6 +436,8 @@ class App:
             if now is not None and abs(now - self._seen) > DAY_S:  # the floor after the next power cut
                 self._seen = now
                 self._store.put("time", now)
+            period_ms = int(self._cfg["report"]["telemetry_s"] * 1000)
+            keep_ms = int(self._cfg["report"]["keep_s"] * 1000)
             wait = max(0, period_ms - clock.since(said))
             pulse.beat(clock.now(), wait)
             await asyncio.sleep_ms(wait)

@@ -54,6 +54,7 @@ SCHEMA = {
         "first_s": (float, 0, 300, 10),
         "settle_s": (float, 0, 3600, 60),
         "refused_cap_s": (float, 0.05, 3600, 300),
+        "trial_s": (float, 1, 86400, 600),  # for a session with new network settings, before the old ones return
         "connect_s": (float, 0.5, 300, 30),
         "keepalive_s": (int, 2, 3600, 60),
     },
@@ -79,7 +80,12 @@ class ConfigError(ValueError):
 
 
 def load(path=NODE_JSON):
-    """The checked configuration in the file. Raises ConfigError naming file and key; OSError becomes one as well."""
+    """The checked configuration in the file. Raises ConfigError naming file and key."""
+    return check(read(path), path + ": ")
+
+
+def read(path=NODE_JSON):
+    """The document in the file, not yet checked. Raises ConfigError naming the file; OSError becomes one as well."""
     try:
         with open(path, "rb") as f:
             data = f.read(MAX_SIZE + 1)
@@ -88,21 +94,21 @@ def load(path=NODE_JSON):
     if len(data) > MAX_SIZE:
         raise ConfigError("%s: more than %d bytes" % (path, MAX_SIZE))
     try:
-        return check(strictjson.loads(data))
+        return strictjson.loads(data)
     except ValueError as e:
-        raise ConfigError("\n".join(["%s: %s" % (path, line) for line in str(e).split("\n")]))
+        raise ConfigError("%s: %s" % (path, e))
 
 
-def check(body):
-    """A copy of `body` with defaults filled in. Raises ConfigError with every fault found."""
+def check(body, where=""):
+    """A copy of `body` with defaults filled in. Raises ConfigError with every fault found, `where` before each."""
     faults = []
     if not isinstance(body, dict):
-        raise ConfigError("a JSON object expected")
+        raise ConfigError(where + "a JSON object expected")
     out = _table(SCHEMA, body, "", faults)
     if not faults:
         _sense(out, faults)
     if faults:
-        raise ConfigError("\n".join(faults))
+        raise ConfigError("\n".join([where + fault for fault in faults]))
     return out
 
 

@@ -35,6 +35,11 @@ def memory(data=None):
     return machine.RTC().memory() if data is None else machine.RTC().memory(data)
 
 
+def nvs():
+    """Key-value storage beside the file system, or None."""
+    return esp32.NVS("peanut") if hasattr(esp32, "NVS") else None
+
+
 def cause():
     """Why the chip started: "power", "watchdog", "soft", "sleep" or "reset"; "power" where nothing can tell."""
     if not hasattr(machine, "reset_cause"):

@@ -63,6 +63,14 @@ def _rounded(readings):
     return {k: [number(readings[k][0])] + list(readings[k][1:]) for k in readings}
 
 
+def configured(told, ts):
+    """<root>/config/reported; None for a node that the gateway has not configured. told: as node.desired gives it."""
+    if told is not None:
+        told["ts"] = ts
+        return json.dumps(told)
+    return None
+
+
 def event(ident, text, begins, ts):
     """<root>/event: an alarm `ident` begins, or is over."""
     return json.dumps({"id": ident, "text": text, "clear": not begins, "ts": ts})

@@ -1,8 +1,8 @@
 """What a node remembers over a restart: the set point and the count of its boots, in state.json.
 
 Rule: written to a temporary file and renamed, so that a power cut leaves the old or the new, never half of one;
-written only when something changed, because flash wears. A file that cannot be read is as good as none, and the log
-says so.
+written only when something changed, because flash wears. On a chip its second home is NVS, apart from the file system
+that a brown-out can spoil. What cannot be read in either is as good as none, and the log says so.
 """
 
 import json
@@ -15,20 +15,32 @@ MAX_SIZE = 512  # bytes
 
 
 class Store:
-    def __init__(self, path=STATE_JSON):
+    def __init__(self, path=STATE_JSON, nvs=None):
+        """nvs: esp32.NVS or its like, or None."""
         self._path = path
+        self._nvs = nvs
         self._kept = {}
-        try:
-            with open(path) as f:
-                kept = json.loads(f.read(MAX_SIZE))
-            if isinstance(kept, dict):
-                self._kept = kept
-            else:
+        for read in (self._file, self._second):
+            try:
+                kept = json.loads(read())
+                if isinstance(kept, dict):
+                    self._kept = kept
+                    break
                 raise ValueError("not an object")
-        except OSError:
-            pass  # the first boot
-        except ValueError as e:
-            log.warn("store", "%s is damaged (%s): starting from the configuration" % (path, e))
+            except OSError:
+                pass  # the first boot
+            except ValueError as e:
+                log.warn("store", "%s is damaged (%s)" % (path, e))
+
+    def _file(self):
+        with open(self._path) as f:
+            return f.read(MAX_SIZE)
+
+    def _second(self):
+        if self._nvs is None:
+            raise OSError
+        buf = bytearray(MAX_SIZE)
+        return bytes(buf[: self._nvs.get_blob("state", buf)])
 
     def number(self, key, low, high, default):
         """The number kept under `key` if it lies within [low, high], else `default`."""
@@ -47,8 +59,19 @@ class Store:
             return
         kept = dict(self._kept)
         kept[key] = value
-        temporary = self._path + ".tmp"
-        with open(temporary, "w") as f:
-            f.write(json.dumps(kept))
-        os.rename(temporary, self._path)
+        data = json.dumps(kept).encode()
+        replace(self._path, data)
         self._kept = kept
+        try:
+            if self._nvs is not None:
+                self._nvs.set_blob("state", data)
+                self._nvs.commit()
+        except OSError as e:
+            log.warn("store", "NVS refuses (%s)" % e)
+
+
+def replace(path, data):
+    """The file holds `data` (bytes) now, or what it held before. Raises OSError."""
+    with open(path + ".tmp", "wb") as f:
+        f.write(data)
+    os.rename(path + ".tmp", path)

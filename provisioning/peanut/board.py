@@ -120,12 +120,14 @@ REPORT: Table = {
     "telemetry_s": Field(float, 0.1, 86400),
     "state_s": Field(float, 1, 86400),
     "keep_s": Field(float, 0.1, 86400, required=False),
+    "log": Field(str, choices=("info", "warn", "error", "off"), required=False),
 }
 LINK: Table = {
     "base_s": Field(float, 0.05, 300),
     "cap_s": Field(float, 0.05, 3600),
     "first_s": Field(float, 0, 300),
     "settle_s": Field(float, 0, 3600, required=False),
+    "trial_s": Field(float, 1, 86400, required=False),
     "refused_cap_s": Field(float, 0.05, 3600, required=False),
     "connect_s": Field(float, 0.5, 300, required=False),
     "keepalive_s": Field(int, 2, 3600, required=False),

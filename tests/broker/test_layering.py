@@ -27,20 +27,7 @@ ORDER = (
         "throttle",
         "login",
     ),
-    *(
-        "tls",
-        "fleet",
-        "census",
-        "proxy",
-        "ws",
-        "sockets",
-        "sntp",
-        "status",
-        "connection",
-        "reception",
-        "server",
-        "__main__",
-    ),
+    *("tls", "fleet", "census", "proxy", "ws", "sockets", "status", "connection", "reception", "server", "__main__"),
 )
 
 

@@ -98,6 +98,21 @@ def test_readings_are_seen_under_the_literal_topic_and_not_without_its_slash(hou
         assert other.heard == []
 
 
+def test_a_configuration_waits_for_the_node_and_is_reported(house: House) -> None:
+    """Retained under config/desired by mosquitto_pub, before the node is there; another node's it cannot write."""
+    topic = "/plant/peanut/config/"
+    document = json.dumps({"gen": 4, "control": {"setpoint": 16, "max": 30}})
+    command = house.mosquitto("mosquitto_pub", "-q", "1", "-r", "-t", topic + "desired", "-m", document)
+    with house.watch("/plant/#") as watcher:
+        subprocess.run(command, check=True, timeout=20)
+        with house.node("peanut"):
+            told = wait_for(lambda: watcher.latest(topic + "reported"), "the report")
+            assert (told["gen"], told["errors"]) == (4, [])
+            wait_for(lambda: settled(watcher, 16.0), "16 °C")
+            done = house.peanut("send", "peanut", "UpdateTemperature", "31")
+            assert "range" in done.stdout + done.stderr
+
+
 def test_peanut_send_to_a_node_that_is_away_says_so_and_fails(house: House) -> None:
     house.device("peanut")
     done = house.peanut("send", "peanut", "UpdateTemperature", "15", "--timeout", "2")

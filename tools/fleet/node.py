@@ -24,6 +24,7 @@ FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
 BUNDLE = ("key.der", "cert.der", "ca.der", "node.json")
 LOG = "node.log"
 HEAP = "160wK"  # "w": scaled to the size of a word, so that 64-bit objects have the room of 160 KiB on the chip
+RESTART = 3  # the exit status of a node that wants to be started again: what a reset is on a chip
 STOP_S = 8.0  # for the node's last words; then it is killed
 
 # What the chip does at power-up, for a process: the work directory becomes the root of the file system.
@@ -133,8 +134,17 @@ class Node:
 
     @property
     def returncode(self) -> int | None:
-        """The exit status of a node that has ended (0: as planned, 1: a fault, 2: its configuration), else None."""
+        """The exit status of a node that has ended (0: as planned, 1: a fault, 2: its configuration, 3: see
+        `start_again`), else None."""
         return None if self._process is None else self._process.poll()
+
+    def start_again(self) -> bool:
+        """Start a node that has ended to be started again (status RESTART), as a chip does; whether it had."""
+        if self.returncode != RESTART:
+            return False
+        self.stop()
+        self.start()
+        return True
 
     @property
     def log(self) -> str:
