@@ -124,6 +124,7 @@ def _serve(
         )
         files = raise_file_limit()
         _apply(server, settings, book, files)
+        server.take_tokens(settings.jwt, home)
         _mark_offline(home, server)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.end)
@@ -253,6 +254,8 @@ def _check(home: Path, settings: Config, book: Book, credentials: tls.Credential
             print(f"CA        {subject} until {authority.not_valid_after_utc:%Y-%m-%d}")
     print(f"rules     {book.source}: {len(book.rules)}")
     print(f"users     {len(store.users.by_name)}")
+    if settings.jwt is not None:
+        print(f"tokens    of {settings.jwt.issuer}, keys from {settings.jwt.keys}")
     try:
         print(f"nodes     {len(fleet.devices(home))}")
     except fleet.LedgerError as error:
@@ -283,7 +286,7 @@ def _who(listener: Listener) -> str:
     if policy.anonymous:
         return "anybody"
     found = [] if policy.certificate == "none" else ["certificates of this fleet"]
-    return " and ".join(found + ["users"] * policy.password) or "nobody"
+    return " and ".join(found + ["users"] * policy.password + ["tokens"] * policy.jwt) or "nobody"
 
 
 def _apply(server: Server, settings: Config, book: Book, files: int) -> None:
@@ -338,6 +341,8 @@ class _Reload:
         self._settings = replace(new, listen=_changeable(old, new), listeners=old.listeners, access=old.access)
         server.credentials = credentials
         _apply(server, self._settings, book, self._files)
+        if new.jwt != old.jwt:
+            server.take_tokens(new.jwt, self._home)
         server.recheck()
         log.info("peanutd", "reloaded", rules=book.source)
         for warning in (*new.warnings, *(credentials.warnings if credentials else ())):

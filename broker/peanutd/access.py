@@ -303,13 +303,15 @@ def decide(wish: Wish, identity: Identity | None, policy: Policy) -> Accept | Re
 
 
 def welcome(wish: Wish, name: str, slot: Slot) -> Accept | Refuse:
-    """The verdict on somebody without a certificate who has proved to be the user `name`.
+    """The verdict on somebody without a certificate who has proved to be the user `name`, or has a token of that name.
 
-    A user and an operator's certificate of the same name are two identities: neither gets at the other's sessions.
+    A user, a token and an operator's certificate of one name are three identities: none gets at another's sessions.
     """
-    if wish.username is not None and wish.username != name:
+    # Before 5.0 there is no password without a user name; an empty one beside a token says nothing.
+    if wish.username != name and (wish.username or (wish.username is not None and slot.kind == "user")):
         return Refuse(BAD_USER_OR_PASSWORD, f'user name "{wish.username}" is not "{name}", who has logged in')
-    return _come_in(wish, f"user/{name}", name, slot, owner=f"user/{name}")
+    who = f"{slot.kind}/{name}"
+    return _come_in(wish, who, name, slot, owner=who)
 
 
 def _come_in(wish: Wish, who: str, name: str, slot: Slot, owner: str | None = None) -> Accept | Refuse:
@@ -324,8 +326,9 @@ def _come_in(wish: Wish, who: str, name: str, slot: Slot, owner: str | None = No
 
 def _nothing_shown(policy: Policy) -> str:
     """Why a client without a certificate is turned away."""
-    if policy.password:
-        return "no user name and password given" + ("" if policy.certificate == "none" else ", and no certificate")
+    if policy.password or policy.jwt:
+        wanted = " and ".join(["no user name and password"] * policy.password + ["no token"] * policy.jwt)
+        return f"{wanted} given" + ("" if policy.certificate == "none" else ", and no certificate")
     if policy.certificate == "none":
         return "this listener asks for no certificate, and lets in nobody without one (anonymous is false)"
     return "no client certificate given"

@@ -73,12 +73,14 @@ LOOPBACK: Final[tuple[Network, ...]] = (ipaddress.IPv4Network("127.0.0.0/8"), ip
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a client has to show on a listener. One of the three must fit; what does not fit is refused."""
+    """What a client has to show on a listener. One of them must fit; what does not fit is refused."""
 
     certificate: Certificate = "required"
     """A client certificate of this fleet: asked for and needed, asked for, not asked for (the only one without TLS)."""
     password: bool = False
     """A user's name and password, or SCRAM, will do."""
+    jwt: bool = False
+    """A token will do (see [jwt])."""
     anonymous: bool = False
     """Nothing is needed, and everything is allowed."""
 
@@ -138,6 +140,39 @@ class Access:
     anonymous: bool = False
 
 
+ALGORITHMS: Final = ("ES256", "EdDSA", "RS256", "HS256", "HS384", "HS512")
+"""Of tokens. The last three work with a secret, with which whoever checks can sign as well: they must be asked for."""
+
+
+ROLES: Final = ("viewer", "operator", "admin")
+
+
+@dataclass(frozen=True, slots=True)
+class Jwt:
+    """[jwt]: whose tokens count, and what they say."""
+
+    keys: str
+    """A JWK Set: a file (in the fleet home, unless its path is whole), or a URL."""
+    issuer: str
+    audience: str
+    algorithms: tuple[str, ...] = ALGORITHMS[:3]
+    ca: str = ""
+    """A file with the CA that the URL's server has its certificate from; empty: one that this machine trusts."""
+    refresh: int = 300
+    """Seconds between two fetches of the URL."""
+    leeway: int = 30
+    """Seconds that the issuer's clock may be ahead. The end of a token is its end."""
+    name_claim: str = "sub"
+    role_claim: str = ""
+    """The claim with the role; empty: all have `role`."""
+    role: str = "viewer"
+
+    @property
+    def remote(self) -> bool:
+        """Whether `keys` is a URL."""
+        return "://" in self.keys
+
+
 @dataclass(frozen=True, slots=True)
 class Mqtt:
     """[mqtt] but for the limits of the core."""
@@ -177,6 +212,7 @@ class Config:
     mqtt: Mqtt = Mqtt()
     limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
+    jwt: Jwt | None = None
     log_level: str = DEFAULT_LEVEL
     warnings: tuple[str, ...] = ()
 
@@ -250,6 +286,18 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "handshake_timeout",
     ),
     "access": ("anonymous",),
+    "jwt": (
+        "keys",
+        "ca",
+        "refresh",
+        "algorithms",
+        "issuer",
+        "audience",
+        "leeway",
+        "name_claim",
+        "role_claim",
+        "role",
+    ),
     "log": ("level",),
 }
 _LIMIT_WORDS: Final[Mapping[str, tuple[str, ...]]] = {"rate_action": ("throttle", "disconnect")}
@@ -257,6 +305,7 @@ _LIMIT_WORDS: Final[Mapping[str, tuple[str, ...]]] = {"rate_action": ("throttle"
 _MQTT: Final = tuple(entry.name for entry in fields(Mqtt))
 """Keys of [mqtt] that are not limits of the core."""
 _REFERENCE: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+_KEYS_URL: Final = re.compile(r"(https://[^/\s@]+|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?)/[!-~]*")
 _REFERENCES_MAX: Final = 256
 """Characters of a Server Reference."""
 INFORMATION_MAX: Final = 256
@@ -270,6 +319,7 @@ _LISTENER_KEYS: Final = (
     "transport",
     "certificate",
     "password",
+    "jwt",
     "anonymous",
     "insecure",
     "proxy_protocol",
@@ -325,6 +375,7 @@ class _Reader:
             mqtt=self._mqtt(tables["mqtt"]),
             limits=MappingProxyType({key: self._limit(("mqtt", key), tables["mqtt"]) for key in limits}),
             places=MappingProxyType({key: self._place(("mqtt", key)) for key in tables["mqtt"]}),
+            jwt=self._jwt(tables["jwt"]) if "jwt" in self._document else None,
             log_level=self._level(tables["log"]),
             warnings=tuple(self._warnings),
         )
@@ -376,6 +427,39 @@ class _Reader:
             key, f'must be the beginning of a topic, e.g. "answers/{{id}}", at most {INFORMATION_MAX} characters'
         )
         return ""
+
+    def _jwt(self, table: _Table) -> Jwt:
+        usual = Jwt("", "", "")
+
+        def text(key: str, usual: str | None = None) -> str:
+            value = table.get(key, usual)
+            if isinstance(value, str) and (value or usual == ""):
+                return value
+            self._mistake(("jwt", key), f"must be a string; it is {kind_of(value)}" if key in table else "is missing")
+            return ""
+
+        algorithms = self._texts(("jwt", "algorithms"), table) if "algorithms" in table else usual.algorithms
+        for algorithm in algorithms or ("",):
+            if algorithm not in ALGORITHMS:
+                self._mistake(("jwt", "algorithms"), f'"{algorithm}"; write some of {", ".join(ALGORITHMS)}')
+        found = Jwt(
+            keys=text("keys"),
+            issuer=text("issuer"),
+            audience=text("audience"),
+            algorithms=algorithms,
+            ca=text("ca", ""),
+            refresh=self._number(("jwt", "refresh"), table, usual.refresh, 10),
+            leeway=self._number(("jwt", "leeway"), table, usual.leeway, 0),
+            name_claim=text("name_claim", usual.name_claim),
+            role_claim=text("role_claim", ""),
+            role=self._word(("jwt", "role"), table, usual.role, ROLES),
+        )
+        if found.remote and not _KEYS_URL.fullmatch(found.keys):
+            self._mistake(
+                ("jwt", "keys"),
+                "must be a file or begin with https:// (http:// is for this machine: http://127.0.0.1/…)",
+            )
+        return found
 
     def _reference(self, key: _Key, table: _Table) -> str:
         """One or more servers, as MQTT 5.0 §4.11 writes them: with spaces between."""
@@ -431,6 +515,7 @@ class _Reader:
         policy = Policy(
             certificate=certificate,
             password=self._boolean((*at, "password"), table, False),
+            jwt=self._boolean((*at, "jwt"), table, False),
             anonymous=self._boolean((*at, "anonymous"), table, False),
         )
         listener = Listener(
@@ -460,6 +545,10 @@ class _Reader:
             )
         elif policy.password and not listener.secure and not address.loopback:
             self._mistake((*at, "password"), 'true would send passwords in the clear; set transport = "tls"')
+        elif policy.jwt and not listener.secure and not address.loopback:
+            self._mistake((*at, "jwt"), 'true would send tokens in the clear; set transport = "tls"')
+        if policy.jwt and "jwt" not in self._document:
+            self._mistake((*at, "jwt"), "true, but nothing says whose tokens count; write a table [jwt]")
         if policy.anonymous and not address.loopback:
             self._mistake(
                 (*at, "anonymous"),
@@ -474,10 +563,10 @@ class _Reader:
             )
         if policy.anonymous and policy.certificate == "required":
             self._mistake((*at, "anonymous"), 'true, but a certificate is required; set certificate = "optional"')
-        if policy.certificate == "none" and not policy.password and not policy.anonymous:
+        if policy.certificate == "none" and not (policy.password or policy.jwt or policy.anonymous):
             self._mistake(
                 (*at, "certificate"),
-                "nobody could come in: there is no certificate, no password and no anonymous; set one of them",
+                "nobody could come in: there is no certificate, no password, no jwt and no anonymous; set one of them",
             )
         for key, wanted, unless in (
             ("origins", listener.websocket, 'transport = "ws" or "wss"'),

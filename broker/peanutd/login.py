@@ -18,6 +18,7 @@ from typing import Final
 from peanutd import scram
 from peanutd.access import BAD_AUTH_METHOD, BAD_USER_OR_PASSWORD, NOT_AUTHORIZED, Refuse
 from peanutd.throttle import Throttle
+from peanutd.tokens import Token
 from peanutd.users import Store, User, Users
 
 WORKERS: Final = 2
@@ -43,9 +44,9 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """The client is `user`; `data` is for the client (SCRAM's proof that the gateway knows the password, too)."""
+    """The client is `user`, or has that token; `data` is for the client (SCRAM: we know the password, too)."""
 
-    user: User
+    user: User | Token
     data: bytes = b""
 
 

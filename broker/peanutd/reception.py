@@ -2,29 +2,39 @@
 
 The rule it keeps: a CONNECT waits, and the loop does not; passwords are checked in threads, and a verdict that comes
 too late finds nobody and does nothing. Whoever is in as a user that is no longer the same (removed, another role or
-password) is put out. MQTT 5.0 §4.12: CONNECT with a method, AUTH 0x18 there and back, CONNACK; AUTH 0x19 begins again
-on a connection that is in, ends with AUTH 0x00, and goes wrong with DISCONNECT 0x87.
+password) is put out, and so is a token's bearer when it ends (0xA0, maximum connect time: what it was authorised for is
+over) or its key is taken back. MQTT 5.0 §4.12: CONNECT with a method, AUTH 0x18 there and back, CONNACK; AUTH 0x19
+begins again on a connection that is in, ends with AUTH 0x00, and goes wrong with DISCONNECT 0x87.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Final, Protocol
 
-from peanutd import access
+from peanutd import access, bearer, tokens
 from peanutd._core import Link
+from peanutd.config import Jwt
 from peanutd.connection import Connection, now_ms
+from peanutd.keyring import Fetched, Keyring
 from peanutd.log import Log
 from peanutd.login import WORKERS, Challenge, Desk, Exchange, Proved, Verdict, Work
+from peanutd.tokens import Token
 from peanutd.users import Store, User
 
 if TYPE_CHECKING:
     from peanutd._core import Connect, Event
 
+MAXIMUM_CONNECT_TIME: Final = 0xA0
+LONGEST_TIMER: Final = 3600.0
+"""Seconds after which it is looked again whether a token has ended, because the clock may have been set."""
 REAUTHENTICATE: Final = 0x19
 """Reason of an AUTH with which a client begins again (MQTT 5.0 §3.15.2.1)."""
 
@@ -55,30 +65,43 @@ class House(Protocol):
 class Reception:
     """One for all listeners. To be told of every CONNECT, AUTH and connection that is gone."""
 
-    def __init__(self, house: House, loop: asyncio.AbstractEventLoop, log: Log, store: Store) -> None:
+    def __init__(
+        self, house: House, loop: asyncio.AbstractEventLoop, log: Log, store: Store, now: Callable[[], float]
+    ) -> None:
+        """`now` tells Unix seconds, to which tokens are held."""
         self._house = house
         self._loop = loop
         self._log = log
         self._desk = Desk(store, self._elsewhere, time.monotonic, partial(log.warning, "users"))
         self._threads = ThreadPoolExecutor(WORKERS, "password")
         self._jobs: set[asyncio.Future[bool]] = set()
-        self._exchanges: dict[Connection, Exchange] = {}
-        self._users: dict[Connection, User] = {}  # those who are in, as they were when they proved it
+        self._now = now
+        self._bearers = bearer.Checker(self._desk, None, now)
+        self._exchanges: dict[Connection, Exchange | bearer.Exchange] = {}
+        self._users: dict[Connection, User | Token] = {}  # those who are in, as they were when they proved it
+        self._ends: dict[Connection, asyncio.TimerHandle] = {}  # of those with a token
 
     # --- told by the server ---
 
     def takes(self, connection: Connection, link: Link, wish: Connect) -> bool:
         """Whether this client is to prove that it is a user; `settle` follows then, at once or later."""
-        if connection.credential is not None or not connection.listener.policy.password:
+        policy = connection.listener.policy
+        if connection.credential is not None or not (policy.password or policy.jwt):
             return False
         if wish.authentication_method is not None:
-            exchange = self._desk.exchange(wish.authentication_method, connection.peer_host)
-            if isinstance(exchange, Exchange):
-                self._step(connection, link, exchange, wish.authentication_data or b"")
-            else:
+            exchange = self._begin(connection, wish.authentication_method, wish.username or wish.client_id)
+            if isinstance(exchange, access.Refuse):
                 self._house.settle(connection, link, exchange)
+            else:
+                self._step(connection, link, exchange, wish.authentication_data or b"")
             return True
-        if wish.username is None or wish.password is None:
+        if wish.password is None:
+            return False
+        if policy.jwt and (tokens.looks_like_one(wish.password) or not policy.password):
+            name = wish.username or wish.client_id
+            self._answered(connection, link, name, self._bearers.check(wish.password, connection.peer_host, name))
+            return True
+        if wish.username is None:
             return False
         self._desk.check(
             wish.username,
@@ -95,28 +118,55 @@ class Reception:
         if waiting is None:
             return  # an event before this one has ended the link
         method, data = waiting
-        exchange: Exchange | access.Refuse | None = self._exchanges.get(connection)
+        exchange: Exchange | bearer.Exchange | access.Refuse | None = self._exchanges.get(connection)
         if reason == REAUTHENTICATE:
-            exchange = self._desk.exchange(method, connection.peer_host)
-        if isinstance(exchange, Exchange):
-            self._step(connection, link, exchange, data)
-        else:
+            before = self._users.get(connection)
+            exchange = self._begin(connection, method, before.name if before is not None else "")
+        if exchange is None or isinstance(exchange, access.Refuse):
             self._house.run(link.close(access.NOT_AUTHORIZED, now_ms()))
+        else:
+            self._step(connection, link, exchange, data)
 
     def forget(self, connection: Connection) -> None:
         """The connection is gone for good."""
         self._exchanges.pop(connection, None)
         self._users.pop(connection, None)
+        if (timer := self._ends.pop(connection, None)) is not None:
+            timer.cancel()
+
+    def take_tokens(self, settings: Jwt | None, home: Path) -> None:
+        """The tokens that count from now on; None: none. Files of the settings are in `home`."""
+        keyring = None
+        if settings is not None:
+            keyring = Keyring(
+                settings,
+                home,
+                self._fetch,
+                time.monotonic,
+                lambda level, text: self._log.write(level, "tokens", text),
+            )
+            keyring.refresh()
+        self._bearers.keyring = keyring
 
     def recheck(self) -> None:
-        """Puts out whoever is in as a user that is no longer the same. To be called now and then."""
+        """Puts out whoever is in as a user that is no longer the same, or by a key that is taken back. To be called now
+        and then.
+        """
         self._desk.sweep()
         self._desk.users()
+        self.refresh()
         for connection, user in list(self._users.items()):
-            if not self._desk.unchanged(user):
-                del self._users[connection]
-                self._house.note(connection, "logged out", "warning", why="the user is removed or has changed")
-                connection.end(access.NOT_AUTHORIZED)
+            if isinstance(user, Token):
+                why = "" if self._bearers.holds(user) else "the key of its token counts no more"
+            else:
+                why = "" if self._desk.unchanged(user) else "the user is removed or has changed"
+            if why:
+                self._put_out(connection, access.NOT_AUTHORIZED, why)
+
+    def refresh(self) -> None:
+        """Looks whether there are other keys for tokens. To be called now and then; it does not take long."""
+        if self._bearers.keyring is not None:
+            self._bearers.keyring.refresh()
 
     def stop(self) -> None:
         """Nobody waits for a verdict any more."""
@@ -126,7 +176,42 @@ class Reception:
 
     # --- inside ---
 
-    def _step(self, connection: Connection, link: Link, exchange: Exchange, data: bytes) -> None:
+    def _begin(self, connection: Connection, method: str, name: str) -> Exchange | bearer.Exchange | access.Refuse:
+        """An exchange by a method that the listener allows."""
+        policy = connection.listener.policy
+        if policy.jwt and method == bearer.METHOD:
+            return self._bearers.exchange(connection.peer_host, name)
+        if policy.password:
+            return self._desk.exchange(method, connection.peer_host)
+        problem = f'authentication method "{method}" is not supported here; {bearer.METHOD} is'
+        return access.Refuse(access.BAD_AUTH_METHOD, problem)
+
+    def _put_out(self, connection: Connection, reason: int, why: str) -> None:
+        """Ends a connection that is in."""
+        self._users.pop(connection, None)
+        self._house.note(connection, "logged out", "warning", why=why)
+        connection.end(reason)
+
+    def _remember(self, connection: Connection, user: User | Token) -> None:
+        """The client is in, and as whom."""
+        self._users[connection] = user
+        self._watch(connection)
+
+    def _watch(self, connection: Connection) -> None:
+        """Puts out a token's bearer when it ends."""
+        if (timer := self._ends.pop(connection, None)) is not None:
+            timer.cancel()
+        user = self._users.get(connection)
+        if not isinstance(user, Token):
+            return
+        left = user.ends - self._now()
+        if left <= 0:
+            self._put_out(connection, MAXIMUM_CONNECT_TIME, "its token has expired")
+        else:
+            wait = min(left, LONGEST_TIMER)
+            self._ends[connection] = self._loop.call_later(wait, self._watch, connection)
+
+    def _step(self, connection: Connection, link: Link, exchange: Exchange | bearer.Exchange, data: bytes) -> None:
         """Brings an exchange on by one message."""
         answer = exchange.step(data)
         if isinstance(answer, Challenge):
@@ -146,19 +231,22 @@ class Reception:
             return  # it did not wait that long
         if isinstance(answer, Proved):
             user = answer.user
-            verdict = access.welcome(wish, user.name, access.slot_of("user", user.role))
-            self._house.settle(connection, link, verdict, user=name, data=answer.data)
+            kind = "token" if isinstance(user, Token) else "user"
+            verdict = access.welcome(wish, user.name, access.slot_of(kind, user.role))
+            self._house.settle(connection, link, verdict, user=name or None, data=answer.data)
             if connection.accepted is not None:
-                self._users[connection] = user
+                self._remember(connection, user)
         else:
             self._house.settle(connection, link, answer, user=name or None)
 
     def _answered_again(self, connection: Connection, link: Link, answer: Verdict) -> None:
-        """The same of a client that is in (MQTT-4.12.1-2). Another password will do, another user or role will not."""
+        """The same of a client that is in (MQTT-4.12.1-2). Another password or token will do, another user will not."""
         before = self._users.get(connection)
         if isinstance(answer, Proved):
-            if before is not None and (before.name, before.role) == (answer.user.name, answer.user.role):
-                self._users[connection] = answer.user
+            after = answer.user
+            same = before is not None and (before.name, before.role) == (after.name, after.role)
+            if same and isinstance(before, Token) == isinstance(after, Token):
+                self._remember(connection, after)
                 self._house.note(connection, "authenticated again", "info")
                 self._house.run(link.authenticated(answer.data, now=now_ms()))
                 return
@@ -179,3 +267,13 @@ class Reception:
         if error is not None:
             self._log.error("users", "a password could not be checked", error=repr(error))
         done(error is None and job.result())
+
+    def _fetch(self, work: Callable[[], Fetched], done: Callable[[Fetched], None]) -> None:
+        """Has something fetched by a thread of its own, which does not keep the gateway from ending."""
+
+        def run() -> None:
+            result = work()
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the gateway has ended
+                self._loop.call_soon_threadsafe(done, result)
+
+        Thread(target=run, name="keys", daemon=True).start()

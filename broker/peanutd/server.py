@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from peanutd import access, status, tls
@@ -30,7 +31,7 @@ from peanutd._core import (
     Link,
 )
 from peanutd.census import QUOTA_EXCEEDED, Census, Limits
-from peanutd.config import Address, Listener, Mqtt, UnixPath
+from peanutd.config import Address, Jwt, Listener, Mqtt, UnixPath
 from peanutd.connection import (
     KINDS,
     PLAIN_BUFFER,
@@ -151,7 +152,7 @@ class Server:
         self.handshaking = Deadlines()
         self.lingering = Deadlines()
         self._loop = loop
-        self._reception = Reception(self, loop, log, users or Store())
+        self._reception = Reception(self, loop, log, users or Store(), lambda: self.wall_clock().timestamp())
         self._listening: list[tuple[asyncio.Server, Bound]] = []
         self._status = status.Status(version, time.monotonic())
         self._report_is_due = 0.0
@@ -171,6 +172,10 @@ class Server:
         """
         self.book = book
         book.install(self.broker)
+
+    def take_tokens(self, settings: Jwt | None, home: Path) -> None:
+        """The tokens that listeners with `jwt` take from now on; None: none."""
+        self._reception.take_tokens(settings, home)
 
     async def serve(self, listeners: Sequence[Listener]) -> None:
         """Serves until `end` is called, and ends in order. ListenError as `start`."""
@@ -452,6 +457,7 @@ class Server:
         for connection in self.lingering.over(now):
             connection.abort()
         self.flood.sweep(now)
+        self._reception.refresh()
         self._report(now)
         if now >= self._recheck:
             self._recheck = now + RECHECK

@@ -95,7 +95,7 @@ def event(session: str, happened: str, **fields: object) -> tuple[str, bytes]:
     not ASCII percent-encoded: `$SYS/broker/clients/operator/anna/phone%2F1/connected`. The payload is JSON.
     """
     kind, _, rest = session.partition("/")
-    name, slash, client_id = rest.partition("/") if kind in ("operator", "user") else ("", "", rest)
+    name, slash, client_id = rest.partition("/") if kind in ("operator", "user", "token") else ("", "", rest)
     who = f"{kind}/{name}{slash}{quote(client_id, safe='')}"
     shown = {key: value for key, value in fields.items() if value is not None}
     return f"{ROOT}/clients/{who}/{happened}", json.dumps(shown, separators=(",", ":"), ensure_ascii=False).encode()

@@ -15,14 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peanutd import _core
+from peanutd.access import Role
 from peanutd.config import (
     LOOPBACK,
     MAX_DEPTH,
     MAX_FILE_SIZE,
+    ROLES,
     UNIX_PATH_MAX,
     Address,
     Config,
     ConfigError,
+    Jwt,
     Listener,
     Mqtt,
     Policy,
@@ -367,6 +370,68 @@ def test_listeners_that_are_none() -> None:
     assert "with two brackets" in mistake('[listener]\naddress = "127.0.0.1:1"')
     assert "nothing to listen on" in mistake('[listen]\nmqtts = ""')
     assert [str(listener) for listener in listeners('[[listener]]\naddress = "[::1]:1"')] == ["mqtts [::1]:1"]
+
+
+# --- [jwt] ------------------------------------------------------------------------------------------------------------
+
+JWT = '[jwt]\nkeys = "jwks.json"\nissuer = "https://id.example.org/"\naudience = "peanut"\n'
+
+
+def test_tokens() -> None:
+    found = read(JWT).jwt
+    assert found == Jwt("jwks.json", "https://id.example.org/", "peanut")
+    assert not found.remote
+    assert found.algorithms == ("ES256", "EdDSA", "RS256"), "those with a secret must be asked for"
+    assert found.role == "viewer"
+    assert read("").jwt is None
+    more = 'algorithms = ["HS512"]\nrefresh = 10\nleeway = 0\nname_claim = "email"\nrole_claim = "r"\nrole = "admin"\n'
+    found = read(JWT.replace("jwks.json", "https://id.example.org/keys") + more).jwt
+    assert found is not None
+    assert found.remote
+    assert (found.algorithms, found.refresh, found.leeway) == (("HS512",), 10, 0)
+    assert (found.name_claim, found.role_claim, found.role) == ("email", "r", "admin")
+    assert set(ROLES) == {role.value for role in Role}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (JWT.replace('issuer = "https://id.example.org/"\n', ""), "gateway.toml:1: [jwt] issuer: is missing"),
+        (JWT.replace('"peanut"', '""'), "gateway.toml:4: [jwt] audience: must be a string"),
+        (JWT.replace('"peanut"', '["peanut"]'), "gateway.toml:4: [jwt] audience: must be a string; it is a list"),
+        (JWT + 'algorithms = ["none"]', 'gateway.toml:5: [jwt] algorithms: "none"; write some of ES256'),
+        (JWT + "algorithms = []", "gateway.toml:5: [jwt] algorithms: "),
+        (JWT + 'role = "root"', "gateway.toml:5: [jwt] role: must be one of viewer, operator, admin"),
+        (JWT + "refresh = 9", "gateway.toml:5: [jwt] refresh: is 9; it must be 10 to"),
+        (JWT + 'isuer = "x"', 'gateway.toml:5: [jwt] isuer: unknown key; did you mean "issuer"?'),
+        ("jwt = 1", "gateway.toml:1: [jwt]: must be a table"),
+        (JWT.replace("jwks.json", "http://id.example.org/keys"), "gateway.toml:2: [jwt] keys: must be a file or begin"),
+        (JWT.replace("jwks.json", "ftp://id.example.org/keys"), "gateway.toml:2: [jwt] keys: must be a file or begin"),
+        (
+            JWT.replace("jwks.json", "https://me@id.example.org/k"),
+            "gateway.toml:2: [jwt] keys: must be a file or begin",
+        ),
+    ],
+)
+def test_bad_settings_of_tokens(text: str, words: str) -> None:
+    assert any(line.startswith(words) for line in mistakes(text)), mistakes(text)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "[::1]:80"])
+def test_keys_from_this_machine_may_come_in_plaintext(host: str) -> None:
+    found = read(JWT.replace("jwks.json", f"http://{host}/keys")).jwt
+    assert found is not None
+    assert found.remote
+
+
+def test_a_listener_for_tokens() -> None:
+    text = '[[listener]]\naddress = "0.0.0.0:1"\ncertificate = "none"\njwt = true\n'
+    (listener,) = listeners(JWT + text)
+    assert listener.policy == Policy("none", jwt=True)
+    assert "nothing says whose tokens count" in mistake(text)
+    plain = text.replace('certificate = "none"', 'transport = "tcp"\ninsecure = true')
+    assert "send tokens in the clear" in mistake(JWT + plain)
+    assert listeners(JWT + plain.replace("0.0.0.0", "127.0.0.1"))[0].policy.jwt
 
 
 def test_plaintext_of_a_listener_needs_a_word_unless_it_is_loopback() -> None:

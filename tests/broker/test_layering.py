@@ -13,20 +13,8 @@ GATEWAY = CHECKOUT / "broker" / "peanutd"
 
 # Each module of the gateway may import those before it, and nobody behind it.
 ORDER = (
-    *(
-        "log",
-        "toml_lines",
-        "toml_file",
-        "config",
-        "access",
-        "rules",
-        "scram",
-        "argon",
-        "users",
-        "explain",
-        "throttle",
-        "login",
-    ),
+    *("log", "toml_lines", "toml_file", "config", "access", "rules", "tokens", "keyring"),
+    *("scram", "argon", "users", "explain", "throttle", "login", "bearer"),
     *("tls", "fleet", "census", "proxy", "ws", "sockets", "status", "connection", "reception", "server", "__main__"),
 )
 
