@@ -23,8 +23,8 @@ from .pki import Pki  # noqa: E402
 MakeNode = Callable[..., Node]
 
 
-def node_json(port: int, **tables: dict[str, Any]) -> dict[str, Any]:
-    """A node.json as `peanut device add` writes it; each keyword updates (or adds) a table."""
+def node_json(port: int, **tables: dict[str, Any] | None) -> dict[str, Any]:
+    """A node.json as `peanut device add` writes it; each keyword updates (or adds) a table, None takes it away."""
     body: dict[str, Any] = {
         "format": 1,
         "name": "peanut",
@@ -46,7 +46,10 @@ def node_json(port: int, **tables: dict[str, Any]) -> dict[str, Any]:
         "simulate": {"speed": 60, "outside": 6.0, "start": 18.0},
     }
     for name, table in tables.items():
-        body[name] = {**body.get(name, {}), **table}
+        if table is None:
+            del body[name]
+        else:
+            body[name] = {**body.get(name, {}), **table}
     return body
 
 
@@ -68,7 +71,7 @@ def make_node(pki: Pki, tmp_path: Path) -> Iterator[MakeNode]:
     """make_node(port, node=Node, link={…}, …) -> a Node, not started; stopped after the test."""
     nodes: list[Node] = []
 
-    def make(port: int, node: type[Node] = Node, **tables: dict[str, Any]) -> Node:
+    def make(port: int, node: type[Node] = Node, **tables: dict[str, Any] | None) -> Node:
         bundle = tmp_path / f"bundle{len(nodes)}"
         bundle.mkdir()
         pki.write_bundle(bundle, "peanut")

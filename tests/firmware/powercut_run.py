@@ -8,8 +8,8 @@ at a start: what is found must be what was before, or what was to be, whole. Pri
 import gc
 import json
 import os
-import vfs
 
+import vfs
 from desired_checks import BODY, doc
 from node import log, ring
 from node.desired import Desired
@@ -98,7 +98,7 @@ def kept():
         r.done()
 
 
-# -- what is written: prepare(), act(), look() -> something that is compared ----------------------------------------------
+# -- what is written: prepare(), act(), and look(), whose answers are compared -----------------------------------------
 
 
 def set_point_before():
@@ -233,7 +233,7 @@ for name, prepare, act, look, allowed in CASES:
         try:
             act()
         except OSError:
-            pass
+            gc.collect()
         umount()
         done = not flash.dead
         mount(Flash(flash.data))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tools.fleet import find_micropython
+from tools.fleet.node import HEAP
 
-from .conftest import ROOT
+from .conftest import ROOT, MakeNode
 
 sys.path.insert(0, str(Path(__file__).parent))  # driver_checks imports fakes as MicroPython finds it: beside itself
 
@@ -73,3 +76,56 @@ def test_sensing_never_makes_a_reading_up(start: int, steps: list[Any]) -> None:
             assert shown is None
         assert probe.read(ticks.add(now, sensing.STALE_MS + 1))[1] != "ok"
         probe.quality = quality
+
+
+def test_the_whole_app_on_pins(make_node: MakeNode) -> None:
+    """A node.json without `simulate`: the board's drivers are installed, opened and moved, and no model is there."""
+    node = make_node(
+        1,
+        board={
+            "name": "devkit",
+            "chip": "esp32",
+            "buses": {"i2c": {"kind": "i2c", "sda": 21, "scl": 22, "khz": 100}},
+            "outputs": {
+                "heater": {"driver": "gpio", "pin": 25, "safe": "off", "min_on_s": 0, "min_off_s": 0},
+                "vent": {"driver": "gpio", "pin": 26, "on": 0, "safe": "off"},
+            },
+            "sensors": {"temperature": {"driver": "sht4x", "bus": "i2c", "address": 68, "quantity": "temperature"}},
+        },
+        simulate=None,
+    )
+    node.install()
+    assert not (node.workdir / "drivers/greenhouse_model.py").exists()
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [find_micropython(), "-X", f"heapsize={HEAP}", str(here / "pins_run.py")],
+        cwd=node.workdir,
+        env={"MICROPYPATH": f"{node.workdir}:{here}:.frozen"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [[0, 1], [1, 1], [0, 1]]
+
+
+def test_a_board_that_cannot_be_opened_is_said(make_node: MakeNode) -> None:
+    """This PC has no pins: the node names the output and ends as one whose configuration is wrong."""
+    outputs = {"heater": {"driver": "gpio", "pin": 25, "safe": "off"}, "vent": {"driver": "gpio", "pin": 26}}
+    node = make_node(
+        1,
+        board={
+            "name": "x",
+            "chip": "esp32",
+            "outputs": outputs,
+            "sensors": {"temperature": {"driver": "soil", "pin": 34}},
+        },
+        simulate=None,
+    )
+    node.start()
+    deadline = time.monotonic() + 15
+    while node.running:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert node.returncode == 2
+    assert "error config board.outputs.heater: cannot be opened" in node.log
