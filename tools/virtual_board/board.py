@@ -338,7 +338,8 @@ class Board:
             if self._registers.watchdog_fired:
                 self._after("rtc", WATCHDOG_S, self.reset, "rtc")
             elif self._loader.wants is not None:
-                self.reset("restart", self._loader.wants == "download")
+                answered = max(0.0, self._line_free - asyncio.get_running_loop().time())
+                self._after("restart", answered, self.reset, "restart", self._loader.wants == "download")
         elif self._interpreter is not None:
             self._interpreter.write(data)
 
