@@ -129,7 +129,7 @@ def _serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.end)
         loop.add_signal_handler(signal.SIGHUP, _Reload(home, settings, server, files))
-        runner.run(server.serve(settings.listeners))
+        runner.run(server.serve(settings.listeners, settings.listen.time))
     return OK
 
 
@@ -354,7 +354,13 @@ class _Reload:
 
 def _changeable(old: Config, new: Config) -> Listen:
     """[listen] with the new limits and the old addresses."""
-    return replace(new.listen, mqtts=old.listen.mqtts, mqtt=old.listen.mqtt, insecure=old.listen.insecure)
+    return replace(
+        new.listen,
+        mqtts=old.listen.mqtts,
+        mqtt=old.listen.mqtt,
+        time=old.listen.time,
+        insecure=old.listen.insecure,
+    )
 
 
 def _mark_offline(home: Path, server: Server) -> None:

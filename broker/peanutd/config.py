@@ -126,6 +126,8 @@ class Listen:
 
     mqtts: Address | None = Address("0.0.0.0", 8883)
     mqtt: Address | None = None
+    time: Address | None = Address("0.0.0.0", 8883)
+    """SNTP, over UDP: nodes need a clock before TLS can judge a certificate. Where `mqtts` is, if nothing is said."""
     insecure: bool = False
     max_handshakes: int = 1024
     """Connections that have not come in yet; one more, and the oldest of them is cut: silence keeps nobody out."""
@@ -280,6 +282,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "mqtts",
         "https",
         "mqtt",
+        "time",
         "metrics",
         "insecure",
         "max_handshakes",
@@ -392,8 +395,10 @@ class _Reader:
         for key in _LATER:
             if self._address(("listen", key), table, None) is not None:
                 self._warnings.append(f"{self._place(('listen', key))}: not in this release yet; nothing listens there")
+        mqtts = self._address(("listen", "mqtts"), table, usual.mqtts)
         return Listen(
-            mqtts=self._address(("listen", "mqtts"), table, usual.mqtts),
+            mqtts=mqtts,
+            time=self._address(("listen", "time"), table, mqtts),
             mqtt=self._address(("listen", "mqtt"), table, usual.mqtt),
             insecure=self._boolean(("listen", "insecure"), table, usual.insecure),
             max_handshakes=number("max_handshakes", usual.max_handshakes),

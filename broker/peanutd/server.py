@@ -31,7 +31,7 @@ from peanutd._core import (
     Link,
 )
 from peanutd.census import QUOTA_EXCEEDED, Census, Limits
-from peanutd.config import Address, Jwt, Listener, Mqtt, UnixPath
+from peanutd.config import FILE_NAME, Address, Jwt, Listener, Mqtt, UnixPath
 from peanutd.connection import (
     KINDS,
     PLAIN_BUFFER,
@@ -45,7 +45,8 @@ from peanutd.connection import (
 from peanutd.log import Flood, Log, clean
 from peanutd.reception import Reception
 from peanutd.rules import Book, built_in
-from peanutd.sockets import BACKLOG, Bound, bind
+from peanutd.sntp import TimeServer
+from peanutd.sockets import BACKLOG, Bound, bind, bind_udp
 from peanutd.throttle import network
 from peanutd.users import Store
 
@@ -154,6 +155,7 @@ class Server:
         self._loop = loop
         self._reception = Reception(self, loop, log, users or Store(), lambda: self.wall_clock().timestamp())
         self._listening: list[tuple[asyncio.Server, Bound]] = []
+        self._clock: TimeServer | None = None
         self._status = status.Status(version, time.monotonic())
         self._report_is_due = 0.0
         self._events: deque[Event] = deque()
@@ -177,9 +179,9 @@ class Server:
         """The tokens that listeners with `jwt` take from now on; None: none."""
         self._reception.take_tokens(settings, home)
 
-    async def serve(self, listeners: Sequence[Listener]) -> None:
+    async def serve(self, listeners: Sequence[Listener], time_at: Address | None = None) -> None:
         """Serves until `end` is called, and ends in order. ListenError as `start`."""
-        await self.start(listeners)
+        await self.start(listeners, time_at)
         await self._ended.wait()
         self.log.info("server", "stopping", connections=len(self.connections))
         await self.stop()
@@ -189,8 +191,11 @@ class Server:
         """Makes `serve` return; for signal handlers."""
         self._ended.set()
 
-    async def start(self, listeners: Sequence[Listener]) -> list[Address | UnixPath]:
-        """Listens; returns the addresses with the ports that they really got. ListenError says which failed and why."""
+    async def start(self, listeners: Sequence[Listener], time_at: Address | None = None) -> list[Address | UnixPath]:
+        """Listens; returns the addresses with the ports that they really got. ListenError says which failed and why.
+
+        time_at: where to tell the time (UDP); port 0 takes the number of the first listener.
+        """
         found: list[Address | UnixPath] = []
         try:
             for listener in listeners:
@@ -203,6 +208,15 @@ class Server:
                 self._listening.append((server, bound))
                 found.append(bound.address)
                 self.log.info("server", f"listening {replace(listener, address=bound.address)}")
+            if time_at is not None:
+                ports = [address.port for address in found if isinstance(address, Address)]
+                time_at = replace(time_at, port=time_at.port or ports[0])
+                clock = TimeServer()
+                await self._loop.create_datagram_endpoint(
+                    lambda: clock, sock=bind_udp(time_at, f"time in [listen] of {FILE_NAME}")
+                )
+                self._clock = clock
+                self.log.info("server", f"telling the time at {time_at} (UDP)")
         except BaseException:
             self._stop_listening()
             raise
@@ -477,6 +491,8 @@ class Server:
             server.close()
             bound.remove()
         self._listening.clear()
+        if self._clock is not None:
+            self._clock.close()
 
 
 def _refused(events: Iterable[Event], link: Link) -> int | None:

@@ -67,6 +67,26 @@ def bind(listener: Listener) -> Bound:
         raise ListenError(f"{address}: {_problem(error)}; change {listener.where}") from None
 
 
+def bind_udp(address: Address, where: str) -> socket.socket:
+    """A UDP socket, not blocking. ListenError says why there is none; `where` is the key to change."""
+    everywhere = not address.host
+    dual = everywhere and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual or ":" in address.host else socket.AF_INET
+    try:
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
+            sock.bind((address.host, address.port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    except OSError as error:
+        raise ListenError(f"UDP {address}: {_problem(error)}; change {where}") from None
+
+
 def _bind_tcp(address: Address) -> socket.socket:
     """Accepted sockets inherit the options (Linux)."""
     everywhere = not address.host

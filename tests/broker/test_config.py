@@ -70,6 +70,7 @@ def test_without_a_file_only_mutual_tls_listens(tmp_path: Path) -> None:
     config = load(tmp_path, LIMITS)
     assert config.listen.mqtts == Address("0.0.0.0", 8883)
     assert config.listen.mqtt is None
+    assert config.listen.time == config.listen.mqtts
     (listener,) = config.listeners
     assert (listener.address, listener.transport) == (Address("0.0.0.0", 8883), "tls")
     assert listener.policy == Policy("required", password=False, anonymous=False)
@@ -85,6 +86,7 @@ def test_every_key_is_read() -> None:
         [listen]
         mqtts = "[::1]:1"
         mqtt = "127.0.0.1:2"
+        time = "127.0.0.1:3"
         insecure = true
         max_handshakes = 5
         handshake_timeout = 4
@@ -106,6 +108,7 @@ def test_every_key_is_read() -> None:
     """)
     assert config.listen.mqtts == Address("::1", 1)
     assert config.listen.mqtt == Address("127.0.0.1", 2)
+    assert config.listen.time == Address("127.0.0.1", 3)
     assert config.listen.insecure
     assert config.listen.max_handshakes == 5
     assert config.listen.handshake_timeout == 4
@@ -118,6 +121,13 @@ def test_every_key_is_read() -> None:
         ("mqtt 127.0.0.1:2", True),
     ]
     assert not config.warnings
+
+
+def test_the_time_is_told_where_mqtts_listens_unless_it_is_said_or_off() -> None:
+    """The same number for UDP, so that a node needs no second one."""
+    assert read('[listen]\nmqtts = "127.0.0.1:18883"').listen.time == Address("127.0.0.1", 18883)
+    assert read('[listen]\nmqtts = ""\nmqtt = "127.0.0.1:1"').listen.time is None
+    assert read('[listen]\ntime = ""').listen.time is None
 
 
 def test_config_is_frozen() -> None:

