@@ -14,7 +14,7 @@ Each task has a pulse (node/supervisor.py), and the watchdog is fed while all of
 
 import asyncio
 
-from node import VERSION, clock, command, config, desired, hardware, link, log, mqtt, report, ticks, wifi
+from node import VERSION, ConfigError, clock, command, forget, hardware, link, log, mqtt, report, ticks, wifi
 from node.limit import Bucket
 from node.ring import Ring
 from node.store import Store
@@ -30,6 +30,7 @@ EVENTS = 8  # waiting to be sent; the oldest give way
 SILENT_MS = 120000  # so long a task may show no progress
 CONTROL_PERIODS = 3  # so many turns the control loop may miss
 CHANGES = (10, 6000)  # changes of one thing at once, and ms to one more: flash and relays wear
+SELDOM = ("node.desired", "node.config", "drivers.opening")  # modules that are not in memory while the node works
 LINES = (20, 3000)  # the same for log lines about commands
 DAY_S = 86400  # between two notes of the time in flash
 
@@ -46,8 +47,11 @@ class App:
     def __init__(self, profile, box):
         """profile: a module of profiles/; box: node.blackbox.BlackBox. Raises config.ConfigError or link.LinkError
         with what to mend."""
-        self._desired = desired.Desired()
-        cfg = self._cfg = self._desired.load()
+        from node import desired
+
+        asked = desired.Desired()
+        cfg = self._cfg = asked.load()
+        self._asked = asked.told()
         self._root = cfg["root"]
         self._sim = "simulate" in cfg
         self._sensors = sorted(cfg["board"]["sensors"])
@@ -77,7 +81,7 @@ class App:
         self._lines = Bucket(LINES[0], LINES[1], begun)
         self._untold = 0  # log lines left out
         self._changed = True  # the state differs from the one published
-        self._configured = True  # config/reported is to be published
+        self._configured = self._asked["gen"] or self._asked["errors"]  # config/reported is to be published
         self._ring = Ring(self._sensors, self._boot, begun)
         self._wake = asyncio.Event()
         self._verbs = self._root + "/cmd/"
@@ -92,7 +96,7 @@ class App:
             ("backfill", self._backfill),
             ("report", self._report),
         ]
-        if self._desired.trial:
+        if asked.trial:
             self._tasks.append(("trial", self._trial))
         self._events = []  # payloads for <root>/event
         self._why = None  # of a planned end
@@ -106,12 +110,13 @@ class App:
             self._birth,
         )
         self._link = link.Link(cfg["gateway"], cfg["link"], ctx, self._client)
-        self._wifi = self._wireless()
+        self._wifi = self._wireless(asked.wifi())
         if self._wifi is not None:
             self._tasks.append(("wifi", self._radio))
             self._link.network = lambda: self._wifi.up
         if not box.was.startswith(("power", "planned")):
             self.event("reset", box.was)
+        forget(*SELDOM)
         log.info("app", "%s, firmware %s, boot %d, set point %.1f" % (cfg["name"], VERSION, self._boot, setpoint))
 
     async def run(self, stopping=None):
@@ -293,31 +298,41 @@ class App:
         """A configuration from the gateway: in force at once if it can be, else after a restart in order."""
         if not payload:
             return  # the retained one was removed
-        wait = self._changes["config"].take(clock.now())
-        try:
-            new = None
-            if wait:
-                self._desired.errors = ["busy: too many changes"]
-            else:
-                new = self._desired.take(bytes(payload))
-            if new is not None and not desired.live(self._cfg, new):
-                self.restart("config")
-            elif new is not None:
-                setpoint = self._cfg["control"]["setpoint"]
-                self._store.put("setpoint", setpoint)
-                self._thermostat.setpoint = setpoint
-        except OSError as e:
-            self._desired.errors = ["cannot be stored (%s)" % e]
+        before = self._cfg["control"]["setpoint"]
         self._configured = True
         self._wake.set()
+        try:
+            if self._changes["config"].take(clock.now()):
+                raise OSError("too many changes")
+            restart = self._settle(lambda d: d.change(bytes(payload), self._cfg))
+            setpoint = self._cfg["control"]["setpoint"]
+            if setpoint != before:
+                self._store.put("setpoint", setpoint)
+                self._thermostat.setpoint = setpoint
+            if restart:
+                self.restart("config")
+        except (OSError, ValueError) as e:  # flash that is full, or a node.json that was damaged meanwhile
+            self._asked["errors"] = ["busy: %s" % e]
+
+    def _settle(self, act):
+        """What `act` does with node/desired.py, which is in memory meanwhile only."""
+        from node import desired
+
+        asked = desired.Desired()
+        try:
+            asked.load(False)
+            return act(asked)
+        finally:
+            self._asked = asked.told()
+            forget(*SELDOM)
 
     async def _trial(self, pulse):
         """Without a session in time, the network settings before these return."""
         wait = int(self._cfg["link"]["trial_s"] * 1000)
         pulse.beat(clock.now(), wait)
         await asyncio.sleep_ms(wait)
-        if self._desired.trial:
-            self._desired.mark("no session in %d s" % (wait // 1000))
+        if self._asked["trial"]:
+            self._settle(lambda d: d.mark("no session in %d s" % (wait // 1000)))
             self.restart("config")
 
     # -- reports -----------------------------------------------------------------------------------------------------
@@ -340,8 +355,8 @@ class App:
 
     async def _birth(self):
         """Online, then the whole state; both retained. It ends the trial of network settings."""
-        if self._desired.trial:
-            self._desired.mark(0)
+        if self._asked["trial"]:
+            self._settle(lambda d: d.mark(0))
             self._configured = True
         log.info("link", "online at %s:%d" % (self._link.host, self._link.port))
         if self._link.twins:
@@ -373,14 +388,14 @@ class App:
     async def _report(self, pulse):
         await self._vitals.report(pulse, lambda: self._client.ready, self._send)
 
-    def _wireless(self):
-        """The Wi-Fi of this node, or None where there is none to join."""
+    def _wireless(self, asked):
+        """The Wi-Fi of this node, or None where there is none to join. asked: in place of wifi.json, or None."""
         try:
-            country, networks = wifi.networks(self._desired.wifi() or _read("wifi.json"))
+            country, networks = wifi.networks(asked or _read("wifi.json"))
         except OSError:  # wired, or a PC
             return None
         except ValueError as e:
-            raise config.ConfigError("wifi.json: %s" % e)
+            raise ConfigError("wifi.json: %s" % e)
         station = hardware.wlan(self._cfg["kind"] + "-" + self._cfg["name"], country)
         return None if station is None else wifi.Wifi(station, networks, clock.now())
 
@@ -421,8 +436,8 @@ class App:
                 stated = clock.now()
                 await self._state()
             if self._configured and self._client.ready:
-                told = report.configured(self._desired.told(), clock.unix())
-                self._configured = bool(told) and not await self._send("config/reported", told, 1, True)
+                told = report.configured(self._asked, clock.unix())
+                self._configured = not await self._send("config/reported", told, 1, True)
             if (self._outbox or self._events) and self._client.ready:
                 self._wake.set()
             await asyncio.sleep_ms(0)

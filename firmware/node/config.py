@@ -5,7 +5,7 @@ Unknown keys are refused by name. The board's outputs and sensors are the board 
 is checked.
 """
 
-from node import strictjson
+from node import ConfigError, strictjson
 from node.control import MIN_TIMES
 
 NODE_JSON = "node.json"
@@ -73,10 +73,6 @@ SCHEMA = {
 }
 _FILLED = ("report", "link", "buses")  # tables that may be left out: filled with defaults
 _ABSENT = ("simulate",)  # tables whose absence means something: left out
-
-
-class ConfigError(ValueError):
-    """The configuration is wrong; the text is one line a fault, each beginning with the key."""
 
 
 def load(path=NODE_JSON):

@@ -4,6 +4,8 @@ Rule: judged whole before anything of it is in force; written to the slot that i
 leaves the old or the new. What could cut the node off (gateway, Wi-Fi, link) is on trial: without a session the
 generation before it returns. No value is told in a refusal, for it may be a secret.
 
+In memory only while somebody asks (see node.forget).
+
 A slot is {"gen", "hash", "trial", "set"}: trial is 0 once it has proved itself, the number of starts while on trial,
 and the reason if it was given up; set, the tables.
 """
@@ -12,7 +14,7 @@ import binascii
 import hashlib
 import json
 
-from node import config, log, store, strictjson
+from node import ConfigError, config, log, store, strictjson
 
 MAX_SIZE = 2048  # bytes of a document
 TRIES = 3  # starts on trial without a session
@@ -31,17 +33,20 @@ class Desired:
         self._slot = None  # the one in force
         self.errors = []
 
-    def load(self):
-        """The configuration in force, as config.check gives it. Raises ConfigError if node.json is wrong."""
+    def load(self, start=True):
+        """The configuration in force, as config.check gives it; `start` counts as one on trial, where there is one.
+
+        Raises ConfigError if node.json is wrong.
+        """
         body = config.read()
         for slot in sorted([s for s in self._slots if s], key=lambda s: -s["gen"]):
             self._slot = slot
             try:
-                if self.trial:
+                if self.trial and start:
                     self.mark("no session in %d starts" % TRIES if slot["trial"] > TRIES else slot["trial"] + 1)
                 if not isinstance(slot["trial"], str):
                     return lay(body, slot["set"])
-            except config.ConfigError as e:  # node.json is another one now
+            except ConfigError as e:  # node.json is another one now
                 self.mark(str(e))
             self.errors = ["gen %d: %s" % (slot["gen"], slot["trial"])]
         self._slot = None
@@ -92,11 +97,14 @@ class Desired:
         return cfg
 
     def told(self):
-        """For <root>/config/reported; None: the gateway never asked for anything."""
+        """For <root>/config/reported."""
         slot = self._slot or {"gen": 0, "hash": None}
-        if not slot["gen"] and not self.errors:
-            return None
         return {"gen": slot["gen"], "hash": slot["hash"], "trial": self.trial, "errors": self.errors}
+
+    def change(self, payload, cfg):
+        """`take`, and put in force in `cfg` what can be. Returns whether the rest needs a restart."""
+        new = self.take(payload)
+        return new is not None and not live(cfg, new)
 
     def mark(self, trial):
         """The trial of what is in force is over: 0, there is a session; or a reason, and the next `load` gives what was
@@ -132,16 +140,16 @@ def lay(body, tables):
     body = dict(body)
     for key in tables:
         if key not in TABLES:
-            raise config.ConfigError(key + ": unknown key")
+            raise ConfigError(key + ": unknown key")
         if not isinstance(tables[key], dict):
-            raise config.ConfigError(key + ": must be a table")
+            raise ConfigError(key + ": must be a table")
         if key == "wifi":
             from node import wifi
 
             try:
                 wifi.networks(json.dumps(tables[key]))
             except ValueError as e:
-                raise config.ConfigError("wifi: %s" % e)
+                raise ConfigError("wifi: %s" % e)
         else:
             body[key] = dict(body.get(key, {}))
             body[key].update(tables[key])

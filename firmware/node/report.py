@@ -64,11 +64,9 @@ def _rounded(readings):
 
 
 def configured(told, ts):
-    """<root>/config/reported; None for a node that the gateway has not configured. told: as node.desired gives it."""
-    if told is not None:
-        told["ts"] = ts
-        return json.dumps(told)
-    return None
+    """<root>/config/reported. told: as node.desired gives it."""
+    told["ts"] = ts
+    return json.dumps(told)
 
 
 def event(ident, text, begins, ts):

@@ -1,11 +1,12 @@
 """A greenhouse put together: its thermostat and the drivers of its board. Rule: composition, no logic."""
 
-from node import config
 from node.control import Thermostat
 
 
 def thermostat(cfg, now, setpoint):
     """The control of this node. setpoint: deg C, the one in force before the restart."""
+    from node import config
+
     control = cfg["control"]
     times = config.min_times(cfg["board"]["outputs"])
     return Thermostat(now, setpoint, control["hysteresis"], times, control["vent_fail"] == "open")
@@ -17,9 +18,9 @@ def house(cfg, now):
     Raises ConfigError naming what of the board cannot be opened.
     """
     if "simulate" not in cfg:
-        from drivers.house import House
+        from drivers.opening import Opening
 
-        return House(cfg["board"], now)
+        return Opening(cfg["board"], now).house
     from drivers.greenhouse_model import Greenhouse
 
     s = cfg["simulate"]

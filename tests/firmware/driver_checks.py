@@ -5,14 +5,14 @@ Rule: as in pure_checks.py. Bytes and results are the worked examples of the dat
 
 import fakes
 from drivers import bme280, ds18b20, sensirion
-from drivers.house import House
+from drivers.opening import Opening
 from node import config, sensing, ticks
 
 I2C = {"i2c": {"kind": "i2c", "sda": 21, "scl": 22, "khz": 100}}
 
 
 def house(machine, sensors, outputs=None, buses=I2C, wire=None):
-    return House({"outputs": outputs or {}, "sensors": sensors, "buses": buses}, 0, machine, wire)
+    return Opening({"outputs": outputs or {}, "sensors": sensors, "buses": buses}, 0, machine, wire).house
 
 
 def sensor(driver, quantity, **more):
@@ -455,7 +455,7 @@ def check_the_wrap_of_the_clock():
     chip = m.wire(21, 22, 0x44, fakes.Scripted({b"\xfd": word(0x6666) + word(0x8000)}))
     begin = ticks.PERIOD - 30000
     board = {"outputs": {}, "sensors": {"t": sensor("sht4x", "temperature", bus="i2c")}, "buses": I2C}
-    h = House(board, begin, m)
+    h = Opening(board, begin, m).house
     for i in range(1, 61):
         pair = h.read("t", ticks.add(begin, i * 1000))
         assert i == 1 or pair[1] == "ok"

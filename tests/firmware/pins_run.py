@@ -26,7 +26,7 @@ def answer(celsius):
 chip = m.wire(21, 22, 0x44, fakes.Scripted(answer(10.0)))
 
 from node import hardware  # noqa: E402
-from node.app import App  # noqa: E402
+from node.app import SELDOM, App  # noqa: E402
 from node.blackbox import BlackBox  # noqa: E402
 from profiles import greenhouse  # noqa: E402
 
@@ -41,6 +41,10 @@ async def until(what):
 
 async def main():
     app = App(greenhouse, BlackBox(hardware.memory, hardware.cause()))
+    for module in SELDOM:
+        assert module not in sys.modules, module
+        parent, name = module.split(".")
+        assert not hasattr(sys.modules[parent], name), module
     out = [[m.levels[25], m.levels[26]]]
 
     async def never():
