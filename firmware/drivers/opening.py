@@ -23,11 +23,11 @@ class Opening:
         self._buses = board.get("buses", {})
         self._things = {}
         outputs = {}
-        for name, spec in sorted(board["outputs"].items()):
+        for name, spec in sorted(board.get("outputs", {}).items()):
             outputs[name] = self._open("outputs." + name, spec.get("driver"), spec, spec.get("safe") == "on")
         probes = {}
         units = {}
-        for name, spec in sorted(board["sensors"].items()):
+        for name, spec in sorted(board.get("sensors", {}).items()):
             key = (spec.get("driver"), spec.get("bus"), spec.get("address"), spec.get("pin"))
             where = "sensors." + name
             if key not in units:

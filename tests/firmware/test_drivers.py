@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from .conftest import ROOT, MakeNode
 sys.path.insert(0, str(Path(__file__).parent))  # driver_checks imports fakes as MicroPython finds it: beside itself
 
 import driver_checks
+import fakes
 
+from drivers import opening  # isort: skip
 from node import sensing, ticks  # isort: skip
 
 
@@ -76,6 +79,30 @@ def test_sensing_never_makes_a_reading_up(start: int, steps: list[Any]) -> None:
             assert shown is None
         assert probe.read(ticks.add(now, sensing.STALE_MS + 1))[1] != "ok"
         probe.quality = quality
+
+
+BOARDS = sorted(path.parent.name for path in (ROOT / "boards").glob("*/board.toml") if path.parent.name != "sim")
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_every_board_can_be_opened(name: str) -> None:
+    """The tables of each board file are what the drivers want, and its outputs come up at their safe level."""
+    board = tomllib.loads((ROOT / "boards" / name / "board.toml").read_text())
+    machine = fakes.Machine()
+    for bus in board.get("buses", {}).values():
+        if bus["kind"] == "i2c":
+            for table in board.get("outputs", {}).values():
+                if table["driver"] == "pcf8574":
+                    machine.wire(bus["sda"], bus["scl"], table["address"], fakes.Latch())
+    outputs, sensors = board.get("outputs", {}), board.get("sensors", {})
+    house = opening.Opening(board, 0, machine, fakes.Wire(b"", b"")).house
+    for output, table in outputs.items():
+        if table["driver"] == "gpio":
+            on = table.get("on", 1)
+            assert machine.levels[table["pin"]] == (on if table["safe"] == "on" else 1 - on), output
+        house.write(output, True, 1)
+    for sensor in sensors:
+        assert house.read(sensor, 1) == (None, "missing")
 
 
 def test_the_whole_app_on_pins(make_node: MakeNode) -> None:
