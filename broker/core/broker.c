@@ -108,7 +108,7 @@ pn_env *pn_enter(pn_broker *b, int64_t now) {
         pn_buf_drop(&b->texts, pn_buf_len(&b->texts));
     }
     b->env.now = now;
-    b->walked = 0;
+    b->walked = b->judged = 0;
     return &b->env;
 }
 

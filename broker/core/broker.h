@@ -24,6 +24,7 @@
 #include "topic.h"
 
 #define PN_RULE_SETS 16
+#define PN_RULE_CHECKS_MAX 500000 /* rules that the SUBSCRIBEs of one call are held against; what comes then gets PN_QUOTA_EXCEEDED */
 #define PN_DENIED_EVENTS_MAX 32 /* PN_EVENT_DENIED that one feed reports; all are counted */
 
 typedef struct pn_broker pn_broker;

@@ -140,6 +140,7 @@ static uint8_t subscribe_one(pn_link *l, const pn_filter *f, uint32_t id, bool *
     if (!limits->wildcard_subscriptions && pn_topic_has_wildcard(filter)) return PN_WILDCARDS_NOT_SUPPORTED;
     const pn_rules *rules = pn_broker_rules(b, s->rules);
     pn_filter granted = *f;
+    if (rules && (b->judged += pn_rules_count(rules)) > PN_RULE_CHECKS_MAX) return PN_QUOTA_EXCEEDED;
     if (!rules || !pn_rules_may_subscribe(rules, pn_session_identity(s), filter, group.n != 0, &granted.qos, NULL)) {
         pn_raise_denied(l, PN_NOT_AUTHORIZED, "subscribe ", f->filter);
         return PN_NOT_AUTHORIZED;

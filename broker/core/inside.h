@@ -82,6 +82,7 @@ struct pn_broker {
     pn_link *dirty, *dirty_last;
     queued_event *events; /* owned */
     uint32_t event_head, event_count, event_cap, denied_room;
+    uint64_t judged; /* rules that the SUBSCRIBEs of this call were held against */
     uint64_t walked; /* nodes of the retained store that this call has visited */
     pn_session *walkers, *last_walker; /* sessions whose walks can go on (walk.c) */
     struct pn_restoring *restoring; /* owned; while records are being restored */

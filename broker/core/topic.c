@@ -617,6 +617,7 @@ struct rule {
     uint8_t *filter; /* owned */
     pn_span *names;  /* owned, with their text behind them, sorted; NULL: everybody */
     uint32_t length, name_count;
+    uint32_t plain; /* bytes of the filter before its first wildcard or `{id}` */
     uint32_t next, last; /* rules of the same filter: the next one (0: none), and in the first one the last */
     uint8_t actions, retain, qos_max;
     bool allow, has_id;
@@ -667,6 +668,19 @@ static int has_id_level(pn_span filter) {
     return found;
 }
 
+uint32_t pn_rules_count(const pn_rules *r) { return r->count; }
+
+/* Bytes of a filter before its first wildcard, or, of a rule, `{id}`. */
+static uint32_t plain_part(pn_span filter, bool rule) {
+    levels l = levels_of(filter);
+    while (l.more) {
+        uint32_t at = filter.n - l.n;
+        pn_span level = next_level(&l);
+        if (kind_of(level) != LITERAL || (rule && pn_span_eq(level, ID_LEVEL))) return at;
+    }
+    return filter.n;
+}
+
 static int by_text(const void *a, const void *b) {
     const pn_span *x = a, *y = b;
     int order = x->n && y->n ? memcmp(x->p, y->p, x->n < y->n ? x->n : y->n) : 0;
@@ -714,6 +728,7 @@ int pn_rules_add(pn_rules *r, const pn_rule *rule) {
     memcpy(copy, filter.p, filter.n);
     uint32_t number = r->count++;
     r->rules[number] = (struct rule){.filter = copy, .names = names, .length = filter.n, .name_count = rule->name_count,
+                                     .plain = plain_part(filter, true),
                                      .last = number, .actions = rule->actions, .retain = rule->retain,
                                      .qos_max = rule->qos_max, .allow = rule->allow, .has_id = has_id > 0};
     if (*value) {
@@ -778,9 +793,11 @@ bool pn_rules_may_publish(const pn_rules *r, pn_span id, pn_span topic, uint8_t 
 bool pn_rules_may_subscribe(const pn_rules *r, pn_span id, pn_span filter, bool shared, uint8_t *qos, int *rule) {
     bool usable = id_usable(id);
     uint8_t wanted = shared ? PN_MAY_SHARE : PN_MAY_SUBSCRIBE;
-    uint32_t i = 0;
+    uint32_t i = 0, plain = plain_part(filter, false);
     for (; i < r->count; i++) {
         const struct rule *x = &r->rules[i];
+        /* What differs before either has a wildcard has no topic in common. */
+        if (memcmp(x->filter, filter.p, x->plain < plain ? x->plain : plain) != 0) continue;
         if (!(x->actions & wanted) || (x->has_id && !usable) || !is_for(x, id)) continue;
         pn_span own = {x->filter, x->length};
         const pn_span *stands = x->has_id ? &id : NULL;

@@ -99,6 +99,7 @@ typedef struct pn_rule {
 typedef struct pn_rules pn_rules;
 pn_rules *pn_rules_new(uint64_t seed); /* owned by the caller; NULL without memory */
 void pn_rules_free(pn_rules *r);       /* NULL is fine */
+uint32_t pn_rules_count(const pn_rules *r);
 /* Appends a rule; filter and names are copied. Returns PN_SUCCESS; PN_TOPIC_FILTER_INVALID, also for `{id}` as a part of a
  * level (it could only be a mistake) and for more than PN_TRIE_MAX_LEVELS levels; PN_QUOTA_EXCEEDED without memory. On
  * failure nothing was added. */
@@ -107,7 +108,7 @@ int pn_rules_add(pn_rules *r, const pn_rule *rule);
  * subscribe: the first rule that either allows and covers `filter`, or denies and overlaps it, decides; what the rules
  * say about `retain` does not count. *qos, the QoS that is asked for, is lowered to what the rule grants (NULL is fine).
  * The caller strips `$share/group/` first, and says by `shared` that it has. A filter that only several rules together
- * cover is denied.
+ * cover is denied. It takes the rules one by one, so the caller bounds how often it is asked by pn_rules_count.
  * Both return the deciding rule's number (from 0) in *rule when not NULL, -1 when none did. */
 bool pn_rules_may_publish(const pn_rules *r, pn_span id, pn_span topic, uint8_t qos, bool retain, int *rule);
 bool pn_rules_may_subscribe(const pn_rules *r, pn_span id, pn_span filter, bool shared, uint8_t *qos, int *rule);

@@ -257,6 +257,19 @@ def test_the_report_of_denials_is_bounded_and_their_count_is_not() -> None:
     assert len(client.denied) == 33
 
 
+@pytest.mark.parametrize("version", [4, 5])
+def test_a_flood_of_filters_is_not_held_against_every_rule(version: int) -> None:
+    """PN_RULE_CHECKS_MAX (500,000) in one call: what comes then is refused unseen, and the next call begins anew."""
+    house = House()
+    house.broker.set_rules(1, [(False, MAY, 0, f"+/+/+/{n}") for n in range(999)] + [(True, MAY, 0, "#")])
+    client = node(house, version)
+    codes = client.subscribe(*[f"a/b/{n}" for n in range(600)])
+    refused = 0x97 if version == 5 else 0x80
+    assert codes == [0] * 500 + [refused] * 100
+    assert client.subscribe("a/b/599") == [0]
+    assert client.closed is None
+
+
 def test_a_rule_that_is_no_filter_is_named() -> None:
     house = House()
     with pytest.raises(ValueError, match=r"rule 1: 'a/#/b'"):
