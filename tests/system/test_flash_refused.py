@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.programs import program
@@ -80,27 +81,33 @@ def test_unplugged_while_writing_and_done_again(house: House, tmp_path: Path) ->
         assert "peanut is online" in done.stdout
 
 
-def test_without_a_gateway_it_is_written_all_the_same(house: House, tmp_path: Path) -> None:
-    """Status 3: the node is on the board, and nobody can say whether it is online."""
-    house.stop()
-    with board_of("esp32c3", tmp_path / "board") as board:
-        done = run(command(house, board, "--patience", "0.1"))
-        assert done.returncode in (3, 6), done.stdout + done.stderr
-        assert "written and verified" in done.stdout
-        assert f":{house.port}" in done.stderr
-        board.wait_for(state="program")
+def test_where_it_hangs_is_said(house: House, tmp_path: Path) -> None:
+    """At the Wi-Fi, without its password being said; at a gateway that is not there. Status 6: written, not online.
 
-
-def test_wi_fi_that_does_not_let_it_in_is_said(house: House, tmp_path: Path) -> None:
-    """The node hangs at the Wi-Fi, and the command says so, without the password."""
+    Both at once, for most of it is waiting.
+    """
+    absent = House(tmp_path / "absent")
     (tmp_path / "password").write_text("wrong horse battery\n")
     house.peanut("wifi", "add", "house", "--password-file", str(tmp_path / "password"), check=True)
-    with board_of("esp32", tmp_path / "board", "--wifi", "house:right horse battery") as board:
-        done = run(command(house, board, "--patience", "0.1"))
-        assert done.returncode == 6, done.stdout + done.stderr
-        assert "Wi-Fi" in done.stderr
-        assert "wrong password" in done.stderr
-        assert "wrong horse" not in done.stdout + done.stderr
+    with (
+        board_of("esp32", tmp_path / "far", "--wifi", "house:right horse battery") as far,
+        board_of("esp32c3", tmp_path / "alone") as alone,
+        ThreadPoolExecutor() as pool,
+    ):
+        orders = (command(house, far, "--patience", "0.15"), command(absent, alone, "--patience", "0.15", "--no-wifi"))
+        outside, lonely = pool.map(run, orders)
+        assert outside.returncode == 6, outside.stdout + outside.stderr
+        assert "Wi-Fi" in outside.stderr
+        assert "wrong password" in outside.stderr
+        assert "wrong horse" not in outside.stdout + outside.stderr
+        assert lonely.returncode == 6, lonely.stdout + lonely.stderr
+        assert "written and verified" in lonely.stdout
+        assert "gateway unreachable" in lonely.stderr
+        assert (
+            f"hangs at the connection to the gateway: refused: nothing listens on localhost:{absent.port}"
+            in lonely.stderr
+        )
+        alone.wait_for(state="program")
 
 
 def test_a_full_disk_writes_nothing_to_the_board(house: House, tmp_path: Path) -> None:
