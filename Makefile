@@ -7,6 +7,7 @@
 #   make bench    speed, beside mosquitto                                  (BENCH=--quick for the short one)
 #   make fuzz     the C core under a fuzzer                                (FUZZ_SECONDS=60)
 #   make flash    a bare board to a node that is online           (NAME=peanut PORT=/dev/ttyUSB0 BOARD=esp32-devkitc)
+#   make virtual-board   a board that needs no hardware, to be flashed     (PORT=/tmp/peanut-board BOARD=esp32-devkitc)
 #   make clean    removes what was built, not the fleet home
 
 PYTHON ?= python3
@@ -23,7 +24,7 @@ REQUIREMENTS := requirements-dev.txt requirements-node.txt
 PACKAGING := broker/pyproject.toml broker/setup.py provisioning/pyproject.toml
 CORE := $(wildcard broker/core/*.c broker/core/*.h)
 
-.PHONY: setup demo test check conformance bench fuzz flash clean
+.PHONY: setup demo test check conformance bench fuzz virtual-board flash clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -71,6 +72,9 @@ fuzz: setup
 	@$(MAKE) --no-print-directory -C tests/fuzz run SECONDS=$(FUZZ_SECONDS) PYTHON=$(abspath $(BIN)/python)
 
 # What is not given is asked for. FLASH="--patience 3 --manual-reset" for anything else (peanut flash --help).
+virtual-board: setup
+	@$(BIN)/python -m tools.virtual_board --board $(or $(BOARD),esp32-devkitc) --link $(or $(PORT),/tmp/peanut-board)
+
 flash: setup
 	@$(BIN)/peanut flash $(NAME) $(if $(PORT),--port $(PORT)) $(if $(BOARD),--board $(BOARD)) $(if $(SIMULATE),--simulate) \
 		$(if $(IMAGE),--image $(IMAGE)) $(if $(SHA256),--sha256 $(SHA256)) $(if $(FACTORY),--factory) $(if $(DRY_RUN),--dry-run) $(FLASH)

@@ -1,6 +1,7 @@
 """python -m tools.virtual_board: a board that a PC's tools take for one; `--tell` presses its buttons.
 
-Rule: the first line of the output is the port and nothing else. The board ends with whoever started it.
+Rule: the first line of the output is the port and nothing else, the second a command for people. The board ends with
+whoever started it.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ import os
 import signal
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 from . import control
 from .board import Board, Settings
-from .chips import CHIPS
+from .chips import CHIPS, Chip
 from .flash import MIB, Flash
+from .image import make_image
 from .line import Line, PtyLine, Rfc2217Line, TcpLine
 
+ROOT = Path(__file__).resolve().parents[2]
+BOARD = "esp32-devkitc"
 PARENT_S = 0.5  # how often it is looked whether the parent is still there
 
 
@@ -32,9 +37,10 @@ def arguments() -> argparse.ArgumentParser:
         epilog="commands of --tell:\n" + control.COMMANDS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--chip", choices=CHIPS, default="esp32")
+    parser.add_argument("--board", default=BOARD, help=f"chip and flash of boards/BOARD (default {BOARD})")
+    parser.add_argument("--chip", choices=CHIPS, help="another chip than the board's")
     parser.add_argument("--flash", type=Path, metavar="FILE", help="keep the flash in FILE (default: a temporary file)")
-    parser.add_argument("--flash-mb", type=int, choices=(2, 4, 8, 16), default=4, help="size of the flash (default 4)")
+    parser.add_argument("--flash-mb", type=int, choices=(2, 4, 8, 16), help="another size of flash")
     parser.add_argument("--mac", type=lambda text: bytes.fromhex(text.replace(":", "")), default=Settings.mac)
     line = parser.add_mutually_exclusive_group()
     line.add_argument("--link", type=Path, help="a terminal whose name is LINK (default: any free terminal)")
@@ -61,6 +67,25 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def facts(options: argparse.Namespace) -> tuple[Chip, int]:
+    """The chip and the bytes of its flash: what was said, else the board's. ValueError if there is no such board."""
+    try:
+        board = tomllib.loads((ROOT / "boards" / options.board / "board.toml").read_text())
+        return CHIPS[options.chip or board["chip"]], (options.flash_mb or board["flash_mb"]) * MIB
+    except (OSError, KeyError):
+        raise ValueError(f"{options.board} is no board with a chip; boards: peanut board list") from None
+
+
+def advice(options: argparse.Namespace, chip: Chip, port: str) -> str:
+    """Writes an image beside the link; the command that flashes the board with it."""
+    file = options.link.with_name(options.link.name + ".bin")
+    file.write_bytes(make_image(chip))
+    return (
+        f"to flash it: make flash NAME=bean PORT={port} BOARD={options.board} SIMULATE=1 FLASH=--no-wifi "
+        f"IMAGE={file} SHA256=$(sha256sum {file} | cut -c1-64)"
+    )
+
+
 def control_path(options: argparse.Namespace) -> Path | None:
     """Where the board listens for --tell."""
     if options.control or not options.link:
@@ -70,7 +95,7 @@ def control_path(options: argparse.Namespace) -> Path | None:
     return link.with_name(link.name + ".ctl")
 
 
-async def serve(options: argparse.Namespace, flash: Flash) -> None:
+async def serve(options: argparse.Namespace, chip: Chip, flash: Flash) -> None:
     """Runs the board until it is told to end or its parent has."""
     line: Line
     if options.tcp is not None:
@@ -84,7 +109,7 @@ async def serve(options: argparse.Namespace, flash: Flash) -> None:
     settings = Settings(
         options.mac, None if options.no_hand else options.hand, options.slow, rate, options.throttle, air
     )
-    board = Board(CHIPS[options.chip], flash, line, settings)
+    board = Board(chip, flash, line, settings)
 
     path = control_path(options)
     server = await control.listen(board, path) if path else None
@@ -95,6 +120,8 @@ async def serve(options: argparse.Namespace, flash: Flash) -> None:
     try:
         await board.plug(power=not options.off)
         print(line.port, flush=True)
+        if options.link:
+            print(advice(options, chip, line.port), flush=True)
         while not ended.is_set() and os.getppid() == parent:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), PARENT_S)
@@ -124,11 +151,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="virtual-board-") as temporary:
         file = options.flash or Path(temporary) / "flash.bin"
         try:
-            flash = Flash(file, options.flash_mb * MIB, options.bad_sector, options.write_protected)
+            chip, size = facts(options)
+            flash = Flash(file, size, options.bad_sector, options.write_protected)
         except (OSError, ValueError) as error:
             print(f"virtual board: {error}", file=sys.stderr)
             return 1
-        asyncio.run(serve(options, flash))
+        asyncio.run(serve(options, chip, flash))
         flash.close()
     return 0
 

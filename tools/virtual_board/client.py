@@ -31,7 +31,8 @@ class VirtualBoard:
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="virtual-board-")
         self.folder = folder or Path(self._temporary.name)  # type: ignore[union-attr]
         self.flash = self.folder / "flash.bin"
-        self.options = options
+        # An ESP32 has 4 MB here, whatever board; what is said later counts.
+        self.options = ("--flash-mb", "4", *options)
         self.port = ""
 
     def __enter__(self) -> VirtualBoard:
