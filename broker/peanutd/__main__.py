@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import importlib.metadata
 import json
@@ -17,22 +18,23 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from peanutd import explain, fleet, rules, tls
+from peanutd import control, explain, fleet, operate, rules, tls
 from peanutd._core import LIMITS, MAY_PUBLISH, RETAIN_ANY, Broker
 from peanutd.access import Role
 from peanutd.census import Limits
-from peanutd.config import Config, ConfigError, Listen, Listener, Mqtt, load
+from peanutd.config import Address, Config, ConfigError, Listen, Listener, Mqtt, load
 from peanutd.log import Background, Log
 from peanutd.rules import Book
 from peanutd.server import SPARE_FILES, Server
 from peanutd.sockets import ListenError, raise_file_limit
 from peanutd.users import Store
+from peanutd.watch import Watch
 
 OK: Final = 0
 CANNOT_START: Final = 1
@@ -51,6 +53,8 @@ examples:
   peanutd rules                  prints who may do what; --built-in: the rules of a home without a rules.toml
   peanutd explain user/maria publish /plant/peanut/UpdateTemperature
                                  says whether she may, and which rule has decided
+  peanutd status                 how the gateway that runs is doing; --json for programs
+  peanutd bans                   who is banned; peanutd bans add|remove address 192.168.1.9
 
 signals:
   SIGTERM, SIGINT                ends in order
@@ -62,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
     arguments = _arguments(argv)
     home = Path(arguments.home or os.environ.get("PEANUT_HOME") or "fleet")
+    if arguments.command in operate.COMMANDS:
+        return operate.run(home, arguments)
     try:
         settings = _settings(home)
         book = _rules(home, settings)
@@ -84,7 +90,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BAD_SETTINGS
     stream = Background()
     try:
-        return _serve(home, settings, book, credentials, broker, Log(settings.log_level, stream), name, make_loop)
+        return _serve(
+            home,
+            settings,
+            book,
+            credentials,
+            broker,
+            Log(settings.log_level, stream, form=settings.log_format),
+            name,
+            make_loop,
+        )
     except ListenError as error:
         stream.end()
         print(f"peanutd: cannot listen on {error}", file=sys.stderr)
@@ -121,6 +136,7 @@ def _serve(
             users=store,
             version=_version(),
             book=book,
+            watch=Watch(log, settings.bans, home),
         )
         files = raise_file_limit()
         _apply(server, settings, book, files)
@@ -129,8 +145,28 @@ def _serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.end)
         loop.add_signal_handler(signal.SIGHUP, _Reload(home, settings, server, files))
-        runner.run(server.serve(settings.listeners, settings.listen.time))
+        with _metrics(settings.listen.metrics, server):
+            runner.run(server.serve(settings.listeners, settings.listen.time, control.listener(home)))
     return OK
+
+
+@contextlib.contextmanager
+def _metrics(address: Address | None, server: Server) -> Iterator[None]:
+    """Serves the metrics meanwhile, if they are wanted. ListenError when the address cannot be had."""
+    if address is None:
+        yield
+        return
+    from peanutd.metrics import Metrics  # a tenth of a second that whoever has none does not wait for
+
+    try:
+        metrics = Metrics(address, server.snapshot_from_afar)
+    except OSError as error:
+        raise ListenError(f"{address}: {error.strerror}; change metrics in [listen]") from None
+    server.log.info("server", f"listening metrics {metrics.address}/metrics")
+    try:
+        yield
+    finally:
+        metrics.end()
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -156,7 +192,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     asking.add_argument(
         "--role", choices=[role.value for role in Role], help="of a token, or of a user who is not there yet"
     )
-    for command in (listing, asking):  # before the command or behind it
+    for command in (listing, asking, *operate.add_commands(commands)):  # before the command or behind it
         command.add_argument("--home", metavar="DIR", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -293,7 +329,13 @@ def _apply(server: Server, settings: Config, book: Book, files: int) -> None:
     """The settings that can change while the gateway serves."""
     listen, mqtt = settings.listen, settings.mqtt
     server.log.set_level(settings.log_level)
-    server.handshake_timeout = listen.handshake_timeout
+    server.log.set_format(settings.log_format)
+    server.watch.bans.rules = settings.bans
+    server.watch.tally.max_memory = {**LIMITS, **settings.limits}["max_memory"]
+    server.waits.handshaking.seconds = listen.handshake_timeout
+    server.waits.stalled.seconds = listen.stall_timeout
+    server.handshakes.budget.rate = listen.handshake_rate
+    server.handshakes.accepts.rate = listen.accept_rate
     server.max_packet_size = {**LIMITS, **settings.limits}["max_packet_size"]
     server.broker.set_limits(**settings.limits)
     server.mqtt = mqtt
@@ -354,12 +396,14 @@ class _Reload:
 
 def _changeable(old: Config, new: Config) -> Listen:
     """[listen] with the new limits and the old addresses."""
+    stay = old.listen
     return replace(
         new.listen,
-        mqtts=old.listen.mqtts,
-        mqtt=old.listen.mqtt,
-        time=old.listen.time,
-        insecure=old.listen.insecure,
+        mqtts=stay.mqtts,
+        mqtt=stay.mqtt,
+        time=stay.time,
+        metrics=stay.metrics,
+        insecure=stay.insecure,
     )
 
 

@@ -70,6 +70,8 @@ class Credential:
 
     identity: Identity
     not_after: datetime
+    serial: str = ""
+    """The certificate's serial number, in hexadecimal digits."""
 
 
 # --- from a certificate to an identity --------------------------------------------------------------------------------
@@ -94,7 +96,7 @@ def identify(der: bytes | None, authorities: Sequence[x509.Certificate], now: da
         # The outermost first: that is the one to renew when several are over.
         for number, link in reversed(list(enumerate(chain))):
             _check_time(link, who if number == 0 else f"this fleet's CA certificate {_common_name(link)}", now)
-        return Credential(identity, min(link.not_valid_after_utc for link in chain))
+        return Credential(identity, min(link.not_valid_after_utc for link in chain), f"{certificate.serial_number:x}")
     except IdentityError:
         raise
     except Exception as error:  # the parser's errors are many; whatever it is, the certificate is not one of ours

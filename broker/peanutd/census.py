@@ -62,6 +62,11 @@ class Census:
     # --- newcomers ---
 
     @property
+    def newcomers(self) -> int:
+        """Connections that have not come in yet."""
+        return len(self._newcomers)
+
+    @property
     def crowded(self) -> bool:
         """Whether there are as many newcomers as there may be."""
         return len(self._newcomers) >= self.limits.handshakes

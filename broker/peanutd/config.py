@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Final, Literal, get_args
 
 from peanutd import toml_file
-from peanutd.log import DEFAULT_LEVEL, LEVELS
+from peanutd.log import DEFAULT_FORMAT, DEFAULT_LEVEL, FORMATS, LEVELS
 from peanutd.toml_file import MAX_DEPTH as MAX_DEPTH
 from peanutd.toml_file import ConfigError as ConfigError
 from peanutd.toml_file import kind_of
@@ -133,6 +133,35 @@ class Listen:
     """Connections that have not come in yet; one more, and the oldest of them is cut: silence keeps nobody out."""
     handshake_timeout: int = 10
     """Seconds from TCP connection to the end of all handshakes (PROXY header, TLS, WebSocket)."""
+    handshake_rate: int = 200
+    """TLS handshakes that begin in a second; more wait, an address after the other; 0: no limit."""
+    accept_rate: int = 1000
+    """TCP connections that are accepted in a second; more wait in the kernel's queue; 0: no limit."""
+    stall_timeout: int = 60
+    """Seconds that a client may leave unread what has been sent to it, before it is cut; 0: for ever."""
+    metrics: Address | None = None
+    """Where Prometheus finds the metrics, as plain HTTP; None is nowhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class BanRules:
+    """[bans]: what is too much in `window` seconds, 0 is never, and what becomes of who does it."""
+
+    window: int = 60
+    duration: int = 300
+    """Seconds that a ban lasts."""
+    connects: int = 60
+    """Times that a client, or a certificate, may come in: one more is flapping."""
+    failures: int = 100
+    """Handshakes, connections without a CONNECT and refused CONNECTs of an address prefix; refused CONNECTs and
+    protocol errors of a client or certificate."""
+    user_failures: int = 100
+    """Failed logins as one user, wherever they come from."""
+    v4_prefix: int = 32
+    v6_prefix: int = 64
+    """Bits of an address that make one prefix."""
+    never: tuple[Network, ...] = LOOPBACK
+    """Addresses that are never banned: this machine's, and that of a proxy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +244,9 @@ class Config:
     limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     jwt: Jwt | None = None
+    bans: BanRules = BanRules()
     log_level: str = DEFAULT_LEVEL
+    log_format: str = DEFAULT_FORMAT
     warnings: tuple[str, ...] = ()
 
     @property
@@ -287,6 +318,9 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "insecure",
         "max_handshakes",
         "handshake_timeout",
+        "handshake_rate",
+        "accept_rate",
+        "stall_timeout",
     ),
     "access": ("anonymous",),
     "jwt": (
@@ -301,7 +335,8 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "role_claim",
         "role",
     ),
-    "log": ("level",),
+    "bans": tuple(entry.name for entry in fields(BanRules)),
+    "log": ("level", "format"),
 }
 _LIMIT_WORDS: Final[Mapping[str, tuple[str, ...]]] = {"rate_action": ("throttle", "disconnect")}
 """Limits of the core that are written as words; the core counts them from 0."""
@@ -315,7 +350,7 @@ INFORMATION_MAX: Final = 256
 """Characters of response_information."""
 _SWITCHES: Final = ("retain_available", "wildcard_subscriptions", "shared_subscriptions", "payload_format_check")
 """Limits of the core that are 0 or 1; who writes false or true means them."""
-_LATER: Final = ("https", "metrics")
+_LATER: Final = ("https",)
 _LISTENER: Final = "listener"
 _LISTENER_KEYS: Final = (
     "address",
@@ -379,7 +414,9 @@ class _Reader:
             limits=MappingProxyType({key: self._limit(("mqtt", key), tables["mqtt"]) for key in limits}),
             places=MappingProxyType({key: self._place(("mqtt", key)) for key in tables["mqtt"]}),
             jwt=self._jwt(tables["jwt"]) if "jwt" in self._document else None,
-            log_level=self._level(tables["log"]),
+            bans=self._bans(tables["bans"]),
+            log_level=self._word(("log", "level"), tables["log"], DEFAULT_LEVEL, LEVELS),
+            log_format=self._word(("log", "format"), tables["log"], DEFAULT_FORMAT, FORMATS),
             warnings=tuple(self._warnings),
         )
         if self._mistakes:
@@ -403,7 +440,33 @@ class _Reader:
             insecure=self._boolean(("listen", "insecure"), table, usual.insecure),
             max_handshakes=number("max_handshakes", usual.max_handshakes),
             handshake_timeout=number("handshake_timeout", usual.handshake_timeout),
+            handshake_rate=number("handshake_rate", usual.handshake_rate, 0),
+            accept_rate=number("accept_rate", usual.accept_rate, 0),
+            stall_timeout=number("stall_timeout", usual.stall_timeout, 0),
+            metrics=self._address(("listen", "metrics"), table, usual.metrics),
         )
+
+    def _bans(self, table: _Table) -> BanRules:
+        usual = BanRules()
+        rules = BanRules(
+            **{
+                key: self._number(("bans", key), table, getattr(usual, key), least)
+                for key, least in (
+                    ("window", 1),
+                    ("duration", 1),
+                    ("connects", 0),
+                    ("failures", 0),
+                    ("user_failures", 0),
+                    ("v4_prefix", 1),
+                    ("v6_prefix", 1),
+                )
+            },
+            never=self._networks(("bans", "never"), table, usual.never),
+        )
+        for key, bits in (("v4_prefix", 32), ("v6_prefix", 128)):
+            if getattr(rules, key) > bits:
+                self._mistake(("bans", key), f"is {getattr(rules, key)}; it must be 1 to {bits}")
+        return rules
 
     def _mqtt(self, table: _Table) -> Mqtt:
         usual = Mqtt()
@@ -484,6 +547,13 @@ class _Reader:
                 ("listen", "mqtt"),
                 f'"{plain}" would serve MQTT without encryption to other machines; '
                 f'write "127.0.0.1:{plain.port}", or set insecure = true in [listen] if you mean it',
+            )
+        metrics = listen.metrics
+        if metrics is not None and not metrics.loopback and not listen.insecure:
+            self._mistake(
+                ("listen", "metrics"),
+                f'"{metrics}" would show the metrics to other machines, without encryption or a password; '
+                f'write "127.0.0.1:{metrics.port}", or set insecure = true in [listen] if you mean it',
             )
         if access.anonymous and (plain is None or not plain.loopback):
             self._mistake(
@@ -620,16 +690,17 @@ class _Reader:
 
     def _proxy(self, at: _Key, table: _Table) -> tuple[Network, ...] | None:
         on = self._boolean((*at, "proxy_protocol"), table, False)
-        key = (*at, "proxy_from")
+        networks = self._networks((*at, "proxy_from"), table, LOOPBACK)
+        return networks if on else None
+
+    def _networks(self, key: _Key, table: _Table, usual: tuple[Network, ...]) -> tuple[Network, ...]:
         networks: list[Network] = []
         for text in self._texts(key, table):
             try:
                 networks.append(ipaddress.ip_network(text))
             except ValueError as error:
                 self._mistake(key, f'{error}; write networks, e.g. ["192.168.1.5/32"]')
-        if not on:
-            return None
-        return tuple(networks) if "proxy_from" in table else LOOPBACK
+        return tuple(networks) if key[-1] in table else usual
 
     def _origins(self, key: _Key, table: _Table) -> tuple[str, ...]:
         origins = self._texts(key, table)
@@ -716,14 +787,6 @@ class _Reader:
         else:
             return value
         return usual
-
-    def _level(self, table: Mapping[str, object]) -> str:
-        value = table.get("level", DEFAULT_LEVEL)
-        if isinstance(value, str) and value in LEVELS:
-            return value
-        shown = f'"{value}"' if isinstance(value, str) else kind_of(value)
-        self._mistake(("log", "level"), f"must be one of {', '.join(LEVELS)}; it is {shown}")
-        return DEFAULT_LEVEL
 
     def _line(self, key: _Key) -> int:
         """The line of the key, or of the nearest table around it that the file has."""

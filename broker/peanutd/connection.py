@@ -17,15 +17,16 @@ import socket
 import ssl
 import struct
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from itertools import islice
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from peanutd import access, proxy, tls, ws
 from peanutd._core import Broker, Link
 from peanutd.config import Address, Listener
+from peanutd.door import Handshakes
+from peanutd.throttle import network
 
 if TYPE_CHECKING:
     from peanutd._core import Event
@@ -40,9 +41,6 @@ RECORD: Final = 16 * 1024
 """Bytes that pass through OpenSSL's memory BIOs at once: they keep the size that they once had."""
 TAKE: Final = 64 * 1024
 """Bytes of output that are taken from the core at once; a WebSocket frame holds at most so many."""
-STEPS_PER_TURN: Final = 8
-"""Steps of TLS handshakes in one turn of the loop, before it looks after those who are in. Each takes up to a
-millisecond: a thousand ClientHellos at once would make everybody wait for most of a second."""
 LINGER: Final = 5.0
 """Seconds that a connection may take to send the rest and to be closed by the peer, before it is cut."""
 
@@ -56,13 +54,21 @@ def now_ms() -> int:
 
 
 class Deadlines:
-    """Connections that must have moved on after a time that is the same for all: first in, first due."""
+    """Connections that must have moved on after `seconds`: first in, first due."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        """May be set anew; 0: nothing is ever due."""
         self._due: dict[Connection, float] = {}
 
-    def set(self, connection: Connection, due: float) -> None:
-        self._due[connection] = due
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def set(self, connection: Connection) -> None:
+        """Begins; what was set before counts no more."""
+        self._due.pop(connection, None)
+        if self.seconds:
+            self._due[connection] = time.monotonic() + self.seconds
 
     def drop(self, connection: Connection) -> None:
         self._due.pop(connection, None)
@@ -79,27 +85,21 @@ class Deadlines:
         return late
 
 
-class Handshakes:
-    """TLS handshakes that can go on: first come, first served, STEPS_PER_TURN in each turn of the loop."""
+class Waits:
+    """Whom the gateway waits for, and for how long."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._waiting: deque[Secure] = deque()
+    def __init__(self, handshake: float, stall: float) -> None:
+        self.handshaking = Deadlines(handshake)
+        """To the end of all handshakes."""
+        self.stalled = Deadlines(stall)
+        """To read what has been sent."""
+        self.lingering = Deadlines(LINGER)
+        """To close, when all is said."""
 
-    def add(self, connection: Secure) -> None:
-        """The connection's `step` is to be called, soon and once."""
-        self._waiting.append(connection)
-        if len(self._waiting) == 1:
-            self._loop.call_soon(self._turn)
-
-    def _turn(self) -> None:
-        try:
-            for connection in [*islice(self._waiting, STEPS_PER_TURN)]:
-                connection.step()
-                self._waiting.popleft()
-        finally:
-            if self._waiting:
-                self._loop.call_soon(self._turn)
+    def forget(self, connection: Connection) -> None:
+        """It is gone."""
+        for deadlines in (self.handshaking, self.stalled, self.lingering):
+            deadlines.drop(connection)
 
 
 class Home(Protocol):
@@ -107,12 +107,10 @@ class Home(Protocol):
 
     broker: Broker
     credentials: tls.Credentials | None
-    handshake_timeout: float
     max_packet_size: int
     wall_clock: Callable[[], datetime]
     handshakes: Handshakes
-    handshaking: Deadlines
-    lingering: Deadlines
+    waits: Waits
     inbox: memoryview
     """RECEIVE_BUFFER bytes for what is read."""
     plain: memoryview
@@ -130,8 +128,8 @@ class Home(Protocol):
     def run(self, events: Iterable[Event]) -> None:
         """Handles what the core has to say."""
 
-    def report(self, connection: Connection, what: str, why: str) -> None:
-        """A log line about a connection that has not come as far as a CONNECT."""
+    def report(self, connection: Connection, what: str, why: str, kind: str = "") -> None:
+        """A log line about a connection that has not come as far as a CONNECT. kind: the word of tally.py for it."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -145,6 +143,7 @@ class Connection(asyncio.BufferedProtocol):
         "_transport",
         "_ws",
         "accepted",
+        "blamed",
         "counted",
         "credential",
         "listener",
@@ -152,6 +151,7 @@ class Connection(asyncio.BufferedProtocol):
         "peer_host",
         "problem",
         "server",
+        "suspect",
     )
 
     def __init__(self, server: Home, listener: Listener) -> None:
@@ -165,6 +165,10 @@ class Connection(asyncio.BufferedProtocol):
         self.accepted: access.Accept | None = None
         self.counted: str | None = None
         """The address among whose connections it is counted."""
+        self.suspect = False
+        """Its address is banned: only a certificate gets it in."""
+        self.blamed = False
+        """What it did has been held against somebody: once is enough."""
         self._transport: asyncio.Transport | None = None
         self._link: Link | None = None
         self._preface: bytearray | None = None  # of the PROXY header, until it is whole
@@ -192,13 +196,13 @@ class Connection(asyncio.BufferedProtocol):
             return
         listener = self.listener
         if listener.secure or listener.websocket or listener.proxy_from is not None:
-            self.server.handshaking.set(self, time.monotonic() + self.server.handshake_timeout)
+            self.server.waits.handshaking.set(self)
         if listener.proxy_from is None:
             self._begin()
         elif self.peer_host == "unix" or _within(self.peer_host, listener.proxy_from):
             self._preface = bytearray()
         else:
-            self._turn_away("not from an address of proxy_from")
+            self._turn_away("not from an address of proxy_from", "proxy")
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self.server.inbox
@@ -223,9 +227,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._paused = True  # the core keeps what comes now, and bounds it
+        self.server.waits.stalled.set(self)
 
     def resume_writing(self) -> None:
         self._paused = False
+        self.server.waits.stalled.drop(self)
         self.pump()
 
     # --- called by the server ---
@@ -255,7 +261,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._done or link is None:
             return
         if self.accepted is None and self.problem is None and reason >= 0x80:
-            self.server.report(self, "no connection", words)
+            self.server.report(self, "no connection", words, "no CONNECT")
         while rest := link.take(TAKE):
             self._send(rest)
         self._goodbye(reason)
@@ -301,7 +307,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _open_link(self) -> None:
         """All handshakes are done."""
-        self.server.handshaking.drop(self)
+        self.server.waits.handshaking.drop(self)
         self._link = self.server.broker.open(self, now_ms())
 
     def _feed(self, data: memoryview | bytes) -> None:
@@ -334,7 +340,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             header = proxy.parse(bytes(preface[: proxy.MAX]))
         except proxy.ProxyError as error:
-            self._turn_away(str(error))
+            self._turn_away(str(error), "proxy")
             return memoryview(b"")
         if header is None:
             return memoryview(b"")
@@ -345,9 +351,9 @@ class Connection(asyncio.BufferedProtocol):
         self._begin()
         return memoryview(b"") if self._done else memoryview(preface)[header.size :]
 
-    def _turn_away(self, why: str) -> None:
+    def _turn_away(self, why: str, kind: str = "") -> None:
         self._done = True
-        self.server.report(self, "connection refused", why)
+        self.server.report(self, "connection refused", why, kind)
         self.abort()
 
     def _write(self, data: bytes) -> None:
@@ -368,8 +374,8 @@ class Connection(asyncio.BufferedProtocol):
     def _shut_down(self) -> None:
         """Half closes: closed at once, with input unread, the kernel would throw away what the peer has yet to read."""
         self._done = True
-        self.server.handshaking.drop(self)
-        self.server.lingering.set(self, time.monotonic() + LINGER)
+        self.server.waits.handshaking.drop(self)
+        self.server.waits.lingering.set(self)
         if self._transport is not None and not self._transport.is_closing():
             try:
                 self._transport.write_eof()
@@ -380,7 +386,7 @@ class Connection(asyncio.BufferedProtocol):
         """Nothing more will come from the peer."""
         if not self._done:
             self._done = True
-            self.server.lingering.set(self, time.monotonic() + LINGER)
+            self.server.waits.lingering.set(self)
         link, self._link = self._link, None
         if link is not None:
             self.server.run(link.lost(now_ms()))
@@ -424,8 +430,9 @@ class Secure(Connection):
     def _unfinished(self) -> None:
         """The peer has left before the handshake was over. Without a byte from it, it was somebody knocking."""
         if self._first:
-            words = "closed in the handshake" if self._first[:1] == b"\x16" else tls.explain(None, self._first)
-            self.server.report(self, "handshake failed", words)
+            hello = self._first[:1] == b"\x16"
+            words = "closed in the handshake" if hello else tls.explain(None, self._first)
+            self.server.report(self, "handshake failed", words, "closed" if hello else "not TLS")
 
     def _opened(self) -> None:
         """Nothing is needed before it is known that the peer speaks TLS."""
@@ -447,7 +454,7 @@ class Secure(Connection):
             self._first += data[:missing]
             data = data[missing:]
             if problem := tls.no_hello(self._first):
-                self.server.report(self, "handshake failed", problem)
+                self.server.report(self, "handshake failed", problem, "not TLS")
                 self._shut_down()
                 return
             if len(self._first) < tls.HELLO_HEADER:
@@ -457,11 +464,23 @@ class Secure(Connection):
             context = credentials.contexts[self.listener.policy.certificate]
             self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
             self._incoming.write(self._first)
-        self._incoming.write(data)
+            self._incoming.write(data)
+            self._wait(partial(self.server.handshakes.begin, self, network(self.peer_host)))
+        else:
+            self._incoming.write(data)
+            self._wait(partial(self.server.handshakes.add, self))
+
+    def _wait(self, queue: Callable[[], None]) -> None:
+        """For its turn: `queue` has `step` called then. Nothing is read meanwhile."""
         if not self._waiting and self._transport is not None:
             self._waiting = True
             self._transport.pause_reading()
-            self.server.handshakes.add(self)
+            queue()
+
+    @property
+    def gone(self) -> bool:
+        """There is no peer any more."""
+        return self._transport is None or self._done
 
     def step(self) -> None:
         """It is this connection's turn: goes on with the handshake, and with what has come behind it."""
@@ -483,7 +502,8 @@ class Secure(Connection):
             self._write(self._outgoing.read())
             return False
         except (ssl.SSLError, OSError, ValueError) as error:
-            self.server.report(self, "handshake failed", tls.explain(error, self._first))
+            kind = "certificate" if tls.about_certificate(error) else "TLS"
+            self.server.report(self, "handshake failed", tls.explain(error, self._first), kind)
             self._write(self._outgoing.read())  # the alert
             self._shut_down()
             return False
@@ -603,7 +623,7 @@ class WebSocket(Connection):
         if stream.problem is not None:
             if stream.problem:
                 what = "handshake failed" if self._link is None else "connection ended"
-                self.server.report(self, what, stream.problem)
+                self.server.report(self, what, stream.problem, "WebSocket" if self._link is None else "")
             super()._goodbye(0)
             self._shut_down()
             self._lose()

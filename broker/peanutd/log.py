@@ -1,6 +1,7 @@
-"""The log: plain lines on stderr, one an event.
+"""The log: lines on stderr, one an event, plain or as JSON.
 
     2026-11-21T12:00:00 info  server: connected who=plant/peanut address=192.168.1.20:51234
+    {"ts":1795262400.123,"level":"info","area":"server","text":"connected","who":"plant/peanut",…}
 
 The rule it keeps: whatever a peer sent can neither forge a line nor fill the disk. Every text is escaped and cut here,
 not where it is logged, and repeated lines are counted instead of written (`Flood`). Nor can whoever reads the log, or
@@ -9,6 +10,7 @@ does not, hold up the gateway: a thread writes (`Background`). Times are local; 
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import sys
@@ -19,6 +21,8 @@ from typing import Final, Protocol
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 DEFAULT_LEVEL: Final = "info"
+FORMATS: Final = ("plain", "json")
+DEFAULT_FORMAT: Final = "plain"
 
 MAX_TEXT: Final = 300
 """Characters of one text or value in a line; the rest is cut and replaced by an ellipsis."""
@@ -56,6 +60,19 @@ def line(when: float, level: str, area: str, text: str, fields: Mapping[str, obj
     return " ".join(parts) + "\n"
 
 
+def json_line(when: float, level: str, area: str, text: str, fields: Mapping[str, object]) -> str:
+    """The same as one JSON object: the fields stand beside `ts`, `level`, `area` and `text`. Texts are cut as there."""
+    found: dict[str, object] = {"ts": round(when, 3), "level": level, "area": area, "text": text[:MAX_TEXT]}
+    for key, value in fields.items():
+        if value is not None:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            found.setdefault(key, value if number else str(value)[:MAX_TEXT])
+    return json.dumps(found, separators=(",", ":")) + "\n"  # ASCII: nothing can break a line
+
+
+_SHAPES: Final = {"plain": line, "json": json_line}
+
+
 class Stream(Protocol):
     """What a log is written to."""
 
@@ -69,7 +86,9 @@ class Background:
     It writes to a file descriptor and not to `sys.stderr`: a thread stuck in there would be in the way of Python's end.
     """
 
-    def __init__(self, descriptor: int = 2, limit: int = MAX_WAITING) -> None:
+    def __init__(self, descriptor: int = 2, limit: int = MAX_WAITING, form: str = DEFAULT_FORMAT) -> None:
+        self.form = form
+        """One of FORMATS: of the lines that it writes itself."""
         self._descriptor = descriptor
         self._limit = limit
         self._lines: list[str] = []
@@ -107,7 +126,8 @@ class Background:
                 over = self._ending
             if left_out:
                 fields = {"lines": left_out}
-                lines.append(line(time.time(), "warning", "log", "not written fast enough, lines left out", fields))
+                shape = _SHAPES[self.form]
+                lines.append(shape(time.time(), "warning", "log", "not written fast enough, lines left out", fields))
             for text in lines:
                 self._put(text.encode("utf-8", "backslashreplace"))
             if over and not lines:
@@ -125,14 +145,25 @@ class Background:
 
 
 class Log:
-    """Writes lines of `level` and above to `stream`. A stream that fails is not a reason to stop serving."""
+    """Writes lines of `level` and above to `stream`, in one of FORMATS. That it fails is no reason to stop serving."""
 
     def __init__(
-        self, level: str = DEFAULT_LEVEL, stream: Stream | None = None, clock: Callable[[], float] = time.time
+        self,
+        level: str = DEFAULT_LEVEL,
+        stream: Stream | None = None,
+        clock: Callable[[], float] = time.time,
+        form: str = DEFAULT_FORMAT,
     ) -> None:
         self._stream: Stream = sys.stderr if stream is None else stream
         self._clock = clock
         self.set_level(level)
+        self.set_format(form)
+
+    def set_format(self, form: str) -> None:
+        """`form` is one of FORMATS; KeyError otherwise."""
+        self._line = _SHAPES[form]
+        if isinstance(self._stream, Background):
+            self._stream.form = form
 
     def set_level(self, level: str) -> None:
         """`level` is one of LEVELS; ValueError otherwise."""
@@ -145,7 +176,7 @@ class Log:
         if LEVELS.index(level) < self._least:
             return
         try:
-            self._stream.write(line(self._clock(), level, area, text, fields))
+            self._stream.write(self._line(self._clock(), level, area, text, fields))
             self._stream.flush()
         except (OSError, ValueError):
             pass  # the reader of the log is gone or its disk is full: greenhouses come first

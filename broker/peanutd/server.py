@@ -8,14 +8,17 @@ of an address, of an identity.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from peanutd import access, status, tls
 from peanutd._core import (
@@ -31,24 +34,25 @@ from peanutd._core import (
     Link,
 )
 from peanutd.census import QUOTA_EXCEEDED, Census, Limits
-from peanutd.config import FILE_NAME, Address, Jwt, Listener, Mqtt, UnixPath
+from peanutd.config import FILE_NAME, Address, Jwt, Listen, Listener, Mqtt, UnixPath
 from peanutd.connection import (
     KINDS,
     PLAIN_BUFFER,
     RECEIVE_BUFFER,
     SERVER_SHUTTING_DOWN,
     Connection,
-    Deadlines,
-    Handshakes,
+    Waits,
     now_ms,
 )
-from peanutd.log import Flood, Log, clean
+from peanutd.control import Answer, Control, ControlError, Question
+from peanutd.door import Door, Handshakes
+from peanutd.log import Log, clean
 from peanutd.reception import Reception
 from peanutd.rules import Book, built_in
 from peanutd.sntp import TimeServer
-from peanutd.sockets import BACKLOG, Bound, bind, bind_udp
-from peanutd.throttle import network
+from peanutd.sockets import BACKLOG, Bound, ListenError, bind, bind_udp
 from peanutd.users import Store
+from peanutd.watch import BANNED, Watch
 
 if TYPE_CHECKING:
     from peanutd._core import Event
@@ -61,6 +65,9 @@ RECHECK: Final = 60.0
 """Seconds between two looks at the certificates and users of those connected."""
 SPARE_FILES: Final = 64
 """File descriptors that are kept for other things than connections."""
+SHOWN_OUT: Final = 0.05
+"""What closing a connection at once costs, against making something of it."""
+FULL: Final = "there are as many connections as there may be (max_connections in [mqtt])"
 OVERLAP: Final = 32
 """Connections beyond max_connections while those that were cut for them are not closed yet; fewer than SPARE_FILES."""
 REASONS: Final = {
@@ -105,6 +112,9 @@ REASONS: Final = {
 """Reason codes of DISCONNECT and CONNACK (MQTT 5.0 §2.4) in plain words."""
 
 TAKEN_OVER: Final = 0x8E
+ADMINISTRATIVE_ACTION: Final = 0x98
+SNAPSHOT_TIMEOUT: Final = 2.0
+"""Seconds that another thread waits for a snapshot."""
 MQTT_31: Final = 3
 """The protocol level of MQTT 3.1."""
 _VERSIONS: Final = {MQTT_31: "3.1", 4: "3.1.1", 5: "5.0"}
@@ -122,7 +132,8 @@ class Server:
         credentials: tls.Credentials | None = None,
         users: Store | None = None,
         limits: Limits | None = None,
-        handshake_timeout: float = 10.0,
+        watch: Watch | None = None,
+        handshake_timeout: float = Listen().handshake_timeout,
         max_packet_size: int = LIMITS["max_packet_size"],
         version: str = "",
         mqtt: Mqtt | None = None,
@@ -130,7 +141,7 @@ class Server:
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Secure listeners need `credentials`, those with passwords `users`. `credentials`, `census.limits` and
-        `handshake_timeout` (seconds) may be set anew while the server runs: they count for connections to come. So may
+        the seconds in `waits` may be set anew while the server runs: they count for connections to come. So may
         `mqtt`; without its `sys_interval` there are no news of clients either. $SYS names `version`. Certificates are
         held to `wall_clock`. `max_packet_size` is the core's; it bounds WebSocket frames. `book` has the rules; without
         one, those that are built in count.
@@ -139,10 +150,9 @@ class Server:
         # every chunk that comes in.
         self.broker = broker
         self.log = log
-        self.flood = Flood(log)
+        self.watch = watch or Watch(log)
         self.credentials = credentials
         self.census = Census(limits)
-        self.handshake_timeout = handshake_timeout
         self.max_packet_size = max_packet_size
         self.mqtt = mqtt or Mqtt(sys_interval=0)
         self.wall_clock = wall_clock
@@ -150,11 +160,10 @@ class Server:
         self.plain = memoryview(bytearray(PLAIN_BUFFER))
         self.connections: set[Connection] = set()
         self.handshakes = Handshakes(loop)
-        self.handshaking = Deadlines()
-        self.lingering = Deadlines()
+        self.waits = Waits(handshake_timeout, Listen().stall_timeout)
         self._loop = loop
         self._reception = Reception(self, loop, log, users or Store(), lambda: self.wall_clock().timestamp())
-        self._listening: list[tuple[asyncio.Server, Bound]] = []
+        self._listening: list[tuple[asyncio.Server | Door, Bound]] = []
         self._clock: TimeServer | None = None
         self._status = status.Status(version, time.monotonic())
         self._report_is_due = 0.0
@@ -162,6 +171,7 @@ class Server:
         self._handling = False
         self._flush_is_due = False
         self._stopping = False
+        self._entering: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._empty = asyncio.Event()
         self._recheck = time.monotonic() + RECHECK
@@ -179,9 +189,18 @@ class Server:
         """The tokens that listeners with `jwt` take from now on; None: none."""
         self._reception.take_tokens(settings, home)
 
-    async def serve(self, listeners: Sequence[Listener], time_at: Address | None = None) -> None:
-        """Serves until `end` is called, and ends in order. ListenError as `start`."""
+    async def serve(
+        self, listeners: Sequence[Listener], time_at: Address | None = None, control: Listener | None = None
+    ) -> None:
+        """Serves until `end` is called, and ends in order. ListenError as `start`. control: the control socket; that it
+        cannot be had is no reason not to serve.
+        """
         await self.start(listeners, time_at)
+        try:
+            if control is not None:
+                await self.listen_to_operator(control)
+        except ListenError as error:
+            self.log.warning("server", f"`peanutd status` and `peanutd bans` cannot reach this gateway: {error}")
         await self._ended.wait()
         self.log.info("server", "stopping", connections=len(self.connections))
         await self.stop()
@@ -201,10 +220,11 @@ class Server:
             for listener in listeners:
                 bound = bind(listener)
                 make = partial(KINDS[listener.transport], self, listener)
+                server: asyncio.Server | Door
                 if isinstance(bound.address, UnixPath):
                     server = await self._loop.create_unix_server(make, sock=bound.socket, backlog=BACKLOG)
                 else:
-                    server = await self._loop.create_server(make, sock=bound.socket, backlog=BACKLOG)
+                    server = Door(self._loop, bound.socket, self.handshakes.accepts, partial(self._enter, listener, make))
                 self._listening.append((server, bound))
                 found.append(bound.address)
                 self.log.info("server", f"listening {replace(listener, address=bound.address)}")
@@ -224,6 +244,31 @@ class Server:
         self._timer = self._loop.call_later(TICK, self._tick)
         return found
 
+    async def listen_to_operator(self, where: Listener) -> None:
+        """Opens the control socket (control.py). ListenError when another gateway has it, for example."""
+        bound = bind(where)
+        make = partial(Control, self._answer, self._loop)
+        self._listening.append((await self._loop.create_unix_server(make, sock=bound.socket), bound))
+
+    async def _take(self, make: Callable[[], Connection], sock: socket.socket) -> None:
+        """Makes a connection of an accepted socket."""
+        try:
+            await self._loop.connect_accepted_socket(make, sock)
+        except OSError:
+            sock.close()  # the peer has gone already
+
+    def _enter(self, listener: Listener, make: Callable[[], Connection], sock: socket.socket, host: str) -> float:
+        """Somebody has come in by a door; what that has cost. Who is banned is shown out before it costs much."""
+        self.watch.tally.accepted += 1
+        if listener.proxy_from is None and self.watch.shuts(host, listener) is not None:
+            self.watch.tally.turned_away["banned"] += 1
+            sock.close()
+            return SHOWN_OUT
+        task = self._loop.create_task(self._take(make, sock))
+        self._entering.add(task)
+        task.add_done_callback(self._entering.discard)
+        return 1.0
+
     async def stop(self) -> None:
         """Stops listening, tells every client, waits STOP_TIMEOUT seconds at the most until all is sent and closed."""
         self._stopping = True
@@ -241,31 +286,45 @@ class Server:
         self._reception.stop()
         if self._timer is not None:
             self._timer.cancel()
-        self.flood.sweep(float("inf"))
+        self.watch.flood.sweep(float("inf"))
+        if (found := self.watch.sweep()) is not None:
+            self.watch.save(found)
         await asyncio.sleep(0)  # lets the loop tell the cut connections
 
     def admit(self, connection: Connection) -> str | None:
         """Counts a new connection; or why there is no room for it. The oldest that has not come in yet makes room."""
         if self._stopping:
+            self.watch.tally.turned_away["stopping"] += 1
             return REASONS[SERVER_SHUTTING_DOWN]
         census = self.census
         problem = census.room(len(self.connections))
         if census.crowded or (problem is not None and census.room(len(self.connections) - OVERLAP) is None):
             oldest = cast("Connection | None", census.give_up())
             if oldest is not None:
-                self.report(oldest, "connection cut", "too many that have not come in (max_handshakes in [listen])")
+                why = FULL if problem is not None else "too many that have not come in (max_handshakes in [listen])"
+                self.report(oldest, "connection cut", why, "full" if problem is not None else "newcomers")
                 oldest.cut()
                 problem = None
-        if problem is None:
+        if problem is not None:
+            self.watch.tally.turned_away["full"] += 1
+        else:
             self.connections.add(connection)
             census.expect(connection)
         return problem
 
     def admit_address(self, connection: Connection) -> str | None:
         """Counts a connection among those of its address; or why there is no room for it."""
+        watch = self.watch
+        ban = watch.shuts(connection.peer_host, connection.listener) if connection.listener.proxy_from else None
+        if ban is not None:
+            watch.tally.turned_away["banned"] += 1
+            return f"banned: {ban.reason}"
         problem = self.census.arrive(connection.peer_host)
         if problem is None:
             connection.counted = connection.peer_host
+            connection.suspect = watch.suspects(connection)
+        else:
+            watch.tally.turned_away["address"] += 1
         return problem
 
     def forget(self, connection: Connection) -> None:
@@ -273,8 +332,9 @@ class Server:
         self.connections.discard(connection)
         self.census.part(connection)
         self._reception.forget(connection)
-        self.handshaking.drop(connection)
-        self.lingering.drop(connection)
+        self.waits.forget(connection)
+        if not self._stopping:
+            self.watch.gone(connection)
         host, connection.counted = connection.counted, None
         if host is not None:
             self.census.depart(host)
@@ -325,6 +385,7 @@ class Server:
             if reason == TAKEN_OVER:
                 self._taken_over(connection)
             self._goes_offline(connection, words, reason)
+            self.watch.left(connection, reason)
             usual = reason in (0x00, 0x04, 0x80, 0x8B, 0x8E) or self._stopping
             self.note(connection, "disconnected", "info" if usual else "warning", why=words, code=f"0x{reason:02x}")
         elif kind == EVENT_DENIED:
@@ -346,6 +407,8 @@ class Server:
             self.settle(connection, link, access.Refuse(access.UNSUPPORTED_VERSION, problem))
         elif connection.problem is not None:
             self.settle(connection, link, access.Refuse(access.NOT_AUTHORIZED, connection.problem))
+        elif (why := self.watch.bars(connection, wish.username, None)) is not None:
+            self.settle(connection, link, access.Refuse(BANNED, why))
         elif not self._reception.takes(connection, link, wish):
             identity = connection.credential.identity if connection.credential else None
             self.settle(connection, link, access.decide(wish, identity, connection.listener.policy))
@@ -366,9 +429,11 @@ class Server:
         if wish is None:
             return
         if isinstance(verdict, access.Accept):
-            verdict = self.census.judge(verdict)
+            why = self.watch.bars(connection, user, verdict.session)
+            verdict = self.census.judge(verdict) if why is None else access.Refuse(BANNED, why)
         if isinstance(verdict, access.Refuse):
             connection.problem = verdict.text
+            self.watch.refused(connection, user or wish.username, verdict.reason)
             self.note(connection, "refused", "warning", user=user, why=verdict.text, code=f"0x{verdict.reason:02x}")
             self.run(link.refuse(verdict.reason, clean(verdict.text), now=now_ms()))
             return
@@ -384,6 +449,7 @@ class Server:
         )
         if (reason := _refused(events, link)) is not None:
             connection.problem = REASONS.get(reason, "no reason known")
+            self.watch.refused(connection, user, reason)
             self.note(connection, "refused", "warning", user=user, why=connection.problem, code=f"0x{reason:02x}")
             self.run(events)
             return
@@ -399,6 +465,7 @@ class Server:
     def _comes_online(self, connection: Connection, verdict: access.Accept, version: str) -> None:
         """A client is let in."""
         self.census.enter(connection, verdict)
+        self.watch.came(connection, verdict)
         self._status.joined(self.census.online)
         self._tell(verdict.session, "connected", address=connection.peer, mqtt=version, tls=connection.tls_version)
 
@@ -439,20 +506,12 @@ class Server:
         return self.book.why(self.broker, accepted.slot, accepted.identity, text)
 
     def note(self, connection: Connection, happened: str, level: str, /, **fields: object) -> None:
-        """A line about a client; a client that causes many of a kind has them counted."""
-        who = connection.who
-        now = time.monotonic()
-        owner = connection.accepted.client if connection.accepted is not None else who
-        group = (f"{happened}, all clients", owner or network(connection.peer_host))
-        if self.flood.admits(group, now):
-            kind = (happened, who or connection.peer_host)
-            self.flood.write(kind, now, level, "server", happened, who=who, address=connection.peer, **fields)
+        """A line about a client."""
+        self.watch.note(connection, happened, level, **fields)
 
-    def report(self, connection: Connection, what: str, why: str) -> None:
-        """A line about a connection that has not come as far as a CONNECT."""
-        kind = (what, connection.peer_host)
-        now = time.monotonic()
-        self.flood.write(kind, now, "warning", "server", what, address=connection.peer, why=why)
+    def report(self, connection: Connection, what: str, why: str, kind: str = "") -> None:
+        """A line about a connection that has not come as far as a CONNECT. kind: the word of tally.py for it."""
+        self.watch.report(connection, what, why, kind)
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -462,15 +521,23 @@ class Server:
             self.run(self.broker.work(now_ms()))
 
     def _tick(self) -> None:
+        assert self._timer is not None
+        self.watch.tally.lag.add(max(0.0, self._loop.time() - self._timer.when()))
         self._timer = self._loop.call_later(TICK, self._tick)
         now = time.monotonic()
         self.run(self.broker.tick(now_ms()))
-        for connection in self.handshaking.over(now):
-            self.report(connection, "handshake failed", f"not finished in {self.handshake_timeout:g} s")
+        waits = self.waits
+        for connection in waits.handshaking.over(now):
+            why = f"not finished in {waits.handshaking.seconds:g} s"
+            self.report(connection, "handshake failed", why, "timeout")
             connection.abort()
-        for connection in self.lingering.over(now):
+        for connection in waits.stalled.over(now):
+            self.note(connection, "cut", "warning", why=f"it has read nothing for {waits.stalled.seconds:g} s")
             connection.abort()
-        self.flood.sweep(now)
+        for connection in waits.lingering.over(now):
+            connection.abort()
+        if (found := self.watch.sweep()) is not None:
+            self._loop.run_in_executor(None, self.watch.save, found)
         self._reception.refresh()
         self._report(now)
         if now >= self._recheck:
@@ -480,11 +547,68 @@ class Server:
     def recheck(self) -> None:
         """Ends the connections whose certificates have expired, or whose users have changed, since they came in."""
         self._reception.recheck()
+        self.watch.tally.lag.turn()
         now = self.wall_clock()
         for connection in list(self.connections):
             if connection.credential is not None and now > connection.credential.not_after:
                 self.note(connection, "certificate expired", "warning", since=f"{connection.credential.not_after}")
                 connection.end(access.NOT_AUTHORIZED)
+
+    # --- for the operator and for Prometheus ---
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that is counted, as of now."""
+        tally = self.watch.tally
+        online, newcomers = self.census.online, self.census.newcomers
+        return {
+            "version": self._status.version,
+            "uptime": self._status.uptime(time.monotonic()),
+            "pid": os.getpid(),
+            "rss": status.resident_bytes(),
+            "max_memory": tally.max_memory,
+            "core": self.broker.stats(),
+            "connections": {
+                "online": online,
+                "coming_in": newcomers,
+                "waiting_for_handshake": self.handshakes.waiting,
+                "closing": max(0, len(self.connections) - online - newcomers),
+            },
+            "accepted": tally.accepted,
+            "handshakes_failed": dict(tally.handshakes_failed),
+            "turned_away": dict(tally.turned_away),
+            "refused": {REASONS.get(code, hex(code)): count for code, count in tally.refused.items()},
+            "disconnected": {REASONS.get(code, hex(code)): count for code, count in tally.disconnected.items()},
+            "bans": len(self.watch.bans),
+            "banned": dict(tally.bans),
+            "lag": tally.lag,
+            "journal": tally.journal,
+        }
+
+    def snapshot_from_afar(self) -> dict[str, Any]:
+        """The same for another thread; TimeoutError when the loop is too busy."""
+        found: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
+        self._loop.call_soon_threadsafe(lambda: found.set_result(self.snapshot()))
+        return found.result(SNAPSHOT_TIMEOUT)
+
+    def _answer(self, question: Question) -> Answer:
+        """What the control socket is asked."""
+        match question:
+            case {"command": "status"}:
+                now = self.snapshot()
+                return {**now, "lag": now["lag"].recent, "journal": now["journal"].recent}
+            case {"command": "bans"}:
+                return {"bans": [asdict(ban) for ban in self.watch.bans]}
+            case {"command": "bans add", "kind": str(kind), "key": str(key), "seconds": int(time_), "reason": str(why)}:
+                ban = self.watch.ban(kind, key, why, time_)
+                found = [one for one in list(self.connections) if self.watch.concerns(ban, one)]
+                for connection in found:
+                    connection.end(ADMINISTRATIVE_ACTION)
+                return {"done": f"{ban} is banned for {time_} s; connections ended: {len(found)}"}
+            case {"command": "bans remove", "kind": str(kind), "key": str(key)}:
+                if self.watch.unban(kind, key):
+                    return {"done": f"{kind} {key} is banned no more"}
+                raise ControlError(f"{kind} {key} is not banned")
+        raise ControlError("no such command")
 
     def _stop_listening(self) -> None:
         for server, bound in self._listening:

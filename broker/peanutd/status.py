@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import quote
@@ -42,7 +43,7 @@ class Status:
 
     def __init__(self, version: str, now: float) -> None:
         """`now` is in seconds of a monotonic clock, here and below."""
-        self._version = version
+        self.version = version
         self._since = self._last = now
         self._most = 0
         self._before: dict[str, int] = {}
@@ -50,7 +51,7 @@ class Status:
 
     def report(self, stats: Mapping[str, int], connected: int, now: float) -> Iterator[tuple[str, str]]:
         """Topics and payloads. `stats` are the core's; `connected` is the number of clients that are online."""
-        yield f"{ROOT}/version", f"peanutd version {self._version}"
+        yield f"{ROOT}/version", f"peanutd version {self.version}"
         yield f"{ROOT}/uptime", f"{now - self._since:.0f} seconds"
         self._most = max(self._most, connected)
         sessions = max(stats["sessions"], connected)
@@ -71,6 +72,10 @@ class Status:
                 # mosquitto(8) has load/publish/received where the counter is publish/messages/received
                 yield f"{ROOT}/load/{name.replace('publish/messages', 'publish')}/{minutes}min", f"{average:.2f}"
 
+    def uptime(self, now: float) -> float:
+        """Seconds since the start."""
+        return now - self._since
+
     def joined(self, connected: int) -> None:
         """Clients that are online, after each that has come: the most of them is a number of its own."""
         self._most = max(self._most, connected)
@@ -86,6 +91,15 @@ class Status:
                     averages[number] += (1 - math.exp(-elapsed / (60 * minutes))) * (rate - averages[number])
             self._before[name] = count
             yield name, averages
+
+
+def resident_bytes() -> int:
+    """Memory of the whole process (Linux; 0 elsewhere)."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
 
 
 def event(session: str, happened: str, **fields: object) -> tuple[str, bytes]:

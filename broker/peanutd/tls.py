@@ -228,3 +228,8 @@ def explain(error: Exception | None, first: bytes) -> str:
     if isinstance(error, ssl.SSLError) and error.reason:
         return _REASONS.get(error.reason, f"TLS: {error.reason.lower().replace('_', ' ')}")
     return f"TLS: {error}"
+
+
+def about_certificate(error: Exception) -> bool:
+    """Whether a handshake failed because of the client's certificate, or because it did not like ours."""
+    return isinstance(error, ssl.SSLError) and "CERT" in (error.reason or "")

@@ -13,10 +13,10 @@ GATEWAY = CHECKOUT / "broker" / "peanutd"
 
 # Each module of the gateway may import those before it, and nobody behind it.
 ORDER = (
-    *("log", "toml_lines", "toml_file", "config", "access", "rules", "tokens", "keyring"),
+    *("log", "toml_lines", "toml_file", "config", "tally", "access", "rules", "tokens", "keyring"),
     *("scram", "argon", "users", "explain", "throttle", "login", "bearer"),
-    *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp"),
-    *("status", "connection", "reception", "server", "__main__"),
+    *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door"),
+    *("connection", "control", "operate", "metrics", "watch", "reception", "server", "__main__"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
@@ -174,3 +175,30 @@ def test_a_pipe_whose_reader_is_gone_does_not_stop_the_gateway() -> None:
     stream.end(10.0)
     assert not stream._thread.is_alive()
     os.close(writing)
+
+
+@given(st.text(), st.text(), st.integers())
+def test_a_line_as_json_is_one_line_and_one_object(text: str, value: str, number: int) -> None:
+    """Whatever a peer sent; and no field takes the place of ours."""
+    stream = StringIO()
+    log = Log("info", stream, clock=lambda: 12.5, form="json")
+    log.warning("server", text, who=value, count=number, nothing=None, ts="forged", level="forged")
+    written = stream.getvalue()
+    assert written.isascii()
+    assert len(written.splitlines()) == 1
+    found = json.loads(written)
+    assert (found["ts"], found["level"], found["area"], found["count"]) == (12.5, "warning", "server", number)
+    assert found["text"] == text[:MAX_TEXT]
+    assert found["who"] == value[:MAX_TEXT]
+    assert "nothing" not in found
+
+
+def test_the_format_may_change() -> None:
+    stream = StringIO()
+    log = Log("info", stream)
+    for form in ("json", "plain"):
+        log.set_format(form)
+        log.info("a", "b")
+    first, second = stream.getvalue().splitlines()
+    assert first.startswith("{")
+    assert second.endswith(" info  a: b")

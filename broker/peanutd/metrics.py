@@ -1,0 +1,135 @@
+"""Metrics for Prometheus at /metrics, as text.
+
+The rule it keeps: numbers in, text out, and the gateway is not held up: a thread serves and writes them, and asks the
+loop for one snapshot (server.py) each time. Every label is a word of ours. Names end as Prometheus wants them
+(`_total`, `_bytes`, `_seconds`); README.md has the list.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from socketserver import ThreadingMixIn
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from peanutd.config import Address
+from peanutd.tally import Spread
+
+Snapshot = Mapping[str, Any]
+
+_COUNTERS: Final = {
+    "packets": ("MQTT packets", "direction", {"in": "packets_in", "out": "packets_out"}),
+    "bytes": ("Bytes of MQTT, without TLS", "direction", {"in": "bytes_in", "out": "bytes_out"}),
+    "payload_bytes": ("Bytes of payloads", "direction", {"in": "publish_bytes_in", "out": "publish_bytes_out"}),
+    "throttled": ("Times that a client was over its rate and had to wait", None, {"": "throttled"}),
+    "expired_sessions": ("Sessions that have expired", None, {"": "expired_sessions"}),
+    "refused_memory": ("Sessions and subscriptions that max_memory has refused", None, {"": "refused_max_memory"}),
+}
+_GAUGES: Final = {
+    "sessions": ("Sessions, those offline included", "sessions"),
+    "subscriptions": ("Subscriptions", "subscriptions"),
+    "retained_messages": ("Retained messages", "retained"),
+    "retained_bytes": ("Bytes of retained messages", "retained_bytes"),
+    "queued_messages": ("Messages that wait for clients, those under way to them included", "stored"),
+    "queued_bytes": ("Bytes of these", "stored_bytes"),
+    "retained_walks": ("Subscriptions that have yet to get retained messages", "walks"),
+    "memory_bytes": ("Bytes that the core holds; max_memory bounds them", "memory"),
+}
+
+
+class _Peanut(Collector):
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Any]:
+        found = self._snapshot()
+        core = found["core"]
+        info = GaugeMetricFamily("peanut_info", "The version", labels=["version"])
+        info.add_metric([found["version"]], 1)
+        yield info
+        yield GaugeMetricFamily("peanut_uptime_seconds", "Since the start", found["uptime"])
+        yield GaugeMetricFamily("peanut_resident_memory_bytes", "Of the whole process", found["rss"])
+        yield GaugeMetricFamily("peanut_bans", "Bans in force", found["bans"])
+        yield _labelled(GaugeMetricFamily, "connections", "By state", "state", found["connections"])
+        messages = CounterMetricFamily("peanut_messages", "Publications", labels=["direction", "qos"])
+        for direction in ("in", "out"):
+            for qos in "012":
+                messages.add_metric([direction, qos], core[f"publishes_{direction}_qos{qos}"])
+        yield messages
+        for name, (help_, label, rows) in _COUNTERS.items():
+            values = {key: core[field] for key, field in rows.items()}
+            if label is None:
+                yield CounterMetricFamily(f"peanut_{name}", help_, values[""])
+            else:
+                yield _labelled(CounterMetricFamily, name, help_, label, values)
+        for name, (help_, field) in _GAUGES.items():
+            yield GaugeMetricFamily(f"peanut_{name}", help_, core[field])
+        drops = {key.removeprefix("dropped_"): count for key, count in core.items() if key.startswith("dropped_")}
+        yield _labelled(CounterMetricFamily, "dropped", "Messages that did not reach somebody", "reason", drops)
+        for name, help_, label in (
+            ("handshakes_failed", "Connections that ended before a CONNECT", "reason"),
+            ("turned_away", "Connections that were closed as they came", "reason"),
+            ("refused", "CONNECTs that were refused", "reason"),
+            ("disconnected", "Clients that were in and are no longer", "reason"),
+            ("banned", "Bans made by what peers did", "kind"),
+        ):
+            yield _labelled(CounterMetricFamily, name, help_, label, found[name])
+        yield CounterMetricFamily("peanut_connections_accepted", "Connections accepted", found["accepted"])
+        yield _histogram("loop_lag", "How late the event loop is", found["lag"])
+        yield _histogram("journal_commit", "How long commits of the store take", found["journal"])
+
+
+def _labelled(family: Any, name: str, help_: str, label: str, values: Mapping[str, float]) -> Any:
+    metric = family(f"peanut_{name}", help_, labels=[label])
+    for key, value in values.items():
+        metric.add_metric([key], value)
+    return metric
+
+
+def _histogram(name: str, help_: str, spread: Spread) -> HistogramMetricFamily:
+    return HistogramMetricFamily(f"peanut_{name}_seconds", help_, buckets=spread.buckets(), sum_value=spread.total)
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 5.0  # seconds: nobody keeps a thread for longer
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing."""
+
+
+class _Threads(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing either: whoever asked is gone, or has asked too slowly."""
+
+
+class _Threads6(_Threads):
+    address_family = socket.AF_INET6
+
+
+class Metrics:
+    """Serves /metrics until `end`. `snapshot` is called in threads of ours and may take its time. OSError when the
+    address cannot be had.
+    """
+
+    def __init__(self, address: Address, snapshot: Callable[[], Snapshot]) -> None:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Peanut(snapshot))
+        kind = _Threads6 if ":" in address.host else _Threads
+        self._server = make_server(address.host, address.port, make_wsgi_app(registry), kind, _Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+        self.address = Address(address.host, self._server.server_port)
+        """With the port that it really got."""
+
+    def end(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(1)
