@@ -311,7 +311,7 @@ class App:
                 self._thermostat.setpoint = setpoint
             if restart:
                 self.restart("config")
-        except (OSError, ValueError) as e:  # flash that is full, or a node.json that was damaged meanwhile
+        except (OSError, ValueError, MemoryError) as e:  # flash is full, node.json was damaged, no room to judge it
             self._asked["errors"] = ["busy: %s" % e]
 
     def _settle(self, act):
@@ -327,13 +327,19 @@ class App:
             forget(*SELDOM)
 
     async def _trial(self, pulse):
-        """Without a session in time, the network settings before these return."""
-        wait = int(self._cfg["link"]["trial_s"] * 1000)
-        pulse.beat(clock.now(), wait)
-        await asyncio.sleep_ms(wait)
-        if self._asked["trial"]:
-            self._settle(lambda d: d.mark("no session in %d s" % (wait // 1000)))
-            self.restart("config")
+        """A session proves the network settings; without one in time, those before them return."""
+        begun = clock.now()
+        limit_s = self._cfg["link"]["trial_s"]
+        while not self._client.ready:
+            pulse.beat(clock.now())
+            await asyncio.sleep_ms(200)
+            if clock.since(begun) > limit_s * 1000:
+                self._settle(lambda d: d.mark("no session in %d s" % limit_s))
+                self.restart("config")
+                return
+        self._settle(lambda d: d.mark(0))
+        self._configured = True
+        self._wake.set()
 
     # -- reports -----------------------------------------------------------------------------------------------------
 
@@ -354,10 +360,7 @@ class App:
         return await self._client.publish(self._root + "/" + topic, body, qos, retain)
 
     async def _birth(self):
-        """Online, then the whole state; both retained. It ends the trial of network settings."""
-        if self._asked["trial"]:
-            self._settle(lambda d: d.mark(0))
-            self._configured = True
+        """Online, then the whole state; both retained."""
         log.info("link", "online at %s:%d" % (self._link.host, self._link.port))
         if self._link.twins:
             self._link.twins = False
