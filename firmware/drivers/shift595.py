@@ -1,6 +1,6 @@
 """Outputs on a chain of 74HC595 shift registers.
 
-Rule: its level is undefined at power-up, so all zeros go out first.
+Rule: one word for all of them, kept here. At power-up the outputs are undefined, until the first write sets them all.
 """
 
 from drivers.expander import Output
@@ -15,13 +15,9 @@ class Port:
         self._clock = pin(spec["clock"], pin.OUT, value=0)
         self._data = pin(spec["data"], pin.OUT, value=0)
         self._bits = 0
-        self._shift()
 
     def put(self, bit, high):
         self._bits = self._bits | 1 << bit if high else self._bits & ~(1 << bit)
-        self._shift()
-
-    def _shift(self):
         for i in range(BITS - 1, -1, -1):  # the highest first: bit 0 ends in the first output of the first register
             self._data.value(self._bits >> i & 1)
             self._clock.value(1)

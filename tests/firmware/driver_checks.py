@@ -209,8 +209,13 @@ def check_ds18b20():
     wire.away = True
     assert h.read("t", now + 20000) == (None, "missing")
     wire.away = False
-    wire.rom = b"\x10" + wire.rom[1:]  # not a DS18B20 (or two at once): its ROM has no good CRC
-    assert h.read("t", now + 30000) == (None, "missing")
+    wire.scratchpad = scratchpad(0x0191)
+    other = b"\x10" + ROM[1:]
+    for rom in (other + bytes((ds18b20.crc8(other),)), b"\x00" * 8, ROM + b"\x00"):
+        wire.rom = rom  # a DS18S20, whose figures mean something else; a bus held down; two that answer at once
+        now += 10000
+        h.read("t", now + 30000)
+        assert h.read("t", now + 31000) == (None, "missing")
 
 
 def check_dht22():
@@ -362,7 +367,7 @@ def check_pcf8574_outputs():
 
 
 def check_shift595_outputs():
-    """LilyGO T-Relay-S3: zeros are latched before anything else; bit 0 is the first output of the first register."""
+    """LilyGO T-Relay-S3: the first latch shows zeros; bit 0 is the first output of the first register."""
     m = fakes.Machine()
     chain = fakes.Chain595(m, 7, 5, 6)
     buses = {"relays": {"kind": "shift595", "data": 7, "clock": 5, "latch": 6}}
@@ -445,6 +450,9 @@ def check_nonsense_and_silence():
     assert probe.told(now + sensing.OLD_MS + 1)[2] is None
     for day in range(1, 40):  # weeks of silence do not wrap into health
         assert probe.read(ticks.add(now, day * 86400000))[1] == "stale"
+    probe, now, _ = fed([20.0, 20.0, 20.0])
+    probe.feed(now + 60000, 5.0)
+    assert probe.read(now + 60000) == (5.0, "ok")  # what was a minute ago takes no part in the median
     probe.feed(ticks.add(now, 40 * 86400000), 5.0)
     assert probe.read(ticks.add(now, 40 * 86400000)) == (5.0, "ok")  # the old ones take no part
 
