@@ -224,7 +224,9 @@ class Server:
                 if isinstance(bound.address, UnixPath):
                     server = await self._loop.create_unix_server(make, sock=bound.socket, backlog=BACKLOG)
                 else:
-                    server = Door(self._loop, bound.socket, self.handshakes.accepts, partial(self._enter, listener, make))
+                    server = Door(
+                        self._loop, bound.socket, self.handshakes.accepts, partial(self._enter, listener, make)
+                    )
                 self._listening.append((server, bound))
                 found.append(bound.address)
                 self.log.info("server", f"listening {replace(listener, address=bound.address)}")

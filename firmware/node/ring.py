@@ -53,11 +53,12 @@ class Ring:
             pass
         self._segments = []
         for name in sorted(os.listdir(folder)):
-            if (folder + "/" + name).startswith(self._head):
-                self._segments.append(int(name[9:14]))
+            name = folder + "/" + name
+            if name.startswith(self._head):
+                self._segments.append(int(name[-9:-4]))
             else:
                 log.warn("ring", "readings of other sensors are given up: " + name)
-                os.remove(folder + "/" + name)
+                os.remove(name)
         self._size = os.stat(self._path(-1))[6] if self._segments else 0  # of the youngest
 
     def __len__(self):
@@ -112,18 +113,19 @@ class Ring:
             with open(self._path(-1), "ab") as f:
                 f.write(memoryview(self._page)[: self._used])
             self._size += self._used
-        except OSError as e:
-            log.warn("ring", "cannot be written (%s)" % e)
+        except OSError:  # the disk is full
             self._drop(self._used)
         self._used = 0
 
     def _drop(self, unsent):
         """The oldest segment goes, and so many bytes were not sent."""
+        if unsent and not self.lost:
+            log.warn("ring", "readings are given up from here on: the gateway is away for too long")
         self.lost += unsent // RECORD
         try:
             os.remove(self._path(0))
-        except OSError as e:
-            log.warn("ring", "cannot be removed (%s)" % e)
+        except OSError:
+            pass
         self._segments.pop(0)
         self._at = self._next = 0
         if not self._segments:
@@ -141,13 +143,12 @@ class Ring:
                 self.flush()
             if not self._segments:
                 return None
-            data = b""
             try:
                 with open(self._path(0), "rb") as f:
                     f.seek(self._at)
                     data = f.read(BATCH * RECORD)
-            except OSError as e:
-                log.warn("ring", "cannot be read (%s)" % e)
+            except OSError:
+                data = None
             if not data:
                 self._drop(0)
                 continue
@@ -172,11 +173,13 @@ class Ring:
         for i, name in enumerate(self._names[(kind & 7) * 4 :][:4]):
             n = fields[5 + i]
             readings[name] = (n * 10 ** (step >> 2 * i & 3) / 100, "ok") if n >= -32000 else (None, QUALITIES[n - NONE])
-        if not kind & UNTIMED:
-            return {"ts": ts, "tq": "rtc", "readings": readings}
-        if boot == self._boot and self._anchor:
-            return {"ts": self._anchor + ts, "tq": "rtc", "readings": readings}
-        return {"ts": None, "tq": "none", "boot": boot, "up": ts, "readings": readings}
+        out = {"ts": ts, "tq": "rtc", "readings": readings}
+        if kind & UNTIMED:
+            if boot == self._boot and self._anchor:
+                out["ts"] += self._anchor
+            else:
+                out.update({"ts": None, "tq": "none", "boot": boot, "up": ts})
+        return out
 
     def _path(self, i):
         return "%s%05d.seg" % (self._head, self._segments[i])

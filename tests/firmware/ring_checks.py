@@ -190,6 +190,25 @@ def check_damaged_records_are_left_out():
     remove()
 
 
+def check_a_full_disk():
+    """A page that cannot be written is lost and counted, the oldest segment makes room, and nothing is raised."""
+    r = filled(256 + 16)
+    assert len(files()) == 2
+
+    def full(path, mode):
+        raise OSError(28)
+
+    ring.open = full
+    for i in range(16):
+        r.add(BEGIN + i, reading(i))
+    del ring.open
+    assert (len(files()), r.lost) == (1, 16)
+    for i in range(16):
+        r.add(BEGIN + 300 + i, reading(i))
+    assert [entry["ts"] - BEGIN for entry in drained(r)] == list(range(256, 272)) + list(range(300, 316))
+    remove()
+
+
 def check_without_a_clock():
     """Uptime until the clock is set, then the right time for what was kept before; another start's has none."""
     r = Ring(NAMES, 7, 1000)

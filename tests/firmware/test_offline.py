@@ -84,6 +84,30 @@ def test_readings_come_late_and_are_kept_until_acknowledged(gateway: Gateway, ma
     assert len(seen) >= 8
 
 
+def test_late_readings_wait_for_what_is_live(gateway: Gateway, make_node: MakeNode) -> None:
+    """Acks on their way: nothing late is sent until the gateway has taken them."""
+    node = make_node(gateway.port, report={"telemetry_s": 0.1, "keep_s": 0.1})
+    node.start()
+    node.wait_for_log("holding")
+    begun = time.monotonic()
+    while time.monotonic() - begun < 1:  # no gateway answers
+        time.sleep(0.05)
+    peer = gateway.accept()
+    peer.welcome()
+    peer.send(publish(ROOT + "/UpdateTemperature", "temperature:19"))
+    held = []
+    begun = time.monotonic()
+    while time.monotonic() - begun < 2.2:  # two turns of the back-fill
+        found = peer.read()
+        assert found is not None
+        if found.type == PUBLISH and found.qos:
+            assert found.topic != TELEMETRY or not held
+            held.append(found)
+    for found in held:
+        peer.puback(found)
+    assert late_message(peer)[1]
+
+
 def test_a_command_that_expired_while_the_node_was_away_is_refused(gateway: Gateway, make_node: MakeNode) -> None:
     """The gateway kept it in the session; the node says `expired`, and does not obey."""
     node = make_node(gateway.port)
