@@ -25,6 +25,8 @@ _BOARD_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,46}[a-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 CELSIUS_MAX = 44  # highest set point: below the 45 degrees at which a node switches its heater off and opens the vent
+MAX_ENTRIES = 12  # of a schedule
+_ENTRY = re.compile(r"((?:[01][0-9]|2[0-3]):[0-5][0-9]) +(on|off|-?[0-9]{1,2}(?:\.[0-9]{1,2})?)")
 PIN_MAX = 63
 
 TOP: Table = {
@@ -78,7 +80,7 @@ OUTPUT_DRIVERS: Mapping[str, Table] = {
     "shift595": {"bus": Field(str), "bit": _BIT, "on": _LEVEL},
     "greenhouse_model": {},
 }
-QUANTITIES = ("temperature", "humidity", "pressure", "co2", "light", "moisture")
+QUANTITIES = ("temperature", "humidity", "pressure", "co2", "light", "moisture", "contact")
 _QUANTITY = Field(str, choices=QUANTITIES)
 SENSOR: Table = {"driver": Field(str), "unit": Field(str)}
 _I2C: Table = {"bus": Field(str), "address": _ADDRESS, "quantity": _QUANTITY}
@@ -92,6 +94,7 @@ SENSOR_DRIVERS: Mapping[str, Table] = {
     "ds18b20": {"bus": Field(str), "quantity": _QUANTITY},
     "dht22": {"pin": _PIN, "quantity": _QUANTITY},
     "soil": {"pin": _PIN, "quantity": _QUANTITY, "dry_uv": _MICROVOLTS, "wet_uv": _MICROVOLTS},
+    "contact": {"pin": _PIN, "active": _LEVEL, "quantity": _QUANTITY},
     "greenhouse_model": {"quantity": Field(str, choices=QUANTITIES, required=False)},
 }
 # What each driver can be asked for, and the names that a greenhouse has for its things.
@@ -104,17 +107,26 @@ MEASURES = {
     "ds18b20": ("temperature",),
     "dht22": ("temperature", "humidity"),
     "soil": ("moisture",),
+    "contact": ("contact",),
     "greenhouse_model": QUANTITIES,
 }
 GREENHOUSE_OUTPUTS = ("heater", "vent", "fan", "irrigation", "light")
-GREENHOUSE_SENSORS = ("temperature", "humidity", "outside", "co2", "light", "soil", "pressure")
-NEEDED = {"outputs": ("heater", "vent"), "sensors": ("temperature",)}  # without these a node does not start as one
+GREENHOUSE_SENSORS = ("temperature", "humidity", "outside", "co2", "light", "soil", "pressure", "tank", "override")
+NEEDED = {"outputs": (), "sensors": ("temperature",)}  # without these a node does not start as one
 CONTROL: Table = {
     "setpoint": Field(float, -20, CELSIUS_MAX),
     "min": Field(float, -20, CELSIUS_MAX),
     "max": Field(float, -20, CELSIUS_MAX),
     "hysteresis": Field(float, 0.1, 10),
+    "dead_band": Field(float, 1, 10, required=False),
     "vent_fail": Field(str, choices=("open", "closed"), required=False),
+    "schedule": Field(str, required=False),
+    "light": Field(str, required=False),
+    "utc_offset_h": Field(float, -12, 14, required=False),
+    "fallback": Field(float, -20, CELSIUS_MAX, required=False),
+    "fallback_after_s": Field(float, 60, 86400, required=False),
+    "water_below": Field(float, 0, 100, required=False),
+    "starts_h": Field(int, 1, 60, required=False),
 }
 REPORT: Table = {
     "telemetry_s": Field(float, 0.1, 86400),
@@ -377,15 +389,33 @@ def _words(value: object, key: str, where: str) -> tuple[str, ...]:
 
 
 def check_sense(sections: Mapping[str, Mapping[str, Any]], where: str) -> None:
-    """What no single key can tell: min <= setpoint <= max, base <= cap."""
+    """What no single key can tell: min <= set points <= max, schedules that are some, base <= cap."""
     control, link = sections.get("control", {}), sections.get("link", {})
-    if control and not control["min"] <= control["setpoint"] <= control["max"]:
-        raise PeanutError(
-            f"{where}: control: the set point {control['setpoint']} is not within min {control['min']} "
-            f"and max {control['max']}",
-            "Change one of them.",
-        )
+    if control:
+        asked = [("setpoint", control["setpoint"]), ("fallback", control.get("fallback"))]
+        asked += [("schedule", value) for value in _day(control, "schedule", where)]
+        for key, value in asked:
+            if value is not None and not control["min"] <= value <= control["max"]:
+                raise PeanutError(
+                    f"{where}: control: {key}: {value} is not within min {control['min']} and max {control['max']}",
+                    "Change one of them.",
+                )
+        _day(control, "light", where)
     if link and link["base_s"] > link["cap_s"]:
         raise PeanutError(
             f"{where}: link: base_s {link['base_s']} is above cap_s {link['cap_s']}", "Change one of them."
         )
+
+
+def _day(control: Mapping[str, Any], key: str, where: str) -> list[float]:
+    """The values of a schedule, "06:00 18, 20:00 14.5" or "05:00 on, 08:30 off"; none where there is none."""
+    if key not in control:
+        return []
+    entries = [_ENTRY.fullmatch(part.strip()) for part in control[key].split(",")]
+    found = [entry for entry in entries if entry is not None]
+    if len(found) < len(entries) or len({entry[1] for entry in found}) < len(entries) or len(entries) > MAX_ENTRIES:
+        raise PeanutError(
+            f"{where}: control: {key} = {control[key]!r} is no schedule",
+            f'Write for example "06:00 18, 20:00 14.5": at most {MAX_ENTRIES} entries, each of another time.',
+        )
+    return [{"on": 1.0, "off": 0.0}[entry[2]] if entry[2] in ("on", "off") else float(entry[2]) for entry in found]

@@ -73,7 +73,7 @@ _BUS_PINS = {
     "shift595": {"data": Way.OUT, "clock": Way.OUT, "latch": Way.OUT},
     "uart": {"tx": Way.OUT, "rx": Way.IN},
 }
-_SENSOR_WAYS = {"dht22": Way.BOTH, "soil": Way.ANALOG}
+_SENSOR_WAYS = {"dht22": Way.BOTH, "soil": Way.ANALOG, "contact": Way.IN}
 _BUS_OF = {  # driver: the kind of bus it hangs on
     "pcf8574": "i2c", "sht3x": "i2c", "sht4x": "i2c", "bme280": "i2c", "scd4x": "i2c", "bh1750": "i2c",
     "ds18b20": "onewire", "shift595": "shift595",
