@@ -83,7 +83,12 @@ class _House:
             whole = config.check(cfg)
             self._time = clock.LoopTime(whole["simulate"]["speed"] if "simulate" in whole else 1)
             self._house = greenhouse.house(whole, self._time.now)
-            self.control = greenhouse.thermostat(whole, self._time.now, whole["control"]["setpoint"])
+            self._outputs = sorted(whole["board"]["outputs"])
+            self._sensors = [name for name in ("temperature", "override", "tank") if name in whole["board"]["sensors"]]
+            control = whole["control"]
+            control["schedule"] = control["light"] = None  # there is no clock to trust
+            fallback = control["setpoint"] if control["fallback"] is None else control["fallback"]
+            self.control = greenhouse.climate(whole, self._time.now, fallback, -1)
         except Exception as e:
             self._fail(e)
 
@@ -92,14 +97,8 @@ class _House:
             return
         try:
             now = self._time.turn()
-            value, quality = self._house.read("temperature", now)
-            self.control.step(now, value, quality)
-            for name in ("heater", "vent"):  # off before on
-                if not getattr(self.control, name).on:
-                    self._house.write(name, False, now)
-            for name in ("heater", "vent"):
-                if getattr(self.control, name).on:
-                    self._house.write(name, True, now)
+            self.control.step(now, {name: self._house.read(name, now) for name in self._sensors})
+            self.control.move(self._house.write, now)
         except Exception as e:
             self._fail(e)
 
@@ -110,7 +109,7 @@ class _House:
 
     def off(self):
         try:
-            for name in ("heater", "vent"):
+            for name in self._outputs:
                 self._house.write(name, False, self._time.now)
         except Exception as e:
             print("rescue: off:", e)

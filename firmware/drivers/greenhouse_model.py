@@ -5,7 +5,9 @@ now)`, with `now` in ticks of loop time. Pure, so a winter night takes milliseco
 
 One lump of heat, first order:
 
-    capacity * dT/dt = heater_w + sun(t) - (ua + vent_ua if open) * (T - outside)         [W = J/s]
+    capacity * dT/dt = heater_w + lamp + sun(t) - (ua + vent_ua if open, FAN times that if the fan runs) * (T - outside)
+
+in W = J/s. The soil gains WATER while it is irrigated and dries towards 0 with the time constant DRY_S.
 
 The defaults are a poly-tunnel of 3 m x 6 m: 50 m2 of film at 6 W/(m2 K) make ua = 300 W/K; air, wet soil to a hand's
 depth and benches make 1.08 MJ/K (so it cools with a time constant of one hour); 36 m3 of air changed 33 times an hour
@@ -18,10 +20,15 @@ from node import ticks
 
 STEP_S = 5.0  # the longest step of the integration; shorter where the house is lighter than its losses
 DAY_S = 86400.0
+LAMP_W = 400.0  # heat of the light
+FAN = 1.5  # times the air through the open vent
+WATER = 0.02  # % of moisture a second
+DRY_S = 172800.0
+LUX = 20.0  # for each W of sun
 
 
 class Greenhouse:
-    """outputs: heater, vent; sensors: temperature, outside (deg C)."""
+    """outputs: heater, vent, fan, irrigation, light; sensors: temperature, outside (deg C), soil (%), light (lx)."""
 
     def __init__(self, now, start, outside, swing, hour, sun_w, heater_w, ua, vent_ua, capacity):
         """start, outside: deg C; swing: K of the outside's daily sine; hour: time of day; the rest in W, W/K, J/K."""
@@ -35,17 +42,22 @@ class Greenhouse:
         self._ua = ua
         self._vent_ua = vent_ua
         self._capacity = capacity
-        self._step = min(STEP_S, capacity / (4 * (ua + vent_ua)))
-        self._on = {"heater": False, "vent": False}
+        self._step = min(STEP_S, capacity / (4 * (ua + FAN * vent_ua)))
+        self._soil = 50.0
+        self._on = dict.fromkeys(("heater", "vent", "fan", "irrigation", "light"), False)
         self.energy = 0.0  # J that the heater gave
 
     def read(self, name, now):
-        """(value in deg C, "ok"); (None, "missing") for a sensor that this house does not have."""
+        """(value, "ok"); (None, "missing") for a sensor that this house does not have."""
         self._advance(now)
         if name == "temperature":
             return self._t, "ok"
         if name == "outside":
             return self.outside(), "ok"
+        if name == "soil":
+            return self._soil, "ok"
+        if name == "light":
+            return self.sun() * LUX, "ok"
         return None, "missing"
 
     def told(self, name, now):
@@ -58,6 +70,11 @@ class Greenhouse:
         if name not in self._on:
             raise KeyError(name)
         self._on[name] = bool(on)
+
+    def minute(self, now):
+        """The minute of this house's day."""
+        self._advance(now)
+        return int(self._clock // 60) % 1440
 
     def outside(self):
         """deg C; coldest at 3 h, warmest at 15 h."""
@@ -73,8 +90,11 @@ class Greenhouse:
         while left > 0:
             dt = min(left, self._step)
             left -= dt
-            heat = self._heater_w if self._on["heater"] else 0.0
-            loss = (self._ua + (self._vent_ua if self._on["vent"] else 0.0)) * (self._t - self.outside())
-            self._t += (heat + self.sun() - loss) * dt / self._capacity
+            on = self._on
+            heat = self._heater_w if on["heater"] else 0.0
+            vent = self._vent_ua * (FAN if on["fan"] else 1.0) if on["vent"] else 0.0
+            gain = heat + self.sun() + (LAMP_W if on["light"] else 0.0)
+            self._t += (gain - (self._ua + vent) * (self._t - self.outside())) * dt / self._capacity
+            self._soil = min(100.0, self._soil * (1 - dt / DRY_S) + (WATER * dt if on["irrigation"] else 0.0))
             self._clock = (self._clock + dt) % DAY_S
             self.energy += heat * dt

@@ -15,6 +15,8 @@ Each task has a pulse (node/supervisor.py), and the watchdog is fed while all of
 import asyncio
 
 from node import VERSION, ConfigError, clock, command, forget, hardware, link, log, mqtt, report, ticks, wifi
+from node.actuator import NAMES
+from node.control import NOTHING
 from node.limit import Bucket
 from node.ring import Ring
 from node.store import Store
@@ -32,10 +34,8 @@ CONTROL_PERIODS = 3  # so many turns the control loop may miss
 CHANGES = (10, 6000)  # changes of one thing at once, and ms to one more: flash and relays wear
 SELDOM = ("node.desired", "node.config", "drivers.opening")  # modules that are not in memory while the node works
 LINES = (20, 3000)  # the same for log lines about commands
+KEEP_TURNS = 16  # of the control loop, between two notes of how long what has been on or off
 DAY_S = 86400  # between two notes of the time in flash
-
-# What a command sets in the thermostat.
-_SETS = {command.SETPOINT: "setpoint", "heater": "heater_mode", "vent": "vent_mode"}
 
 
 def _read(path):
@@ -67,17 +67,20 @@ class App:
         limits = cfg["control"]
         setpoint = self._store.number("setpoint", limits["min"], limits["max"], limits["setpoint"])
         self._house = profile.house(cfg, self._time.now)
-        self._thermostat = profile.thermostat(cfg, self._time.now, setpoint)
+        held = self._store.number("held", -2, 1440, NOTHING)
+        self._climate = profile.climate(cfg, self._time.now, setpoint, held)
         self._readings = {}
         self._box = box
         self._vitals = Vitals(box, self._facts)
+        self._climate.restore(box.actuators)
         self._recent = command.Recent(box.ids)
         self._pending = []  # commands accepted, to be in force after the next turn of the control loop
         self._in_force = 0  # how many of them are
         self._outbox = []  # payloads for <root>/ack
         self._lost_acks = 0
         begun = clock.now()
-        self._changes = {name: Bucket(CHANGES[0], CHANGES[1], begun) for name in list(_SETS) + ["config"]}
+        changing = (command.SETPOINT, "config") + NAMES
+        self._changes = {name: Bucket(CHANGES[0], CHANGES[1], begun) for name in changing}
         self._lines = Bucket(LINES[0], LINES[1], begun)
         self._untold = 0  # log lines left out
         self._changed = True  # the state differs from the one published
@@ -153,7 +156,7 @@ class App:
 
     def _idle(self):
         """Whether no output is on: the moment for a restart that nobody ordered."""
-        return not (self._thermostat.heater.on or self._thermostat.vent.on)
+        return not [o for o in self._climate.outputs if o.on]
 
     async def _keep(self, work, *pulse):
         """Run `work` to its end; begin again when it fails, so that its failure stays its own."""
@@ -182,36 +185,50 @@ class App:
         await self._client.disconnect("stopped")
 
     def safe(self):
-        """Everything off, at once."""
-        for name in ("heater", "vent"):
-            self._house.write(name, False, self._time.now)
+        """Every output to its safe level, at once."""
+        for name, spec in self._cfg["board"]["outputs"].items():
+            self._house.write(name, spec.get("safe") == "on", self._time.now)
 
     # -- control -----------------------------------------------------------------------------------------------------
 
     async def _control(self, pulse):
-        thermostat = self._thermostat
+        climate = self._climate
         before = None
+        turns = 0
         while True:
             now = self._time.turn()
             for name in self._sensors:
                 self._readings[name] = self._measure(name, now)
-            value, quality = self._readings["temperature"]
-            thermostat.step(now, value, quality)
-            # Off before on: at no moment are the two on together.
-            heater, vent = thermostat.heater.on, thermostat.vent.on
-            for name, on in (("heater", heater), ("vent", vent)) if vent else (("vent", vent), ("heater", heater)):
-                self._house.write(name, on, now)
-            after = (thermostat.setpoint, heater, vent, thermostat.mode(), thermostat.faults)
+            climate.online = self._client.ready
+            climate.step(now, self._readings, self._minute(now))
+            climate.move(self._house.write, now)
+            for event in climate.events:
+                self.event(*event)
+            after = (climate.setpoint, climate.by, climate.pattern(), climate.faults)
             if after != before:
-                if before is None or after[1:] != before[1:]:
-                    log.info("control", thermostat.reason)
+                if before is None or after[2:] != before[2:]:
+                    log.info("control", climate.reason)
                 before = after
                 self._changed = True
-                self._box.keep(actuators=thermostat.export() if hasattr(thermostat, "export") else None)
+                turns = 0
+                try:
+                    self._store.put("held", climate.held)
+                except OSError:
+                    pass  # the next change tries again; without it, a restart asks the schedule
+            if turns % KEEP_TURNS == 0:
+                self._box.keep(actuators=climate.export())
+            turns += 1
             self._in_force = len(self._pending)
             self._wake.set()
             pulse.beat(clock.now())
             await asyncio.sleep_ms(self._time.period_ms)
+
+    def _minute(self, now):
+        """The minute of the local day, or of the model's; None while the clock is not set."""
+        if self._sim:
+            return self._house.minute(now)
+        unix = clock.unix()
+        return unix and (unix // 60 + int(self._cfg["control"]["utc_offset_h"] * 60)) % 1440
 
     def _measure(self, name, now):
         try:
@@ -253,25 +270,25 @@ class App:
 
     def _accept(self, cmd):
         """Store the command and hand it to the control loop. Returns a reason if that cannot be done now."""
-        what = _SETS.get(cmd.name)
-        if what is None:
+        aim = cmd.name == command.SETPOINT
+        order = (cmd.name, cmd.value, cmd.for_s)
+        if cmd.name == "identify":
             self._tell(log.info, "identify: I am " + self._cfg["name"])
-        elif getattr(self._thermostat, what) != cmd.value or (
-            what == "setpoint" and not self._store.keeps(what, cmd.value)
-        ):
+        elif not self._climate.ordered(*order) or (aim and not self._store.keeps("setpoint", cmd.value)):
             wait = self._changes[cmd.name].take(clock.now())
             if wait:
                 return "busy: too many changes, the next one is taken in %d s" % ((wait + 999) // 1000)
-            if what == "setpoint":
+            if aim:
                 try:
-                    self._store.put(what, cmd.value)
+                    self._store.put("setpoint", cmd.value)
                 except OSError as e:
                     return "busy: the set point cannot be stored (%s)" % e
-            setattr(self._thermostat, what, cmd.value)
+            why = self._climate.order(*order)
+            if why:
+                return why
         self._tell(log.info, "accepted %s %s" % (cmd.name, "" if cmd.value is None else cmd.value))
         self._recent.note(cmd, "accepted")
-        if what is None or what == "setpoint":  # what a reset does not undo must not be done again after it
-            self._box.keep(ids=self._recent.export())
+        self._box.keep(ids=self._recent.export())
         self._ack(cmd, "accepted")
         self._pending.append(cmd)
         return None
@@ -282,7 +299,7 @@ class App:
             self._lost_acks += 1
             self._tell(log.warn, "acknowledgement dropped, %d so far" % self._lost_acks)
             return
-        self._outbox.append(report.ack(cmd, stage, why, self._thermostat, clock.unix()))
+        self._outbox.append(report.ack(cmd, stage, why, self._climate, clock.unix()))
         self._wake.set()
 
     def _tell(self, write, text):
@@ -308,7 +325,7 @@ class App:
             setpoint = self._cfg["control"]["setpoint"]
             if setpoint != before:
                 self._store.put("setpoint", setpoint)
-                self._thermostat.setpoint = setpoint
+                self._climate.order("setpoint", setpoint)
             if restart:
                 self.restart("config")
         except (OSError, ValueError, MemoryError) as e:  # flash is full, node.json was damaged, no room to judge it
@@ -370,7 +387,7 @@ class App:
 
     async def _state(self):
         self._changed = False
-        body = report.state(self._thermostat, clock.unix())
+        body = report.state(self._climate, clock.unix())
         if not await self._send("state", body, 1, True):
             self._changed = True
 
@@ -386,6 +403,7 @@ class App:
             "wifi_lost": self._wifi and self._wifi.lost,
             "kept": len(self._ring),
             "dropped": self._ring.lost,
+            "duty": self._climate.duty(),
             "cert_days": (self._expires - now) // 86400 if now and self._expires else None,
         }
 

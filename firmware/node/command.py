@@ -8,7 +8,7 @@ import binascii
 import struct
 
 from node import strictjson
-from node.control import HEATER_MODES, VENT_MODES
+from node.actuator import MODES, NAMES
 
 MAX_BARE = 32  # bytes of `temperature:15`, white space included
 MAX_JSON = 512  # bytes of a command in JSON
@@ -17,12 +17,13 @@ MAX_ECHO = 128  # characters of a payload repeated in an ack
 RECENT = 16  # ids remembered
 
 SETPOINT = "UpdateTemperature"
-_MODES = {"heater": HEATER_MODES, "vent": VENT_MODES}
-VERBS = ("heater", "vent", "identify")
+VERBS = NAMES + ("identify",)
+MAX_FOR_S = 43200  # an order for a time ends by itself after this at the latest
 
 
 class Command:
-    """One command as read. `why` is None, or the reason of its rejection; `value` the set point, the mode or None."""
+    """One command as read. `why` is None, or the reason of its rejection; `value` the set point, the mode or None;
+    `for_s`: for how many seconds the mode holds, 0 for good."""
 
     def __init__(self, name, echo, crc):
         self.name = name
@@ -31,6 +32,7 @@ class Command:
         self.crc = crc
         self.exp = None
         self.value = None
+        self.for_s = 0
         self.why = None
 
 
@@ -68,13 +70,17 @@ def check(cmd, now, low, high):
     return None
 
 
+def _bad(text):
+    return ValueError("malformed: " + text)
+
+
 def _short(number):
     return ("%.2f" % number).rstrip("0").rstrip(".") if abs(number) < 1e6 else "%g" % number
 
 
 def _bare(raw):
     """The number of `temperature:15`, white space around it allowed."""
-    expected = ValueError("malformed: expected temperature:15, temperature:15.5 or JSON")
+    expected = _bad("expected temperature:15, temperature:15.5 or JSON")
     text = raw.strip(b" \t\r\n")
     if len(raw) > MAX_BARE or not text.startswith(b"temperature:"):
         raise expected
@@ -91,57 +97,61 @@ def _bare(raw):
 def _document(cmd, name, raw):
     """Fill `cmd` from JSON. Raises ValueError with the reason."""
     if len(raw) > MAX_JSON:
-        raise ValueError("malformed: more than %d bytes" % MAX_JSON)
+        raise _bad("more than %d bytes" % MAX_JSON)
     try:
         body = strictjson.loads(raw)
     except strictjson.JSONError as e:
-        raise ValueError("malformed: %s" % e)
+        raise _bad("%s" % e)
     if not isinstance(body, dict):
-        raise ValueError("malformed: a JSON object expected")
+        raise _bad("a JSON object expected")
     if "id" in body:
         ident = body["id"]
         if not isinstance(ident, str) or not 0 < len(ident) <= MAX_ID or printable(ident, MAX_ID) != ident:
-            raise ValueError("malformed: id must be 1 to %d printable ASCII characters" % MAX_ID)
+            raise _bad("id must be 1 to %d printable ASCII characters" % MAX_ID)
         cmd.id = ident
     if name != SETPOINT and name not in VERBS:
         raise ValueError("unknown command %s; known: %s" % (cmd.name, ", ".join(VERBS)))
     what = "temperature" if name == SETPOINT else "args"
     for key in body:
         if key not in ("id", "exp", what):
-            raise ValueError("malformed: unknown key %s" % printable(key, 32))
+            raise _bad("unknown key %s" % printable(key, 32))
     if "exp" in body:
         exp = body["exp"]
         if isinstance(exp, bool) or not isinstance(exp, int) or not 0 < exp < 1 << 40:
-            raise ValueError("malformed: exp must be a whole number of Unix seconds")
+            raise _bad("exp must be a whole number of Unix seconds")
         cmd.exp = exp
     if name == SETPOINT:
         cmd.value = _temperature(body)
         return
     if cmd.id is None:
-        raise ValueError("malformed: id is missing")
-    cmd.value = _args(name, body.get("args", {}))
+        raise _bad("id is missing")
+    _args(cmd, name, body.get("args", {}))
 
 
 def _temperature(body):
     value = body.get("temperature")
     # inf is what a float makes of 1e999; check() could not print it in a helpful way.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value in (float("inf"), -float("inf")):
-        raise ValueError("malformed: temperature must be a number")
+        raise _bad("temperature must be a number")
     return round(float(value), 2)
 
 
-def _args(name, args):
+def _args(cmd, name, args):
     if not isinstance(args, dict):
-        raise ValueError("malformed: args must be an object")
-    modes = _MODES.get(name)
+        raise _bad("args must be an object")
+    modes = MODES[NAMES.index(name)] if name in NAMES else None
     for key in args:
-        if modes is None or key != "mode":
-            raise ValueError("malformed: unknown argument %s" % printable(key, 32))
+        if modes is None or key not in ("mode", "for_s"):
+            raise _bad("unknown argument %s" % printable(key, 32))
     if modes is None:
-        return None
+        return
     if args.get("mode") not in modes:
-        raise ValueError('malformed: mode must be one of "%s"' % '", "'.join(modes))
-    return args["mode"]
+        raise _bad('mode must be one of "%s"' % '", "'.join(modes))
+    cmd.value = args["mode"]
+    if "for_s" in args:
+        cmd.for_s = args["for_s"]
+        if isinstance(cmd.for_s, bool) or not isinstance(cmd.for_s, int) or not 0 < cmd.for_s <= MAX_FOR_S:
+            raise _bad("for_s must be a whole number of 1 to %d" % MAX_FOR_S)
 
 
 class Recent:

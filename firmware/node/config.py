@@ -5,8 +5,7 @@ Unknown keys are refused by name. The board's outputs and sensors are the board 
 is checked.
 """
 
-from node import ConfigError, strictjson
-from node.control import MIN_TIMES
+from node import ConfigError, schedule, strictjson
 
 NODE_JSON = "node.json"
 MAX_SIZE = 4096  # bytes
@@ -40,7 +39,20 @@ SCHEMA = {
         "min": (float, -20, 44, _MUST),
         "max": (float, -20, 44, _MUST),
         "hysteresis": (float, 0.1, 10, 0.5),
+        "dead_band": (
+            float,
+            1,
+            10,
+            1.0,
+        ),  # K between "heater off" and "vent open": below 1 the two would chase each other
         "vent_fail": (str, ("open", "closed"), None, "closed"),
+        "schedule": (str, None, None, None),  # see node/schedule.py
+        "light": (str, None, None, None),
+        "utc_offset_h": (float, -12, 14, 0),  # of the schedules
+        "fallback": (float, -20, 44, None),
+        "fallback_after_s": (float, 60, 86400, 1800),  # without the gateway
+        "water_below": (float, 0, 100, 0),  # % of soil moisture; 0: water by order only
+        "starts_h": (int, 1, 60, 12),  # times that an output may be switched on in any hour
     },
     "report": {
         "telemetry_s": (float, 0.1, 86400, 60),
@@ -139,9 +151,9 @@ def _things(value, where, faults):
         if not isinstance(value[name], dict):
             faults.append("%s.%s: must be a table" % (where, name))
             continue
-        for key in ("min_on_s", "min_off_s"):
+        for key, low, high in (("min_on_s", 0, 3600), ("min_off_s", 0, 3600), ("max_on_s", 1, 86400)):
             if key in value[name]:
-                _value((float, 0, 3600, 0), value[name][key], "%s.%s.%s" % (where, name, key), faults)
+                _value((float, low, high, 0), value[name][key], "%s.%s.%s" % (where, name, key), faults)
     return value
 
 
@@ -181,20 +193,17 @@ def _sense(out, faults):
     if len(out["gateway"]["host"]) > 253:
         faults.append("gateway.host: too long")
     control = out["control"]
-    if not control["min"] <= control["setpoint"] <= control["max"]:
-        faults.append("control.setpoint: must lie between control.min and control.max")
+    for key in ("setpoint", "fallback", "schedule", "light"):
+        value = control[key]
+        try:
+            values = [entry[1] for entry in schedule.parse(value)] if isinstance(value, str) else [value]
+        except ValueError as e:
+            faults.append("control.%s: %s" % (key, e))
+            continue
+        for value in values:
+            if key != "light" and value is not None and not control["min"] <= value <= control["max"]:
+                faults.append("control.%s: must lie between control.min and control.max" % key)
     if out["link"]["base_s"] > out["link"]["cap_s"]:
         faults.append("link.base_s: must not be above link.cap_s")
-    board = out["board"]
-    for kind, needed in (("outputs", "heater"), ("outputs", "vent"), ("sensors", "temperature")):
-        if needed not in board[kind]:
-            faults.append("board.%s.%s: missing; a greenhouse needs it" % (kind, needed))
-
-
-def min_times(outputs):
-    """{"heater": (min_on_s, min_off_s), "vent": …}: the board's figures, else those of the control module."""
-    out = {}
-    for name in MIN_TIMES:
-        on, off = MIN_TIMES[name]
-        out[name] = (outputs[name].get("min_on_s", on), outputs[name].get("min_off_s", off))
-    return out
+    if "temperature" not in out["board"]["sensors"]:
+        faults.append("board.sensors.temperature: missing; a greenhouse needs it")

@@ -13,22 +13,21 @@ def number(value):
     return round(value, 2)
 
 
-def brief(thermostat):
+def brief(climate):
     """The part of the state that an ack carries: the set point and the outputs after the act."""
-    return {
-        "setpoint": number(thermostat.setpoint),
-        "temperature": number(thermostat.temperature),
-        "heater": thermostat.heater.on,
-        "vent": thermostat.vent.on,
-        "mode": thermostat.mode(),
-    }
+    body = {o.name: o.on for o in climate.outputs if o.here}
+    body["setpoint"] = number(climate.setpoint)
+    body["temperature"] = number(climate.temperature)
+    body["mode"] = climate.mode()
+    return body
 
 
-def state(thermostat, ts):
+def state(climate, ts):
     """<root>/state. ts: Unix seconds or None."""
-    body = brief(thermostat)
-    body["reason"] = thermostat.reason
-    body["faults"] = thermostat.faults
+    body = brief(climate)
+    body["by"] = climate.by
+    body["reason"] = climate.reason
+    body["faults"] = climate.faults
     body["ts"] = ts
     return json.dumps(body)
 
@@ -74,9 +73,11 @@ def event(ident, text, begins, ts):
     return json.dumps({"id": ident, "text": text, "clear": not begins, "ts": ts})
 
 
-def ack(cmd, stage, why, thermostat, ts):
+def ack(cmd, stage, why, climate, ts):
     """<root>/ack. cmd: node.command.Command; stage: "accepted", "done" or "rejected"."""
-    body = {"cmd": cmd.name, "stage": stage, "state": brief(thermostat), "ts": ts}
+    body = {"cmd": cmd.name, "stage": stage, "state": brief(climate), "ts": ts}
+    if stage == "done":
+        body["state"]["reason"] = climate.reason  # what was ordered on may have to wait for its times
     if cmd.id is not None:
         body["id"] = cmd.id
     else:

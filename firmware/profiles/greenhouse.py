@@ -1,15 +1,11 @@
-"""A greenhouse put together: its thermostat and the drivers of its board. Rule: composition, no logic."""
+"""A greenhouse put together: its climate control and the drivers of its board. Rule: composition, no logic."""
 
-from node.control import Thermostat
+from node.control import Climate
 
 
-def thermostat(cfg, now, setpoint):
-    """The control of this node. setpoint: deg C, the one in force before the restart."""
-    from node import config
-
-    control = cfg["control"]
-    times = config.min_times(cfg["board"]["outputs"])
-    return Thermostat(now, setpoint, control["hysteresis"], times, control["vent_fail"] == "open")
+def climate(cfg, now, setpoint, held):
+    """The control of this node. setpoint: deg C, the one in force before the restart; held: see Climate."""
+    return Climate(now, setpoint, cfg["control"], cfg["board"]["outputs"], held)
 
 
 def house(cfg, now):

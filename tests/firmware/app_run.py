@@ -146,7 +146,7 @@ async def check_control_that_fails_ends_the_node_with_outputs_off():
         raise RuntimeError("control is broken")
 
     a._tasks = [("link", never)]
-    a._thermostat.step = step
+    a._climate.step = step
     try:
         await a.run(never)
         raise AssertionError("still there")
@@ -179,7 +179,7 @@ async def check_set_points_without_end_spare_the_flash():
             if why is None:
                 assert counting.renames == before + 1
                 with open("state.json") as f:
-                    assert json.load(f)["setpoint"] == a._thermostat.setpoint == round(value, 2)
+                    assert json.load(f)["setpoint"] == a._climate.setpoint == round(value, 2)
             else:
                 assert counting.renames == before
                 assert why.startswith("busy: too many changes, the next one is taken in "), why
@@ -190,9 +190,9 @@ async def check_set_points_without_end_spare_the_flash():
             time.now += 100
         assert counting.renames == size + (6000 * 100 - 1) // refill_ms, counting.renames
         # Neither a repetition of what is in force nor another output waits for the set points.
-        assert _order(a, 7000, temperature=a._thermostat.setpoint) is None
+        assert _order(a, 7000, temperature=a._climate.setpoint) is None
         assert _order(a, 7001, "/plant/peanut/cmd/heater", args={"mode": "off"}) is None
-        assert a._thermostat.heater_mode == "off"
+        assert a._climate.heater.off()
         store.os = os
 
 
@@ -203,7 +203,7 @@ async def check_orders_without_end_spare_the_relays():
         a = App(greenhouse, BlackBox(lambda *_: b"", "power"))
         taken = 0
         for i in range(600):
-            mode = "open" if a._thermostat.vent_mode != "open" else "closed"
+            mode = "open" if a._climate.mode() != "vent open" else "closed"
             taken += _order(a, i, "/plant/peanut/cmd/vent", args={"mode": mode}) is None
             time.now += 100
         assert taken == 10 + (600 * 100 - 1) // 6000, taken

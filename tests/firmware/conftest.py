@@ -36,7 +36,7 @@ def node_json(port: int, **tables: dict[str, Any] | None) -> dict[str, Any]:
             "chip": "unix",
             "outputs": {
                 "heater": {"driver": "greenhouse_model", "safe": "off", "min_on_s": 60, "min_off_s": 180},
-                "vent": {"driver": "greenhouse_model", "safe": "off"},
+                "vent": {"driver": "greenhouse_model", "safe": "off", "min_on_s": 0, "min_off_s": 0},
             },
             "sensors": {"temperature": {"driver": "greenhouse_model"}, "outside": {"driver": "greenhouse_model"}},
         },

@@ -28,6 +28,8 @@ GROWTH_LIMIT = (
 SELDOM = ("node.config", "node.desired", "drivers.opening")  # in memory at the start and for a new configuration
 
 PURE = (
+    "actuator",
+    "schedule",
     "control",
     "command",
     "strictjson",
@@ -40,7 +42,17 @@ PURE = (
     "sensing",
     "blackbox",
 )
-PURE_MAY_IMPORT = {"node", "node.ConfigError", "node.ticks", "node.control", "binascii", "json", "struct"}
+PURE_MAY_IMPORT = {
+    "node",
+    "node.ConfigError",
+    "node.ticks",
+    "node.actuator",
+    "node.schedule",
+    "array",
+    "binascii",
+    "json",
+    "struct",
+}
 
 
 def compiled_sizes(tmp_path: Path, drivers: Iterable[str]) -> dict[str, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,115 +13,35 @@ from hypothesis import strategies as st
 
 from tools.fleet import find_micropython
 
-from . import pure_checks
+from . import control_checks, pure_checks
 from .conftest import ROOT
 
 from node import command, config, strictjson, ticks  # isort: skip
 from node.backoff import Backoff  # isort: skip
-from node.control import STALE_S, TOO_HOT, Thermostat  # isort: skip
 from node.limit import Bucket  # isort: skip
-from drivers.greenhouse_model import Greenhouse  # isort: skip
 
 
-@pytest.mark.parametrize(("name", "check"), pure_checks.checks())
+CHECKS = {module.__file__: module.checks() for module in (pure_checks, control_checks)}
+
+
+@pytest.mark.parametrize(("name", "check"), [check for checks in CHECKS.values() for check in checks])
 def test_on_cpython(name: str, check: Callable[[], None]) -> None:
     """Each shared check."""
     check()
 
 
-def test_the_same_checks_on_the_unix_port() -> None:
+@pytest.mark.parametrize("file", CHECKS)
+def test_the_same_checks_on_the_unix_port(file: str) -> None:
     """Every shared check passes on MicroPython, in a heap like the chip's."""
-    here = Path(pure_checks.__file__)
     done = subprocess.run(
-        [find_micropython(), "-X", "heapsize=128wK", str(here)],
+        [find_micropython(), "-X", "heapsize=128wK", file],
         env={"MICROPYPATH": f"{ROOT / 'firmware'}:.frozen"},
         capture_output=True,
         text=True,
         timeout=100,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.split() == [word for name, _ in pure_checks.checks() for word in ("ok", name)]
-
-
-READING = st.one_of(st.none(), st.floats(), st.floats(-20, 60), st.sampled_from([float("nan"), -127.0, 85.0]))
-STEP = st.tuples(
-    st.one_of(st.integers(0, 30_000), st.integers(-5000, 200_000), st.just(0)),
-    READING,
-    st.sampled_from(["ok", "ok", "ok", "missing", "crc"]),
-    st.one_of(
-        st.none(),
-        st.tuples(st.just("setpoint"), st.floats(2, 40)),
-        st.tuples(st.just("heater_mode"), st.sampled_from(["auto", "off"])),
-        st.tuples(st.just("vent_mode"), st.sampled_from(["auto", "open", "closed"])),
-    ),
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(start=st.integers(0, ticks.PERIOD - 1), steps=st.lists(STEP, max_size=80), vent_fail=st.booleans())
-def test_control_invariants_at_every_step(start: int, steps: list[Any], vent_fail: bool) -> None:
-    """Whatever is read, ordered and ticked, anywhere near the wrap: the five rules of authority."""
-    t = Thermostat(start, 18.0, vent_fail=vent_fail)
-    now = start
-    silent = STALE_S * 1000 + 1  # as good as for ever, before the first reading
-    last: float | None = None
-    on_for = off_for = 0
-    was_on = False
-    for ms, value, quality, order in steps:
-        if order:
-            setattr(t, *order)
-        now = ticks.add(now, ms)
-        t.step(now, value, quality)
-        passed = max(0, ms)
-        good = quality == "ok" and value is not None and -100 < value < 150
-        silent = 0 if good else silent + passed
-        last = value if good else last
-        on_for, off_for = (on_for + passed, 0) if was_on else (0, off_for + passed)
-        assert not (t.heater.on and t.vent.on)
-        if silent > STALE_S * 1000:
-            assert not t.heater.on
-        if last is not None and last > TOO_HOT:
-            assert (t.heater.on, t.vent.on) == (False, True)
-        if t.heater_mode == "off":
-            assert not t.heater.on
-        if t.heater.on and not was_on:
-            assert off_for >= 180_000
-        if was_on and not t.heater.on and on_for < 60_000:  # minimum on time: only what stands above it may break it
-            assert silent > STALE_S * 1000 or t.vent.on or t.heater_mode == "off"
-        if t.heater.on:
-            assert last is not None
-            assert last <= t.setpoint + t.hysteresis or on_for < 60_000
-        assert t.reason
-        was_on = t.heater.on
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    setpoint=st.floats(8, 30),
-    outside=st.floats(-10, 14),
-    hour=st.floats(0, 23.9),
-    sun=st.floats(0, 1500),
-    start=st.floats(0, 40),
-    first=st.integers(0, ticks.PERIOD - 1),
-)
-def test_band_is_held_whenever_physics_allow(
-    setpoint: float, outside: float, hour: float, sun: float, start: float, first: int
-) -> None:
-    """From any start the house comes into the band and stays, if heater and vent have the power for it."""
-    strong = outside + 9000 / 300 > setpoint + 2  # the heater alone could warm beyond the band
-    cool = outside + sun / (300 + 400) < setpoint + 1  # the open vent alone could cool into it
-    model = Greenhouse(first, start, outside, 0.0, hour, sun, 9000.0, 300.0, 400.0, 1.08e6)
-    t = Thermostat(first, setpoint)
-    now = first
-    for step in range(6 * 240):
-        now = ticks.add(now, 15_000)
-        value, quality = model.read("temperature", now)
-        t.step(now, value, quality)
-        model.write("heater", t.heater.on, now)
-        model.write("vent", t.vent.on, now)
-        if step > 3 * 240:  # three hours to get there; 1.4 K: what is lost in the minimum off time at 40 K difference
-            assert value > setpoint - 0.5 - 1.9 or not strong, t.reason
-            assert value < setpoint + 0.5 + 1.0 + 0.5 or not cool, t.reason
+    assert done.stdout.split() == [word for name, _ in CHECKS[file] for word in ("ok", name)]
 
 
 @settings(max_examples=500)
