@@ -33,6 +33,7 @@ from peanutd.log import Background, Log
 from peanutd.rules import Book
 from peanutd.server import SPARE_FILES, Server
 from peanutd.sockets import ListenError, raise_file_limit
+from peanutd.store import Database, StoreError
 from peanutd.users import Store
 from peanutd.watch import Watch
 
@@ -100,9 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             name,
             make_loop,
         )
-    except ListenError as error:
+    except (ListenError, StoreError) as error:
         stream.end()
-        print(f"peanutd: cannot listen on {error}", file=sys.stderr)
+        what = "cannot listen on " if isinstance(error, ListenError) else ""
+        print(f"peanutd: {what}{error}", file=sys.stderr)
         return CANNOT_START
     finally:
         stream.end()
@@ -141,7 +143,8 @@ def _serve(
         files = raise_file_limit()
         _apply(server, settings, book, files)
         server.take_tokens(settings.jwt, home)
-        _mark_offline(home, server)
+        _keep(home, settings, server)
+        _mark_offline(home, server, starting=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.end)
         loop.add_signal_handler(signal.SIGHUP, _Reload(home, settings, server, files))
@@ -167,6 +170,16 @@ def _metrics(address: Address | None, server: Server) -> Iterator[None]:
         yield
     finally:
         metrics.end()
+
+
+def _keep(home: Path, settings: Config, server: Server) -> None:
+    """Takes up what was there before, and keeps from now on. StoreError when the database cannot be used."""
+    path, log = home / settings.store.path, server.log
+    if settings.store.sync != "off":
+        database = Database(path, lambda text: log.error("store", text))
+        server.keep(database, waits=settings.store.sync == "always")
+    elif path.exists():
+        log.warning("store", 'not read and not written, because sync is "off" in [store]', file=path)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -288,6 +301,8 @@ def _check(home: Path, settings: Config, book: Book, credentials: tls.Credential
         for authority in credentials.authorities:
             subject = authority.subject.rfc4514_string()
             print(f"CA        {subject} until {authority.not_valid_after_utc:%Y-%m-%d}")
+    where = "" if settings.store.sync == "off" else f"{home / settings.store.path}, "
+    print(f"store     {where}sync {settings.store.sync}")
     print(f"rules     {book.source}: {len(book.rules)}")
     print(f"users     {len(store.users.by_name)}")
     if settings.jwt is not None:
@@ -380,7 +395,9 @@ class _Reload:
                 log.error("peanutd", f"not reloaded, the old settings, rules and certificates stay: {line}")
             return
         # Listeners stay, and with them [access], which says who may come in where.
-        self._settings = replace(new, listen=_changeable(old, new), listeners=old.listeners, access=old.access)
+        self._settings = replace(
+            new, listen=_changeable(old, new), listeners=old.listeners, access=old.access, store=old.store
+        )
         server.credentials = credentials
         _apply(server, self._settings, book, self._files)
         if new.jwt != old.jwt:
@@ -389,8 +406,8 @@ class _Reload:
         log.info("peanutd", "reloaded", rules=book.source)
         for warning in (*new.warnings, *(credentials.warnings if credentials else ())):
             log.warning("peanutd", warning)
-        if (new.listeners, new.access) != (old.listeners, old.access):
-            log.warning("peanutd", "addresses, listeners or [access] have changed: these need a restart")
+        if (new.listeners, new.access, new.store) != (old.listeners, old.access, old.store):
+            log.warning("peanutd", "addresses, listeners, [access] or [store] have changed: these need a restart")
         _mark_offline(self._home, server)
 
 
@@ -407,8 +424,10 @@ def _changeable(old: Config, new: Config) -> Listen:
     )
 
 
-def _mark_offline(home: Path, server: Server) -> None:
-    """Says of each node of which nothing is known that it is offline: what is retained is honest until it returns."""
+def _mark_offline(home: Path, server: Server, *, starting: bool = False) -> None:
+    """Says of each node of which nothing is known that it is offline: what is retained is honest until it returns.
+    At the start nobody is connected, whatever was retained before the gateway went down.
+    """
     try:
         devices = fleet.devices(home)
     except fleet.LedgerError as error:
@@ -416,7 +435,19 @@ def _mark_offline(home: Path, server: Server) -> None:
         return
     status = json.dumps({"state": "offline", "why": "gateway restarted", "ts": int(time.time())}, separators=(",", ":"))
     for device in devices:
-        server.publish_unless_known(f"{device.root}/status", status.encode())
+        topic = f"{device.root}/status"
+        known = server.broker.retained(topic)
+        if known is None or (starting and not _is_away(known)):
+            server.publish(topic, status.encode())
+
+
+def _is_away(status: bytes) -> bool:
+    """Whether a retained status says that the node is not connected."""
+    try:
+        state = json.loads(status)["state"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+    return state in ("offline", "sleeping")
 
 
 if __name__ == "__main__":

@@ -228,6 +228,20 @@ class Mqtt:
     """Clients of one operator that are connected at once; 0: no limit. A node has one connection by nature."""
 
 
+Sync = Literal["always", "batch", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """[store]: what survives a restart of the gateway."""
+
+    sync: Sync = "always"
+    """When somebody is told that something is kept: when it is on the disk; at once, and a crash takes half a second
+    of it away; at once, and nothing survives."""
+    path: str = "store.db"
+    """The database, from the fleet home."""
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """Everything that gateway.toml says. `limits` has the keys of [mqtt] that are set; the core knows the defaults.
@@ -241,6 +255,7 @@ class Config:
     listeners: tuple[Listener, ...] = (Listener(Address("0.0.0.0", 8883), where=f"mqtts in [listen] of {FILE_NAME}"),)
     """All of them: those of [listen] first, then each [[listener]]."""
     mqtt: Mqtt = Mqtt()
+    store: Storage = Storage()
     limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     jwt: Jwt | None = None
@@ -336,6 +351,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "role",
     ),
     "bans": tuple(entry.name for entry in fields(BanRules)),
+    "store": ("sync", "path"),
     "log": ("level", "format"),
 }
 _LIMIT_WORDS: Final[Mapping[str, tuple[str, ...]]] = {"rate_action": ("throttle", "disconnect")}
@@ -411,6 +427,7 @@ class _Reader:
             access=access,
             listeners=(*_simple(listen, access), *more),
             mqtt=self._mqtt(tables["mqtt"]),
+            store=self._store(tables["store"]),
             limits=MappingProxyType({key: self._limit(("mqtt", key), tables["mqtt"]) for key in limits}),
             places=MappingProxyType({key: self._place(("mqtt", key)) for key in tables["mqtt"]}),
             jwt=self._jwt(tables["jwt"]) if "jwt" in self._document else None,
@@ -485,6 +502,15 @@ class _Reader:
             max_connections_per_address=number("max_connections_per_address", usual.max_connections_per_address),
             max_connections_per_identity=number("max_connections_per_identity", usual.max_connections_per_identity),
         )
+
+    def _store(self, table: _Table) -> Storage:
+        usual = Storage()
+        sync = self._word(("store", "sync"), table, usual.sync, get_args(Sync))
+        path = table.get("path", usual.path)
+        if not isinstance(path, str) or not path or "\0" in path or path.endswith("/"):
+            self._mistake(("store", "path"), 'must be the name of a file, e.g. "store.db"; it is in the fleet home')
+            path = usual.path
+        return Storage(sync=next(word for word in get_args(Sync) if word == sync), path=path)
 
     def _information(self, key: _Key, table: _Table) -> str:
         """The beginning of topic names, so what may not stand in one may not stand here."""

@@ -46,11 +46,13 @@ from peanutd.connection import (
 )
 from peanutd.control import Answer, Control, ControlError, Question
 from peanutd.door import Door, Handshakes
+from peanutd.keeper import Keeper
 from peanutd.log import Log, clean
 from peanutd.reception import Reception
 from peanutd.rules import Book, built_in
 from peanutd.sntp import TimeServer
 from peanutd.sockets import BACKLOG, Bound, ListenError, bind, bind_udp
+from peanutd.store import Database
 from peanutd.users import Store
 from peanutd.watch import BANNED, Watch
 
@@ -166,7 +168,7 @@ class Server:
         self._listening: list[tuple[asyncio.Server | Door, Bound]] = []
         self._clock: TimeServer | None = None
         self._status = status.Status(version, time.monotonic())
-        self._report_is_due = 0.0
+        self.keeper: Keeper | None = None
         self._events: deque[Event] = deque()
         self._handling = False
         self._flush_is_due = False
@@ -177,6 +179,14 @@ class Server:
         self._recheck = time.monotonic() + RECHECK
         self._timer: asyncio.TimerHandle | None = None
         self.set_rules(book or built_in())
+
+    def keep(self, database: Database, *, waits: bool) -> None:
+        """Takes up what `database` has kept, and keeps in it from now on; before `start`, after the rules are set.
+        waits: who is told that something is kept is told when it is on the disk. StoreError when it cannot be read.
+        """
+        took = self.watch.tally.journal.add
+        self.keeper = Keeper(self.broker, database, self.log, self._loop, self.run, waits=waits, now=now_ms, took=took)
+        self.keeper.restore()
 
     def set_rules(self, book: Book) -> None:
         """Takes other rules. They count for the next publication, and every session is judged anew: subscriptions and
@@ -292,6 +302,8 @@ class Server:
         if (found := self.watch.sweep()) is not None:
             self.watch.save(found)
         await asyncio.sleep(0)  # lets the loop tell the cut connections
+        if self.keeper is not None:
+            self.keeper.end()
 
     def admit(self, connection: Connection) -> str | None:
         """Counts a new connection; or why there is no room for it. The oldest that has not come in yet makes room."""
@@ -343,10 +355,9 @@ class Server:
         if not self.connections and self._stopping:
             self._empty.set()
 
-    def publish_unless_known(self, topic: str, payload: bytes) -> None:
-        """A retained message in the gateway's own name, unless there is one on that topic."""
-        if self.broker.retained(topic) is None:
-            self.run(self.broker.publish(topic, payload, qos=1, retain=True, now=now_ms()))
+    def publish(self, topic: str, payload: bytes) -> None:
+        """A retained message in the gateway's own name."""
+        self.run(self.broker.publish(topic, payload, qos=1, retain=True, now=now_ms()))
 
     def run(self, events: Iterable[Event]) -> None:
         """Handles what the core has to say, and has its output written once the loop has gone round.
@@ -495,8 +506,8 @@ class Server:
 
     def _report(self, now: float) -> None:
         """The numbers on $SYS, when they are due."""
-        if self.mqtt.sys_interval and now >= self._report_is_due:
-            self._report_is_due = now + self.mqtt.sys_interval
+        if self.mqtt.sys_interval and now >= self._status.due:
+            self._status.due = now + self.mqtt.sys_interval
             for topic, text in self._status.report(self.broker.stats(), self.census.online, now):
                 self.run(self.broker.publish(topic, text.encode(), retain=True, now=now_ms()))
 
@@ -521,12 +532,16 @@ class Server:
             cast(Connection, link.owner).pump()
         if self.broker.busy:
             self.run(self.broker.work(now_ms()))
+        if self.keeper is not None:
+            self.keeper.pump()
 
     def _tick(self) -> None:
         assert self._timer is not None
         self.watch.tally.lag.add(max(0.0, self._loop.time() - self._timer.when()))
         self._timer = self._loop.call_later(TICK, self._tick)
         now = time.monotonic()
+        if self.keeper is not None:
+            self.keeper.tick()
         self.run(self.broker.tick(now_ms()))
         waits = self.waits
         for connection in waits.handshaking.over(now):
@@ -550,6 +565,7 @@ class Server:
         """Ends the connections whose certificates have expired, or whose users have changed, since they came in."""
         self._reception.recheck()
         self.watch.tally.lag.turn()
+        self.watch.tally.journal.turn()
         now = self.wall_clock()
         for connection in list(self.connections):
             if connection.credential is not None and now > connection.credential.not_after:

@@ -47,6 +47,8 @@ class Status:
         self._since = self._last = now
         self._most = 0
         self._before: dict[str, int] = {}
+        self.due = 0.0
+        """When the next report is; the reporter sets it."""
         self._load: dict[str, list[float]] = {}
 
     def report(self, stats: Mapping[str, int], connected: int, now: float) -> Iterator[tuple[str, str]]:

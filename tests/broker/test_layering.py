@@ -13,7 +13,7 @@ GATEWAY = CHECKOUT / "broker" / "peanutd"
 
 # Each module of the gateway may import those before it, and nobody behind it.
 ORDER = (
-    *("log", "toml_lines", "toml_file", "config", "tally", "access", "rules", "tokens", "keyring"),
+    *("log", "store", "keeper", "toml_lines", "toml_file", "config", "tally", "access", "rules", "tokens", "keyring"),
     *("scram", "argon", "users", "explain", "throttle", "login", "bearer"),
     *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door"),
     *("connection", "control", "operate", "metrics", "watch", "reception", "server", "__main__"),

@@ -119,6 +119,7 @@ def test_what_was_left_behind_is_replaced_and_what_lives_is_not(fleet: Any, star
     fleet.settings(settings(path))
     first = start(fleet.home)
     first.line("listening")
+    fleet.settings(settings(path, '[store]\npath = "second.db"\n'))
     second = start(fleet.home)
     assert second.wait() == 1
     second.line(f"cannot listen on unix:{path}: in use: another program .* change .*listener.* 1 of gateway.toml")
