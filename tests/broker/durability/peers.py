@@ -3,7 +3,7 @@
 The rule they keep: the standard's, whatever the broker does. A publisher sends numbered messages, holds each until it
 is acknowledged, and after every reconnect sends again what was not, with its old identifier (MQTT-4.4.0-1). A
 subscriber hands a QoS 2 message on once (method A of MQTT-4.3.3: when it comes first), and keeps the identifier until
-PUBREL. Both are without a socket: `connected`, `heard` and `say` move packets, so they run in a test's hands and on TCP.
+PUBREL. Both are without a socket: `connected`, `heard` and `say` move packets, so they run by hand and on TCP alike.
 """
 
 from __future__ import annotations
