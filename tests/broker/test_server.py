@@ -48,7 +48,7 @@ def now() -> datetime:
 @pytest.fixture(scope="module", params=LOOPS)
 def gateway(request: pytest.FixtureRequest, shared_fleet: Any, daemon_class: Any) -> Iterator[Any]:
     """One gateway for the tests that do not harm each other; it must be well, and without a complaint, at the end."""
-    shared_fleet.settings(SETTINGS)
+    shared_fleet.settings(f'{SETTINGS}\n[store]\npath = "{request.param}.db"\n')  # neither knows of the other
     daemon = daemon_class(shared_fleet.home, loop=request.param)
     try:
         daemon.line(f"version .* loop={request.param}")
