@@ -13,6 +13,7 @@ import sys
 import time
 
 AGAIN_S = 3600
+LAST_TRY = 5  # crashes: with one more, rescue is back
 CONNECT_S = 60  # between two tries
 STATE_S = 60
 KEEPALIVE_S = 120
@@ -55,10 +56,7 @@ def run(box, why=None):
     house.off()
     line.drop()
     if box is not None:
-        if line.restart:
-            box.crashes = 0
-        else:
-            box.crashes -= 2  # one for the reset that follows, one for a last try
+        box.crashes = 0 if line.restart else LAST_TRY
         box.ending("rescue is over", planned=True)
     _reset()
 

@@ -312,8 +312,6 @@ def main() -> int:
                 raise DemoError(f"the gateway did not let the operator in; see {home / 'peanutd.log'}")
 
             def over(seconds: float) -> bool:
-                for node in nodes:
-                    node.start_again()  # a node that was given another configuration may ask for it
                 return ending.wait(seconds) or process.poll() is not None
 
             show(board, advice(home, port), over)

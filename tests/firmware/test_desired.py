@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools.fleet import Node, find_micropython
+from tools.fleet import find_micropython
 
 from . import desired_checks
 from .conftest import ROOT, MakeNode
@@ -81,14 +80,6 @@ def reported(peer: Peer) -> Any:
     return found.json
 
 
-def ended(node: Node) -> None:
-    """The node has ended to be started again, and is."""
-    deadline = time.monotonic() + 15
-    while not node.start_again():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_what_can_be_changed_live_is(gateway: Gateway, make_node: MakeNode) -> None:
     """A new interval and a new set point without a restart; a refusal is reported by its key and changes nothing."""
     node = make_node(gateway.port)
@@ -119,7 +110,6 @@ def test_a_restart_in_order_and_the_same_again(gateway: Gateway, make_node: Make
         pass
     assert status["why"] == "config"
     peer.expect_closed()
-    ended(node)
     peer = gateway.accept()
     peer.welcome()
     assert reported(peer)["gen"] == 7
@@ -138,8 +128,6 @@ def test_network_settings_that_cut_the_node_off_come_back(gateway: Gateway, make
     wrong = {"gateway": {"port": closed_port()}, "link": {"trial_s": 1}}
     configure(peer, 3, **wrong)
     peer.expect_closed()
-    ended(node)  # into the trial
-    ended(node)  # and out of it
     peer = gateway.accept()
     peer.welcome()
     told = reported(peer)
@@ -158,7 +146,6 @@ def test_network_settings_that_work_stay(pki: Any, gateway: Gateway, make_node: 
         peer.welcome()
         configure(peer, 3, gateway={"port": second.port})
         peer.expect_closed()
-        ended(node)
         peer = second.accept()
         peer.welcome()
         while (told := reported(peer))["trial"]:

@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             for tail in tails:
                 if not options.quiet:
                     tail.show()
-                if not tail.node.running and tail.node.name not in ended and not tail.node.start_again():
+                if not tail.node.running and tail.node.name not in ended:
                     ended.add(tail.node.name)
                     failed = True
                     print(f"{tail.node.name}: ended with status {tail.node.returncode}", file=sys.stderr, flush=True)

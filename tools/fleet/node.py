@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -25,13 +26,15 @@ BUNDLE = ("key.der", "cert.der", "ca.der", "node.json")
 LOG = "node.log"
 HEAP = "160wK"  # "w": scaled to the size of a word, so that 64-bit objects have the room of 160 KiB on the chip
 RESTART = 3  # the exit status of a node that wants to be started again: what a reset is on a chip
+RTC_MEMORY = "rtc.mem"
 STOP_S = 8.0  # for the node's last words; then it is killed
 
 # What the chip does at power-up, for a process: the work directory becomes the root of the file system.
 _START = (
-    "import vfs,os,sys;r=sys.argv[1];vfs.umount('/');vfs.mount(vfs.VfsPosix(r),'/');os.chdir('/');"
-    "sys.path[:]=['','.frozen','/lib'];import boot,main"
+    "import sys;sys.path.insert(0,sys.argv[1]);import machine,vfs,os;r=sys.argv[3];vfs.umount('/');"
+    "vfs.mount(vfs.VfsPosix(r),'/');os.chdir('/');sys.path[:]=['','.frozen','/lib'];import boot,main"
 )
+_HARDWARE = str(Path(__file__).resolve().parent / "hardware")
 
 
 class FleetError(Exception):
@@ -94,6 +97,8 @@ class Node:
         self.workdir = Path(tempfile.mkdtemp(prefix=f"peanut-{self.name}-")) if workdir is None else workdir
         self.log_path = self.workdir / LOG
         self._process: subprocess.Popen[bytes] | None = None
+        self._ending = threading.Event()
+        self._lock = threading.Lock()  # between starting again and ending
 
     def install(self) -> None:
         """Write firmware and bundle into the work directory; what the node keeps itself stays. Secrets are 0600."""
@@ -105,12 +110,21 @@ class Node:
         for name in BUNDLE:
             _put(self.workdir / name, (self.bundle / name).read_bytes())
 
-    def start(self) -> None:
-        """Install and start. The log is appended to `log_path`."""
+    def start(self, cause: str = "power") -> None:
+        """Install and start; a node that resets itself is started again. The log is appended to `log_path`.
+
+        cause: of this start, as the node is told: "power", "reset" or "watchdog".
+        """
         if self.running:
             raise FleetError(f"{self.name} is running already")
         self.install()
-        command = [find_micropython(), "-X", f"heapsize={HEAP}", "-c", _START, str(self.workdir.resolve())]
+        self._ending = threading.Event()
+        process = self._spawn(cause)
+        threading.Thread(target=self._tend, args=(process, self._ending), daemon=True).start()
+
+    def _spawn(self, cause: str) -> subprocess.Popen[bytes]:
+        work = str(self.workdir.resolve())
+        command = [find_micropython(), "-X", f"heapsize={HEAP}", "-c", _START, _HARDWARE, cause, work]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -121,11 +135,29 @@ class Node:
                 start_new_session=True,
                 env={"PATH": os.environ.get("PATH", ""), "TZ": os.environ.get("TZ", ""), "PEANUT_STOP": "stdin"},
             )
+        return self._process
+
+    def _tend(self, process: subprocess.Popen[bytes], ending: threading.Event) -> None:
+        """Start the node again whenever it has reset itself."""
+        while process.wait() == RESTART:
+            with self._lock:
+                if ending.is_set():
+                    return
+                if process.stdin is not None:
+                    process.stdin.close()
+                process = self._spawn("reset")
+
+    def _settle(self) -> None:
+        """From now on the process that there is stays the last one."""
+        with self._lock:
+            self._ending.set()
 
     @property
     def running(self) -> bool:
-        """Whether the process lives."""
-        return self._process is not None and self._process.poll() is None
+        """Whether the process lives, or is about to be started again."""
+        if self._process is None:
+            return False
+        return self._process.poll() is None or (self._process.returncode == RESTART and not self._ending.is_set())
 
     @property
     def pid(self) -> int | None:
@@ -134,17 +166,8 @@ class Node:
 
     @property
     def returncode(self) -> int | None:
-        """The exit status of a node that has ended (0: as planned, 1: a fault, 2: its configuration, 3: see
-        `start_again`), else None."""
+        """The exit status of a node that has ended (0: as planned, 2: its configuration), else None."""
         return None if self._process is None else self._process.poll()
-
-    def start_again(self) -> bool:
-        """Start a node that has ended to be started again (status RESTART), as a chip does; whether it had."""
-        if self.returncode != RESTART:
-            return False
-        self.stop()
-        self.start()
-        return True
 
     @property
     def log(self) -> str:
@@ -153,6 +176,7 @@ class Node:
 
     def ask_to_stop(self) -> None:
         """Tell the node to stop in order, without waiting."""
+        self._settle()
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
@@ -168,7 +192,13 @@ class Node:
             return self._process.wait()
 
     def kill(self) -> None:
-        """The end without warning: power cut."""
+        """The end without warning: power cut. RTC memory is lost with it."""
+        self.bite()
+        (self.workdir / RTC_MEMORY).unlink(missing_ok=True)
+
+    def bite(self) -> None:
+        """The end without warning, RTC memory kept: what a watchdog does, before `start("watchdog")`."""
+        self._settle()
         if self._process is not None:
             if self._process.poll() is None:
                 self._process.send_signal(signal.SIGKILL)

@@ -1,0 +1,327 @@
+"""Checks of what stands between the node and its network, on CPython and on MicroPython alike: the black box, Wi-Fi,
+the time, the pulses. The same file, both interpreters; run like pure_checks.py.
+"""
+
+import json
+
+from node import ticks, wifi
+from node.blackbox import ACTUATORS, CRASHES_TO_RESCUE, HEALTHY_S, SIZE, BlackBox
+from node.command import RECENT, Recent, parse
+from node.supervisor import Supervisor
+
+
+class Ram:
+    """RTC memory: 2048 bytes that outlive a reset."""
+
+    def __init__(self):
+        self.data = b""
+
+    def __call__(self, data=None):
+        if data is None:
+            return self.data
+        self.data = bytes(data)
+        return None
+
+
+def check_a_power_cut_is_no_crash_and_leaves_nothing():
+    ram = Ram()
+    for cause in ("power", "power", "power", "power", "power", "power", "power"):
+        box = BlackBox(ram, cause)
+        assert (box.was, box.crashes, box.starts, box.lines, box.before) == ("power", 0, 1, "", None)
+
+
+def check_crashes_are_counted_by_their_cause():
+    """Watchdog, panic and soft reset count; a planned reset and sleep do not, and do not forgive either."""
+    ram = Ram()
+    BlackBox(ram, "power")
+    expected = 0
+    for cause, planned, counts in (
+        ("watchdog", False, 1),
+        ("reset", False, 1),
+        ("reset", True, 0),
+        ("soft", False, 1),
+        ("sleep", False, 0),
+        ("watchdog", True, 1),  # it hung on the way out
+        ("reset", False, 1),
+        ("reset", False, 1),
+    ):
+        if planned:
+            BlackBox(ram, "sleep").ending("configuration", planned=True)
+        box = BlackBox(ram, cause)
+        expected += counts
+        assert box.crashes == expected, (cause, planned, box.crashes)
+    assert expected == CRASHES_TO_RESCUE
+
+
+def check_health_ends_a_row_of_crashes():
+    ram = Ram()
+    BlackBox(ram, "power")
+    for _ in range(4):
+        box = BlackBox(ram, "watchdog")
+    box.note(HEALTHY_S - 1, 40000, 0)
+    assert BlackBox(ram, "watchdog").crashes == 5
+    box = BlackBox(ram, "watchdog")
+    assert box.crashes == 6
+    box.note(HEALTHY_S, 40000, 0)
+    assert BlackBox(ram, "watchdog").crashes == 1
+
+
+def check_the_last_life_is_told():
+    ram = Ram()
+    box = BlackBox(ram, "power")
+    box.line("12:00:00 info app one")
+    box.line("12:00:01 warn link two \u00e9\n\x1b")
+    box.keep(actuators=b"\x01\x02\x00\x03", ids=b"12345678")
+    box.note(77, 40000, 30000)
+    box.ending("no progress of link for 121 s")
+    after = BlackBox(ram, "watchdog")
+    assert after.was == "watchdog: no progress of link for 121 s"
+    assert after.before == (77, 40000, 30000)
+    assert after.lines.split("\n")[0] == "12:00:00 info app one"
+    assert after.lines.split("\n")[1].startswith("12:00:01 warn link two ??")
+    assert "\x1b" not in after.lines
+    assert after.actuators == b"\x01\x02\x00\x03"
+    assert after.ids[:8] == b"12345678"
+    assert after.starts == 2
+    # What a life did not end itself is not told of the one before it.
+    assert BlackBox(ram, "reset").was == "crash: no word of it"
+    assert BlackBox(ram, "reset").actuators == b"\x01\x02\x00\x03"
+
+
+def check_any_damage_is_as_good_as_nothing():
+    ram = Ram()
+    box = BlackBox(ram, "power")
+    box.line("12:00:00 info app hello")
+    box.ending("x")
+    good = ram.data
+    for at in range(0, SIZE, 13):
+        ram.data = good[:at] + bytes((good[at] ^ 0x10,)) + good[at + 1 :]
+        box = BlackBox(ram, "watchdog")
+        assert (box.was, box.crashes, box.lines, box.actuators) == ("power", 0, "", b""), at
+    for data in (good[:-1], b"", b"\xff" * 2048, bytes(2048)):
+        ram.data = data
+        assert BlackBox(ram, "watchdog").lines == ""
+
+
+def check_lines_are_bounded_and_the_newest_kept():
+    ram = Ram()
+    box = BlackBox(ram, "power")
+    for i in range(1000):
+        box.line("12:00:00 info app line " + "x" * (i % 90) + f" {i}")
+    assert len(ram.data) == SIZE <= 2048
+    lines = BlackBox(ram, "reset").lines.strip().split("\n")
+    assert len(lines) >= 8
+    assert [int(line.split(" ")[-1]) for line in lines] == list(range(1000 - len(lines), 1000))
+    box.keep(actuators=bytes(ACTUATORS + 1))  # too long: not kept, nothing overwritten
+    assert BlackBox(ram, "reset").actuators == b""
+
+
+def order(i, name="UpdateTemperature"):
+    return parse(name, json.dumps({"temperature": 15, "id": f"id-{i}"}).encode())
+
+
+def check_commands_are_known_again_after_a_reset():
+    """The same id and content: done, not again; other content: another command. Refused ones are judged anew."""
+    recent = Recent()
+    for i in range(RECENT + 4):
+        recent.note(order(i), "accepted" if i % 5 else "rejected")
+    ram = Ram()
+    BlackBox(ram, "power").keep(ids=recent.export())
+    known = Recent(BlackBox(ram, "watchdog").ids)
+    for i in range(RECENT + 4):
+        found = known.find(order(i))
+        if i < 4 or not i % 5:
+            assert found is None, i
+        else:
+            assert found[1:] == [order(i).crc, "done", None]
+            assert found[1] != parse("UpdateTemperature", b'{"temperature":16,"id":"id-%d"}' % i).crc
+    assert Recent(bytes(128)).export() == b""
+
+
+# -- Wi-Fi ---------------------------------------------------------------------------------------------------------
+
+
+class Wlan:
+    """A station whose world the check moves; it keeps ESP32's rule that `connect` while connecting is an error."""
+
+    def __init__(self, air):
+        self.air = air  # {ssid: (password, rssi)}
+        self.on = False
+        self.joined = self.trying = None
+        self.calls = []
+
+    def active(self, on):
+        self.calls.append("on" if on else "off")
+        self.on = on
+        self.joined = self.trying = None
+
+    def connect(self, ssid, password):
+        self.calls.append(ssid)
+        if self.trying is not None or self.joined is not None or not self.on:
+            raise OSError("Wifi Internal Error")
+        self.trying = (ssid, password)
+
+    def disconnect(self):
+        self.calls.append("disconnect")
+        self.joined = self.trying = None
+
+    def scan(self):
+        return [(ssid.encode(), b"", 1, self.air[ssid][1], 3, False) for ssid in self.air]
+
+    def turn(self):
+        """What the radio does in a while: a known network with the right password lets in."""
+        want = self.joined or self.trying
+        good = want is not None and want[0] in self.air and self.air[want[0]][0] == want[1]
+        self.joined = want if good else None
+        if self.joined:
+            self.trying = None
+
+    def isconnected(self):
+        return self.joined is not None
+
+    def ifconfig(self):
+        return ("192.0.2.7", "", "", "")
+
+    def status(self, what=None):
+        if what == "rssi":
+            return -60
+        if self.trying is None:
+            return 1010 if self.joined else 1000
+        return 201 if self.trying[0] not in self.air else 202
+
+
+def drive(w, radio, now, ms):
+    end = now + ms
+    while now < end:
+        now += max(1, w.step(now & (ticks.PERIOD - 1)))
+        radio.turn()
+    return now
+
+
+NETWORKS = [("house", "secret"), ("barn", "")]
+
+
+def check_wifi_joins_the_strongest_and_comes_back():
+    for start in (0, ticks.PERIOD - 5000):  # the tick counter may wrap meanwhile
+        air = {"house": ("secret", -80), "barn": (None, -50), "other": ("x", -10)}
+        radio = Wlan(air)
+        w = wifi.Wifi(radio, NETWORKS, start)
+        now = drive(w, radio, start, 5000)
+        assert w.up
+        assert radio.joined[0] == "barn"
+        air.pop("barn")
+        now = drive(w, radio, now, 60000)
+        assert w.up
+        assert w.lost == 1
+        assert radio.joined == ("house", "secret")
+        assert w.rssi() == -60
+
+
+def check_wifi_never_connects_twice_without_a_pause():
+    radio = Wlan({})
+    w = wifi.Wifi(radio, NETWORKS, 0)
+    drive(w, radio, 0, 600000)
+    tries = [i for i, call in enumerate(radio.calls) if call in ("house", "barn")]
+    assert len(tries) > 20
+    for i in tries:
+        assert radio.calls[i - 1] in ("disconnect", "on"), radio.calls[max(0, i - 3) : i + 1]
+    assert {"house", "barn"} <= set(radio.calls)
+
+
+def check_wifi_switches_the_radio_off_and_on_after_its_rounds():
+    radio = Wlan({"house": ("changed", -40)})
+    w = wifi.Wifi(radio, NETWORKS, 0)
+    drive(w, radio, 0, 600000)
+    first = radio.calls.index("off")
+    tries = [call for call in radio.calls[:first] if call in ("house", "barn")]
+    assert len(tries) == wifi.ROUNDS * len(NETWORKS)
+    assert radio.calls[first + 1] == "on"
+    assert not w.up
+
+
+def check_wifi_asks_for_a_restart_only_after_half_an_hour_without():
+    radio = Wlan({})
+    w = wifi.Wifi(radio, NETWORKS, 0)
+    now = drive(w, radio, 0, wifi.HOPELESS_MS - 60000)
+    assert not w.hopeless
+    now = drive(w, radio, now, 120000)
+    assert w.hopeless
+    radio.air["house"] = ("secret", -50)
+    now = drive(w, radio, now, 120000)
+    assert w.up
+    assert not w.hopeless
+    radio.air.clear()
+    drive(w, radio, now, 60000)
+    assert not w.hopeless  # counted from the loss
+
+
+def check_wifi_survives_a_radio_that_raises():
+    radio = Wlan({"house": ("secret", -50)})
+    w = wifi.Wifi(radio, NETWORKS, 0)
+    real = radio.connect
+    faults = []
+
+    def connect(*a):
+        if len(faults) < 5:
+            faults.append(1)
+            raise OSError("Wifi Internal Error")
+        real(*a)
+
+    radio.connect = connect
+    drive(w, radio, 0, 60000)
+    assert w.up
+
+
+def check_wifi_json():
+    good = b'{"format":1,"country":"DE","networks":[{"ssid":"a","password":"b"},{"ssid":"open","password":""}]}'
+    assert wifi.networks(good) == ("DE", [("a", "b"), ("open", "")])
+    for bad in (
+        b"",
+        b"[]",
+        b'{"format":2,"networks":[]}',
+        b'{"format":1,"networks":[]}',
+        b'{"format":1,"networks":[{"password":"hunter22"}]}',
+        b'{"format":1,"networks":[{"ssid":"' + b"x" * 33 + b'","password":"hunter22"}]}',
+    ):
+        said = ""
+        try:
+            wifi.networks(bad)
+        except ValueError as e:
+            said = str(e)
+        assert said, bad
+        assert "hunter22" not in said
+
+
+# -- pulses --------------------------------------------------------------------------------------------------------
+
+
+def check_a_task_is_late_after_what_it_declared():
+    for start in (0, ticks.PERIOD - 50000):
+        all_of_them = Supervisor()
+        a = all_of_them.watch("a", 3000, start)
+        b = all_of_them.watch("b", 120000, start)
+        at = ticks.add(start, 3000)
+        assert all_of_them.late(at) is None
+        at = ticks.add(at, 1)
+        assert all_of_them.late(at) is a
+        a.beat(at)
+        assert all_of_them.late(at) is None
+        b.beat(at, 300000)
+        at = ticks.add(at, 400000)
+        a.beat(at)
+        assert all_of_them.late(at) is None
+        at = ticks.add(at, 20001)
+        a.beat(at)
+        assert all_of_them.late(at) is b
+        assert b.silent(at) == 120001
+
+
+def checks():
+    """(name, function) of every check."""
+    return [(name, check) for name, check in sorted(globals().items()) if name.startswith("check_")]
+
+
+if __name__ == "__main__":
+    for _name, _check in checks():
+        _check()
+        print("ok", _name)

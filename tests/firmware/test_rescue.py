@@ -1,0 +1,203 @@
+"""What the node does after its own faults: resets explained, crashes counted, and the rescue app, which leans on
+umqtt.simple as stock images carry it. The gateway is the scripted one; RTC memory is the fleet tool's.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.interop.programs import umqtt_path
+from tools.fleet import Node
+
+from .conftest import MakeNode
+from .gateway import CONNECT, PUBLISH, SUBSCRIBE, Gateway, Peer, publish
+from .test_link import IMPOSTORS
+
+RESCUE = "/plant/peanut/cmd/"
+
+
+class Broken(Node):
+    """A node whose control loop fails, after as many turns as the file `turns` says, and which carries umqtt.simple."""
+
+    def install(self) -> None:
+        super().install()
+        target = self.workdir / "umqtt"
+        if not target.exists():
+            path = Path(umqtt_path()["MICROPYPATH"].split(":")[0])
+            shutil.copytree(path / "umqtt", target)
+        control = self.workdir / "node" / "vitals.py"
+        control.write_text(control.read_text() + "\n\nraise RuntimeError('broken update')\n")
+
+
+class SoonDead(Broken):
+    """Rescue that gives its hour up after three seconds, and tries to connect in each."""
+
+    def install(self) -> None:
+        super().install()
+        rescue = self.workdir / "rescue.py"
+        text = rescue.read_text()
+        assert "AGAIN_S = 3600" in text
+        rescue.write_text(text.replace("AGAIN_S = 3600", "AGAIN_S = 3").replace("% CONNECT_S == 2", "% 1 == 0"))
+
+
+def rescued(gateway: Gateway) -> Peer:
+    """The rescue app's connection, greeted."""
+    peer = gateway.accept()
+    hello = peer.expect(CONNECT)
+    assert b"peanut" in hello.body
+    peer.connack()
+    peer.suback(peer.expect(SUBSCRIBE), 1)
+    return peer
+
+
+def test_six_crashes_lead_to_rescue_which_holds_the_plants_and_says_why(gateway: Gateway, make_node: MakeNode) -> None:
+    """An application that cannot start resets five times; then rescue is online, controls, refuses, and restarts."""
+    node = make_node(gateway.port, node=Broken, simulate={"speed": 600, "start": 10.0})
+    node.start()
+    peer = rescued(gateway)
+    assert node.log.count("broken update") >= 6
+    status = peer.expect(PUBLISH, "/plant/peanut/status")
+    assert status.retain
+    assert status.json["state"] == "online"
+    assert "crash: RuntimeError: broken update" in status.json["rescue"]
+    state = peer.expect(PUBLISH, "/plant/peanut/state").json
+    assert state["mode"] == "rescue"
+    assert state["setpoint"] == 18
+    lines = peer.expect(PUBLISH, "/plant/peanut/log").json["lines"]
+    assert any("broken update" in line for line in lines)
+    peer.send(publish(RESCUE + "vent", json.dumps({"id": "v", "args": {"mode": "open"}}), ident=3))
+    ack = peer.expect(PUBLISH, "/plant/peanut/ack").json
+    assert (ack["id"], ack["stage"]) == ("v", "rejected")
+    assert ack["why"].startswith("busy: this node is in rescue")
+    node.wait_for_log("heating: " if "heating: " in node.log else "rescue: online")
+    # Somebody has mended it: the order to restart brings the application back, and the count is over.
+    (node.workdir / "node" / "vitals.py").write_text(
+        (node.workdir / "node" / "vitals.py").read_text().replace("\n\nraise RuntimeError('broken update')\n", "\n")
+    )
+    mark = len(node.log)
+    peer.send(publish(RESCUE + "restart", json.dumps({"id": "r"}), ident=4))
+    assert peer.expect(PUBLISH, "/plant/peanut/ack").json["stage"] == "done"
+    peer.expect_closed()
+    gateway.accept().welcome()
+    node.wait_for_log("online at", after=mark)
+
+
+def test_rescue_lets_the_application_try_again(make_node: MakeNode) -> None:
+    """Rescue is no prison: after its hour the application gets one try; if that fails, rescue is back at once."""
+    node = make_node(1, node=SoonDead)
+    node.start()
+    node.wait_for_log("rescue: crash")
+    mark = len(node.log)
+    log = node.wait_for_log("rescue: crash", after=mark, timeout=30)
+    assert log.count("Traceback") == 1, log
+
+
+@pytest.mark.parametrize("impostor", ["wrong CA", "expired"])
+def test_rescue_verifies_the_gateway_as_the_application_does(pki: object, make_node: MakeNode, impostor: str) -> None:
+    """umqtt.simple, old or new, gets no context that does not verify."""
+    assert impostor in IMPOSTORS
+    with Gateway(pki, impostor) as gateway:  # type: ignore[arg-type]
+        node = make_node(gateway.port, node=SoonDead)
+        node.start()
+        with pytest.raises(ssl.SSLError, match="ALERT"):
+            gateway.accept()
+        node.wait_for_log("rescue: link: ValueError: ")
+
+
+def test_a_file_that_is_missing_leads_to_rescue_at_once(gateway: Gateway, make_node: MakeNode) -> None:
+    """node/start.py itself is damaged: main.py goes to rescue without counting."""
+    node = make_node(gateway.port, node=Broken)
+    node.install()
+
+    class Headless(Broken):
+        def install(self) -> None:
+            super().install()
+            (self.workdir / "node" / "start.py").write_text("this is no Python")
+
+    node.__class__ = Headless
+    node.start()
+    peer = rescued(gateway)
+    assert "SyntaxError" in peer.expect(PUBLISH, "/plant/peanut/status").json["rescue"]
+
+
+def test_rescue_without_control_keeps_the_outputs_safe_and_still_talks(gateway: Gateway, make_node: MakeNode) -> None:
+    class Helpless(Broken):
+        def install(self) -> None:
+            super().install()
+            (self.workdir / "node" / "control.py").write_text("raise ValueError('broken too')\n")
+
+    node = make_node(gateway.port, node=Helpless)
+    node.start()
+    peer = rescued(gateway)
+    assert peer.expect(PUBLISH, "/plant/peanut/state").json["reason"] == "no control: outputs are off"
+
+
+def test_a_watchdog_reset_is_told_with_its_last_lines(gateway: Gateway, make_node: MakeNode) -> None:
+    """RTC memory outlives it: an event says what happened, the log's last lines come after it; ids are known again."""
+    node = make_node(gateway.port)
+    node.start()
+    peer = gateway.accept()
+    peer.welcome()
+    order = publish("/plant/peanut/UpdateTemperature", json.dumps({"temperature": 21, "id": "once"}))
+    peer.send(order)
+    for stage in ("accepted", "done"):
+        assert peer.expect(PUBLISH, "/plant/peanut/ack").json["stage"] == stage
+    node.bite()
+    node.start("watchdog")
+    peer = gateway.accept()
+    peer.welcome(session=1)
+    said: dict[str, Any] = {}
+    while len(said) < 2:
+        found = peer.expect(PUBLISH)
+        said.update({found.topic.rsplit("/", 1)[1]: found.json} if found.topic.endswith(("event", "log")) else {})
+    assert said["event"]["id"] == "reset"
+    assert said["event"]["text"].startswith("watchdog: ")
+    assert any("accepted UpdateTemperature" in line for line in said["log"]["lines"])
+    mark = len(node.log)
+    peer.send(order)
+    assert peer.expect(PUBLISH, "/plant/peanut/ack").json["stage"] == "done"  # answered, not done again
+    assert "accepted UpdateTemperature" not in node.log[mark:]
+    # A power cut takes RTC memory along: nothing is told of it.
+    node.kill()
+    node.start()
+    peer = gateway.accept()
+    peer.welcome(session=1)
+    node.wait_for_log("online at")
+    assert "reset" not in node.log.rsplit("online at", 1)[1]
+
+
+def test_a_control_loop_that_fails_resets_the_node(gateway: Gateway, make_node: MakeNode) -> None:
+    """The one failure that is not survived: outputs off, a reset, and the reason reaches the gateway."""
+
+    class Once(Node):
+        def install(self) -> None:
+            super().install()
+            control = self.workdir / "node" / "control.py"
+            mark = "    def step(self, now, value"
+            text = control.read_text()
+            assert mark in text
+            if not (self.workdir / "rtc.mem").exists():
+                control.write_text(
+                    text.replace(
+                        mark,
+                        "    def step(self, *_):\n        raise RuntimeError('no')\n\n"
+                        + mark.replace("step", "_step_"),
+                        1,
+                    )
+                )
+
+    node = make_node(gateway.port, node=Once)
+    node.start()
+    node.wait_for_log("the node ends: RuntimeError: no")
+    (node.workdir / "node" / "control.py").write_text(
+        (Path(__file__).parents[2] / "firmware" / "node" / "control.py").read_text()
+    )
+    peer = gateway.accept()
+    peer.welcome()
+    assert peer.expect(PUBLISH, "/plant/peanut/event").json["text"] == "crash: RuntimeError: no"
