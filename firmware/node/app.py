@@ -316,47 +316,38 @@ class App:
         if not payload:
             return  # the retained one was removed
         before = self._cfg["control"]["setpoint"]
-        self._configured = True
-        self._wake.set()
-        try:
-            if self._changes["config"].take(clock.now()):
-                raise OSError("too many changes")
-            restart = self._settle(lambda d: d.change(bytes(payload), self._cfg))
-            setpoint = self._cfg["control"]["setpoint"]
-            if setpoint != before:
-                self._store.put("setpoint", setpoint)
-                self._climate.order("setpoint", setpoint)
-            if restart:
-                self.restart("config")
-        except (OSError, ValueError, MemoryError) as e:  # flash is full, node.json was damaged, no room to judge it
-            self._asked["errors"] = ["busy: %s" % e]
+        if self._changes["config"].take(clock.now()):
+            self._asked["errors"] = ["busy: too many changes"]
+            self._configured = True
+        elif self._ask("judge", bytes(payload), self._cfg):
+            self.restart("config")
+        setpoint = self._cfg["control"]["setpoint"]
+        if setpoint != before:
+            self._store.put("setpoint", setpoint)
+            self._climate.order("setpoint", setpoint)
 
-    def _settle(self, act):
-        """What `act` does with node/desired.py, which is in memory meanwhile only."""
+    def _ask(self, what, *args):
+        """A function of node/desired.py, which is in memory meanwhile only. Returns whether it wants a restart."""
         from node import desired
 
-        asked = desired.Desired()
-        try:
-            asked.load(False)
-            return act(asked)
-        finally:
-            self._asked = asked.told()
-            forget(*SELDOM)
+        self._asked, restart = getattr(desired, what)(*args)
+        forget(*SELDOM)
+        self._configured = True
+        self._wake.set()
+        return restart
 
     async def _trial(self, pulse):
         """A session proves the network settings; without one in time, those before them return."""
         begun = clock.now()
         limit_s = self._cfg["link"]["trial_s"]
-        while not self._client.ready:
+        why = 0
+        while not (self._client.ready or why):
             pulse.beat(clock.now())
             await asyncio.sleep_ms(200)
             if clock.since(begun) > limit_s * 1000:
-                self._settle(lambda d: d.mark("no session in %d s" % limit_s))
-                self.restart("config")
-                return
-        self._settle(lambda d: d.mark(0))
-        self._configured = True
-        self._wake.set()
+                why = "no session in %d s" % limit_s
+        if self._ask("settle", why):
+            self.restart("config")
 
     # -- reports -----------------------------------------------------------------------------------------------------
 

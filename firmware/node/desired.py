@@ -101,11 +101,6 @@ class Desired:
         slot = self._slot or {"gen": 0, "hash": None}
         return {"gen": slot["gen"], "hash": slot["hash"], "trial": self.trial, "errors": self.errors}
 
-    def change(self, payload, cfg):
-        """`take`, and put in force in `cfg` what can be. Returns whether the rest needs a restart."""
-        new = self.take(payload)
-        return new is not None and not live(cfg, new)
-
     def mark(self, trial):
         """The trial of what is in force is over: 0, there is a session; or a reason, and the next `load` gives what was
         before."""
@@ -167,3 +162,25 @@ def live(old, new):
                 else:
                     whole = False
     return whole
+
+
+def judge(payload, cfg):
+    """Take a document, and put in force in `cfg` what can be. Returns (what is to be reported, whether the rest needs
+    a restart)."""
+    d = Desired()
+    restart = False
+    try:
+        d.load(False)
+        new = d.take(payload)
+        restart = new is not None and not live(cfg, new)
+    except (OSError, ValueError, MemoryError) as e:  # flash is full, node.json was damaged, no room to judge it
+        d.errors = ["busy: %s" % e]
+    return d.told(), restart
+
+
+def settle(trial):
+    """The end of a trial, see Desired.mark. Returns as `judge`."""
+    d = Desired()
+    d.load(False)
+    d.mark(trial)
+    return d.told(), trial != 0
