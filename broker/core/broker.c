@@ -308,9 +308,28 @@ static int64_t later(int64_t now, uint32_t seconds) {
     return seconds == PN_EXPIRY_NEVER ? PN_NEVER : now + 1000 * (int64_t)seconds;
 }
 
+static void drop_will(pn_broker *b, pn_session *s) {
+    if (!s->will) return;
+    b->env.stats.dropped_denied++;
+    pn_message_drop(s->will);
+    s->will = NULL;
+}
+
+void pn_broker_revoke(pn_broker *b, uint8_t slot, pn_span identity, int64_t now) {
+    pn_enter(b, now);
+    for (uint32_t i = 0; i < b->bucket_count; i++) {
+        for (pn_session *s = b->buckets[i]; s; s = s->next) {
+            if (s->rules != slot || s->proved_until <= now || !pn_span_eq(pn_session_identity(s), identity)) continue;
+            s->proved_until = now;
+            if (s->will && s->kept && !pn_record_session(s, s->link, &b->env)) b->env.journal->lost++;
+        }
+    }
+}
+
 /* Does what is due to an offline session. False when that was its end. */
 bool pn_session_wake(pn_broker *b, pn_session *s) {
     bool publishes = s->will_at <= b->env.now;
+    if (publishes && s->will_delay && s->will_at > s->proved_until) drop_will(b, s);
     if (publishes) pn_publish_will(b, s);
     if (s->ends_at > b->env.now) {
         if (publishes && !pn_record_session(s, false, &b->env)) b->env.journal->lost++;

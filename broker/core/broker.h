@@ -75,6 +75,9 @@ void pn_broker_committed(pn_broker *b, uint64_t number, int64_t now);
  * clients before 5.0, which cannot be told, lose their connection without an acknowledgement; the rest is served. */
 void pn_broker_failing(pn_broker *b, bool fails, int64_t now);
 
+/* Whoever was known under that slot and identity is so no longer: delayed wills of its sessions are dropped when they are due. */
+void pn_broker_revoke(pn_broker *b, uint8_t slot, pn_span identity, int64_t now);
+
 /* Publishes in the gateway's own name; no rule is asked. False when the retained store is full or there is no memory. */
 bool pn_broker_publish(pn_broker *b, pn_span topic, pn_span payload, uint8_t qos, bool retain, int64_t now);
 /* The retained message of exactly `topic` that has not expired, borrowed until the next call, or NULL. */
@@ -138,6 +141,9 @@ void pn_link_close(pn_link *l, uint8_t reason, pn_span text, int64_t now);
 bool pn_link_proof(const pn_link *l, pn_span *method, pn_span *data);
 bool pn_link_challenge(pn_link *l, pn_span data, int64_t now);
 bool pn_link_authenticated(pn_link *l, pn_span data, int64_t now);
+/* When the proof of who the client of a link that is in is ends: its certificate or token. A will that is delayed beyond that is
+ * dropped; one that is due at the end of the connection is published whatever ends it. After an accept it is PN_NEVER. */
+void pn_link_proved_until(pn_link *l, int64_t until, int64_t now);
 /* The socket is gone. Frees the link. */
 void pn_link_lost(pn_link *l, int64_t now);
 /* The same where the link's owner goes as well: no event names either any more, not even one that waits already. */

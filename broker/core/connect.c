@@ -217,6 +217,7 @@ static bool begin(pn_link *l, pn_session *s, const pn_verdict *v, const pn_packe
     s->expiry = granted_expiry(l, connect);
     s->version = connect->version;
     s->rules = v->rules;
+    s->proved_until = PN_NEVER;
     if (judged_anew) pn_session_judge(b, s); /* a new one has nothing that could be judged */
     if (pn_session_keep(b, s)) return true;
     s->expiry = expiry;

@@ -217,6 +217,14 @@ void pn_link_free(pn_link *l) {
     pn_free(l);
 }
 
+void pn_link_proved_until(pn_link *l, int64_t until, int64_t now) {
+    pn_env *env = pn_enter(l->broker, now);
+    pn_session *s = l->session;
+    if (!s) return;
+    s->proved_until = until;
+    if (s->will && s->kept && !pn_record_session(s, true, env)) env->journal->lost++;
+}
+
 static void lose(pn_link *l, int64_t now) {
     pn_enter(l->broker, now);
     if (l->session) session_offline(l, PN_UNSPECIFIED_ERROR, true);

@@ -906,6 +906,13 @@ static PyObject *Link_authentication(LinkObject *self, void *closure) {
     return Py_BuildValue("(NN)", text_of(method), bytes_of(data));
 }
 
+static PyObject *Link_proved_until(LinkObject *self, PyObject *args) {
+    long long until, now;
+    if (!PyArg_ParseTuple(args, "LL:proved_until", &until, &now)) return NULL;
+    if (self->link) pn_link_proved_until(self->link, until, now);
+    Py_RETURN_NONE;
+}
+
 static PyObject *Link_lost(LinkObject *self, PyObject *arg) {
     int64_t now;
     if (!now_arg(arg, &now)) return NULL;
@@ -988,6 +995,8 @@ static PyMethodDef Link_methods[] = {
      "challenge(data, *, now) -> events. Sends an AUTH and waits for the client's."},
     {"authenticated", (PyCFunction)(void (*)(void))Link_authenticated, METH_VARARGS | METH_KEYWORDS,
      "authenticated(data=b'', *, now) -> events. Ends a re-authentication with success."},
+    {"proved_until", (PyCFunction)Link_proved_until, METH_VARARGS,
+     "proved_until(until, now). When the proof of who the client is ends; a will delayed beyond that is dropped."},
     {"lost", (PyCFunction)Link_lost, METH_O, "lost(now) -> events. The socket is gone; the link is dead afterwards."},
     {"take", (PyCFunction)Link_take, METH_VARARGS, "take(limit) -> bytes. Removes and returns encoded output."},
     {NULL, NULL, 0, NULL},
@@ -1177,6 +1186,16 @@ static PyObject *Broker_set_limits(BrokerObject *self, PyObject *args, PyObject 
     Py_RETURN_NONE;
 }
 
+static PyObject *Broker_revoke(BrokerObject *self, PyObject *args) {
+    int slot;
+    PyObject *identity;
+    long long now;
+    pn_span id;
+    if (!PyArg_ParseTuple(args, "iUL:revoke", &slot, &identity, &now) || !span_arg(identity, &id)) return NULL;
+    if (slot >= 0 && slot < PN_RULE_SETS) pn_broker_revoke(self->broker, (uint8_t)slot, id, now);
+    Py_RETURN_NONE;
+}
+
 static PyObject *Broker_explain(BrokerObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"slot", "identity", "action", "topic", "retain", "qos", NULL};
     int slot, action, retain = 0, rule = -1;
@@ -1337,6 +1356,7 @@ static PyMethodDef Broker_methods[] = {
     {"set_rules", (PyCFunction)Broker_set_rules, METH_VARARGS, "set_rules(slot, rules). Replaces a rule set; sessions are judged again."},
     {"set_limits", (PyCFunction)(void (*)(void))Broker_set_limits, METH_VARARGS | METH_KEYWORDS,
      "set_limits(**limits). Limits for what comes from now on; those not named get their defaults."},
+    {"revoke", (PyCFunction)Broker_revoke, METH_VARARGS, "revoke(slot, identity, now). Drops the delayed wills of whoever is known no longer."},
     {"explain", (PyCFunction)(void (*)(void))Broker_explain, METH_VARARGS | METH_KEYWORDS,
      "explain(slot, identity, action, topic, retain=False, qos=0) -> (allowed, number of the deciding rule or -1, QoS)."},
     {"publish", (PyCFunction)(void (*)(void))Broker_publish, METH_VARARGS | METH_KEYWORDS,

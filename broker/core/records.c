@@ -8,7 +8,7 @@ enum {
     FORMAT = 1, /* of sessions and messages: another format is another number */
     SEAL = 4,
     MESSAGE_FIXED = 2 + 8 + 4 + 4,
-    SESSION_FIXED = SEAL + 4 + 4 + 4 + 8 + 8 + 8 + 4 + 4,
+    SESSION_FIXED = SEAL + 4 + 4 + 4 + 8 + 8 + 8 + 8 + 4 + 4,
     ONLINE = 1,
     WHOLE = 2,
     HAS_WILL = 4,
@@ -162,6 +162,7 @@ bool pn_record_session(pn_session *s, bool online, pn_env *env) {
     at = pn_put_number(at, s->will_delay, 4);
     at = pn_put_number(at, to_wall(s->ends_at, j->wall), 8);
     at = pn_put_number(at, to_wall(s->will_at, j->wall), 8);
+    at = pn_put_number(at, to_wall(s->proved_until, j->wall), 8);
     at = pn_put_number(at, (uint64_t)s->will_lifetime, 8);
     at = pn_put_span(at, name);
     at = pn_put_span(at, identity);
@@ -182,6 +183,7 @@ bool pn_read_session(pn_span value, int64_t wall, pn_session_record *out) {
     out->will_delay = (uint32_t)pn_get_number(&r, 4);
     out->ends_at = from_wall(pn_get_number(&r, 8), wall);
     out->will_at = from_wall(pn_get_number(&r, 8), wall);
+    out->proved_until = from_wall(pn_get_number(&r, 8), wall);
     out->will_lifetime = from_wall(pn_get_number(&r, 8), 0);
     out->key = pn_get_span(&r);
     out->identity = pn_get_span(&r);

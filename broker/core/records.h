@@ -53,7 +53,7 @@ typedef struct pn_session_record {
     uint8_t version, rules;
     bool online, whole, has_will;
     uint32_t expiry, will_delay;
-    int64_t ends_at, will_at, will_lifetime; /* milliseconds of the broker's clock, or PN_NEVER */
+    int64_t ends_at, will_at, proved_until, will_lifetime; /* milliseconds of the broker's clock, or PN_NEVER */
     pn_span key, identity;
     pn_pub will;
 } pn_session_record;

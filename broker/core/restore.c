@@ -123,6 +123,7 @@ static bool restore_session(pn_broker *b, uint64_t number, pn_span value) {
     s->expiry = record.expiry;
     s->will = will;
     s->will_delay = record.will_delay;
+    s->proved_until = record.proved_until;
     s->will_lifetime = record.will_lifetime;
     r->sessions[r->count++] = (waking){s, number, 0, record.ends_at, record.will_at, record.online};
     return true;

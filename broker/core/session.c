@@ -21,7 +21,7 @@ bool pn_memory_has(const pn_env *env, size_t more, enum pn_memory_use use) {
 pn_session *pn_session_new(pn_span key, pn_span identity) {
     pn_session *s = pn_calloc(1, sizeof *s + key.n + identity.n);
     if (!s) return NULL;
-    s->will_at = s->ends_at = PN_NEVER;
+    s->will_at = s->ends_at = s->proved_until = PN_NEVER;
     s->key_length = key.n;
     s->identity_length = identity.n;
     if (key.n) memcpy(s->text, key.p, key.n);

@@ -159,6 +159,7 @@ typedef struct pn_session {
     pn_message *will; /* one reference */
     uint32_t will_delay, expiry; /* seconds; expiry PN_EXPIRY_NEVER: for ever, 0: ends with the connection */
     int64_t will_lifetime;       /* milliseconds from its publication to its expiry, or PN_NEVER */
+    int64_t proved_until;        /* when what its client has proved to be ends, or PN_NEVER */
     int64_t will_at, ends_at;    /* while offline, milliseconds; PN_NEVER: not */
     uint64_t kept;      /* the number of its record, 0: none (records.h) */
     uint64_t queued_in; /* the batch that has the latest record of its queue */

@@ -86,6 +86,9 @@ class Broker:
         """Limits for what comes from now on; connections keep what they were told in CONNACK. Those not named get their
         defaults. ValueError and TypeError as in Broker(), and then nothing has changed."""
 
+    def revoke(self, slot: int, identity: str, now: int) -> None:
+        """Whoever was known under that slot and identity is so no longer: its delayed wills are dropped when due."""
+
     def explain(
         self, slot: int, identity: str, action: int, topic: str, retain: bool = False, qos: int = 0
     ) -> tuple[bool, int, int]:
@@ -189,6 +192,10 @@ class Link:
 
     def authenticated(self, data: bytes = b"", *, now: int) -> tuple[Event, ...]:
         """Ends a re-authentication with AUTH 0x00. ValueError when none waits."""
+
+    def proved_until(self, until: int, now: int) -> None:
+        """When the proof of who the client is ends (milliseconds of the same clock), if it does: a will that is delayed
+        beyond that is dropped. One that is due at the end of the connection is published, whatever ends it."""
 
     def lost(self, now: int) -> tuple[Event, ...]:
         """The socket is gone. The link is dead afterwards: every further call does nothing."""

@@ -61,6 +61,12 @@ class House(Protocol):
     def note(self, connection: Connection, happened: str, level: str, /, **fields: object) -> None:
         """A log line about a client."""
 
+    def proved_until(self, link: Link, ends: float) -> None:
+        """The proof of who the client is ends then (Unix seconds)."""
+
+    def revoke(self, slot: access.Slot, name: str) -> None:
+        """Somebody is known no longer, or not as before."""
+
 
 class Reception:
     """One for all listeners. To be told of every CONNECT, AUTH and connection that is gone."""
@@ -75,6 +81,7 @@ class Reception:
         self._desk = Desk(store, self._elsewhere, time.monotonic, partial(log.warning, "users"))
         self._threads = ThreadPoolExecutor(WORKERS, "password")
         self._jobs: set[asyncio.Future[bool]] = set()
+        self._known = store.users
         self._now = now
         self._bearers = bearer.Checker(self._desk, None, now)
         self._exchanges: dict[Connection, Exchange | bearer.Exchange] = {}
@@ -153,7 +160,11 @@ class Reception:
         and then.
         """
         self._desk.sweep()
-        self._desk.users()
+        users = self._desk.users()
+        for name, known in self._known.by_name.items():
+            if users.get(name) != known:  # whoever is away has wills, too
+                self._house.revoke(access.slot_of("user", known.role), name)
+        self._known = users
         self.refresh()
         for connection, user in list(self._users.items()):
             if isinstance(user, Token):
@@ -236,6 +247,8 @@ class Reception:
             self._house.settle(connection, link, verdict, user=name or None, data=answer.data)
             if connection.accepted is not None:
                 self._remember(connection, user)
+                if isinstance(user, Token):
+                    self._house.proved_until(link, user.ends)
         else:
             self._house.settle(connection, link, answer, user=name or None)
 
@@ -247,6 +260,8 @@ class Reception:
             same = before is not None and (before.name, before.role) == (after.name, after.role)
             if same and isinstance(before, Token) == isinstance(after, Token):
                 self._remember(connection, after)
+                if isinstance(after, Token):
+                    self._house.proved_until(link, after.ends)
                 self._house.note(connection, "authenticated again", "info")
                 self._house.run(link.authenticated(answer.data, now=now_ms()))
                 return

@@ -65,6 +65,8 @@ TICK: Final = 0.5
 """Seconds between two ticks of the core."""
 RECHECK: Final = 60.0
 """Seconds between two looks at the certificates and users of those connected."""
+FAR: Final = 1e9
+"""Seconds ahead that are as good as never."""
 SPARE_FILES: Final = 64
 """File descriptors that are kept for other things than connections."""
 SHOWN_OUT: Final = 0.05
@@ -467,6 +469,8 @@ class Server:
             self.run(events)
             return
         connection.accepted = verdict
+        if connection.credential is not None and verdict.slot.person:
+            self.proved_until(link, connection.credential.not_after.timestamp())
         version = _VERSIONS.get(wish.version, str(wish.version))
         ends = connection.credential.not_after if connection.credential else None
         soon = f"{ends:%Y-%m-%d}" if ends is not None and ends - self.wall_clock() < tls.SOON else None
@@ -474,6 +478,16 @@ class Server:
         self.note(connection, "connected", level, mqtt=version, tls=connection.tls_version, certificate_ends=soon)
         self._comes_online(connection, verdict, version)
         self.run(events)
+
+    def proved_until(self, link: Link, ends: float) -> None:
+        """The proof of who the client is ends then (Unix seconds). Not said of nodes: their wills say they are away."""
+        left = ends - self.wall_clock().timestamp()
+        now = now_ms()
+        link.proved_until(now + round(1000 * min(left, FAR)), now)
+
+    def revoke(self, slot: access.Slot, name: str) -> None:
+        """Somebody is known no longer, or not as before."""
+        self.broker.revoke(slot.value, name, now_ms())
 
     def _comes_online(self, connection: Connection, verdict: access.Accept, version: str) -> None:
         """A client is let in."""

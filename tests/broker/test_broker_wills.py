@@ -220,3 +220,60 @@ def test_wills_come_in_the_order_in_which_their_clients_went() -> None:
     assert (first.closed, second.closed) == (0x8D, 0x8D)
     assert [topic for topic, _, _ in watcher.messages()] == ["first", "second"]
     assert [packet["type"] for packet in second.read()] == ["PUBLISH", "DISCONNECT"]
+
+
+# --- wills of those who are known no longer ---------------------------------------------------------------------------
+
+
+def delayed(house: House, delay: int = 100, **more: object) -> Client:
+    """A client that is proved for 50 s more; it has gone without a word."""
+    client = house.keeper("w", will=will(will_delay_interval=delay), **more)
+    client.link.proved_until(house.now + 50_000, house.now)
+    return client
+
+
+@pytest.mark.parametrize(("delay", "heard"), [(0, 1), (49, 1), (50, 1), (51, 0), (3600, 0)])
+def test_a_will_is_not_delayed_beyond_the_proof_of_who_left_it(delay: int, heard: int) -> None:
+    """A certificate or token that is over leaves nothing to be done later."""
+    house, watcher = watched()
+    delayed(house, delay).lose()
+    house.wait(5000)
+    assert len(watcher.messages()) == heard
+    assert house.stat("dropped_denied") == 1 - heard
+
+
+def test_the_will_of_a_connection_that_ends_with_the_proof_is_published() -> None:
+    """MQTT-3.1.2-8: it was allowed when it was left, and those who wait for it are to hear."""
+    house, watcher = watched()
+    client = delayed(house, 0)
+    house.wait(60)
+    house.handle(client.link.close(0xA0, house.now))
+    assert len(watcher.messages()) == 1
+
+
+def test_whoever_proves_it_anew_has_a_will_again() -> None:
+    house, watcher = watched()
+    delayed(house).lose()
+    house.wait(10)
+    client = house.keeper("w", will=will(will_delay_interval=100))
+    client.lose()
+    house.wait(101)
+    assert len(watcher.messages()) == 1, "no end was said of the new proof"
+    client = delayed(house)
+    client.link.proved_until(house.now + 200_000, house.now)  # AUTH
+    client.lose()
+    house.wait(101)
+    assert len(watcher.messages()) == 1
+
+
+def test_the_wills_of_somebody_who_is_removed() -> None:
+    """Of that identity under those rules, and nobody else's."""
+    house, watcher = watched()
+    verdicts = {"w": Verdict(0, "me"), "x": Verdict(0, "you"), "y": Verdict(2, "me")}
+    house.broker.set_rules(2, [(True, MAY, 0, "#")])
+    for name, verdict in verdicts.items():
+        house.keeper(name, verdict=verdict, will=will(name, will_delay_interval=100)).lose()
+    house.wait(10)
+    house.broker.revoke(0, "me", house.now)
+    house.wait(100)
+    assert sorted(topic for topic, _, _ in watcher.messages()) == ["x", "y"]

@@ -497,6 +497,27 @@ def test_a_viewer_leaves_no_will(talk: Any) -> None:
     assert talker.ended()
 
 
+def test_a_user_who_is_removed_leaves_no_will(fleet: Fleet, start: Start, dial: Dial) -> None:
+    """Of those who are away as well; another user's is published."""
+    fleet.settings(SETTINGS)
+    write_users(fleet.home, **USERS)
+    daemon = start(fleet.home)
+    watcher = Talker(dial(daemon.port("mqtt")))
+    assert watcher.password("ada", "lovelace, ada", "watcher")["reason"] == 0
+    watcher.send(house.subscribe(house.topic_filter("#")))
+    watcher.expect("SUBACK")
+    for name, password in (("maria", PASSWORD), ("ada", "lovelace, ada")):
+        will = house.will("fleet/time", name.encode(), will_delay_interval=2)
+        talker = Talker(dial(daemon.port("mqtt")))
+        assert talker.password(name, password, "w", will=will, props=[["session_expiry_interval", 60]])["reason"] == 0
+        talker.sock.close()
+        daemon.line(f"disconnected who=user/{name}/w ")
+    write_users(fleet.home, joe=USERS["joe"], ada=USERS["ada"])
+    daemon.signal(signal.SIGHUP)
+    daemon.line("info  peanutd: reloaded")
+    assert watcher.expect("PUBLISH")["payload"] == b"ada"
+
+
 def test_user_and_operator_of_one_name_are_two(talk: Any, gateway: Ports, shared_fleet: Fleet) -> None:
     """Neither takes over the session of the other, and one user none of another's."""
     operator = talk(port=gateway.both, context=shared_fleet.context(shared_fleet.issue("peanut:operator/maria")))

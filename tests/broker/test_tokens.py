@@ -623,6 +623,26 @@ def test_the_session_ends_with_the_token(talk: Any, gateway: Ports) -> None:
     gateway.daemon.line('logged out who=token/maria/short .* why="its token has expired"')
 
 
+def test_no_will_is_delayed_beyond_the_token(talk: Any) -> None:
+    """What a token allows is over with it, also for what was left to be done later. A will without delay is heard."""
+    watcher = talk()
+    assert enter(watcher, token(), "watcher") == 0
+    watcher.send(house.subscribe(house.topic_filter("fleet/#")))
+    watcher.expect("SUBACK")
+    for delay in (1, 0):
+        talker = talk()
+        props = [["session_expiry_interval", 60]]
+        will = house.will(f"fleet/{delay}", **({"will_delay_interval": delay} if delay else {}))
+        assert enter(talker, token(ends=0.5), f"will-{delay}", will=will, props=props) == 0
+        assert talker.expect("DISCONNECT")["reason"] == 0xA0
+    # One whose token lasts, and whose will is due after the other's would have been.
+    talker = talk()
+    will = house.will("fleet/last", will_delay_interval=1)
+    assert enter(talker, token(), "will-last", will=will, props=[["session_expiry_interval", 60]]) == 0
+    talker.sock.close()
+    assert [watcher.expect("PUBLISH")["topic"] for _ in range(2)] == ["fleet/0", "fleet/last"]
+
+
 def test_a_client_renews_its_token(talk: Any) -> None:
     """MQTT-4.12.1-1: AUTH 0x19, and the session goes on until the new token ends."""
     talker = talk()

@@ -5,8 +5,10 @@
  *   op 1 tick: one byte, the time that passes in half seconds           op 4 the verdict on the next CONNECTs: refuse when the byte is odd,
  *   op 2 the peer reads: one byte, how many 256ths of the output               else accept under rule set (byte / 2) % 2; with bit 2
  *   op 5 close from our side with the byte as reason                           set not now, but at the next op 4; with bits 3 and 4
- *                                                                              set it challenges who authenticates first, and once more
- *   op 6 the gateway publishes, as the byte's bits say: QoS 1, retain   op 7 the rules are loaded anew: which, the byte's bits say
+ *                                                                              set it challenges who authenticates first, and once more;
+ *                                                                              with bit 5 the proof ends after 5 s
+ *   op 6 the gateway publishes, as the byte's bits say: QoS 1, retain   op 7 the rules are loaded anew: which, the byte's bits say; bit 2:
+ *                                                                              who is known under one of them is so no longer
  * Beside crashes it looks for: output that does not decode, a link with output that was never reported dirty, output behind the end,
  * more output or retained messages than the limits allow, events that do not add up (one DISCONNECT for each accepted link, at most one
  * CLOSED).
@@ -68,6 +70,7 @@ static void judge(peer *p, uint8_t verdict, int64_t now) {
         pn_link_refuse(p->link, PN_NOT_AUTHORIZED, pn_span_of("no", 2), now);
     } else {
         p->accepted = pn_link_accept(p->link, &v, now);
+        if (verdict & 32) pn_link_proved_until(p->link, now + 5000, now);
     }
 }
 
@@ -227,6 +230,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             break;
         default:
             rules(b, argument);
+            if (argument & 4) pn_broker_revoke(b, argument & 1, pn_span_of("me", 2), now);
             data++, size--;
         }
         handle_events(b, verdict, now);
