@@ -2,6 +2,7 @@
 #
 #   make demo     two greenhouses under a real gateway, on this machine    (DEMO_SECONDS=60 ends it by itself)
 #   make test     everything that proves it works                          (TESTS=tests/broker for a part)
+#   make test-long   what takes minutes: slow boards and slow lines
 #   make check    linters, types, warnings
 #   make conformance   each statement of MQTT 3.1.1 and 5.0, and its test  (STATEMENTS="5.0 4.8" for a part)
 #   make bench    speed, beside mosquitto                                  (BENCH=--quick for the short one)
@@ -24,12 +25,12 @@ REQUIREMENTS := requirements-dev.txt requirements-node.txt
 PACKAGING := broker/pyproject.toml broker/setup.py provisioning/pyproject.toml
 CORE := $(wildcard broker/core/*.c broker/core/*.h)
 
-.PHONY: setup demo test check conformance bench fuzz virtual-board flash clean
+.PHONY: setup demo test test-long check conformance bench fuzz virtual-board flash clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@sed -n '3,10s/^# *//p' Makefile
+	@sed -n 's/^#   make/make/p' Makefile
 
 setup: $(VENV)/core.stamp
 
@@ -58,6 +59,9 @@ demo: setup
 
 test: setup
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+
+test-long: setup
+	@$(BIN)/python -m pytest tests/system/long_flash.py
 
 check: setup
 	@$(BIN)/python -m tools.check

@@ -35,9 +35,9 @@ def command(house: House, board: VirtualBoard, *options: str, name: str = "peanu
     return [*words, "--image", str(image), *options]
 
 
-def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+def run(words: list[str], timeout: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
     """A command without a terminal."""
-    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT)
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
 
 
 def is_bare(board: VirtualBoard) -> bool:

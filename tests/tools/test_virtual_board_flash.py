@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -208,6 +209,22 @@ def test_esptool_resets_a_chip_without_wires_by_its_watchdog(tmp_path: Path) -> 
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         board.wait_for(state="program", cause="rtc")
+
+
+def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    """The parent is killed: the board takes its port and its side channel away, and goes."""
+    start = "from subprocess import run; import sys; run([sys.executable, *sys.argv[1:]])"
+    words = [BIN / "python", "-c", start, "-m", "tools.virtual_board", "--link", tmp_path / "port"]
+    parent = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    assert parent.stdout.readline().decode().strip() == str(tmp_path / "port")
+    assert stat.S_IMODE((tmp_path / "port.ctl").stat().st_mode) == 0o600
+    parent.kill()
+    parent.stdout.read()  # ends when the last one that has it does
+    parent.wait()
+    assert not os.path.lexists(tmp_path / "port")
+    assert not os.path.lexists(tmp_path / "port.ctl")
+    parent.stdout.close()
 
 
 def test_a_foreign_flash_file_is_not_taken(tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ def test_files_go_both_ways_and_stay(tmp_path: Path) -> None:
         assert mpremote(board, "exec", "import mod; print(mod.y)").strip() == "5"
         mpremote(board, "rm", ":lib/data")
         assert "data" not in mpremote(board, "ls", ":lib")
+        mpremote(board, "reset")
+        board.wait_for(state="program", cause="restart")
 
 
 def test_a_folder_of_the_pc_is_mounted(tmp_path: Path) -> None:
@@ -101,6 +103,18 @@ def test_ctrl_c_interrupts_main_and_ctrl_d_starts_it_again(tmp_path: Path) -> No
         assert "KeyboardInterrupt" in reads(port, ">>> ")
         port.write(b"\x04")
         assert "MPY: soft reboot\r\n" in reads(port, "cause 5\r\n")
+
+
+def test_ctrl_c_at_once_is_not_lost(tmp_path: Path) -> None:
+    """Whoever interrupts a board while it still starts gets the prompt, and a whole file system."""
+    flash(tmp_path, main_py="import time\nwhile True:\n    time.sleep(0.1)\n")
+    with dark(tmp_path) as board, console(board) as port:
+        board.tell("on")
+        reads(port, "clock div:2\r\n")
+        port.write(b"\x03")
+        assert "KeyboardInterrupt" in reads(port, ">>> ")
+        port.write(b"import os; os.listdir()\r")
+        reads(port, "['main.py']")
 
 
 def test_main_that_exits_is_started_again(tmp_path: Path) -> None:

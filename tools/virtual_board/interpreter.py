@@ -67,6 +67,8 @@ class Interpreter:
         self._binary = False
         self._recent = b""
         self._waiting_input = b""
+        self._interruptible = False  # until then Ctrl-C would keep it from becoming the chip
+        self._interrupt_waits = False
         self._last_interrupt = 0.0
         self._loop = asyncio.get_running_loop()
         self._terminal, child_terminal = pty.openpty()
@@ -143,6 +145,9 @@ class Interpreter:
 
     def _interrupt(self) -> None:
         """Ctrl-C: a signal if a program is running, which is when the interpreter catches it; else a byte."""
+        if not self._interruptible:
+            self._interrupt_waits = True
+            return
         try:
             status = Path(f"/proc/{self.pid}/status").read_text()
         except OSError:
@@ -223,7 +228,11 @@ class Interpreter:
         *lines, self._wire_input = (self._wire_input + data).split(b"\n")
         for line in lines:
             words = line.decode().split(" ")
-            if words[0] == "?":
+            if words == ["interruptible"]:
+                self._interruptible = True
+                if self._interrupt_waits:
+                    self._interrupt()
+            elif words[0] == "?":
                 answer = self._asked(words[2:])
                 if self._process.poll() is None:
                     with contextlib.suppress(OSError):

@@ -124,6 +124,7 @@ def start(arguments, into):
     sys.argv[:] = []
     sys.modules["sys"] = into["sys"] = _Sys()
     del sys.modules["_chip"], into["_chip"]
+    tell("interruptible")
     for name in scripts.split():
         _run(name, into)
     sys.stdout.write("\0ready\0")  # to the board: now comes the REPL

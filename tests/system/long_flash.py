@@ -1,0 +1,35 @@
+"""What takes minutes: boards as slow as an emulated ESP32, and lines as slow as pyserial's RFC 2217. `make test-long`.
+
+Not part of `make test`; its name keeps it from being collected there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import House
+from .flashing import board_of, command, run
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("chip", "options"),
+    [
+        ("esp32c3", ("--slow", "10", "--throttle", "60")),  # REPL after 10 s, a TLS handshake takes seconds
+        ("esp32", ("--rfc2217", "0", "--no-hand")),  # reset by the wires alone
+        ("esp32s3", ("--tcp", "0", "--line-kb", "11")),  # 115200 bit/s
+    ],
+    ids=["slow", "rfc2217", "tcp"],
+)
+def test_slow_board_or_line_to_acknowledged_command(
+    chip: str, options: tuple[str, ...], house: House, tmp_path: Path
+) -> None:
+    """No limit is too short for them."""
+    with board_of(chip, tmp_path / "board", *options) as board:
+        done = run(command(house, board), timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "peanut is online" in done.stdout
+        sent = house.peanut("send", "peanut", "UpdateTemperature", "15")
+        assert sent.returncode == 0, sent.stdout + sent.stderr
