@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.broker.disk import DiskHouse
 from tests.broker.house import MAY, Client, House, Verdict, disconnect, properties, will
 
 VERSIONS = [3, 4, 5]
@@ -277,3 +278,22 @@ def test_the_wills_of_somebody_who_is_removed() -> None:
     house.broker.revoke(0, "me", house.now)
     house.wait(100)
     assert sorted(topic for topic, _, _ in watcher.messages()) == ["x", "y"]
+
+
+@pytest.mark.parametrize(("ends", "heard"), [(200, 1), (50, 0), (0, 0)])
+def test_the_end_of_a_proof_survives_a_crash(ends: int, heard: int) -> None:
+    """As the will does that it is about; 0: the user was removed while the client was away."""
+    house = DiskHouse(prompt=True)
+    client = house.keeper("w", will=will(will_delay_interval=100))
+    client.link.proved_until(house.now + (ends or 200) * 1000, house.now)
+    client.lose()
+    if not ends:
+        house.broker.revoke(0, "me", house.now)
+    house.commit()
+    house.crash(10)
+    watcher = house.join("watcher")
+    watcher.subscribe("#")
+    house.wait(85)
+    assert watcher.messages() == []
+    house.wait(10)
+    assert len(watcher.messages()) == heard

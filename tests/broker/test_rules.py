@@ -390,6 +390,31 @@ def test_a_reload_drops_no_session(fleet: Fleet, start: Start, dial: Dial) -> No
     assert anna.message()[0] == "/plant/peanut/state"
 
 
+def test_rules_that_changed_while_the_gateway_was_down(fleet: Fleet, start: Start, dial: Dial) -> None:
+    """A session that comes back from the disk is judged by the rules of now before anything reaches it."""
+    fleet.settings(SETTINGS)
+    path = fleet.home / "rules.toml"
+    ben = '[[rule]]\nkind = "operator"\nname = "ben"\nallow = "publish"\ntopic = "house/#"\n'
+    path.write_text(FIRST + ben)
+    contexts = {name: fleet.context(fleet.issue(f"peanut:operator/{name}")) for name in ("anna", "ben")}
+    daemon = start(fleet.home)
+    phone = dial(daemon.port(), contexts["anna"], version=4)
+    assert phone.connect("phone", clean=False) == b"\x00\x00"
+    assert phone.subscribe("house/lamp", "fleet/time") == b"\x01\x01"
+    daemon.process.kill()
+    daemon.wait()
+
+    path.write_text(FIRST.replace('allow = "both"', 'deny = "both"') + ben)
+    daemon = start(fleet.home)
+    sender = dial(daemon.port(), contexts["ben"])
+    assert sender.connect("x")[1] == 0
+    assert sender.publish("house/lamp", b"1") == 0x10, "no matching subscribers"
+    assert sender.publish("fleet/time", b"2") == 0
+    phone = dial(daemon.port(), contexts["anna"], version=4)
+    assert phone.connect("phone", clean=False) == b"\x01\x00", "the session is there"
+    assert phone.message()[:2] == ("fleet/time", b"2")
+
+
 def peanutd(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "peanutd", "--home", str(home), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=20)
