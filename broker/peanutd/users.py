@@ -206,4 +206,5 @@ class Store:
         if stamp == self._stamp:
             return ()
         self._stamp = stamp
-        return (f"{self.path}: {text}; the users of before stay in force",)
+        kept = "nobody can log in" if self._users is self._nobody else "the users of before stay in force"
+        return (f"{self.path}: {text}; {kept}",)

@@ -117,6 +117,22 @@ def test_the_store_follows_the_file(tmp_path: Path) -> None:
     assert store.users.by_name == {}
 
 
+@pytest.mark.parametrize("content", [b"{", None], ids=["not JSON", "a directory"])
+def test_a_file_that_cannot_be_used_at_the_start_lets_nobody_in(tmp_path: Path, content: bytes | None) -> None:
+    """Fail closed, and no need to start again once it is mended."""
+    path = tmp_path / "users.json"
+    path.mkdir() if content is None else path.write_bytes(content)
+    house = House(tmp_path)
+    assert reason(house.ask("maria", PASSWORD)) == 0x86
+    assert reason(house.scram(Client("maria", PASSWORD))) == 0x86
+    (line,) = house.warnings
+    assert "nobody can log in" in line
+    if content is None:
+        path.rmdir()
+    write_users(tmp_path, maria=MARIA)
+    assert isinstance(house.ask("maria", PASSWORD), login.Proved)
+
+
 def test_a_file_that_others_can_read_is_pointed_out(tmp_path: Path) -> None:
     store = users.Store(tmp_path)
     write_users(tmp_path, maria=MARIA).chmod(0o640)
