@@ -32,7 +32,8 @@ EVENTS = 8  # waiting to be sent; the oldest give way
 SILENT_MS = 120000  # so long a task may show no progress
 CONTROL_PERIODS = 3  # so many turns the control loop may miss
 CHANGES = (10, 6000)  # changes of one thing at once, and ms to one more: flash and relays wear
-SELDOM = ("node.desired", "node.config", "drivers.opening")  # modules that are not in memory while the node works
+# Not in memory while the node works.
+SELDOM = ("node.desired", "node.config", "node.keys", "drivers.opening")
 LINES = (20, 3000)  # the same for log lines about commands
 KEEP_TURNS = 16  # of the control loop, between two notes of how long what has been on or off
 DAY_S = 86400  # between two notes of the time in flash
@@ -47,7 +48,7 @@ class App:
     def __init__(self, profile, box):
         """profile: a module of profiles/; box: node.blackbox.BlackBox. Raises config.ConfigError or link.LinkError
         with what to mend."""
-        from node import desired
+        from node import desired, keys
 
         asked = desired.Desired()
         cfg = self._cfg = asked.load()
@@ -59,7 +60,7 @@ class App:
         self._boot = int(self._store.number("boot", 0, 1 << 29, 0)) + 1
         self._store.put("boot", self._boot)
         log.level = cfg["report"]["log"]
-        ctx, valid = link.context(_read)
+        ctx, valid = keys.context(_read)
         self._seen = int(self._store.number("time", 0, 1 << 40, 0))
         self._expires = valid[1]
         clock.begin(max(self._seen, valid[0]))
@@ -403,8 +404,10 @@ class App:
 
     def _wireless(self, asked):
         """The Wi-Fi of this node, or None where there is none to join. asked: in place of wifi.json, or None."""
+        from node import config
+
         try:
-            country, networks = wifi.networks(asked or _read("wifi.json"))
+            country, networks = config.networks(asked or _read("wifi.json"))
         except OSError:  # wired, or a PC
             return None
         except ValueError as e:

@@ -9,6 +9,7 @@ from node import ConfigError, schedule, strictjson
 
 NODE_JSON = "node.json"
 MAX_SIZE = 4096  # bytes
+MOST = 8  # Wi-Fi networks
 
 _MUST = object()
 
@@ -207,3 +208,19 @@ def _sense(out, faults):
         faults.append("link.base_s: must not be above link.cap_s")
     if "temperature" not in out["board"]["sensors"]:
         faults.append("board.sensors.temperature: missing; a greenhouse needs it")
+
+
+def networks(raw):
+    """(country, [(ssid, password)]) of wifi.json. Raises ValueError: what is wrong, and never a password."""
+    body = strictjson.loads(raw)
+    if not isinstance(body, dict) or body.get("format") != 1 or not isinstance(body.get("networks"), list):
+        raise ValueError("format 1 and a list of networks expected")
+    out = []
+    for entry in body["networks"][:MOST]:
+        pair = (entry.get("ssid"), entry.get("password", "")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(pair[0], str) or not isinstance(pair[1], str) or not 0 < len(pair[0].encode()) <= 32:
+            raise ValueError("each network needs an ssid of 1 to 32 bytes and a password")
+        out.append(pair)
+    if not out:
+        raise ValueError("no network in it")
+    return body.get("country", "XX"), out

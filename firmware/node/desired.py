@@ -139,10 +139,8 @@ def lay(body, tables):
         if not isinstance(tables[key], dict):
             raise ConfigError(key + ": must be a table")
         if key == "wifi":
-            from node import wifi
-
             try:
-                wifi.networks(json.dumps(tables[key]))
+                config.networks(json.dumps(tables[key]))
             except ValueError as e:
                 raise ConfigError("wifi: %s" % e)
         else:

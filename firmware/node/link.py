@@ -9,9 +9,8 @@ import asyncio
 import errno
 import random
 import socket
-import ssl
 
-from node import clock, hardware, log, mqtt, sntp
+from node import clock, forget, hardware, log, mqtt
 from node.backoff import Backoff
 
 POLL_MS = 10  # between two tries of a handshake or a write that would block
@@ -23,19 +22,9 @@ STARVED = 5  # tries without, after which a restart is asked for
 TWIN_S = 5  # a session cut so soon after its welcome may be cut by another node of the same name
 TWIN_CUTS = 5  # so often in a row, it is
 
+NO_ROOM = "this node has no socket or memory free to connect (%s)"
+
 CERTIFICATE = "certificate"  # like mqtt.REFUSED, a kind of failure that haste does not mend
-
-_EHOSTUNREACH = (101, 113, 118)  # ENETUNREACH and EHOSTUNREACH on Linux, EHOSTUNREACH on lwIP
-_NO_ROOM = (12, 23, 24, 105)  # ENOMEM, ENFILE, EMFILE, ENOBUFS: lwIP has few sockets, and no errno names for these
-_FATAL_ALERT = -0x7780  # MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE
-
-# What Mbed TLS says of a certificate, and what a grower can do with it.
-_CERTIFICATE_WORDS = (
-    ("trusted CA", "the gateway's certificate was not issued by this fleet's CA"),
-    ("does not match", "the gateway's certificate is not for the name %s"),
-    ("has expired", "the gateway's certificate has expired (or this node's clock is wrong)"),
-    ("in the future", "the gateway's certificate is not valid yet (or this node's clock is wrong)"),
-)
 
 
 class LinkError(Exception):
@@ -86,64 +75,6 @@ class Stream:
                 self._sock.close()
             except OSError:
                 pass
-
-
-def context(read):
-    """(the TLS context, the validity of this node's certificate): made once, kept for life (it costs memory).
-
-    read: function (file name) -> bytes. Raises LinkError naming the file that cannot be used.
-    """
-    ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    ctx.verify_mode = ssl.CERT_REQUIRED
-    try:
-        cert = read("cert.der")
-        ctx.load_cert_chain(cert, read("key.der"))
-        ctx.load_verify_locations(cadata=read("ca.der"))
-    except (OSError, ValueError) as e:
-        raise LinkError("key.der, cert.der or ca.der cannot be used (%s): put the device bundle on this node" % e)
-    return ctx, validity(cert)
-
-
-def validity(cert):
-    """(not before, not after) of a certificate in DER, as Unix seconds; (0, 0) if they are not found."""
-    at = cert.find(b"\x30\x1e\x17\x0d")  # a sequence of two UTCTime
-    if at < 0 or len(cert) < at + 32:
-        return 0, 0
-    return _utc(cert[at + 4 : at + 17]), _utc(cert[at + 19 : at + 32])
-
-
-def _utc(text):
-    """Unix seconds of "YYMMDDhhmmssZ"."""
-    y, m, d, hour, minute, second = [int(text[i : i + 2]) for i in range(0, 12, 2)]
-    y, m = (y + 1999, m + 12) if m < 3 else (y + 2000, m)  # a year that ends with February
-    days = 365 * y + y // 4 - y // 100 + y // 400 + (153 * m - 457) // 5 + d - 719469
-    return ((days * 24 + hour) * 60 + minute) * 60 + second
-
-
-def explain(e, host, port, shaking):
-    """(words, kind) for an exception of connecting. shaking: it came out of the TLS handshake."""
-    if isinstance(e, ValueError):
-        said = str(e).replace("\n", " ").strip()
-        words = [w % host if "%s" in w else w for key, w in _CERTIFICATE_WORDS if key in said]
-        return "certificate error: %s" % ("; ".join(words) or said), CERTIFICATE
-    at = "%s:%d" % (host, port)
-    if not isinstance(e, OSError):  # MemoryError, or a fault of ours
-        return "connecting to %s failed (%s: %s)" % (at, type(e).__name__, e), mqtt.LOST
-    code = e.errno if isinstance(e.errno, int) else None
-    if code in _NO_ROOM:
-        return "this node has no socket or memory free to connect (%s)" % e, mqtt.LOST
-    if code == errno.ECONNREFUSED:
-        return "refused: nothing listens on %s" % at, mqtt.LOST
-    if code in _EHOSTUNREACH:
-        return "no route to %s" % at, mqtt.LOST
-    if code == errno.ETIMEDOUT:
-        return "no answer from %s" % at, mqtt.LOST
-    if shaking and code == _FATAL_ALERT:
-        return "certificate error: the gateway refused this node's certificate", CERTIFICATE
-    if shaking and code in mqtt.BROKEN:
-        # What a refused certificate looks like if the gateway is quick to close; but also a gateway that just died.
-        return "closed by the gateway in the TLS handshake: is this node's certificate known and valid?", mqtt.LOST
-    return "connecting to %s failed (%s)" % (at, e), mqtt.LOST
 
 
 class Link:
@@ -235,9 +166,12 @@ class Link:
         try:
             if self._time_port != self.port:
                 info = socket.getaddrinfo(self.host, self._time_port, 0, socket.SOCK_DGRAM)[0]
+            from node import sntp  # before TLS, and once a day
+
             told = await sntp.ask(info[0], info[-1])
-        except OSError:
+        except (OSError, MemoryError):
             told = None
+        forget("node.sntp")
         if told is None:
             log.warn("time", "%s does not tell it: going by what is known (%s)" % (self.host, clock.quality()))
         else:
@@ -281,7 +215,14 @@ class Link:
         except Exception as e:
             if deadline is not None and deadline.done():
                 raise LinkError("no answer from %s:%d within %d s" % (host, port, self._connect_ms // 1000))
-            raise LinkError(*explain(e, host, port, shaking))
+            try:
+                from node import words
+
+                said = words.explain(e, host, port, shaking)
+            except (OSError, MemoryError):  # not even to read the words
+                said = (NO_ROOM % e, mqtt.LOST)
+            forget("node.words")
+            raise LinkError(*said)
         finally:
             if deadline is not None:
                 deadline.cancel()

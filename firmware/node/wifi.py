@@ -4,14 +4,13 @@ Rule: pure but for the `wlan` it is given (network.WLAN or its like); time is an
 `connect` twice without `disconnect` and a pause between, and it never restarts the node: it says when that would help.
 """
 
-from node import log, strictjson, ticks
+from node import log, ticks
 
 JOIN_MS = 20000  # for one network to let us in
 OWN_MS = 10000  # for the chip to come back by itself
 PAUSE_MS = 1000  # between `disconnect` and `connect`
 OFF_MS = 2000  # between `active(False)` and `active(True)`
 ROUNDS = 3  # through all networks; then the radio is switched off and on
-MOST = 8  # networks
 HOPELESS_MS = 1800000  # without any; then a restart would help
 
 # wlan.status() of the ESP32 in words.
@@ -25,22 +24,6 @@ _STATUS = {
     211: "no network with this security",
     212: "signal too weak",
 }
-
-
-def networks(raw):
-    """(country, [(ssid, password)]) of wifi.json. Raises ValueError: what is wrong, and never a password."""
-    body = strictjson.loads(raw)
-    if not isinstance(body, dict) or body.get("format") != 1 or not isinstance(body.get("networks"), list):
-        raise ValueError("format 1 and a list of networks expected")
-    out = []
-    for entry in body["networks"][:MOST]:
-        pair = (entry.get("ssid"), entry.get("password", "")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(pair[0], str) or not isinstance(pair[1], str) or not 0 < len(pair[0].encode()) <= 32:
-            raise ValueError("each network needs an ssid of 1 to 32 bytes and a password")
-        out.append(pair)
-    if not out:
-        raise ValueError("no network in it")
-    return body.get("country", "XX"), out
 
 
 class Wifi:

@@ -4,7 +4,7 @@ the time, the pulses. The same file, both interpreters; run like pure_checks.py.
 
 import json
 
-from node import ticks, wifi
+from node import config, ticks, wifi
 from node.blackbox import ACTUATORS, CRASHES_TO_RESCUE, HEALTHY_S, SIZE, BlackBox
 from node.command import RECENT, Recent, parse
 from node.supervisor import Supervisor
@@ -274,7 +274,7 @@ def check_wifi_survives_a_radio_that_raises():
 
 def check_wifi_json():
     good = b'{"format":1,"country":"DE","networks":[{"ssid":"a","password":"b"},{"ssid":"open","password":""}]}'
-    assert wifi.networks(good) == ("DE", [("a", "b"), ("open", "")])
+    assert config.networks(good) == ("DE", [("a", "b"), ("open", "")])
     for bad in (
         b"",
         b"[]",
@@ -285,7 +285,7 @@ def check_wifi_json():
     ):
         said = ""
         try:
-            wifi.networks(bad)
+            config.networks(bad)
         except ValueError as e:
             said = str(e)
         assert said, bad

@@ -28,7 +28,7 @@ class Careless(Node):
 
     def install(self) -> None:
         super().install()
-        link = self.workdir / "node" / "link.py"
+        link = self.workdir / "node" / "keys.py"
         text = link.read_text()
         assert "ssl.CERT_REQUIRED" in text
         link.write_text(text.replace("ssl.CERT_REQUIRED", "ssl.CERT_NONE"))
