@@ -1,0 +1,162 @@
+"""`peanut flash` with the real esptool on a virtual board: bare to online, again, and what is refused before that."""
+
+import hashlib
+import json
+import re
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from peanut import fsimage
+from peanut.home import Home
+from tools.virtual_board import VirtualBoard
+
+from .conftest import invoke
+
+BOARDS = Path(__file__).parents[2] / "boards"
+PASSWORD = "correct horse 7 battery"
+FS = 0x200000
+DEADLINE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def board() -> Iterator[VirtualBoard]:
+    with VirtualBoard("esp32") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def boards(board: VirtualBoard, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The board files of the house, with the image that boots on the virtual board pinned in place of MicroPython's."""
+    folder = tmp_path_factory.mktemp("boards")
+    for name in ("esp32-devkitc", "esp32-s3-devkitc-1"):
+        (folder / name).mkdir()
+        text = (BOARDS / name / "board.toml").read_text()
+        pinned = hashlib.sha256(board.image().read_bytes()).hexdigest()
+        lines = [f'sha256 = "{pinned}"' if line.startswith("sha256") else line for line in text.splitlines()]
+        (folder / name / "board.toml").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fleet(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fleet that knows a Wi-Fi network, and a greenhouse on a board with pins."""
+    home = tmp_path_factory.mktemp("flash") / "fleet"
+    shutil.copytree(made, home)
+    secret = home.parent / "password"
+    secret.write_text(PASSWORD + "\n")
+    assert invoke(home, "wifi", "add", "Glass House", "--password-file", str(secret), "--country", "de").exit_code == 0
+    added = invoke(home, "device", "add", "leek", "--kind", "greenhouse", "--board", "esp32-devkitc")
+    assert added.exit_code == 0
+    return home
+
+
+def contents(board: VirtualBoard, needed: str = "boot.py") -> dict[str, bytes]:
+    """The files on the board, as soon as `needed` is among them: the node that writes it has to start first."""
+    deadline = time.monotonic() + DEADLINE_S
+    while needed not in (files := fsimage.unpack(board.flash.read_bytes()[FS:]) or {}):
+        assert time.monotonic() < deadline, f"no {needed} on the board"
+        time.sleep(0.1)
+    return files
+
+
+def words(board: VirtualBoard, boards: Path, *more: str) -> list[str]:
+    image = board.folder / "micropython.bin"
+    return ["flash", "leek", "--port", board.port, "--boards", str(boards), "--image", str(image), *more]
+
+
+def test_refused_before_a_byte_is_written(fleet: Path, board: VirtualBoard, boards: Path, tmp_path: Path) -> None:
+    for more, complaint, fix in (
+        (["--board", "esp32-s3-devkitc-1"], "has an ESP32, and esp32-s3-devkitc-1 has an ESP32-S3", "right --board"),
+        (["--flash-mb", "8"], "has 4 MB of flash, and esp32-devkitc has 8 MB", "--flash-mb 4"),
+        (["--sha256", "0" * 64], "its SHA-256 is ", "Take the file that the board names"),
+    ):
+        result = invoke(fleet, *words(board, boards, "--no-wait", *more))
+        assert result.exit_code == 2, result.output
+        assert complaint in result.stderr
+        assert fix in result.stderr
+        assert "The board was not written" in result.stdout
+    assert set(board.flash.read_bytes()) == {0xFF}
+    node = json.loads((fleet / "devices/leek/node.json").read_text())
+    assert node["board"]["name"] == "esp32-devkitc"
+    assert not list(fleet.glob(".flash-*"))
+
+
+def test_bare_board_and_again(fleet: Path, board: VirtualBoard, boards: Path) -> None:
+    result = invoke(fleet, *words(board, boards, "--simulate", "--no-wait"))
+    assert result.exit_code == 0, result.output
+    assert "written and verified: leek is on the board 24:0a:c4" in result.stdout
+    assert result.stderr == ""  # nothing to warn of
+    files = contents(board, "state.json")
+    bundle = fleet / "devices/leek"
+    for name in ("key.der", "cert.der", "ca.der", "node.json"):
+        assert files[name] == (bundle / name).read_bytes()
+    wifi = json.loads(files["wifi.json"])
+    assert wifi == {"format": 1, "country": "DE", "networks": [{"ssid": "Glass House", "password": PASSWORD}]}
+    assert {"boot.py", "main.py", "node/app.mpy", "drivers/greenhouse_model.mpy", "drivers/sht3x.mpy"} <= set(files)
+    assert not [name for name in files if "scd4x" in name]  # this board has none
+    assert [name for name in files if name.endswith(".py")] == ["boot.py", "main.py"]
+
+    # Again: the application is replaced, and what the node keeps stays.
+    result = invoke(fleet, *words(board, boards, "--no-wait"))
+    assert result.exit_code == 0, result.output
+    assert re.search(r"  keep   .*\bstate.json", result.stdout)
+    assert contents(board)["key.der"] == files["key.der"]
+    assert "state.json" in contents(board)
+    assert not list((fleet / "devices/leek").glob(".before-*"))
+    for path in fleet.rglob("*"):
+        if path.is_file() and PASSWORD.encode() in path.read_bytes():
+            assert path == fleet / "wifi.toml"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_factory_keeps_nothing(fleet: Path, board: VirtualBoard, boards: Path) -> None:
+    result = invoke(fleet, *words(board, boards, "--factory", "--no-wait", "--no-wifi"))
+    assert result.exit_code == 0, result.output
+    assert "keep" not in result.stdout
+    assert "state.json" not in contents(board)
+    assert "wifi.json" not in contents(board)
+    # the whole flash was erased: nothing of the old one lies about
+    assert PASSWORD.encode() not in board.flash.read_bytes()
+
+
+def test_a_dry_run_touches_nothing(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PEANUT_CACHE", str(tmp_path / "cache"))
+    before = {path: path.stat().st_mtime_ns for path in home.path.rglob("*")}
+    result = invoke(home.path, "flash", "bean", "--board", "xiao-esp32c3", "--dry-run", "--no-wifi")
+    assert result.exit_code == 0, result.output
+    assert "  fetch  ESP32_GENERIC_C3-20260406-v1.28.0.bin, for 0x000000" in result.stdout
+    assert "  write  0x200000  " in result.stdout
+    assert "make    devices/bean/key.der" in result.stdout
+    assert {path: path.stat().st_mtime_ns for path in home.path.rglob("*")} == before
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint", "fix"),
+    [
+        (["--port", "/dev/ttyUSB99"], "there is no port /dev/ttyUSB99", "plugged in"),
+        (["--port", "/etc/hostname"], "/etc/hostname is not a serial port", "plugged in"),
+        (["--port", "ftp://x:1"], "ftp://x:1 is not a port", "socket://HOST:PORT"),
+        (["--port", "socket://127.0.0.1:1"], "nothing listens at socket://127.0.0.1:1", "Is that its address"),
+    ],
+)  # fmt: skip
+def test_ports_that_are_none(home: Home, more: list[str], complaint: str, fix: str) -> None:
+    result = invoke(home.path, "flash", "bean", "--board", "esp32-devkitc", "--no-wifi", *more)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert fix in result.stderr
+    assert not (home.path / "devices/bean").exists()
+
+
+def test_without_a_terminal_nothing_is_asked(home: Home) -> None:
+    result = invoke(home.path, "flash", "--board", "esp32-devkitc", "--no-wifi", "--dry-run")
+    assert result.exit_code == 2
+    assert "the device has no name" in result.stderr
+    result = invoke(home.path, "flash", "bean", "--no-wifi", "--dry-run")
+    assert result.exit_code == 2
+    assert "which board is it?" in result.stderr
