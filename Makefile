@@ -25,7 +25,7 @@ REQUIREMENTS := requirements-dev.txt requirements-node.txt
 PACKAGING := broker/pyproject.toml broker/setup.py provisioning/pyproject.toml
 CORE := $(wildcard broker/core/*.c broker/core/*.h)
 
-.PHONY: setup demo test test-long check conformance bench fuzz virtual-board flash clean
+.PHONY: setup demo test test-long check conformance bench fuzz virtual-board flash flash-all clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -82,6 +82,11 @@ virtual-board: setup
 flash: setup
 	@$(BIN)/peanut flash $(NAME) $(if $(PORT),--port $(PORT)) $(if $(BOARD),--board $(BOARD)) $(if $(SIMULATE),--simulate) \
 		$(if $(IMAGE),--image $(IMAGE)) $(if $(SHA256),--sha256 $(SHA256)) $(if $(FACTORY),--factory) $(if $(DRY_RUN),--dry-run) $(FLASH)
+
+# Names from a CSV (name, board, kind), as many boards at once as there are ports: make flash-all NAMES=carton.csv PORTS="…"
+flash-all: setup
+	@$(BIN)/peanut flash --all $(PORTS) --names $(or $(NAMES),carton.csv) $(if $(BOARD),--board $(BOARD)) \
+		$(if $(SIMULATE),--simulate) $(if $(IMAGE),--image $(IMAGE)) $(if $(SHA256),--sha256 $(SHA256)) $(FLASH)
 
 clean:
 	rm -rf build $(VENV) broker/build broker/peanutd/*.so broker/*.egg-info provisioning/build provisioning/*.egg-info

@@ -7,6 +7,7 @@ import click
 
 from peanut import __version__
 from peanut.cli import Group
+from peanut.cli_bench import console_command, logs_command, push_command
 from peanut.cli_board import board_group
 from peanut.cli_device import device_group
 from peanut.cli_flash import flash_command
@@ -38,9 +39,12 @@ def main(ctx: click.Context, home: Path | None) -> None:
 for command in (
     init_command,
     board_group,
+    console_command,
     device_group,
     flash_command,
+    logs_command,
     operator_group,
+    push_command,
     send_command,
     user_group,
     wifi_group,

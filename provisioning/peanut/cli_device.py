@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from peanut import board, bundle, ca, device, ledger, plan
+from peanut import board, bundle, ca, device, labels, ledger, plan
 from peanut.cli import boards_option, dry_run_option, json_option, pass_home, say, say_json, table, warn
 from peanut.errors import PeanutError
 from peanut.home import Home
@@ -176,6 +176,24 @@ def bundle_command(home: Home, name: str, out: Path, force: bool, dry_run: bool)
     """
     device.copy_bundle(home, name, out, say, force=force, dry_run=dry_run)
     _warn_of_outdated(home, [device.row(home, name)])
+
+
+@device_group.command("labels")
+@click.argument("device_names", nargs=-1, metavar="[NAME]...")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="HTML, to be printed.")
+@pass_home
+def labels_command(home: Home, device_names: tuple[str, ...], out: Path) -> None:
+    """Write a sheet of labels with QR codes: name, and the link to the device's page. Default: all devices.
+
+    \b
+    Examples:
+      peanut device labels --out labels.html
+      peanut device labels peanut tomato --out labels.html
+    """
+    home.require()
+    rows = [device.row(home, name) for name in device_names] if device_names else ledger.devices(home.ledger)
+    out.write_bytes(labels.sheet([labels.label(home, row) for row in rows]))
+    say(f"{len(rows)} labels: {out}")
 
 
 def _days(row: ledger.Device, now: datetime) -> int:

@@ -3,18 +3,18 @@
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from peanut import board as boards
-from peanut import ca, flash, install, ledger, names, serialport, wifi
+from peanut import ca, carton, flash, install, labels, ledger, names, serialport, wifi
 from peanut.board import Board
 from peanut.chips import CHIPS
 from peanut.cli import boards_option, pass_home, say, warn
 from peanut.errors import PeanutError
-from peanut.home import Home
+from peanut.home import PUBLIC, Home, write_file
 from peanut.install import Order, Voice
 from peanut.loader import Chip, Loader, Progress
 from peanut.names import Kind
@@ -27,7 +27,7 @@ _QUARTERS = 4  # without a terminal a step shows its progress so often
 
 
 @click.command("flash")
-@click.argument("name", required=False)
+@click.argument("words", nargs=-1, metavar="[NAME | --all PORT...]")
 @click.option("--port", metavar="PORT", help="Device file, pty, socket://HOST:PORT or rfc2217://HOST:PORT.")
 @click.option("--board", "board_name", metavar="BOARD", help="What it is: peanut board list.")
 @click.option("--kind", type=click.Choice([k.value for k in Kind]), help="Of a new device. Default: by its name.")
@@ -35,6 +35,7 @@ _QUARTERS = 4  # without a terminal a step shows its progress so often
     "--simulate/--no-simulate", default=None, help="Run the physical model in place of the board's pins, or not."
 )
 @click.option("--factory", is_flag=True, help="Keep nothing of what is on the board; the whole flash is erased.")
+@click.option("--only-new", is_flag=True, help="Refuse a board that is another device already; --all always does.")
 @click.option(
     "--image", type=click.Path(path_type=Path), metavar="FILE", help="The MicroPython image, in place of the cache."
 )
@@ -61,16 +62,22 @@ _QUARTERS = 4  # without a terminal a step shows its progress so often
 @click.option(
     "--dry-run", is_flag=True, help="Say what would be written and where; touch neither board nor fleet home."
 )
+@click.option("--all", "many", is_flag=True, help="Many boards at once, one a PORT; needs --names.")
+@click.option("--names", "list_file", type=click.Path(path_type=Path), metavar="FILE", help="CSV: name, board, kind.")
+@click.option(
+    "--labels", "labels_file", type=click.Path(path_type=Path), metavar="FILE", help="With --all: where the labels go."
+)
 @boards_option
 @pass_home
 def flash_command(
     home: Home,
-    name: str | None,
+    words: tuple[str, ...],
     port: str | None,
     board_name: str | None,
     kind: str | None,
     simulate: bool | None,
     factory: bool,
+    only_new: bool,
     image: Path | None,
     sha256: str,
     flash_mb: int | None,
@@ -81,6 +88,9 @@ def flash_command(
     no_wait: bool,
     operator: str | None,
     dry_run: bool,
+    many: bool,
+    list_file: Path | None,
+    labels_file: Path | None,
     folder: Path | None,
 ) -> None:
     """Take a board from bare to online: MicroPython, firmware, certificates.
@@ -94,6 +104,7 @@ def flash_command(
       peanut flash peanut --port /dev/ttyUSB0 --board esp32-devkitc
       peanut flash peanut --port /dev/ttyUSB0 --board esp32-devkitc --simulate
       peanut flash peanut --port /dev/ttyUSB0 --board esp32-devkitc --dry-run
+      peanut flash --all /dev/ttyUSB0 /dev/ttyUSB1 --names carton.csv --board esp32-devkitc
 
     \b
     Exit status:
@@ -104,6 +115,12 @@ def flash_command(
     home.require()
     where = boards.folder(folder)
     now = ca.utc_now()
+    if many:
+        _carton(home, words, list_file, labels_file)
+        return
+    if len(words) > 1 or list_file or labels_file:
+        raise click.UsageError("one NAME; for many boards: --all PORT... --names FILE")
+    name = words[0] if words else None
     asked = not (name and port and (board_name or _own_board(home, name, where)))
     port = port or ("PORT" if dry_run else _find_port())
 
@@ -123,6 +140,7 @@ def flash_command(
             boards=where,
             simulate=simulate,
             factory=factory,
+            only_new=only_new,
             image=image,
             sha256=sha256.lower(),
             flash_mb=flash_mb or 0,
@@ -151,6 +169,51 @@ def flash_command(
             if not board.wrote:
                 board.release()
             raise
+
+
+def _carton(home: Home, ports: Sequence[str], list_file: Path | None, labels_file: Path | None) -> None:
+    """One round after the other, until no name is left or nobody puts new boards on the ports."""
+    if list_file is None:
+        raise PeanutError("the boards have no names", "Give a list: --names FILE, CSV with a column `name`.")
+    items = carton.read(list_file)
+    ports = [serialport.check(port) for port in ports or [f.port for f in serialport.listed() if f.likely]]
+    if not ports:
+        raise PeanutError("there is no board on the USB ports", "Plug some in, or give their ports.")
+    options = _passed_on()
+    failed: dict[str, int] = {}
+    while todo := carton.left(home, items):
+        say(f"{len(items) - len(todo)} of {len(items)} done; now {', '.join(i.name for i in todo[: len(ports)])}")
+        ended = carton.round_of(home, todo, ports, options, say)
+        failed = {name: status for name, status in ended.items() if status}
+        rest = len(todo) - len(ended) + len(failed)
+        if failed or not rest or not _terminal():
+            break
+        click.confirm(f"{rest} left. Are the next boards on the ports?", default=True, abort=True, err=True)
+    done = [i.name for i in items if flash.is_done(home, i.name)]
+    path = labels_file or home.path / "labels.html"
+    rows = [row for row in ledger.devices(home.ledger) if row.name in done]
+    write_file(path, labels.sheet([labels.label(home, row) for row in rows]), PUBLIC)
+    say(f"{len(done)} of {len(items)} done. Labels to print: {path}")
+    if len(done) < len(items):
+        why = f"not done: {', '.join(failed)}" if failed else f"{len(items) - len(done)} of {len(items)} are left"
+        raise PeanutError(why, "Put the next boards on the ports and run the same command again: it goes on.")
+
+
+def _passed_on() -> list[str]:
+    """The options of this command that each board's own `peanut flash` gets as well."""
+    context = click.get_current_context()
+    own = ("only_new", "many", "list_file", "labels_file", "words", "port", "dry_run")
+    found = ["--only-new"]  # who forgets to change the boards shall not lose the ones that are done
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in own or context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[name]
+        if isinstance(value, bool):
+            found.append(parameter.opts[0] if value else parameter.secondary_opts[0])
+        else:
+            found += [parameter.opts[0], str(value)]
+    return found
 
 
 def _own_board(home: Home, name: str, where: Path) -> bool:

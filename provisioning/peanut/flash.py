@@ -7,6 +7,7 @@ Nothing is written before chip, flash, image and certificates are known to fit.
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -229,8 +230,9 @@ def _copy(where: Path, mac: str) -> Path:
 def workplace(where: Path) -> Iterator[Path]:
     """A private directory for what passes to and from esptool; what a killed run left is swept."""
     for old in where.glob(".flash-*"):
-        _remove(old)
-    path = where / ".flash-work"
+        if not Path("/proc", old.suffix[1:]).exists():
+            _remove(old)
+    path = where / f".flash-work.{os.getpid()}"
     try:
         yield path
     finally:
@@ -244,24 +246,46 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def record(home: Home, name: str, port: str, chip: Chip, image: Image, now: datetime) -> None:
-    """Remember which board a device is on."""
+def record(home: Home, name: str, port: str, chip: Chip, image: Image, now: datetime, *, done: bool) -> None:
+    """Remember which board a device is on. done: it is written, and online if somebody waited for that."""
     document = tomlkit.parse(_FLASHED_TITLE)
-    facts = {"port": port, "mac": chip.mac, "chip": chip.name, "image": image.file, "when": int(now.timestamp())}
+    facts: dict[str, str | int] = {"port": port, "mac": chip.mac, "chip": chip.name, "image": image.file}
+    facts |= {"when": int(now.timestamp()), "done": done}
     for key, value in facts.items():
         document[key] = value
+    before = device_on(home, chip.mac)
+    if before not in ("", name):
+        (home.device(before) / FLASHED).unlink()  # that device has no board any more
     write_file(home.device(name) / FLASHED, tomlkit.dumps(document).encode(), PUBLIC)
 
 
 def recorded_port(home: Home, name: str) -> str:
     """The port that a device was last written through; empty if it never was."""
+    return str(_recorded(home, name).get("port", ""))
+
+
+def device_on(home: Home, mac: str) -> str:
+    """The device that this board is, as far as this fleet home knows; empty if it is none."""
+    for path in sorted(home.devices.glob(f"*/{FLASHED}")):
+        facts = _recorded(home, path.parent.name)
+        if facts.get("mac") == mac and facts.get("done") is True:
+            return path.parent.name
+    return ""
+
+
+def is_done(home: Home, name: str) -> bool:
+    """Whether a device has been written to a board, to the end."""
+    return _recorded(home, name).get("done") is True
+
+
+def _recorded(home: Home, name: str) -> dict[str, Any]:
     path = home.device(name) / FLASHED
-    if not path.exists():
-        return ""
+    if (not names.is_name(name) and names.kind_of(name) is not Kind.VEHICLE) or not path.exists():
+        return {}
     try:
-        return str(tomlkit.parse(store.read(path).decode()).unwrap().get("port", ""))
+        return dict(tomlkit.parse(store.read(path).decode()).unwrap())
     except (ValueError, UnicodeDecodeError):
-        return ""
+        return {}
 
 
 def board_of(home: Home, found: ledger.Device | None, named: str, folder: Path) -> Board | None:

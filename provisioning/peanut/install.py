@@ -36,6 +36,7 @@ class Order:
     boards: Path
     simulate: bool | None = None
     factory: bool = False
+    only_new: bool = False
     image: Path | None = None
     sha256: str = ""
     flash_mb: int = 0
@@ -82,20 +83,27 @@ def _request(order: Order) -> device.Request:
 
 def run(home: Home, order: Order, board: Loader, chip: Chip, voice: Voice, now: datetime) -> None:
     """Write and start a board that has been identified. PeanutError if the node does not come online."""
-    found, before = _write(home, order, board, chip, voice, now)
+    found, before, image = _write(home, order, board, chip, voice, now)
     if order.wait:
         _follow(home, order, board, found, before, voice, now)
     elif board.by_hand:
         voice.say("Press and release RESET (EN) to start it.")
     else:
         board.release()
+    with home.lock(voice.warn):
+        flash.record(home, order.name, order.port, chip, image, now, done=True)
 
 
 def _write(
     home: Home, order: Order, board: Loader, chip: Chip, voice: Voice, now: datetime
-) -> tuple[ledger.Device, bytes]:
-    """Up to the last byte. The device, and what the gateway said of it before."""
+) -> tuple[ledger.Device, bytes, images.Image]:
+    """Up to the last byte. The device, what the gateway said of it before, and what it runs on."""
     flash.check_chip(chip, order.board, order.flash_mb)
+    other = flash.device_on(home, chip.mac)
+    if order.only_new and other not in ("", order.name):
+        raise PeanutError(
+            f"the board {chip.mac} on {order.port} is {other} already", "Put a new one there, and run this again."
+        )
     with home.lock(voice.warn):
         steps = [s for s in device.plan(home, _request(order), order.boards, now) if s.state is not plan.State.THERE]
         if steps:
@@ -120,13 +128,13 @@ def _write(
         voice.say(line)
     with home.lock(voice.warn):
         images.pin(home, image, order.board)
-        flash.record(home, order.name, order.port, chip, image, now)
+        flash.record(home, order.name, order.port, chip, image, now, done=False)
     stranger = there is not None and not contents.kept and bool(contents.notes)
     with flash.safe(where, chip.mac, copy), voice.bar("writing") as progress:
         # what another node left in the flash is nobody's business any more
         board.write(pieces, erase_all=order.factory or stranger, progress=progress)
     voice.say(f"written and verified: {order.name} is on the board {chip.mac}")
-    return found, before
+    return found, before, image
 
 
 def _there(board: Loader, order: Order, where: Path, chip: Chip, voice: Voice) -> tuple[fsimage.Files | None, bytes]:

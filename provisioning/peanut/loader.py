@@ -173,6 +173,8 @@ class Loader:
                 serialport.check(port)
             except PeanutError as error:
                 return serialport.gone(port) if "there is no port" in error.message else error
+        if "connection refused" in low or "no route to host" in low or "name or service not known" in low:
+            return PeanutError(f"nothing listens at {port}", "Is that its address? Is the server of the port running?")
         if "port is busy" in low or "could not exclusively lock" in low or "resource temporarily" in low:
             return serialport.busy(port)
         if any(

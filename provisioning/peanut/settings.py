@@ -21,6 +21,7 @@ from peanut.fields import Value, check
 from peanut.home import Home
 
 MQTTS_PORT = 8883  # IANA secure-mqtt
+HTTPS_PORT = 8443
 MQTTS_DEFAULT = f"0.0.0.0:{MQTTS_PORT}"
 
 GATEWAY_TOML = f"""\
@@ -154,6 +155,18 @@ def connect_address(home: Home) -> tuple[str, int]:
     except ValueError:
         anywhere = False
     return ("127.0.0.1" if anywhere else host), port
+
+
+def https_port(home: Home) -> int:
+    """The port of the app, as gateway.toml has it (its default if it has not, or if the app is off)."""
+    if not home.gateway_toml.exists():
+        return HTTPS_PORT
+    listen = _load(home.gateway_toml).get("listen", {})
+    text = listen.get("https", "") if isinstance(listen, dict) else ""
+    try:
+        return names.split_host_port(str(text), HTTPS_PORT)[1] if text else HTTPS_PORT
+    except PeanutError:
+        return HTTPS_PORT
 
 
 def device_gateway(path: Path) -> dict[str, Value]:

@@ -64,7 +64,7 @@ _HANGS = {
     ),
 }
 _HINTS = {
-    "certificate": "Does the gateway's certificate have the name that the node uses (peanut init --host NAME)?",
+    "certificate": "Does the gateway's certificate have the name that the node uses (peanut init --host HOST)?",
     "wrong password": "Give the right one: peanut wifi add SSID, then `peanut flash` again.",
     "not found": "Is it a network of 2.4 GHz, in reach, and spelled like that? peanut wifi list",
     "out of reach": "Is it a network of 2.4 GHz, in reach, and spelled like that? peanut wifi list",
