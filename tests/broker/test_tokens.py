@@ -724,7 +724,9 @@ def test_a_gateway_whose_keys_never_come(fleet: Fleet, start: Start, dial: Dial)
         daemon = start(fleet.home)
         port = Ports(daemon).tokens
         assert enter(Talker(dial(port)), token()) == 0x88
-        assert Talker(dial(port)).password("maria", "correct horse")["reason"] == 0
+        maria = Talker(dial(port))
+        assert maria.password("maria", "correct horse")["reason"] == 0
+        maria.sock.close()
         begin = time.monotonic()
         daemon.signal(signal.SIGTERM)
         assert daemon.wait() == 0
