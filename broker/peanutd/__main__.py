@@ -29,6 +29,7 @@ from peanutd._core import LIMITS, MAY_PUBLISH, RETAIN_ANY, Broker
 from peanutd.access import Role
 from peanutd.census import Limits
 from peanutd.config import Address, Config, ConfigError, Listen, Listener, Mqtt, load
+from peanutd.keyring import Keyring
 from peanutd.log import Background, Log
 from peanutd.rules import Book
 from peanutd.server import SPARE_FILES, Server
@@ -293,6 +294,7 @@ def _check(home: Path, settings: Config, book: Book, credentials: tls.Credential
     book.install(_broker(settings))
     store = Store(home)
     warnings = [*settings.warnings, *(credentials.warnings if credentials else ()), *_users(settings, store)]
+    warnings += _tokens(home, settings)
     print(f"home      {home}")
     for listener in settings.listeners:
         print(f"listen    {listener}, lets in {_who(listener)}")
@@ -320,6 +322,14 @@ def _check(home: Path, settings: Config, book: Book, credentials: tls.Credential
     if dead:
         print("peanutd: a certificate has expired: nobody can connect", file=sys.stderr)
     return BAD_SETTINGS if dead else OK
+
+
+def _tokens(home: Path, settings: Config) -> list[str]:
+    """What is not as it should be with a file of keys for tokens. A URL is not asked here."""
+    found: list[tuple[str, str]] = []
+    if settings.jwt is not None and not settings.jwt.remote:
+        Keyring(settings.jwt, home, lambda *_: None, time.monotonic, lambda *line: found.append(line)).refresh()
+    return [text for level, text in found if level != "info"]
 
 
 def _users(settings: Config, store: Store) -> tuple[str, ...]:

@@ -553,6 +553,8 @@ class _Reader:
                 ("jwt", "keys"),
                 "must be a file or begin with https:// (http:// is for this machine: http://127.0.0.1/…)",
             )
+        if found.remote and any(algorithm.startswith("HS") for algorithm in found.algorithms):
+            self._mistake(("jwt", "algorithms"), "HS… work with a secret, which no URL gives away; name a file in keys")
         return found
 
     def _reference(self, key: _Key, table: _Table) -> str:

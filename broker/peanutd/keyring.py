@@ -9,6 +9,7 @@ fetch may take has limits: FETCH_TIME, MAX_SIZE, and it is led to no other place
 from __future__ import annotations
 
 import ssl
+import stat
 import time
 import urllib.request
 from collections.abc import Callable
@@ -84,6 +85,8 @@ class Keyring:
             self._stamp = stamp
             with path.open("rb") as file:
                 self._take(file.read(MAX_SIZE + 1))
+            if any(key.secret for key in self.keys) and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                self._tell("warning", f"{path}: a secret, and readable by others; run `chmod 600 {path}`")
         except OSError as error:
             self._take(f"cannot be read: {error.strerror}")
 

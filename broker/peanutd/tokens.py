@@ -65,6 +65,11 @@ class Key:
     print: str
     uses: Mapping[str, jwt.PyJWK] = field(repr=False)
 
+    @property
+    def secret(self) -> bool:
+        """Whether whoever has it can sign with it as well."""
+        return any(algorithm in _SECRETS for algorithm in self.uses)
+
 
 @dataclass(frozen=True, slots=True)
 class Token:

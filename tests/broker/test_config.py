@@ -418,11 +418,14 @@ def test_tokens() -> None:
     assert found.algorithms == ("ES256", "EdDSA", "RS256"), "those with a secret must be asked for"
     assert found.role == "viewer"
     assert read("").jwt is None
-    more = 'algorithms = ["HS512"]\nrefresh = 10\nleeway = 0\nname_claim = "email"\nrole_claim = "r"\nrole = "admin"\n'
+    assert read(JWT + 'algorithms = ["HS512"]').jwt == Jwt(
+        "jwks.json", "https://id.example.org/", "peanut", algorithms=("HS512",)
+    )
+    more = 'algorithms = ["EdDSA"]\nrefresh = 10\nleeway = 0\nname_claim = "email"\nrole_claim = "r"\nrole = "admin"\n'
     found = read(JWT.replace("jwks.json", "https://id.example.org/keys") + more).jwt
     assert found is not None
     assert found.remote
-    assert (found.algorithms, found.refresh, found.leeway) == (("HS512",), 10, 0)
+    assert (found.algorithms, found.refresh, found.leeway) == (("EdDSA",), 10, 0)
     assert (found.name_claim, found.role_claim, found.role) == ("email", "r", "admin")
     assert set(ROLES) == {role.value for role in Role}
 
@@ -435,6 +438,10 @@ def test_tokens() -> None:
         (JWT.replace('"peanut"', '["peanut"]'), "gateway.toml:4: [jwt] audience: must be a string; it is a list"),
         (JWT + 'algorithms = ["none"]', 'gateway.toml:5: [jwt] algorithms: "none"; write some of ES256'),
         (JWT + "algorithms = []", "gateway.toml:5: [jwt] algorithms: "),
+        (
+            JWT.replace("jwks.json", "https://id.example.org/keys") + 'algorithms = ["ES256", "HS256"]',
+            "gateway.toml:5: [jwt] algorithms: HS… work with a secret, which no URL gives away",
+        ),
         (JWT + 'role = "root"', "gateway.toml:5: [jwt] role: must be one of viewer, operator, admin"),
         (JWT + "refresh = 9", "gateway.toml:5: [jwt] refresh: is 9; it must be 10 to"),
         (JWT + 'isuer = "x"', 'gateway.toml:5: [jwt] isuer: unknown key; did you mean "issuer"?'),

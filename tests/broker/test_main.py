@@ -89,6 +89,17 @@ def test_check_says_what_is_served(fleet: Any) -> None:
     assert "\x1b" not in done.stdout
 
 
+def test_check_looks_at_the_keys_for_tokens(fleet: Any) -> None:
+    jwt = '[jwt]\nkeys = "jwks.json"\nissuer = "https://id.example.org/"\naudience = "peanut"\n'
+    listener = '[[listener]]\naddress = "127.0.0.1:0"\ncertificate = "optional"\njwt = true\n'
+    fleet.settings(SETTINGS + jwt + listener)
+    done = run("--check", "--home", str(fleet.home))
+    assert done.returncode == 0
+    assert "lets in certificates of this fleet and tokens" in done.stdout
+    assert "tokens    of https://id.example.org/, keys from jwks.json" in done.stdout
+    assert "warning   jwks.json: cannot be read: No such file or directory; every token is refused" in done.stdout
+
+
 def test_check_finds_what_is_wrong(fleet: Any) -> None:
     home = str(fleet.home)
     assert "warning   " + str(fleet.home / "ledger.db") in run("--check", "--home", home).stdout

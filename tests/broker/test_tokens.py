@@ -347,6 +347,17 @@ def test_a_file_is_followed(tmp_path: Path) -> None:
     assert "larger than 262144 bytes; the keys of before stay" in ring.lines[-1]
 
 
+def test_a_secret_that_others_can_read_is_pointed_out(tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    for mode, signer, warned in ((0o600, "HS256", 0), (0o644, "HS256", 1), (0o644, "ES256", 0)):
+        ring = Ring(tmp_path, algorithms=ALGORITHMS)
+        path.write_bytes(jwks(SIGNERS[signer]))
+        path.chmod(mode)
+        ring.ring.refresh()
+        assert ring.names == [SIGNERS[signer].kid]
+        assert sum("chmod 600" in line for line in ring.lines) == warned
+
+
 def test_a_url_is_fetched_now_and_then(tmp_path: Path) -> None:
     """`refresh`, RETRY, one fetch at a time; last good kept."""
     ring = Ring(tmp_path, "https://id.example.org/jwks", refresh=300)
