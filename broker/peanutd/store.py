@@ -14,9 +14,10 @@ import contextlib
 import os
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 Row = tuple[bytes, bytes]
 
@@ -29,7 +30,9 @@ CACHE: Final = 8192
 OTHERS: Final = ("-wal", "-shm")
 """Files beside the database that belong to it."""
 KEY_HEAD: Final = 17
-"""Bytes of a key that are looked at to skip what cannot be read."""
+"""Bytes of a key that are looked at to find a way around what cannot be read."""
+TRIES: Final = 2_000
+"""Ways around it that are tried."""
 
 # Records as journal.h writes them: a kind, five digits, nine digits, key, value.
 _RECORDS: Final = """
@@ -60,6 +63,10 @@ _DELETE: Final = (
 )
 
 
+_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What sqlite3 raises; the second where a damaged database has its say in an error."""
+
+
 class StoreError(Exception):
     """The database cannot be used, and that is not because it is damaged. The text says what to do."""
 
@@ -78,12 +85,13 @@ class Database:
         existed = path.exists() and path.stat().st_size > 0
         try:
             self._db = self._open()
-        except sqlite3.OperationalError as error:
-            if existed or not path.parent.is_dir():
+        except _ERRORS as error:
+            if existed and _is_damage(error, path):
+                self._set_aside(str(error))
+            elif existed or not path.parent.is_dir() or _is_taken(error):
                 raise StoreError(_advice(path, error)) from None
-            self._log(f"{path}: cannot be made yet: {error}")
-        except sqlite3.DatabaseError as error:
-            self._set_aside(str(error))
+            else:
+                self._log(f"{path}: cannot be made yet: {error}")
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror}") from None
 
@@ -99,8 +107,8 @@ class Database:
                     last = rows[-1][0]
                     yield rows
                 return
-            except sqlite3.DatabaseError as error:
-                if "locked" in str(error):
+            except _ERRORS as error:
+                if _is_taken(error):
                     raise StoreError(_advice(self.path, error)) from None
                 self._set_aside(str(error))
 
@@ -163,7 +171,7 @@ class Database:
                 self._db.executemany("INSERT OR REPLACE INTO record VALUES (?, ?)", rows)
                 count += len(rows)
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             self.close()
             self._log(f"{aside}: what can be read of it could not be taken over: {error}")
             return
@@ -180,46 +188,83 @@ def _unused(path: Path, stamp: str) -> Path:
     return aside
 
 
-def _advice(path: Path, error: sqlite3.Error) -> str:
-    if "locked" in str(error):
+def _is_taken(error: Exception) -> bool:
+    """Whether somebody else has the database."""
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def _is_damage(error: Exception, path: Path) -> bool:
+    """Whether it is the content of the file that is wrong, and not what is around it."""
+    around = ("BUSY", "LOCKED", "CANTOPEN", "IOERR", "FULL", "PERM", "AUTH", "NOMEM")
+    name = getattr(error, "sqlite_errorname", "")
+    return not name.startswith(tuple(f"SQLITE_{word}" for word in around)) and os.access(path, os.R_OK | os.W_OK)
+
+
+def _advice(path: Path, error: Exception) -> str:
+    if _is_taken(error):
         return f"{path}: another peanutd uses it; end that one, or name another path in [store]"
     return f"{path}: {error}; see to the file, or name another path in [store]"
 
 
 def _readable(path: Path) -> Iterator[list[Row]]:
-    """What can be read of a damaged database, which stays as it is. Where a part cannot be, it is skipped in steps that
-    double until there is something to read again.
-    """
-    db = None
+    """What can be read of a damaged database, which stays as it is, in no order."""
     for mode in ("mode=ro", "immutable=1"):  # the second without its -wal, when that is what is damaged
-        with contextlib.suppress(sqlite3.Error):
-            db = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
+        with contextlib.suppress(*_ERRORS), contextlib.closing(_reader(path, mode)) as db:
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            yield from _around_damage(db)
+            return
+
+
+def _reader(path: Path, mode: str) -> sqlite3.Connection:
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
+    db.execute("PRAGMA writable_schema = ON")  # also a file that is shorter than it says is read
+    return db
+
+
+def _around_damage(db: sqlite3.Connection) -> Iterator[list[Row]]:
+    """Reads from both ends of the keys towards the middle, until either meets something that cannot be read; then from
+    the middle of what is left, TRIES times.
+    """
+    gaps = deque([(b"", b"\xff" * (KEY_HEAD + 1))])
+    for _ in range(TRIES):
+        if not gaps:
             break
-        db = None
-    if db is None:
-        return
-    last, step = b"", 0
+        low, high = gaps.popleft()
+        forth = _read(db, "key > ?1 AND key < ?2 ORDER BY key", low, high)
+        if forth.rows:
+            yield forth.rows
+        if forth.whole:
+            continue
+        low = forth.last or low
+        back = _read(db, "key > ?1 AND key < ?2 ORDER BY key DESC", low, high)
+        if back.rows:
+            yield back.rows
+        high = back.last or high
+        middle = (_number(low) + _number(high)) // 2
+        if not back.whole and middle > _number(low):
+            between = middle.to_bytes(KEY_HEAD, "big")
+            gaps += [(low, between + b"\0"), (between, high)]
+
+
+class _Part(NamedTuple):
+    rows: list[Row]
+    last: bytes | None
+    whole: bool
+    """Nothing stood in the way."""
+
+
+def _read(db: sqlite3.Connection, where: str, low: bytes, high: bytes) -> _Part:
+    rows: list[Row] = []
+    last: bytes | None = None
     try:
-        while True:
-            rows: list[Row] = []
-            try:
-                cursor = db.execute("SELECT key, value FROM record WHERE key > ? ORDER BY key LIMIT ?", (last, ROWS))
-                for key, value in cursor:
-                    if isinstance(key, bytes) and isinstance(value, bytes) and key > last:
-                        rows.append((key, value))
-                        last, step = key, 0
-                if rows:
-                    yield rows
-                    continue
-                return
-            except sqlite3.Error:
-                if rows:
-                    yield rows
-                step = step * 2 or 1
-                place = int.from_bytes(last[:KEY_HEAD].ljust(KEY_HEAD, b"\0"), "big") + step
-                if place >= 256**KEY_HEAD:
-                    return
-                last = place.to_bytes(KEY_HEAD, "big")
-    finally:
-        db.close()
+        for key, value in db.execute(f"SELECT key, value FROM record WHERE {where}", (low, high)):
+            if isinstance(key, bytes) and isinstance(value, bytes) and low < key < high:
+                rows.append((key, value))
+                last = key
+    except _ERRORS:
+        return _Part(rows, last, False)
+    return _Part(rows, last, True)
+
+
+def _number(key: bytes) -> int:
+    return int.from_bytes(key[:KEY_HEAD].ljust(KEY_HEAD, b"\0"), "big")
