@@ -9,6 +9,7 @@
 #   make fuzz     the C core under a fuzzer                                (FUZZ_SECONDS=60)
 #   make flash    a bare board to a node that is online           (NAME=peanut PORT=/dev/ttyUSB0 BOARD=esp32-devkitc)
 #   make virtual-board   a board that needs no hardware, to be flashed     (PORT=/tmp/peanut-board BOARD=esp32-devkitc)
+#   make soak     kills the gateway over and over, and counts            (SOAK_ROUNDS=300)
 #   make clean    removes what was built, not the fleet home
 
 PYTHON ?= python3
@@ -16,6 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 FUZZ_SECONDS ?= 60
+SOAK_ROUNDS ?= 300
 TESTS ?= tests
 JOBS ?= 2
 BENCH ?=
@@ -25,7 +27,7 @@ REQUIREMENTS := requirements-dev.txt requirements-node.txt
 PACKAGING := broker/pyproject.toml broker/setup.py provisioning/pyproject.toml
 CORE := $(wildcard broker/core/*.c broker/core/*.h)
 
-.PHONY: setup demo test test-long check conformance bench fuzz virtual-board flash flash-all clean
+.PHONY: setup demo test test-long check conformance bench fuzz soak virtual-board flash flash-all clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -74,6 +76,9 @@ bench: setup
 
 fuzz: setup
 	@$(MAKE) --no-print-directory -C tests/fuzz run SECONDS=$(FUZZ_SECONDS) PYTHON=$(abspath $(BIN)/python)
+
+soak: setup
+	@SOAK_ROUNDS=$(SOAK_ROUNDS) $(BIN)/python -m pytest -q tests/broker/durability/test_kill.py
 
 # What is not given is asked for. FLASH="--patience 3 --manual-reset" for anything else (peanut flash --help).
 virtual-board: setup

@@ -134,13 +134,14 @@ class Subscriber:
 def verdict(publisher: Publisher, subscriber: Subscriber) -> list[str]:
     """What is wrong between the two, in words: acknowledged and never heard, QoS 2 heard twice, out of order."""
     prefix = publisher.name.encode() + b" "
-    heard = {int(text.removeprefix(prefix)): n for text, n in subscriber.messages.items() if text.startswith(prefix)}
+    messages, order = subscriber.messages.copy(), [*subscriber.order]  # its thread may be hearing more
+    heard = {int(text.removeprefix(prefix)): n for text, n in messages.items() if text.startswith(prefix)}
     wrong = []
     if lost := sorted(publisher.acknowledged - set(heard)):
         wrong.append(f"{subscriber.name} never heard {len(lost)} acknowledged messages of {publisher.name}: {lost[:9]}")
     if publisher.qos == 2 and (twice := sorted(number for number, n in heard.items() if n > 1)):
         wrong.append(f"{subscriber.name} heard {len(twice)} QoS 2 messages of {publisher.name} twice: {twice[:9]}")
-    numbers = [int(text.removeprefix(prefix)) for text in subscriber.order if text.startswith(prefix)]
+    numbers = [int(text.removeprefix(prefix)) for text in order if text.startswith(prefix)]
     firsts = list(dict.fromkeys(numbers))
     if firsts != sorted(firsts):  # MQTT-4.6.0-5
         wrong.append(f"{subscriber.name} heard messages of {publisher.name} out of order")
