@@ -4,6 +4,7 @@ Rule: as in pure_checks.py. Each row of the list of requirements (control loop a
 fails without its mechanism.
 """
 
+import gc
 import json
 
 from drivers.greenhouse_model import Greenhouse
@@ -38,6 +39,7 @@ SETTINGS = {key: rule[3] for key, rule in config.SCHEMA["control"].items()}
 SETTINGS.update({"setpoint": 18.0, "min": 2.0, "max": 40.0})
 BARE = {"heater": {}, "vent": {}}
 OVERHEAT = "overheat: above 45, so heater off and vent open"
+STEP_BYTES = 200  # where a word has 8 bytes; a chip takes half of it
 AT_ONCE = {"min_on_s": 0, "min_off_s": 0}
 
 
@@ -96,6 +98,16 @@ def check_output_keeps_its_minimum_times():
         o.tick(ms)
         o.ask(want)
         assert (o.on, o.wait) == (state, wait), (ms, o.on, o.wait)
+
+
+def check_an_output_at_rest_for_weeks_has_rested():
+    """The counter stops at its ceiling; it does not begin anew after 12.4 days."""
+    for ms in (ticks.PERIOD - 1, 1, 5, ticks.PERIOD):
+        o = Output(0, {}, 60)
+        o.tick(ticks.PERIOD - 1)
+        o.tick(ms)
+        o.ask(True)
+        assert o.on, ms
 
 
 def check_output_starts_so_often_an_hour_and_no_more():
@@ -316,6 +328,8 @@ def check_hard_limit_stands_above_everybody():
     assert on(run(TOO_HOT_OVER - 1, 500)) == []  # the orders hold again
     assert run.events[0] == ("overheat", OVERHEAT, True)
     assert ("overheat", OVERHEAT, False) in run.events
+    run = Run(outputs={"heater": {}, "vent": {}, "fan": {}})
+    assert on(run(TOO_HOT + 0.1, 1)) == ["vent", "fan"]  # from rest, and without waiting for their times
 
 
 def check_frost_alarm():
@@ -366,6 +380,25 @@ def check_fan_runs_with_heater_and_vent():
     assert on(late(10.0, 50)) == ["heater", "fan"]
 
 
+def check_nothing_moves_in_the_wrong_order():
+    """On the way to the pins: off before on, the fan on before the heater and off after it; absent ones never."""
+    seen = []
+    run = Run(outputs=dict.fromkeys(("heater", "vent", "fan"), AT_ONCE))
+
+    def write(name, state, now):
+        seen.append(name + (" on" if state else " off"))
+
+    run(10.0, 1).move(write, 0)
+    assert seen == ["vent off", "fan on", "heater on"]
+    seen.clear()
+    run(30.0, 2).move(write, 0)
+    assert seen == ["heater off", "fan on", "vent on"]
+    seen.clear()
+    run(19.6, 3).move(write, 0)
+    run(19.6, 4).move(write, 0)
+    assert seen[3:] == ["heater off", "vent off", "fan off"]
+
+
 def check_orders_of_a_person():
     run = Run()
     run(10.0, 180)
@@ -411,6 +444,9 @@ def check_the_switch_at_the_node_wins():
     assert on(run(10.0, 4)) == ["heater", "fan", "light"]
     run.more = {"override": (None, "missing")}
     assert on(run(10.0, 5)) == ["heater", "fan", "light"]
+    run = Run(outputs={"vent": AT_ONCE}, vent_fail="open")
+    run.more = {"override": (1.0, "ok")}
+    assert on(run(None, 100, "missing")) == []  # nor does a dead sensor move the vent
 
 
 # -- an effect, or none ----------------------------------------------------------------------------------------------
@@ -449,6 +485,17 @@ def check_heating_with_effect_goes_on():
         run(t, run.s + 3600, step=60)
         assert run.c.heater.on
         assert run.c.faults == []
+
+
+def check_a_door_left_open_is_no_lack_of_effect():
+    """It gets colder in spite of heating, then warmer from there: the rise counts from the lowest."""
+    run = Run()
+    run(15.0, 180)
+    run(8.0, 180 + 3600, step=60)
+    run(8.0 + RISE, 180 + 4800, step=60)
+    run(8.0 + RISE, 180 + 9000, step=60)
+    assert run.c.heater.on
+    assert run.c.faults == []
 
 
 def check_an_order_tries_again_what_had_no_effect():
@@ -621,6 +668,17 @@ def check_weeks_of_silence_do_not_wrap_into_health():
     assert run.c.heater.on  # the minimum off time has long passed
 
 
+def check_times_across_the_wrap_of_the_clock():
+    for before in (1000, 90000, 179000):
+        start = ticks.PERIOD - before
+        c = climate(outputs={"heater": {}}, now=start)
+        for ms in (1000, 90000, 179999):
+            c.step(ticks.add(start, ms), {"temperature": (10.0, "ok")})
+            assert not c.heater.on
+        c.step(ticks.add(start, 180000), {"temperature": (10.0, "ok")})
+        assert c.heater.on
+
+
 def check_a_clock_that_steps_back_is_no_time():
     c = climate(outputs={"heater": AT_ONCE})
     good = {"temperature": (10.0, "ok")}
@@ -734,6 +792,23 @@ def check_reports_are_strict_json():
     ):
         strictjson.loads(text.encode())
     assert strictjson.loads(text)["echo"] == '?"\\?'
+
+
+def check_a_step_allocates_little():
+    """STEP_BYTES at the most: floats, and what the interpreter takes for a call. (CPython cannot tell.)"""
+    if not hasattr(gc, "mem_alloc"):
+        return
+    c = climate(outputs={name: {} for name in NAMES}, schedule="06:00 18, 20:00 14", light="05:00 on, 08:00 off")
+    readings = {"temperature": (15.5, "ok"), "soil": (40.0, "ok"), "tank": (1.0, "ok")}
+    c.step(1000, readings, 700)
+    gc.collect()
+    gc.disable()
+    before = gc.mem_alloc()
+    for now in range(2000, 302000, 1000):
+        c.step(now, readings, 700)
+    took = (gc.mem_alloc() - before) // 300
+    gc.enable()
+    assert took <= STEP_BYTES, took
 
 
 def check_pattern_changes_with_outputs_and_orders():

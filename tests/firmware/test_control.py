@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from .conftest import ROOT
 from .control_checks import SETTINGS, live
 
-from node import report, ticks  # isort: skip
+from node import command, config, report, ticks  # isort: skip
 from node.actuator import MODES, NAMES, TIMES  # isort: skip
-from node.control import COLDEST, HOTTEST, RISE, STALE_MS, TOO_HOT, TOO_HOT_OVER, Climate  # isort: skip
+from node.control import (  # isort: skip
+    ALARMS,
+    COLDEST,
+    FROST,
+    FROST_OVER,
+    HOTTEST,
+    RISE,
+    STALE_MS,
+    TOO_HOT,
+    TOO_HOT_OVER,
+    Climate,
+)
 from drivers.greenhouse_model import Greenhouse  # isort: skip
+from profiles import greenhouse  # isort: skip
 
 STARTS_H = 4
 
@@ -275,3 +289,65 @@ def test_a_week_of_weather(outside: float, swing: float, sun: float, names: tupl
     else:
         assert duty["light"][1] == pytest.approx(7 * 3 * 3600, rel=0.02)
         assert 40 < model.read("soil", ticks.add(start, 7 * 86_400_000))[0] < 55
+
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_agreement_names_what_a_node_says() -> None:
+    """Agreement 2 in README.md: each key of state and event, alarm, verb, mode and word of `by`; and no other."""
+    c = made(0, NAMES)
+    row = next(line for line in README.splitlines() if line.startswith("| `<root>/state`"))
+    keys = {*json.loads(report.state(c, 5))} - {*NAMES}
+    assert {*re.findall(r'"(\w+)":', row)} - {*NAMES} == keys
+    row = next(line for line in README.splitlines() if line.startswith("| `<root>/event`"))
+    assert {*re.findall(r'"(\w+)":', row)} == {*json.loads(report.event("frost", "frost: below 2", True, 5))}
+    told = re.search(r"`faults` and the events of a greenhouse are (.*?) \(somebody", README, re.DOTALL)
+    assert told is not None
+    assert re.findall(r"`(\w+)`", told[1]) == [text.split(":")[0] for text in ALARMS]
+    assert "the event `alone`" in README
+    verbs = re.search(r"A greenhouse knows (.*?); empty", README, re.DOTALL)
+    assert verbs is not None
+    assert set(command.VERBS) == {*re.findall(r"`(\w+)`", verbs[1])}
+    for verb, modes in zip(NAMES, MODES, strict=True):
+        listed = re.search(rf"`{verb}`[^{{]*(\{{.*?\}})", verbs[1])
+        assert listed is not None
+        assert tuple(re.findall(r'"(\w+)"', listed[1])[1:]) == modes
+    assert f"(1 to {command.MAX_FOR_S} s)" in verbs[1]
+    assert all(f'"{word}"' in README for word in ("order", "schedule", "fallback"))
+
+
+def test_the_readme_of_the_firmware_tells_the_limits_as_they_are() -> None:
+    """The table of authority against the constants."""
+    text = (ROOT / "firmware" / "README.md").read_text()
+    assert f"above {TOO_HOT} °C, until below {TOO_HOT_OVER}" in text
+    assert f"no good reading for {STALE_MS // 1000} s" in text
+    assert f"outside {COLDEST} to {HOTTEST} °C" in text
+    assert f"Below {FROST} °C there is an alarm, until above {FROST_OVER}" in text
+    heater, vent, fan, irrigation, light = TIMES
+    assert vent == fan
+    assert "heater {} s, {} s, {} min".format(*heater[:2], heater[2] // 60) in text
+    assert "vent and fan {} s, {} s".format(*vent[:2]) in text
+    assert "irrigation {} s, {} s, {} min".format(*irrigation[:2], irrigation[2] // 60) in text
+    assert "light {} s, {} s".format(*light[:2]) in text
+    assert f"{SETTINGS['starts_h']} starts in any hour" in text
+
+
+def test_a_board_with_pins_that_simulates_needs_none() -> None:
+    """`simulate` on a bare ESP32: the model stands in for pins and sensors; what it does not have is missing."""
+    cfg = {
+        "board": {
+            "chip": "esp32",
+            "outputs": {"heater": {"driver": "gpio", "pin": 26, "safe": "off"}},
+            "sensors": {"temperature": {"driver": "sht4x", "bus": "i2c"}, "co2": {"driver": "scd4x", "bus": "i2c"}},
+        },
+        "control": SETTINGS,
+        "simulate": {key: rule[3] for key, rule in config.SCHEMA["simulate"].items()},
+    }
+    house = greenhouse.house(cfg, 0)
+    c = greenhouse.climate(cfg, 0, 25.0, -1)
+    for now in range(0, 3_600_000, 10_000):
+        c.step(now, {name: house.read(name, now) for name in ("temperature", "co2")}, house.minute(now))
+        c.move(house.write, now)
+    assert house.read("co2", 3_600_000) == (None, "missing")
+    assert 24 < house.read("temperature", 3_600_000)[0] < 26.5
