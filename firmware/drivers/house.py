@@ -18,9 +18,12 @@ class House:
         self._silent = set()  # outputs whose chip does not answer
 
     def read(self, name, now):
-        """(value, quality), filtered, as control needs it. The first call of a turn serves the chips."""
+        """(value, quality), if that is ok with the age in ms; filtered, as control needs it. The first call of a turn
+        serves the chips."""
         self._turn(now)
-        return self._probes[name].read(now)
+        probe = self._probes[name]
+        reading = probe.read(now)
+        return reading + (probe.age(now),) if reading[1] == "ok" else reading
 
     def told(self, name, now):
         """[value, quality, age in s] as measured, for the reports."""

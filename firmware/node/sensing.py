@@ -64,10 +64,14 @@ class Probe:
         value = self._told(now, self._value)
         return value, self.quality
 
+    def age(self, now):
+        """ms since the last good one."""
+        return ticks.diff(now, self._at)
+
     def told(self, now):
         """[value as measured, quality, seconds since the last good one or None]."""
         value = self._told(now, self._recent[-1] if self._recent else None)
-        return [value, self.quality, ticks.diff(now, self._at) // 1000 if self._recent else None]
+        return [value, self.quality, self.age(now) // 1000 if self._recent else None]
 
     def _told(self, now, value):
         ms = ticks.diff(now, self._at)

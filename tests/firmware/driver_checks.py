@@ -255,6 +255,40 @@ def check_dht22_that_sticks():
     near(h.read("humidity", now + 10000), 80.0)
 
 
+def check_contact():
+    """1.0 while the contact is closed: to ground, where nothing else is said. Once in half a second: it may bounce."""
+    m = fakes.Machine()
+    for active in (0, 1):
+        spec = sensor("contact", "contact", pin=14)
+        if active:
+            spec["active"] = 1
+        h = house(m, {"tank": spec})
+        for i, level in enumerate((0, 1, 0)):
+            m.sense = lambda number, level=level: level
+            near(h.read("tank", i * 500), 1.0 if level == active else 0.0)
+            m.sense = lambda number, level=level: 1 - level
+            near(h.read("tank", i * 500 + 499), 1.0 if level == active else 0.0)
+
+
+def check_no_heating_on_a_reading_of_a_minute_ago():
+    """From the chip that falls silent to the heater: what the drivers still hold counts with its age."""
+    from control_checks import STALE_MS, climate
+
+    _m, chip, h = scripted(0x44, {b"\xfd": word(0x4000) + word(0x8000)}, "sht4x", ("temperature", "humidity"))
+    c = climate(25.0, {"heater": {"min_on_s": 3600, "min_off_s": 0}})
+    last = None
+    for now in range(0, 200000, 500):
+        if now == 20000:
+            chip.away = True
+        reading = h.read("temperature", now)
+        c.step(now, {"temperature": reading})
+        if reading[1] == "ok":
+            last = now - reading[2]
+        if now > 1000:
+            assert c.heater.on == (now - last <= STALE_MS), now
+    assert last == 15500, last
+
+
 def check_soil():
     """Median of nine, two-point calibration, rails, and a voltage that never moves."""
     m = fakes.Machine()

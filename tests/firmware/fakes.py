@@ -11,7 +11,7 @@ TIMEOUT = 110
 class Pin:
     """Levels of the lines of a Machine."""
 
-    OUT, IN, OPEN_DRAIN, PULL_UP = 1, 0, 2, 9
+    OUT, IN, OPEN_DRAIN, PULL_UP, PULL_DOWN = 1, 0, 2, 9, 10
 
     def __init__(self, number, mode=None, pull=None, value=None):
         machine = Pin.machine
