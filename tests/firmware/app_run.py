@@ -165,6 +165,90 @@ async def check_events_are_bounded_and_the_newest_kept():
     assert json.loads(a._events[-1])["clear"] is True
 
 
+class Memory:
+    """RTC memory: what a reset leaves."""
+
+    def __init__(self):
+        self.kept = b""
+
+    def __call__(self, data=None):
+        if data is not None:
+            self.kept = bytes(data)
+        return self.kept
+
+
+class Pulse:
+    def beat(self, *_):
+        pass
+
+
+def _app(box):
+    gc.collect()  # the one before has left holes
+    return App(greenhouse, box)
+
+
+async def _turns(a, ms=100):
+    """The control loop alone, for a while."""
+    task = asyncio.create_task(a._control(Pulse()))
+    await asyncio.sleep_ms(ms)
+    task.cancel()
+    await asyncio.sleep_ms(0)
+
+
+async def check_alarms_become_events():
+    """What control finds goes out as <root>/event, and again when it is over."""
+    seen = _lines()
+    a = _app(BlackBox(lambda *_: b"", "power"))
+    a._house._t = 60.0
+    await _turns(a)
+    event = json.loads(a._events[0])
+    assert (event["id"], event["clear"]) == ("overheat", False), event
+    a._house._t = 20.0
+    await _turns(a)
+    assert json.loads(a._events[-1])["clear"] is True
+    assert [line for line in seen if "overheat: above 45" in line]
+
+
+async def check_what_a_reset_must_not_forget():
+    """Orders and times come back from RTC memory after a reset; after a power cut they do not."""
+    _lines()
+    memory = Memory()
+    a = _app(BlackBox(memory, "power"))
+    order = ("/plant/peanut/cmd/vent", b'{"id":"c1","args":{"mode":"open"}}', False)
+    a._on_message(*order)
+    assert _order(a, 2, "/plant/peanut/cmd/fan", args={"mode": "on"}).startswith("unknown: this board has no fan")
+    await _turns(a)
+    assert a._climate.vent.on
+    del a
+    again = _app(BlackBox(memory, "reset"))
+    assert again._climate.mode() == "vent open"
+    assert not again._climate.vent.on
+    assert again._climate.vent.starts == 1
+    again._on_message(*order)
+    assert json.loads(again._outbox[-1])["stage"] == "done"  # redelivered: the answer, no second act
+    assert not again._pending
+    del again
+    assert _app(BlackBox(memory, "power"))._climate.mode() == "auto"
+
+
+async def check_a_set_point_over_the_schedule_survives_a_power_cut():
+    """It holds until the schedule's next entry, also where the power was away meanwhile; not after that entry."""
+    _lines()
+    a = _app(BlackBox(lambda *_: b"", "power"))
+    entries = [(0, 16.0), (720, 21.0)]
+    a._climate._entries = entries
+    a._minute = lambda now: 800
+    assert _order(a, 1, temperature=19) is None
+    await _turns(a)
+    assert (a._climate.setpoint, a._climate.held) == (19, 720)
+    for minute, value, by in ((900, 19, "order"), (10, 16, "schedule"), (900, 21, "schedule")):
+        again = _app(BlackBox(lambda *_: b"", "power"))
+        again._climate._entries = entries
+        again._minute = lambda now, minute=minute: minute
+        await _turns(again)
+        assert (again._climate.setpoint, again._climate.by) == (value, by), minute
+
+
 async def check_set_points_without_end_spare_the_flash():
     """Ten minutes of ten new set points a second: 10 writes, then one each 6 s; what is accepted is stored."""
     _lines()
