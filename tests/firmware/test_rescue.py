@@ -179,7 +179,7 @@ def test_a_control_loop_that_fails_resets_the_node(gateway: Gateway, make_node: 
         def install(self) -> None:
             super().install()
             control = self.workdir / "node" / "control.py"
-            mark = "    def step(self, now, value"
+            mark = "    def step(self, now, readings"
             text = control.read_text()
             assert mark in text
             if not (self.workdir / "rtc.mem").exists():
