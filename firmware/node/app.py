@@ -99,6 +99,7 @@ class App:
             ("telemetry", self._telemetry),
             ("backfill", self._backfill),
             ("report", self._report),
+            ("mend", self._mend),
         ]
         if asked.trial:
             self._tasks.append(("trial", self._trial))
@@ -152,12 +153,13 @@ class App:
 
     def restart(self, why):
         """End in order, with this reason in the last status, and start again."""
+        log.warn("app", "restart: " + why)
         self._why = why
         self._ended.set()
 
     def _idle(self):
-        """Whether no output is on: the moment for a restart that nobody ordered."""
-        return not [o for o in self._climate.outputs if o.on]
+        """Whether a restart that nobody ordered does no harm: nothing heats."""
+        return not self._climate.heater.on
 
     async def _keep(self, work, *pulse):
         """Run `work` to its end; begin again when it fails, so that its failure stays its own."""
@@ -419,12 +421,21 @@ class App:
         while True:
             ms = self._wifi.step(clock.now())
             pulse.beat(clock.now(), ms)
-            if self._wifi.hopeless and self._idle():
-                self.restart("no Wi-Fi for 30 minutes")
             await asyncio.sleep_ms(ms)
 
     async def _connect(self, pulse):
         await self._link.run(pulse)
+
+    async def _mend(self, pulse):
+        """A restart that nobody ordered, where nothing else can help, and at a moment when nothing heats."""
+        while True:
+            pulse.beat(clock.now(), 1000)
+            await asyncio.sleep_ms(1000)
+            why = "no Wi-Fi for 30 minutes" if self._wifi is not None and self._wifi.hopeless else None
+            if self._link.starving:
+                why = "no memory for TLS"
+            if why is not None and self._idle():
+                self.restart(why)
 
     async def _answers(self, pulse):
         """What waits for a place in flight: acks, events, state, by turns: a flood of commands starves none of them."""

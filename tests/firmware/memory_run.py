@@ -1,7 +1,10 @@
-"""Runs on the unix port, in a node's work directory: 10,000 commands through the whole app, and what the heap says.
+"""Runs on the unix port, in a node's work directory: 10,000 commands and 100,000 turns of the control loop through the
+whole app, and what the heap says.
 
 The gateway is a stream in memory: it acknowledges what the node sends and feeds it commands as fast as they are taken.
-Prints the bytes in use after 1,000 and after 10,000 messages, and how often each stage was answered.
+Each turn of the control loop is a second of its time. Prints the bytes in use after half of them and
+after all, and how often each stage was answered. Then the heap is cut to pieces of BLOCK bytes, and 1,000 more messages
+show that nothing larger is ever asked for.
 """
 
 import asyncio
@@ -14,7 +17,11 @@ from node.blackbox import BlackBox
 from profiles import greenhouse
 
 TOTAL = 10000
-log.print = lambda line: None  # the log of 10,000 commands is not what is measured
+TURNS = 100000
+BLOCK = 2048  # bytes, of a heap whose words are twice as wide as the chip's
+PIECES = 1000  # messages in a heap of pieces
+faults = []
+log.print = lambda line: faults.append(line) if " error " in line else None
 
 
 def publish(i):
@@ -31,26 +38,42 @@ class Stream:
         self.count = 0
         self.pubacks = 0
         self.stages = {}
-        self.marks = (TOTAL // 10, TOTAL, None)
+        self.marks = (TOTAL // 2, TOTAL, TOTAL + PIECES, None)
         self.alloc = []
+        self.pieces = []
 
     async def readinto(self, view):
         while not self.inward:
-            if len(self.alloc) == 2:
+            if len(self.alloc) == 3:
                 return 0
             # Lets the node answer now and then, else it would say `busy` 10,000 times.
             await asyncio.sleep_ms(1 if self.count % 8 == 0 else 0)
             if self.pubacks == self.count == self.marks[len(self.alloc)]:
+                while turns[0] < TURNS * min(2, len(self.alloc) + 1) // 2:
+                    await asyncio.sleep_ms(5)
                 await asyncio.sleep_ms(500)  # what is under way has arrived: like is compared with like
                 gc.collect()
                 self.alloc.append(gc.mem_alloc())
-            if self.count < TOTAL and self.pubacks == self.count:
+                if len(self.alloc) == 2:
+                    self.cut()
+            if self.count < TOTAL + PIECES and self.pubacks == self.count:
                 self.inward.extend(publish(self.count))
                 self.count += 1
         n = min(len(view), len(self.inward))
         view[:n] = self.inward[:n]
         self.inward = self.inward[n:]
         return n
+
+    def cut(self):
+        """Leave no free block larger than BLOCK: fill the heap with such, and free every other one."""
+        try:
+            while True:
+                self.pieces.append(bytearray(BLOCK))
+        except MemoryError:
+            pass
+        for i in range(0, len(self.pieces), 2):
+            self.pieces[i] = None
+        gc.collect()
 
     async def write(self, data):
         kind = data[0] >> 4
@@ -75,14 +98,37 @@ class Stream:
         pass
 
 
+turns = [0]
+
+
 async def main():
+    gc.collect()
     app = App(greenhouse, BlackBox(lambda *_: b"", "power"))
     tasks = [asyncio.create_task(w(app._vitals.watch("x", 1000))) for w in (app._control, app._answers)]
+    app._time.period_ms = 0
+
+    def turn():
+        turns[0] += 1
+        app._time.now = (app._time.now + 1000) & ((1 << 30) - 1)
+        return app._time.now
+
+    app._time.turn = turn
     stream = Stream()
     end = await app._client.run(stream)
     for task in tasks:
         task.cancel()
-    print(json.dumps({"end": end[1], "alloc": stream.alloc, "stages": stream.stages, "free": gc.mem_free()}))
+    print(
+        json.dumps(
+            {
+                "end": end[1],
+                "alloc": stream.alloc,
+                "stages": stream.stages,
+                "free": gc.mem_free(),
+                "turns": turns[0],
+                "faults": faults[:3],
+            }
+        )
+    )
 
 
 asyncio.run(main())

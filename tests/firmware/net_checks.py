@@ -4,7 +4,7 @@ the time, the pulses. The same file, both interpreters; run like pure_checks.py.
 
 import json
 
-from node import config, ticks, wifi
+from node import clock, config, link, sntp, ticks, wifi
 from node.blackbox import ACTUATORS, CRASHES_TO_RESCUE, HEALTHY_S, SIZE, BlackBox
 from node.command import RECENT, Recent, parse
 from node.supervisor import Supervisor
@@ -314,6 +314,126 @@ def check_a_task_is_late_after_what_it_declared():
         a.beat(at)
         assert all_of_them.late(at) is b
         assert b.silent(at) == 120001
+
+
+# -- the time ------------------------------------------------------------------------------------------------------
+
+
+class Time:
+    """Stands before `time` in node/clock.py: a clock of the hardware that can be wrong, and is not set by us."""
+
+    def __init__(self, unix):
+        self.unix = unix
+
+    def time(self):
+        return self.unix - clock._EPOCH
+
+    def localtime(self):
+        return (2000, 1, 1, 0, 0, 0, 5, 1)
+
+
+class At:
+    """node/clock.py on a hardware clock that says `unix`, for a `with`."""
+
+    def __init__(self, unix):
+        self.hardware = Time(unix)
+
+    def __enter__(self):
+        self.real = (clock.time, clock._offset, clock._quality)
+        clock.time, clock._offset, clock._quality = self.hardware, 0, "none"
+        return self.hardware
+
+    def __exit__(self, *_):
+        clock.time, clock._offset, clock._quality = self.real
+
+
+Y2000 = 946684800
+GOOD = clock.FLOOR + 40000000
+
+
+def check_a_start_in_2000_goes_to_the_floor_and_gives_out_no_time():
+    with At(Y2000):
+        clock.begin(0)
+        assert (clock.quality(), clock.unix()) == ("floor", None)
+        assert clock._raw() == clock.FLOOR  # what TLS sees
+    with At(Y2000) as hardware:
+        clock.begin(GOOD)  # as noted in flash before the power cut
+        hardware.unix += 100
+        assert (clock.quality(), clock._raw()) == ("floor", GOOD + 100)
+        assert clock.put(GOOD + 5000, "gateway")
+        assert (clock.quality(), clock.unix()) == ("ntp", GOOD + 5000)
+
+
+def check_a_clock_that_outlived_the_reset_is_believed():
+    with At(GOOD):
+        clock.begin(0)
+        assert (clock.quality(), clock.unix()) == ("rtc", GOOD)
+
+
+def check_no_time_before_the_build_or_beyond_the_ceiling():
+    for said in (0, Y2000, clock.FLOOR - 1, clock.CEILING + 1, 1 << 40):
+        with At(GOOD):
+            clock.begin(0)
+            assert not clock.put(said, "gateway")
+            assert (clock.quality(), clock.unix()) == ("rtc", GOOD)
+    with At(clock.CEILING + 1000):
+        clock.begin(clock.CEILING * 2)
+        assert clock.quality() == "floor"
+        assert clock.FLOOR <= clock._raw() <= clock.CEILING
+
+
+def check_jumps_of_the_clock_are_followed_and_ticks_do_not_care():
+    with At(GOOD):
+        clock.begin(0)
+        for said in (GOOD + 86400, GOOD - 86400, GOOD):
+            before = ticks.diff(5, 0)
+            assert clock.put(said, "gateway")
+            assert clock.unix() == said
+            assert ticks.diff(5, 0) == before
+
+
+COOKIE = b"12345678"
+
+
+def ntp(seconds=GOOD, first=0x24, stratum=8, cookie=COOKIE, fraction=0):
+    stamp = ((seconds + 2208988800) & 0xFFFFFFFF).to_bytes(4, "big") + bytes((fraction, 0, 0, 0))
+    return bytes((first, stratum, 0, 0)) + bytes(20) + cookie + stamp + stamp
+
+
+def check_answers_of_a_time_server():
+    """RFC 4330, section 5: mode, leap indicator, stratum and the echo are checked; the era of 2036 is known."""
+    assert sntp.parse(ntp(fraction=128), COOKIE) == GOOD * 1000 + 500
+    assert sntp.parse(ntp(2085978496 + 7), COOKIE) == (2085978496 + 7) * 1000
+    for bad in (
+        b"",
+        ntp()[:47],
+        ntp(first=0x23),  # a question
+        ntp(first=0xE4),  # leap indicator 3: not synchronised
+        ntp(stratum=0),  # kiss of death
+        ntp(stratum=16),
+        ntp(cookie=b"87654321"),  # an answer to somebody else, or made up
+    ):
+        assert sntp.parse(bad, COOKIE) is None, bad
+
+
+def check_samples_must_agree():
+    assert sntp.agree([1000, 1500, 1200]) == 1200
+    assert sntp.agree([1000, 3001, 1200]) is None
+    assert sntp.agree([1000, 1200]) is None
+
+
+def check_the_validity_of_a_certificate_is_read():
+    """Two UTCTime in a row (RFC 5280, 4.1.2.5); 2024-02-29 and the ends of years are right."""
+    for text, unix in (
+        (b"240229120000Z", 1709208000),
+        (b"700101000000Z", 3155760000),
+        (b"261231235959Z", 1798761599),
+        (b"270101000000Z", 1798761600),
+        (b"260301000000Z", 1772323200),
+    ):
+        body = b"\x30\x1e\x17\x0d" + text + b"\x17\x0d" + text
+        assert link.validity(b"head" + body + b"tail") == (unix, unix), text
+    assert link.validity(b"") == (0, 0)
 
 
 def checks():

