@@ -4,7 +4,7 @@ the time, the pulses. The same file, both interpreters; run like pure_checks.py.
 
 import json
 
-from node import clock, config, link, sntp, ticks, wifi
+from node import clock, config, keys, sntp, ticks, wifi
 from node.blackbox import ACTUATORS, CRASHES_TO_RESCUE, HEALTHY_S, SIZE, BlackBox
 from node.command import RECENT, Recent, parse
 from node.supervisor import Supervisor
@@ -432,8 +432,8 @@ def check_the_validity_of_a_certificate_is_read():
         (b"260301000000Z", 1772323200),
     ):
         body = b"\x30\x1e\x17\x0d" + text + b"\x17\x0d" + text
-        assert link.validity(b"head" + body + b"tail") == (unix, unix), text
-    assert link.validity(b"") == (0, 0)
+        assert keys.validity(b"head" + body + b"tail") == (unix, unix), text
+    assert keys.validity(b"") == (0, 0)
 
 
 def checks():
