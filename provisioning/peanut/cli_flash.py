@@ -130,7 +130,7 @@ def flash_command(
         device_kind = Kind(kind) if kind else Kind(row.kind) if row else names.kind_of(device_name)
         names.check_device(device_name, device_kind)
         board = flash.board_of(home, row, board_name or "", where) or _ask_board(chip, where)
-        networks = Wifi() if no_wifi else _networks(home, ssid, asked)
+        networks = Wifi() if no_wifi else wifi.read(home) if dry_run else _networks(home, ssid)
         return Order(
             name=device_name,
             kind=device_kind,
@@ -266,7 +266,7 @@ def _ask_board(chip: Chip | None, where: Path) -> Board:
     return boards.read(str(click.prompt("Which board", default=default, err=True)), where)
 
 
-def _networks(home: Home, ssid: str | None, asked: bool) -> Wifi:
+def _networks(home: Home, ssid: str | None) -> Wifi:
     known = wifi.read(home)
     if ssid is None and not known.networks and _terminal():
         ssid = str(click.prompt("Wi-Fi network (empty for none)", default="", show_default=False, err=True)) or None
@@ -304,10 +304,16 @@ def add_network(home: Home, ssid: str, password: str | None, country: str | None
 
 def _command(order: Order) -> str:
     words = ["peanut", "flash", order.name, "--port", order.port, "--board", order.board.name]
+    made = ["make", "flash", f"NAME={order.name}", f"PORT={order.port}", f"BOARD={order.board.name}"]
     words += ["--simulate"] if order.simulate else []
+    made += ["SIMULATE=1"] if order.simulate else []
+    words += ["--image", str(order.image)] if order.image else []
+    made += [f"IMAGE={order.image}"] if order.image else []
+    words += ["--sha256", order.sha256] if order.sha256 else []
+    made += [f"SHA256={order.sha256}"] if order.sha256 else []
     words += ["--no-wifi"] if not order.networks.networks else []
-    made = f"make flash NAME={order.name} PORT={order.port} BOARD={order.board.name}"
-    return f"{shlex.join(words)}\n  {made}" + (" SIMULATE=1" if order.simulate else "")
+    made += ["FLASH=--no-wifi"] if not order.networks.networks else []
+    return f"{shlex.join(words)}\n  {shlex.join(made)}"
 
 
 @contextlib.contextmanager

@@ -1,17 +1,22 @@
 """`peanut flash` with the real esptool on a virtual board: bare to online, again, and what is refused before that."""
 
+import contextlib
 import hashlib
 import json
+import os
+import pty
 import re
 import shutil
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import serial
 
-from peanut import fsimage
+from peanut import fsimage, loader, wifi
 from peanut.home import Home
 from tools.virtual_board import VirtualBoard
 
@@ -124,6 +129,22 @@ def test_factory_keeps_nothing(fleet: Path, board: VirtualBoard, boards: Path) -
     assert PASSWORD.encode() not in board.flash.read_bytes()
 
 
+def test_push_brings_what_is_missing(fleet: Path, board: VirtualBoard) -> None:
+    contents(board, "state.json")  # the node runs; push has to stop it
+    result = invoke(fleet, "push", "leek")
+    assert result.exit_code == 0, result.output
+    assert "  copy    wifi.json" in result.stdout
+    assert re.search(r"^1 of \d+ files copied; leek starts again\.$", result.stdout, re.M)
+    there = json.loads(contents(board, "wifi.json")["wifi.json"])
+    assert there["networks"][0]["password"] == PASSWORD
+    result = invoke(fleet, "push", "peanut")
+    assert "peanut has not been written to a board from here" in result.stderr
+    (fleet / "devices/peanut/flashed.toml").write_text(f'port = "{board.port}"\n')
+    result = invoke(fleet, "push", "peanut")
+    assert result.exit_code == 2
+    assert f"the board on {board.port} is leek, and not peanut" in result.stderr
+
+
 def test_a_dry_run_touches_nothing(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PEANUT_CACHE", str(tmp_path / "cache"))
     before = {path: path.stat().st_mtime_ns for path in home.path.rglob("*")}
@@ -160,3 +181,59 @@ def test_without_a_terminal_nothing_is_asked(home: Home) -> None:
     result = invoke(home.path, "flash", "bean", "--no-wifi", "--dry-run")
     assert result.exit_code == 2
     assert "which board is it?" in result.stderr
+
+
+def test_a_port_in_use(fleet: Path, board: VirtualBoard, boards: Path) -> None:
+    with serial.Serial(board.port, exclusive=True):
+        result = invoke(fleet, *words(board, boards, "--no-wait", "--no-wifi"))
+    assert result.exit_code == 2
+    assert f"{board.port} is in use" in result.stderr
+    assert "Close that" in result.stderr
+
+
+def test_nobody_presses_the_button(
+    fleet: Path, boards: Path, board: VirtualBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "CONNECT_S", 10.0)
+    with VirtualBoard("esp32", "--no-hand") as other:
+        more = ["--image", str(board.folder / "micropython.bin"), "--no-wifi", "--patience", "0.1"]
+        result = invoke(fleet, "flash", "leek", "--port", other.port, "--boards", str(boards), *more)
+    assert result.exit_code == 2
+    assert "Waiting for up to 1 s" in result.stdout
+    assert f"no answer from {other.port}" in result.stderr
+    assert "Hold BOOT" in result.stderr
+
+
+def in_a_terminal(command: list[str], answers: list[tuple[str, str]], home: Path) -> tuple[int, str]:
+    """Run a program with a terminal; each answer is typed when its question is there. Status, and what was shown."""
+    pid, line = pty.fork()
+    if pid == 0:
+        os.execve(command[0], command, {**os.environ, "PEANUT_HOME": str(home), "COLUMNS": "200"})
+    shown, left = "", list(answers)
+    deadline = time.monotonic() + DEADLINE_S
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while data := os.read(line, 4096):
+            shown += data.decode(errors="replace")
+            if left and left[0][0] in shown:
+                os.write(line, left.pop(0)[1].encode() + b"\n")
+            assert time.monotonic() < deadline, shown
+    os.close(line)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
+
+
+def test_it_asks_for_what_it_cannot_know(home: Home) -> None:
+    command = [str(Path(sys.executable).parent / "peanut"), "flash", "--dry-run"]
+    answers = [("Name of the device (a vehicle's is its VIN) [peanut-2]: ", ""), ("Which board [", "xiao-esp32c3")]
+    status, shown = in_a_terminal(command, answers, home.path)
+    assert status == 0, shown
+    assert "devices/peanut-2/key.der" in shown
+    assert "board xiao-esp32c3, gateway gateway.local:8883" in shown
+    assert not (home.path / "devices/peanut-2").exists()
+
+
+def test_a_wifi_password_is_asked_for_and_not_shown(home: Home) -> None:
+    command = [str(Path(sys.executable).parent / "peanut"), "wifi", "add", "Glass House"]
+    status, shown = in_a_terminal(command, [("Password of Glass House", PASSWORD)], home.path)
+    assert status == 0, shown
+    assert PASSWORD not in shown
+    assert wifi.read(home).networks == (wifi.Network("Glass House", PASSWORD),)
