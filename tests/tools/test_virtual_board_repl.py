@@ -126,6 +126,24 @@ def test_main_that_exits_is_started_again(tmp_path: Path) -> None:
         assert "MPY: soft reboot" in reads(port, "one turn\r\n")
 
 
+def test_what_the_image_carries_is_there(tmp_path: Path) -> None:
+    """--frozen: modules and packages of the image, though the file system has none of them."""
+    flash(tmp_path, boot_py="")
+    (tmp_path / "frozen" / "pack").mkdir(parents=True)
+    (tmp_path / "frozen" / "pack" / "inner.py").write_text("word = 'from the image'\n")
+    with VirtualBoard("esp32", "--frozen", str(tmp_path / "frozen"), folder=tmp_path) as board:
+        said = mpremote(board, "exec", "import os, pack.inner as p; print(p.word, os.listdir('/'))")
+    assert said.strip() == "from the image ['boot.py']"
+
+
+def test_what_is_said_before_a_reset_is_heard(tmp_path: Path) -> None:
+    """The last words of a program that resets the chip come out whole."""
+    flash(tmp_path, main_py="import machine\nprint('x' * 5000 + 'end')\nmachine.reset()\n")
+    with dark(tmp_path) as board, console(board) as port:
+        board.tell("on")
+        reads(port, "x" * 5000 + "end\r\n")
+
+
 def test_a_fault_in_main_is_said_and_leads_to_the_repl(tmp_path: Path) -> None:
     """A traceback with the file's name and line."""
     flash(tmp_path, main_py="a = 1\nb = a / 0\n")

@@ -58,6 +58,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--wifi", action="append", metavar="SSID[:PASSWORD]", help="a network there is (default: any)")
     parser.add_argument("--line-kb", type=float, metavar="KB", help="what the line carries in a second (default: all)")
+    parser.add_argument("--frozen", type=Path, metavar="DIR", help="Python modules that its image carries")
     parser.add_argument("--off", action="store_true", help="begin without power (--tell on)")
     parser.add_argument(
         "--throttle", type=float, metavar="TIMES", default=1.0, help="how much slower than this PC it is"
@@ -105,9 +106,14 @@ async def serve(options: argparse.Namespace, chip: Chip, flash: Flash) -> None:
     else:
         line = PtyLine(options.link)
     air = dict(network.partition(":")[::2] for network in options.wifi) if options.wifi else None
-    rate = options.line_kb * 1024 if options.line_kb else None
     settings = Settings(
-        options.mac, None if options.no_hand else options.hand, options.slow, rate, options.throttle, air
+        mac=options.mac,
+        hand=None if options.no_hand else options.hand,
+        slow=options.slow,
+        rate=options.line_kb * 1024 if options.line_kb else None,
+        throttle=options.throttle,
+        frozen=options.frozen,
+        air=air,
     )
     board = Board(chip, flash, line, settings)
 

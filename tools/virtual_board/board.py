@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from . import image
@@ -42,6 +43,7 @@ class Settings:
     slow    seconds that the interpreter needs to start
     rate    bytes that the line carries to the loader in a second; None: as many as come
     throttle  how many times slower than this PC it is then
+    frozen  modules that its image carries
     air     networks by name with their passwords ("" for an open one); None: every network is there, and joined
     """
 
@@ -50,6 +52,7 @@ class Settings:
     slow: float = 0.0
     rate: float | None = None
     throttle: float = 1.0
+    frozen: Path | None = None
     air: dict[str, str] | None = None
 
 
@@ -174,6 +177,7 @@ class Board:
             self.flash.size - self._fs,
             self.chip.heap_kib,
             raw,
+            self.settings.frozen,
             self.settings.throttle,
             self._said,
             self._soft_reset,

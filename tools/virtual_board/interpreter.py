@@ -46,6 +46,7 @@ class Interpreter:
     output(data)   what the chip says on its UART
     ended()        the interpreter is over: soft reset
     asked(words)   a line of the hardware's modules; returns the answer
+    frozen         a folder of modules that the image carries
     throttle       how many times slower than this PC it is: stopped and continued in turns
     """
 
@@ -56,6 +57,7 @@ class Interpreter:
         size: int,
         heap_kib: int,
         raw: bool,
+        frozen: Path | None,
         throttle: float,
         output: Callable[[bytes], None],
         ended: Callable[[], None],
@@ -84,6 +86,7 @@ class Interpreter:
         scripts = "boot.py" if raw else "boot.py main.py"
         command += [_START, str(HARDWARE)]
         command += [str(child_wire.fileno()), str(flash.resolve()), str(offset), str(size), scripts]
+        command += [str(frozen.resolve()) if frozen else ""]
 
         def become_terminals_owner() -> None:
             os.setsid()
@@ -170,6 +173,9 @@ class Interpreter:
             self.kill()
             self._ended()
             return
+        self._heard(data)
+
+    def _heard(self, data: bytes) -> None:
         if self._phase != READING:
             data = self._until_ready(data)
         if not data:
@@ -241,7 +247,7 @@ class Interpreter:
                 self._asked(words)
 
     def kill(self) -> None:
-        """The end, at once."""
+        """The end, at once; what it has said by then is heard."""
         if self._terminal < 0:
             return
         self._loop.remove_reader(self._terminal)
@@ -249,6 +255,9 @@ class Interpreter:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+        with contextlib.suppress(OSError):
+            while data := os.read(self._terminal, READ):
+                self._heard(data)
         os.close(self._terminal)
         self._terminal = -1
         self._wire.close()

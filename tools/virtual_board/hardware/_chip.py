@@ -4,6 +4,7 @@ Rule: only what an ESP32 has. It runs in the unix port's interpreter, in the pro
 """
 
 import json
+import os
 import sys
 
 import vfs
@@ -104,22 +105,37 @@ def _mount(flash):
         f.write("# This file is executed on every boot (including wake-boot from deepsleep)\n")
 
 
+def _modules(folder, package=""):
+    """The names of all modules in a folder of Python files."""
+    found = []
+    for name, kind, *_ in os.ilistdir(folder) if folder else ():
+        if kind == 0x4000:
+            found += _modules(folder + "/" + name, package + name + ".")
+        elif name.endswith(".py"):
+            found.append(package + name[:-3])
+    return found
+
+
 def start(arguments, into):
     """Becomes the chip: from here on nothing of this PC is to be seen but the network. Then boot.py and main.py run.
 
-    arguments: the wire's number, the file of the flash, where in it the file system is and how long, what is to run.
+    arguments: the wire's number, the file of the flash, where in it the file system is and how long, what is to run,
+    and a folder whose modules the image carries frozen ("" for none).
     into: the name space of the REPL.
     """
     global _wire
-    wire, flash, offset, size, scripts = arguments
+    wire, flash, offset, size, scripts, frozen = arguments
     _wire = open(int(wire), "r+b")
     state.update(ask("hello"))
+    sys.path.append(frozen)
     for name in ("time", "machine", "network", "esp", "esp32", "neopixel"):
+        __import__(name)
+    for name in _modules(frozen):
         __import__(name)
     partition = _Partition(flash, int(offset), int(size))
     vfs.umount("/")
     _mount(partition)
-    __import__("os").chdir("/")
+    os.chdir("/")
     sys.path[:] = ["", ".frozen", "/lib"]
     sys.argv[:] = []
     sys.modules["sys"] = into["sys"] = _Sys()
