@@ -157,8 +157,11 @@ class _Line:
         wlan = network.WLAN(network.STA_IF)
         if wlan.isconnected():
             return
-        with open("wifi.json") as f:
-            networks = json.load(f)["networks"]
+        try:
+            with open("wifi.json") as f:
+                networks = json.load(f)["networks"]
+        except OSError:  # a node that needs no Wi-Fi has none
+            return
         one = networks[self._tries % len(networks)]
         wlan.active(False)
         wlan.active(True)
