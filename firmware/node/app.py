@@ -414,7 +414,7 @@ class App:
             return None
         except ValueError as e:
             raise ConfigError("wifi.json: %s" % e)
-        station = hardware.wlan(self._cfg["kind"] + "-" + self._cfg["name"], country)
+        station = hardware.wlan(self._cfg["name"], country)
         return None if station is None else wifi.Wifi(station, networks, clock.now())
 
     async def _radio(self, pulse):

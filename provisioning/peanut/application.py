@@ -83,4 +83,4 @@ def _compile(source: Path, name: str, scratch: Path) -> bytes:
 
 def owns(path: str) -> bool:
     """Whether a file on the board belongs to the application, and goes when a new one comes."""
-    return path in PLAIN or path.split("/")[0] in FOLDERS
+    return path in PLAIN or path.split("/")[0] in FOLDERS or path.split(".")[0] == "rescue"
