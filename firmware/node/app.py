@@ -33,7 +33,7 @@ SILENT_MS = 120000  # so long a task may show no progress
 CONTROL_PERIODS = 3  # so many turns the control loop may miss
 CHANGES = (10, 6000)  # changes of one thing at once, and ms to one more: flash and relays wear
 # Not in memory while the node works.
-SELDOM = ("node.desired", "node.config", "node.keys", "drivers.opening")
+SELDOM = ("node.desired", "node.config", "node.keys", "node.schedule", "drivers.opening")
 LINES = (20, 3000)  # the same for log lines about commands
 KEEP_TURNS = 16  # of the control loop, between two notes of how long what has been on or off
 DAY_S = 86400  # between two notes of the time in flash

@@ -11,7 +11,7 @@ Demand is what a person ordered, else what set point, schedule and soil ask for.
 
 import struct
 
-from node import schedule, ticks
+from node import ticks
 from node.actuator import KEPT, NAMES, Output
 
 STALE_MS = 60000  # a reading older than this is no reading: heater off at once
@@ -66,8 +66,9 @@ class Climate:
     Write `online`: whether the gateway is there.
     """
 
-    def __init__(self, now, setpoint, settings, outputs, held=NOTHING):
-        """now: ticks; settings: the table `control` of node.json, checked; outputs: the board's, {name: table}."""
+    def __init__(self, now, setpoint, settings, outputs, held=NOTHING, day=None, lamp=None):
+        """now: ticks; settings: the table `control` of node.json, checked; outputs: the board's, {name: table}; day and
+        lamp: the schedules of set point and light, as node/schedule.py reads them."""
         self.outputs = tuple([Output(i, outputs.get(name), settings["starts_h"]) for i, name in enumerate(NAMES)])
         self.heater, self.vent, self.fan, self.irrigation, self.light = self.outputs
         self.setpoint = self._ordered = setpoint
@@ -78,7 +79,8 @@ class Climate:
         self.events = []
         self.online = True
         self._settings = settings
-        self._entries, self._lamp = [settings[k] and schedule.parse(settings[k]) for k in ("schedule", "light")]
+        self._day = day
+        self._lamp = lamp
         self._last = now
         self._state = WARM_UP
         self._bad = 0  # readings in a row
@@ -97,7 +99,7 @@ class Climate:
         if name not in NAMES:
             self.setpoint = self._ordered = value
             self.by = "order"
-            self.held = UNTIL_NEXT if self._entries else NOTHING
+            self.held = UNTIL_NEXT if self._day else NOTHING
             return None
         o = self.outputs[NAMES.index(name)]
         if not o.here:
@@ -146,7 +148,7 @@ class Climate:
         self._air()
         soil = _value(readings, "soil", 100)
         self._drive(self.irrigation, soil < self._settings["water_below"] + (SOAK if self.irrigation.on else 0))
-        lamp = self._lamp and minute is not None and schedule.at(self._lamp, minute)[1] > 0
+        lamp = self._lamp and minute is not None and _entry(self._lamp, minute)[1] > 0
         self._drive(self.light, bool(lamp))
         if self._alarms != self._told:
             self._tell()
@@ -188,8 +190,8 @@ class Climate:
         t = self.temperature
         if alone and t is not None and (self._diary is None or t < self._diary[1]):
             self._diary = (self._diary[0] if self._diary else self.heater.run_s, t)
-        if self._entries and minute is not None:
-            entry = schedule.at(self._entries, minute)
+        if self._day and minute is not None:
+            entry = _entry(self._day, minute)
             if self.held == UNTIL_NEXT:
                 self.held = entry[0]
             if self.held != entry[0]:
@@ -197,7 +199,7 @@ class Climate:
                 self.setpoint = entry[1]
                 self.by = "schedule"
                 return
-        elif (alone and fallback is not None) or (self._entries and self.held != UNTIL_NEXT):
+        elif (alone and fallback is not None) or (self._day and self.held != UNTIL_NEXT):
             self.setpoint = self._settings["setpoint"] if fallback is None else fallback
             self.by = "fallback"
             return
@@ -364,6 +366,16 @@ class Climate:
                 setattr(o, key, kept.pop())
             o.revive()
         return True
+
+
+def _entry(day, minute):
+    """The entry of a schedule in force: the last of the day holds until the first of the next."""
+    now = day[-1]
+    for entry in day:
+        if entry[0] > minute:
+            break
+        now = entry
+    return now
 
 
 def _value(readings, name, default):

@@ -1,6 +1,6 @@
 """A day in entries: "06:00 18, 20:00 14.5", or for a lamp "05:00 on, 08:30 off".
 
-Rule: pure; the minute of the day is an argument. The last entry of the day holds until the first of the next.
+Rule: pure. Needed at the start only, so it does not stay in memory; which entry is in force is control.py's matter.
 """
 
 MAX_ENTRIES = 12
@@ -21,13 +21,3 @@ def parse(text):
     except ValueError:
         pass
     raise ValueError('not like "06:00 18, 20:00 14.5", %d entries at most' % MAX_ENTRIES)
-
-
-def at(entries, minute):
-    """The entry in force in that minute of the day."""
-    now = entries[-1]
-    for entry in entries:
-        if entry[0] > minute:
-            break
-        now = entry
-    return now

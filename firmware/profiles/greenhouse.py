@@ -5,7 +5,11 @@ from node.control import Climate
 
 def climate(cfg, now, setpoint, held):
     """The control of this node. setpoint: deg C, the one in force before the restart; held: see Climate."""
-    return Climate(now, setpoint, cfg["control"], cfg["board"]["outputs"], held)
+    from node.schedule import parse
+
+    control = cfg["control"]
+    day, lamp = [control[key] and parse(control[key]) for key in ("schedule", "light")]
+    return Climate(now, setpoint, control, cfg["board"]["outputs"], held, day, lamp)
 
 
 def house(cfg, now):

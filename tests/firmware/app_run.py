@@ -236,14 +236,14 @@ async def check_a_set_point_over_the_schedule_survives_a_power_cut():
     _lines()
     a = _app(BlackBox(lambda *_: b"", "power"))
     entries = [(0, 16.0), (720, 21.0)]
-    a._climate._entries = entries
+    a._climate._day = entries
     a._minute = lambda now: 800
     assert _order(a, 1, temperature=19) is None
     await _turns(a)
     assert (a._climate.setpoint, a._climate.held) == (19, 720)
     for minute, value, by in ((900, 19, "order"), (10, 16, "schedule"), (900, 21, "schedule")):
         again = _app(BlackBox(lambda *_: b"", "power"))
-        again._climate._entries = entries
+        again._climate._day = entries
         again._minute = lambda now, minute=minute: minute
         await _turns(again)
         assert (again._climate.setpoint, again._climate.by) == (value, by), minute

@@ -21,8 +21,9 @@ from node.control import (
     TOO_HOT,
     TOO_HOT_OVER,
     UNTIL_NEXT,
-    Climate,
+    _entry,
 )
+from profiles import greenhouse as profile
 
 HOUSE = {
     "start": 18.0,
@@ -54,7 +55,7 @@ def climate(setpoint=20.0, outputs=BARE, held=NOTHING, now=0, **settings):
     """A Climate as node.json makes it, with some settings changed."""
     table = dict(SETTINGS)
     table.update(settings)
-    return Climate(now, setpoint, table, outputs, held)
+    return profile.climate({"control": table, "board": {"outputs": outputs}}, now, setpoint, held)
 
 
 class Run:
@@ -568,7 +569,7 @@ def check_schedule_text():
     assert schedule.parse(" 00:00 -2 ") == [(0, -2.0)]
     entries = schedule.parse("06:00 18, 20:00 14.5")
     for minute, value in ((0, 14.5), (359, 14.5), (360, 18), (1199, 18), (1200, 14.5), (1439, 14.5)):
-        assert schedule.at(entries, minute)[1] == value, minute
+        assert _entry(entries, minute)[1] == value, minute
     many = ", ".join([f"{i:02}:00 18" for i in range(schedule.MAX_ENTRIES + 1)])
     for bad in ("", ",", "6", "06:00", "24:00 1", "06:60 1", "06:00 x", "06:00 1 2", "06:00 1, 06:00 2", "a:b 1", many):
         said = "accepted"

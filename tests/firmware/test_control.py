@@ -146,7 +146,9 @@ BOARDS = st.sampled_from([NAMES, NAMES, ("heater", "vent"), ("heater",), ("vent"
 
 def made(start: int, names: tuple[str, ...], **changes: Any) -> Climate:
     table = {**SETTINGS, "starts_h": STARTS_H, **changes}
-    return Climate(start, 18.0, table, {name: {} for name in names})
+    cfg = {"control": table, "board": {"outputs": {name: {} for name in names}}}
+    climate: Climate = greenhouse.climate(cfg, start, 18.0, -1)
+    return climate
 
 
 @settings(max_examples=250, deadline=None)
@@ -262,7 +264,7 @@ def test_a_week_of_weather(outside: float, swing: float, sun: float, names: tupl
     start = ticks.PERIOD - 3 * 86_400_000
     model = Greenhouse(start, 15.0, outside, swing, 0.0, sun, 9000.0, 300.0, 900.0, 1.08e6)
     table = {**SETTINGS, "schedule": "06:00 18, 20:00 14", "light": "05:00 on, 08:00 off", "water_below": 45}
-    c = Climate(start, 15.0, table, {name: {} for name in names})
+    c = greenhouse.climate({"control": table, "board": {"outputs": {name: {} for name in names}}}, start, 15.0, -1)
     c.online = False  # all of it without a gateway
     off_band = []
 
