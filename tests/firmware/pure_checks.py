@@ -57,6 +57,7 @@ def check_bare_commands():
         b"temperature:15\x00",
         b"temperature:\xd9\xa1\xd9\xa5",
         b"\xff\xfe",
+        b"temperature:15.1234",
         b"temperature:15" + b" " * 19,
     ):
         cmd = command.parse(command.SETPOINT, payload)
@@ -72,6 +73,9 @@ def check_json_commands():
 
     s = command.SETPOINT
     assert why(s, '{"temperature":15}') == ""
+    most = '{"temperature":15%s}'
+    assert why(s, most % (" " * (command.MAX_JSON - len(most) + 2))) == ""
+    assert why(s, most % (" " * (command.MAX_JSON - len(most) + 3))) == "malformed: more than 512 bytes"
     assert why(s, '{"temperature":15.5,"id":"a","exp":1001}') == ""
     assert why("heater", '{"id":"a","args":{"mode":"off"}}') == ""
     assert why("identify", '{"id":"a"}') == ""
