@@ -133,6 +133,7 @@ class Link:
                 kind, self.words = mqtt.LOST, "internal: %s: %s" % (type(e).__name__, e)
             if self.stopping:
                 break
+            forget("node.words")
             lived = clock.since(begun) / 1000 if begun is not None else 0
             if kind == CERTIFICATE:
                 self._asked = None  # whose fault is it, the certificate's or the clock's?

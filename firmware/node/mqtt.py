@@ -33,15 +33,6 @@ _RX = bytearray(MAX_PACKET + 5)
 _PINGREQ = b"\xc0\x00"
 _DISCONNECT = b"\xe0\x00"
 
-# Return codes of CONNACK [3.2.2.3]: (words, kind)
-CONNACK_CODES = {
-    1: ("the gateway does not speak MQTT 3.1.1", REFUSED),
-    2: ("the gateway does not take this client id", REFUSED),
-    3: ("the gateway is not available now", LOST),
-    4: ("the gateway refused user name or password", REFUSED),
-    5: ("not authorised by the gateway", REFUSED),
-}
-
 
 class Closed(Exception):
     """Inside this file: the session is over. args: (words, kind)."""
@@ -387,8 +378,9 @@ class Client:
         if len(body) != 2 or body[0] > 1:
             raise Closed("malformed: CONNACK")
         if body[1]:
-            why, kind = CONNACK_CODES.get(body[1], ("CONNACK with unknown code %d" % body[1], LOST))
-            raise Closed(why, kind)
+            from node import words
+
+            raise Closed(*words.refused(body[1]))
         if body[0] and self.clean:
             raise Closed("protocol error: session present after clean session")  # [MQTT-3.2.2-1]
         self._session = body[0]

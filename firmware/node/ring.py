@@ -119,8 +119,6 @@ class Ring:
 
     def _drop(self, unsent):
         """The oldest segment goes, and so many bytes were not sent."""
-        if unsent and not self.lost:
-            log.warn("ring", "readings are given up from here on: the gateway is away for too long")
         self.lost += unsent // RECORD
         try:
             os.remove(self._path(0))

@@ -10,7 +10,7 @@ import gc
 import os
 import sys
 
-from node import hardware, log
+from node import forget, hardware, log
 from node.blackbox import CRASHES_TO_RESCUE, BlackBox
 
 BENCH_MS = 3600000  # a watchdog cannot be stopped, so whoever interrupts the node gets an hour
@@ -40,6 +40,8 @@ def run():
 
         gc.collect()
         app = module.App(greenhouse, box)
+        del greenhouse
+        forget("profiles.greenhouse")
         why = asyncio.run(app.run(_input_ends if _on_a_pc() else None))
     except KeyboardInterrupt:
         if app is not None:

@@ -20,9 +20,9 @@ class Store:
         self._path = path
         self._nvs = nvs
         self._kept = {}
-        for read in (self._file, self._second):
+        for first in (True, False):
             try:
-                kept = json.loads(read())
+                kept = json.loads(self._read(first))
                 if isinstance(kept, dict):
                     self._kept = kept
                     break
@@ -32,13 +32,12 @@ class Store:
             except ValueError as e:
                 log.warn("store", "%s is damaged (%s)" % (path, e))
 
-    def _file(self):
-        with open(self._path) as f:
-            return f.read(MAX_SIZE)
-
-    def _second(self):
+    def _read(self, first):
+        if first:
+            with open(self._path) as f:
+                return f.read(MAX_SIZE)
         if self._nvs is None:
-            raise OSError
+            return "{}"
         buf = bytearray(MAX_SIZE)
         return bytes(buf[: self._nvs.get_blob("state", buf)])
 

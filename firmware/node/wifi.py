@@ -4,7 +4,7 @@ Rule: pure but for the `wlan` it is given (network.WLAN or its like); time is an
 `connect` twice without `disconnect` and a pause between, and it never restarts the node: it says when that would help.
 """
 
-from node import log, ticks
+from node import forget, log, ticks
 
 JOIN_MS = 20000  # for one network to let us in
 OWN_MS = 10000  # for the chip to come back by itself
@@ -12,18 +12,6 @@ PAUSE_MS = 1000  # between `disconnect` and `connect`
 OFF_MS = 2000  # between `active(False)` and `active(True)`
 ROUNDS = 3  # through all networks; then the radio is switched off and on
 HOPELESS_MS = 1800000  # without any; then a restart would help
-
-# wlan.status() of the ESP32 in words.
-_STATUS = {
-    200: "out of reach",
-    201: "not found",
-    202: "wrong password",
-    203: "refused by the access point",
-    204: "no answer to the key",
-    210: "no network with this security",
-    211: "no network with this security",
-    212: "signal too weak",
-}
 
 
 class Wifi:
@@ -107,10 +95,12 @@ class Wifi:
             return self._next(self._joined, 1000)
         status = self._wlan.status()
         waited = ticks.diff(now, self._since)
-        if waited < JOIN_MS and (status not in _STATUS or waited < 2000):
+        if waited < JOIN_MS and (not 200 <= status < 1000 or waited < 2000):
             return 200
-        why = _STATUS.get(status, "no answer within %d s (status %s)" % (waited // 1000, status))
-        log.warn("wifi", "%s: %s" % (self._networks[self._at][0], why))
+        from node import words
+
+        log.warn("wifi", "%s: %s" % (self._networks[self._at][0], words.unjoined(status, waited // 1000)))
+        forget("node.words")
         return self._again(now)
 
     def _again(self, now):

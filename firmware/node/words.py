@@ -20,6 +20,27 @@ _CERTIFICATE_WORDS = (
     ("in the future", "the gateway's certificate is not valid yet (or this node's clock is wrong)"),
 )
 
+# Return codes of CONNACK [3.2.2.3]: (words, kind)
+_CONNACK = {
+    1: ("the gateway does not speak MQTT 3.1.1", mqtt.REFUSED),
+    2: ("the gateway does not take this client id", mqtt.REFUSED),
+    3: ("the gateway is not available now", mqtt.LOST),
+    4: ("the gateway refused user name or password", mqtt.REFUSED),
+    5: ("not authorised by the gateway", mqtt.REFUSED),
+}
+
+# wlan.status() of the ESP32 in words.
+_STATUS = {
+    200: "out of reach",
+    201: "not found",
+    202: "wrong password",
+    203: "refused by the access point",
+    204: "no answer to the key",
+    210: "no network with this security",
+    211: "no network with this security",
+    212: "signal too weak",
+}
+
 
 def explain(e, host, port, shaking):
     """(words, kind) for an exception of connecting. shaking: it came out of the TLS handshake."""
@@ -45,3 +66,13 @@ def explain(e, host, port, shaking):
         # What a refused certificate looks like if the gateway is quick to close; but also a gateway that just died.
         return "closed by the gateway in the TLS handshake: is this node's certificate known and valid?", mqtt.LOST
     return "connecting to %s failed (%s)" % (at, e), mqtt.LOST
+
+
+def refused(code):
+    """(words, kind) for a return code of CONNACK."""
+    return _CONNACK.get(code, ("CONNACK with unknown code %d" % code, mqtt.LOST))
+
+
+def unjoined(status, waited_s):
+    """Words for a Wi-Fi network that was not joined in so many seconds."""
+    return _STATUS.get(status, "no answer within %d s (status %s)" % (waited_s, status))

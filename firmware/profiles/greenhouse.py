@@ -23,16 +23,6 @@ def house(cfg, now):
         return Opening(cfg["board"], now).house
     from drivers.greenhouse_model import Greenhouse
 
-    s = cfg["simulate"]
-    return Greenhouse(
-        now,
-        start=s["start"],
-        outside=s["outside"],
-        swing=s["swing"],
-        hour=s["hour"],
-        sun_w=s["sun_w"],
-        heater_w=s["heater_w"],
-        ua=s["ua"],
-        vent_ua=s["vent_ua"],
-        capacity=s["capacity"],
-    )
+    s = dict(cfg["simulate"])
+    del s["speed"]
+    return Greenhouse(now, **s)

@@ -28,7 +28,16 @@ GROWTH_LIMIT = (
 # What the application needs as it is. The C3 begins with 64 KB and takes more from the IDF; it is to fit into the 64.
 SMALL_HEAP = "88wK"
 
-SELDOM = ("node.config", "node.desired", "node.keys", "node.schedule", "node.sntp", "node.words", "drivers.opening")
+SELDOM = (
+    "node.config",
+    "node.desired",
+    "node.keys",
+    "node.schedule",
+    "node.sntp",
+    "node.words",
+    "drivers.opening",
+    "profiles.greenhouse",
+)
 
 PURE = (
     "actuator",
