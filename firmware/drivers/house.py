@@ -20,7 +20,10 @@ class House:
     def read(self, name, now):
         """(value, quality), if that is ok with the age in ms; filtered, as control needs it. The first call of a turn
         serves the chips."""
-        self._turn(now)
+        if now != self._now:
+            self._now = now
+            for unit in self._units:
+                unit.turn(now)
         probe = self._probes[name]
         reading = probe.read(now)
         return reading + (probe.age(now),) if reading[1] == "ok" else reading
@@ -29,22 +32,13 @@ class House:
         """[value, quality, age in s] as measured, for the reports."""
         return self._probes[name].told(now)
 
-    def _turn(self, now):
-        if now != self._now:
-            self._now = now
-            for unit in self._units:
-                unit.turn(now)
-
     def write(self, name, on, now):
         """Switches an output. KeyError for one that this board does not have; a chip that is away is logged."""
         output = self._outputs[name]
         try:
             output.write(on)
+            self._silent.discard(name)
         except OSError as e:
             if name not in self._silent:
                 self._silent.add(name)
                 log.error("outputs", "%s: no answer (%s)" % (name, e))
-        else:
-            if name in self._silent:
-                self._silent.remove(name)
-                log.info("outputs", "%s: answers again" % name)

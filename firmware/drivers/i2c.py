@@ -12,7 +12,9 @@ class Bus:
 
     def __init__(self, spec, machine):
         """spec: the bus's table of the board file (sda, scl, khz)."""
-        self._spec = spec
+        self._scl = spec["scl"]
+        self._sda = spec["sda"]
+        self._hz = spec.get("khz", 100) * 1000
         self._machine = machine
         self.recover()
 
@@ -21,9 +23,9 @@ class Bus:
 
         (I2C-bus specification UM10204, section 3.1.16.) Python takes longer than half a clock at 100 kHz anyway.
         """
-        spec, m = self._spec, self._machine
-        scl = m.Pin(spec["scl"], m.Pin.OPEN_DRAIN, value=1)
-        sda = m.Pin(spec["sda"], m.Pin.OPEN_DRAIN, value=1)
+        m = self._machine
+        scl = m.Pin(self._scl, m.Pin.OPEN_DRAIN, value=1)
+        sda = m.Pin(self._sda, m.Pin.OPEN_DRAIN, value=1)
         for _ in range(9):
             if sda.value():
                 break
@@ -33,7 +35,7 @@ class Bus:
         sda.value(0)
         scl.value(1)
         sda.value(1)
-        self._i2c = m.SoftI2C(scl=scl, sda=sda, freq=spec.get("khz", 100) * 1000, timeout=TIMEOUT_US)
+        self._i2c = m.SoftI2C(scl=scl, sda=sda, freq=self._hz, timeout=TIMEOUT_US)
 
     def write(self, address, data):
         self._i2c.writeto(address, data)

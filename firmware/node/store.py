@@ -23,13 +23,12 @@ class Store:
         for first in (True, False):
             try:
                 kept = json.loads(self._read(first))
-                if isinstance(kept, dict):
-                    self._kept = kept
-                    break
-                raise ValueError("not an object")
+                kept.get("")  # or it is no table
+                self._kept = kept
+                break
             except OSError:
                 pass  # the first boot
-            except ValueError as e:
+            except (ValueError, AttributeError) as e:
                 log.warn("store", "%s is damaged (%s)" % (path, e))
 
     def _read(self, first):
