@@ -236,9 +236,8 @@ class Server:
                 if isinstance(bound.address, UnixPath):
                     server = await self._loop.create_unix_server(make, sock=bound.socket, backlog=BACKLOG)
                 else:
-                    server = Door(
-                        self._loop, bound.socket, self.handshakes.accepts, partial(self._enter, listener, make)
-                    )
+                    enter = partial(self._enter, listener, make)
+                    server = Door(self._loop, bound.socket, self.handshakes.accepts, enter)
                 self._listening.append((server, bound))
                 found.append(bound.address)
                 self.log.info("server", f"listening {replace(listener, address=bound.address)}")
@@ -415,6 +414,7 @@ class Server:
         wish = link.connect
         if wish is None:
             return  # an event before this one has ended the link
+        self.watch.tally.connects += 1
         if self._stopping:
             self.settle(connection, link, access.Refuse(SERVER_SHUTTING_DOWN, REASONS[SERVER_SHUTTING_DOWN]))
         elif wish.version == MQTT_31 and not self.mqtt.mqtt31:
@@ -522,7 +522,9 @@ class Server:
         """The numbers on $SYS, when they are due."""
         if self.mqtt.sys_interval and now >= self._status.due:
             self._status.due = now + self.mqtt.sys_interval
-            for topic, text in self._status.report(self.broker.stats(), self.census.online, now):
+            tally = self.watch.tally
+            stats = {**self.broker.stats(), "connects": tally.connects, "sockets": tally.accepted}
+            for topic, text in self._status.report(stats, self.census.online, now):
                 self.run(self.broker.publish(topic, text.encode(), retain=True, now=now_ms()))
 
     def _why(self, connection: Connection, text: str) -> str:

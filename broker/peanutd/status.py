@@ -23,8 +23,16 @@ _COUNTERS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("publish/messages/received", ("publishes_in",)),
     ("publish/messages/sent", ("publishes_out",)),
     ("publish/messages/dropped", ("dropped_*",)),
+    ("publish/bytes/received", ("publish_bytes_in",)),
+    ("publish/bytes/sent", ("publish_bytes_out",)),
 )
-"""Topic, and the core's counters that are added up for it. All of them have averages under `load` too."""
+"""Topic, and the counters that are added up for it. All but the last two have averages under `load` too."""
+
+_LOADS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    *_COUNTERS[:-2],
+    ("connections", ("connects",)),
+    ("sockets", ("sockets",)),
+)
 
 _GAUGES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("subscriptions/count", ("subscriptions",)),
@@ -33,6 +41,8 @@ _GAUGES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("messages/stored", ("stored",)),
     ("store/messages/count", ("stored",)),
     ("store/messages/bytes", ("stored_bytes",)),
+    ("clients/expired", ("expired_sessions",)),
+    ("heap/current", ("memory",)),
 )
 
 _MINUTES: Final = (1, 5, 15)
@@ -45,14 +55,16 @@ class Status:
         """`now` is in seconds of a monotonic clock, here and below."""
         self.version = version
         self._since = self._last = now
-        self._most = 0
+        self._most = self._heap = 0
         self._before: dict[str, int] = {}
         self.due = 0.0
         """When the next report is; the reporter sets it."""
         self._load: dict[str, list[float]] = {}
 
     def report(self, stats: Mapping[str, int], connected: int, now: float) -> Iterator[tuple[str, str]]:
-        """Topics and payloads. `stats` are the core's; `connected` is the number of clients that are online."""
+        """Topics and payloads. `stats` are the core's, and where they are known `connects` (CONNECTs that have come) and
+        `sockets` (connections); `connected` is the number of clients that are online.
+        """
         yield f"{ROOT}/version", f"peanutd version {self.version}"
         yield f"{ROOT}/uptime", f"{now - self._since:.0f} seconds"
         self._most = max(self._most, connected)
@@ -66,10 +78,12 @@ class Status:
             ("maximum", self._most),
         ):
             yield f"{ROOT}/clients/{name}", str(count)
-        counters = dict(_sums(_COUNTERS, stats))
-        for name, count in (*counters.items(), *_sums(_GAUGES, stats)):
+        for name, count in (*_sums(_COUNTERS, stats), *_sums(_GAUGES, stats)):
             yield f"{ROOT}/{name}", str(count)
-        for name, averages in self._averages(counters, now):
+        if "memory" in stats:
+            self._heap = max(self._heap, stats["memory"])
+            yield f"{ROOT}/heap/maximum", str(self._heap)
+        for name, averages in self._averages(dict(_sums(_LOADS, stats)), now):
             for minutes, average in zip(_MINUTES, averages, strict=True):
                 # mosquitto(8) has load/publish/received where the counter is publish/messages/received
                 yield f"{ROOT}/load/{name.replace('publish/messages', 'publish')}/{minutes}min", f"{average:.2f}"

@@ -54,6 +54,8 @@ class Tally:
     def __init__(self) -> None:
         self.accepted = 0
         """Connections that the kernel has handed over."""
+        self.connects = 0
+        """CONNECTs that have come."""
         self.handshakes_failed: Counter[str] = Counter()
         """By reason: one of HANDSHAKE."""
         self.turned_away: Counter[str] = Counter()

@@ -80,6 +80,12 @@ def test_a_report() -> None:
     assert found["retained messages/count"] == "5"
     assert "messages/sent" not in found, "what the core does not count has no topic"
     assert numbers(status, 2, 162.0, packets_out=11)["messages/sent"] == "11"
+    found = numbers(status, 2, 222.0, connects=60, sockets=120, memory=7, expired_sessions=1, publish_bytes_in=5)
+    assert (found["clients/expired"], found["publish/bytes/received"]) == ("1", "5")
+    assert 20 < float(found["load/connections/1min"]) < float(found["load/sockets/1min"]) < 120
+    assert (found["heap/current"], found["heap/maximum"]) == ("7", "7")
+    found = numbers(status, 2, 223.0, memory=3)
+    assert (found["heap/current"], found["heap/maximum"]) == ("3", "7")
 
 
 def test_the_most_clients_are_not_forgotten() -> None:

@@ -444,9 +444,10 @@ def test_peanutd_gets_one_listener(tmp_path: Path, transport: str, listen: dict[
     settings = tomllib.loads((tmp_path / "fleet" / "gateway.toml").read_text())
     limits = {"max_connections_per_identity": 0, "max_connections_per_address": 0}  # one operator, one address
     assert settings == {
-        "listen": listen,
+        "listen": {**listen, "handshake_rate": 0, "accept_rate": 0},
         "access": {"anonymous": anonymous},
-        "mqtt": {"max_subscriptions": 1_000_000, **limits},
+        "mqtt": {"max_subscriptions": 1_000_000, "max_memory": 0, **limits},
+        "bans": {"connects": 0},
     }
     assert command[1:] == ["--home", str(tmp_path / "fleet")]
     assert (credentials is None) == (transport == "plain")

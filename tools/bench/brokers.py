@@ -213,12 +213,17 @@ class Peanutd(Broker):
             f'mqtts = "{"" if plain else f"{HOST}:{port}"}"\n'
             'https = ""\n'
             'metrics = ""\n'
+            "handshake_rate = 0\n"  # a run connects everybody at once; mosquitto does not pace either
+            "accept_rate = 0\n"
             "[access]\n"
             f"anonymous = {'true' if plain else 'false'}\n"
             "[mqtt]\n"
             "max_connections_per_identity = 0\n"  # the clients over TLS are all the same operator
             "max_connections_per_address = 0\n"
+            "max_memory = 0\n"
             "max_subscriptions = 1000000\n"  # a wildcard run may give all to one client; mosquitto has no limit
+            "[bans]\n"
+            "connects = 0\n"  # client ids come again from run to run
         )
         operator = home / "operators" / "operator"
         credentials = Credentials(operator / "ca.crt", operator / "operator.crt", operator / "operator.key")
