@@ -108,7 +108,7 @@ pn_env *pn_enter(pn_broker *b, int64_t now) {
         pn_buf_drop(&b->texts, pn_buf_len(&b->texts));
     }
     b->env.now = now;
-    b->walked = b->judged = 0;
+    b->walked = b->judged = b->spent = 0;
     return &b->env;
 }
 
@@ -248,7 +248,9 @@ static void route_one(void *ctx, pn_session *s, const pn_delivery *how) {
 uint8_t pn_publish(pn_broker *b, pn_pub *pub, const pn_session *publisher) {
     pn_message *before = pub->shared;
     if (pub->retain) pn_retained_put(b->retained, pub, &b->env);
+    uint64_t visited = pn_subs_visited(b->subs);
     int64_t reached = pn_subs_route(b->subs, pub->topic, publisher, route_one, &(routing){b, pub});
+    b->spent += pn_subs_visited(b->subs) - visited + (reached > 0 ? (uint64_t)reached : 0);
     if (reached < 0) b->env.stats.dropped_no_memory++;
     if (pub->shared != before) pn_message_drop(pub->shared);
     for (int i = 0; i < 2; i++) {

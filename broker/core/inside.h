@@ -3,6 +3,7 @@
  *   broker.c   sessions, publishing, time        connect.c   from a CONNECT to a session: verdicts, AUTH
  *   link.c     bytes, output, the end            handlers.c  what a client that is in may send
  *   rate.c     how fast a client may send        walk.c      retained messages for new subscriptions
+ *   share.c    how much of a call is one client's
  *
  * Two habits keep it free of re-entrance: nothing is closed in the middle of routing (a wire that breaks is only marked, and
  * pn_settle ends its link when the call is over), and a will is published when its session is already detached.
@@ -43,6 +44,7 @@ struct pn_link {
     void *owner;
     pn_session *session; /* while LIVE */
     pn_link *dirty_prev, *dirty_next;
+    pn_link *behind_prev, *behind_next;
     pn_wire wire;
     pn_message **aliases; /* owned: the topics of the client's Topic Aliases, as messages without payload; [0] is alias 1 */
     pn_buf method, proof; /* enhanced authentication: its method, and the data of the AUTH that waits to be judged */
@@ -58,6 +60,7 @@ struct pn_link {
     uint8_t state, version;
     uint8_t proving; /* while LIVE, enum reauth */
     bool dirty;
+    bool behind;
 };
 
 typedef struct queued_event {
@@ -83,6 +86,8 @@ struct pn_broker {
     queued_event *events; /* owned */
     uint32_t event_head, event_count, event_cap, denied_room;
     uint64_t judged; /* rules that the SUBSCRIBEs of this call were held against */
+    uint64_t spent;         /* work that this call has done: deliveries, and nodes of the index visited for them */
+    pn_link *behind, *last_behind; /* links that have had their share of a call, and have more in `in` (share.c) */
     uint64_t walked; /* nodes of the retained store that this call has visited */
     pn_session *walkers, *last_walker; /* sessions whose walks can go on (walk.c) */
     struct pn_restoring *restoring; /* owned; while records are being restored */
@@ -156,6 +161,13 @@ uint8_t pn_count_publish(pn_link *l);
 uint8_t pn_count_bytes(pn_link *l, size_t n);
 /* Goes on with what waits on a paused link, when its time has come. */
 void pn_rate_tick(pn_link *l);
+
+/* --- share.c --- */
+
+/* Whether the link may go on; if not, what comes waits in `in`, and pn_broker_work goes on with it. */
+bool pn_may_go_on(pn_link *l);
+void pn_behind_leave(pn_link *l); /* it is no longer one of them */
+void pn_behind_work(pn_broker *b);
 
 /* --- walk.c --- */
 

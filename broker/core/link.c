@@ -166,6 +166,7 @@ void pn_link_end(pn_link *l, uint8_t reason, bool with_will) {
     if (l->state == LINK_CLOSING) return;
     if (l->session) session_offline(l, reason, with_will);
     l->state = LINK_CLOSING;
+    pn_behind_leave(l);
     pn_wire_take_back(&l->wire, &l->broker->env);
     pn_buf_free(&l->in);
     pn_raise(l->broker, PN_EVENT_CLOSED, l, reason, NULL, (pn_span){0});
@@ -204,6 +205,7 @@ void pn_link_close(pn_link *l, uint8_t reason, pn_span text, int64_t now) {
 void pn_link_free(pn_link *l) {
     pn_broker *b = l->broker;
     unmark_dirty(l);
+    pn_behind_leave(l);
     b->links[l->index] = b->links[--b->link_count];
     b->links[l->index]->index = l->index;
     b->env.stats.links = b->link_count;
@@ -280,6 +282,7 @@ pn_link *pn_link_open(pn_broker *b, void *owner, int64_t now) {
 static size_t step(pn_link *l, const uint8_t *data, size_t n) {
     pn_broker *b = l->broker;
     pn_packet p;
+    if (!pn_may_go_on(l)) return 0;
     uint32_t most = b->env.limits.max_packet_size;
     if (l->state == LINK_NEW && b->env.limits.max_connect_size < most) most = b->env.limits.max_connect_size;
     int64_t used = pn_packet_decode(data, n, l->version, most, &p);
@@ -337,7 +340,7 @@ static void feed(pn_link *l, const uint8_t *data, size_t n) {
         }
         return;
     }
-    if (l->paused_until) { /* the driver has been told to read no more, and had this already */
+    if (l->paused_until || l->behind) { /* the driver has been told to read no more, and had this already */
         keep(l, data, n);
         return;
     }
@@ -359,7 +362,7 @@ static void feed(pn_link *l, const uint8_t *data, size_t n) {
         if (used) {
             pn_buf_free(&l->in);
             held = 0;
-        } else if (l->paused_until) {
+        } else if (l->paused_until || l->behind) {
             keep(l, data, n);
             return;
         }

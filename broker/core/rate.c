@@ -62,5 +62,5 @@ void pn_rate_tick(pn_link *l) {
     l->paused_until = 0;
     pn_drain(l);
     pn_mark_dirty(l);
-    if (l->state == LINK_LIVE && !l->paused_until) pn_raise(l->broker, PN_EVENT_RESUME, l, PN_SUCCESS, NULL, (pn_span){0});
+    if (l->state == LINK_LIVE && !l->paused_until && !l->behind) pn_raise(l->broker, PN_EVENT_RESUME, l, PN_SUCCESS, NULL, (pn_span){0});
 }

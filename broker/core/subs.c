@@ -381,6 +381,8 @@ static int64_t route_merged(pn_subs *x, const pn_session *publisher, pn_subs_fn 
     return reached;
 }
 
+uint64_t pn_subs_visited(const pn_subs *x) { return pn_trie_visited(x->trie); }
+
 int64_t pn_subs_route(pn_subs *x, pn_span topic, const pn_session *publisher, pn_subs_fn each, void *ctx) {
     x->matched_count = 0;
     if (!pn_trie_match(x->trie, topic, collect, x)) return -1;

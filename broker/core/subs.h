@@ -52,6 +52,7 @@ void pn_subs_hand_over(const pn_session *s, pn_subs_pass pass, void *ctx);
  * how->retain its Retain As Published. The index must not be changed meanwhile.
  * Returns how many there were, or -1 without memory, and then `each` has not been called. */
 typedef void (*pn_subs_fn)(void *ctx, pn_session *s, const pn_delivery *how);
+uint64_t pn_subs_visited(const pn_subs *x); /* nodes of the index, by all routing so far */
 int64_t pn_subs_route(pn_subs *x, pn_span topic, const pn_session *publisher, pn_subs_fn each, void *ctx);
 
 #endif

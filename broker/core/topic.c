@@ -204,6 +204,7 @@ struct pn_trie {
     uint32_t filled, bits;
     uint64_t seed, by_parent, by_sum; /* secrets; the last two are odd */
     size_t count;
+    uint64_t visited;    /* nodes, by all matches */
     pn_trie_walk *walks; /* that have begun */
 };
 
@@ -451,6 +452,8 @@ void pn_trie_remove(pn_trie *t, pn_span key) {
 
 size_t pn_trie_count(const pn_trie *t) { return t->count; }
 
+uint64_t pn_trie_visited(const pn_trie *t) { return t->visited; }
+
 size_t pn_trie_appetite(const pn_trie *t) {
     enum { SPARE = 64 }; /* nodes of the key to come; a few more make it round */
     size_t nodes = t->used + SPARE > t->cap ? t->cap * sizeof(node) : 0;
@@ -466,7 +469,7 @@ static inline bool visit(const pn_trie *t, uint32_t index, pn_trie_fn each, void
 }
 
 /* Every filter that matches `name`; with `id`, also through `{id}` where the level is `id`. */
-static inline bool match(const pn_trie *t, pn_span name, const pn_span *id, pn_trie_fn each, void *ctx) {
+static inline bool match(const pn_trie *t, pn_span name, const pn_span *id, uint64_t *visited, pn_trie_fn each, void *ctx) {
     struct {
         uint32_t node, depth; /* a node, and how many levels of the name lead to it */
     } todo[2 * PN_TRIE_MAX_LEVELS + 1]; /* a node leaves at most two more behind than the one that is taken up next */
@@ -478,6 +481,7 @@ static inline bool match(const pn_trie *t, pn_span name, const pn_span *id, pn_t
     todo[todos].node = 0;
     todo[todos++].depth = 0;
     while (todos) {
+        ++*visited;
         uint32_t at = todo[--todos].node, depth = todo[todos].depth;
         const node *n = &t->nodes[at];
         bool wild = at || !is_dollar(name); /* MQTT-4.7.2-1 */
@@ -504,8 +508,8 @@ static inline bool match(const pn_trie *t, pn_span name, const pn_span *id, pn_t
     return true;
 }
 
-bool pn_trie_match(const pn_trie *t, pn_span name, pn_trie_fn each, void *ctx) {
-    return match(t, name, NULL, each, ctx);
+bool pn_trie_match(pn_trie *t, pn_span name, pn_trie_fn each, void *ctx) {
+    return match(t, name, NULL, &t->visited, each, ctx);
 }
 
 /* Everything, parents first: literals, then `+`, then `#`. */
@@ -786,7 +790,8 @@ static bool decided(const pn_rules *r, uint32_t number, int *rule) {
 
 bool pn_rules_may_publish(const pn_rules *r, pn_span id, pn_span topic, uint8_t qos, bool retain, int *rule) {
     decision d = {r, id, retain, qos, r->count};
-    match(r->trie, topic, id_usable(id) ? &id : NULL, decide, &d);
+    uint64_t visited = 0; /* rules are the gateway's own, and few */
+    match(r->trie, topic, id_usable(id) ? &id : NULL, &visited, decide, &d);
     return decided(r, d.best, rule);
 }
 

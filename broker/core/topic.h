@@ -55,7 +55,7 @@ size_t pn_trie_count(const pn_trie *t); /* keys put and not removed; O(1) */
  *  - search: keys are names, `filter` is a filter: every name that it matches.
  *  - each:   everything. */
 typedef bool (*pn_trie_fn)(void *ctx, void *value);
-bool pn_trie_match(const pn_trie *t, pn_span name, pn_trie_fn each, void *ctx);
+bool pn_trie_match(pn_trie *t, pn_span name, pn_trie_fn each, void *ctx);
 bool pn_trie_search(pn_trie *t, pn_span filter, pn_trie_fn each, void *ctx);
 bool pn_trie_each(const pn_trie *t, pn_trie_fn each, void *ctx);
 
@@ -74,6 +74,9 @@ void pn_trie_walk_begin(pn_trie_walk *w, pn_trie *t, pn_span filter);
  * end. False: the steps are used up, or `each` has returned false; it can be taken up behind the value that `each` got last. */
 bool pn_trie_walk_on(pn_trie_walk *w, uint64_t *steps, pn_trie_fn each, void *ctx);
 void pn_trie_walk_end(pn_trie_walk *w);
+
+/* Nodes that all matches so far have visited: what they have cost. */
+uint64_t pn_trie_visited(const pn_trie *t);
 
 /* Bytes that putting one more key may make the trie's own arrays grow by. */
 size_t pn_trie_appetite(const pn_trie *t);

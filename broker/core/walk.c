@@ -123,10 +123,11 @@ void pn_walks_go(pn_broker *b, pn_session *s) {
     pn_walks_wake(b, s);
 }
 
-bool pn_broker_busy(const pn_broker *b) { return b->walkers != NULL; }
+bool pn_broker_busy(const pn_broker *b) { return b->walkers || b->behind; }
 
 void pn_broker_work(pn_broker *b, int64_t now) {
     pn_enter(b, now);
+    pn_behind_work(b);
     uint64_t steps = WALK_STEPS;
     while (b->walkers && steps) {
         pn_session *s = b->walkers;

@@ -38,7 +38,8 @@ class Decoder:
 #                     but not retained, because the store is full
 #   EVENT_AUTH        the client's AUTH has come, reason 0x18 (it goes on) or 0x19 (it is in and authenticates anew):
 #                     read link.authentication, then challenge(), accept() or authenticated(), refuse() or close()
-#   EVENT_PAUSE       the client sends faster than publish_rate or byte_rate: read no more from it
+#   EVENT_PAUSE       the client sends faster than publish_rate or byte_rate (reason 0x96), or what it has sent takes
+#                     long to do (0: work() goes on with it): read no more from it
 #   EVENT_RESUME      … until now
 EVENT_CONNECT: int
 EVENT_DISCONNECT: int
@@ -112,7 +113,7 @@ class Broker:
         """Whether there is work that is done in slices: then call `work` once a turn of the loop."""
 
     def work(self, now: int) -> tuple[Event, ...]:
-        """A slice of it, about a millisecond: retained messages for new subscriptions."""
+        """A slice of it, a few milliseconds: what clients sent beyond their share, retained messages for subscriptions."""
     def keep(self, *, waits: bool, wall: int) -> None:
         """Records from now on everything that must survive a crash. waits: what says that something is kept is sent
         when it is on the disk. wall: the wall clock less `now`, in milliseconds; calling again sets both anew.

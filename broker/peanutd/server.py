@@ -388,8 +388,9 @@ class Server:
             self._reception.proves(connection, link, reason)
         elif kind == EVENT_PAUSE:
             connection.hold()
-            why = "it sends more than publish_rate or byte_rate in [mqtt]"
-            self.note(connection, "throttled", "warning", why=why)
+            if reason:
+                why = "it sends more than publish_rate or byte_rate in [mqtt]"
+                self.note(connection, "throttled", "warning", why=why)
         elif kind == EVENT_RESUME:
             connection.go_on()
         elif kind == EVENT_CLOSED:

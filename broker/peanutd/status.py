@@ -62,7 +62,7 @@ class Status:
         self._load: dict[str, list[float]] = {}
 
     def report(self, stats: Mapping[str, int], connected: int, now: float) -> Iterator[tuple[str, str]]:
-        """Topics and payloads. `stats` are the core's, and where they are known `connects` (CONNECTs that have come) and
+        """Topics and payloads. `stats` are the core's, and where they are known `connects` (CONNECTs that came) and
         `sockets` (connections); `connected` is the number of clients that are online.
         """
         yield f"{ROOT}/version", f"peanutd version {self.version}"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.broker.house import House, ack, properties, publish, subscribe, topic_filter, unsubscribe, will
+from tests.broker.house import House, ack, disconnect, properties, publish, subscribe, topic_filter, unsubscribe, will
 from tests.reference import codec
 
 Work = Callable[[], None]
@@ -330,3 +330,77 @@ def test_new_rules_for_many_sessions() -> None:
         return lambda: house.broker.set_rules(0, [])
 
     grows_linearly(make, 1000)
+
+
+# --- a share of a turn ------------------------------------------------------------------------------------------------
+
+
+def test_what_one_client_has_others_do_is_done_in_shares() -> None:
+    """A few bytes that make much work wait for their turn: another client's come before the rest, and nothing is lost,
+    whatever comes behind in whatever pieces.
+    """
+    house = House()
+    readers = [house.join(f"r{number}") for number in range(100)]
+    for reader in readers:
+        reader.subscribe("all")
+    talker, other = house.join("t"), house.join("o")
+    data = raw([publish("all", bytes([number % 256])) for number in range(500)])
+    talker.feed(data[: len(data) - 3])
+    assert talker.paused
+    talker.feed(data[len(data) - 3 :])
+    talker.send({"type": "PINGREQ"})
+    assert talker.read() == []
+    first = len(readers[0].payloads())
+    assert 20 < first < 200
+    other.send(publish("all", b"other"))
+    assert readers[0].payloads() == [b"other"]
+    turns = 0
+    while house.broker.busy:
+        house.handle(house.broker.work(house.now))
+        turns += 1
+    assert 3 < turns < 50
+    assert readers[0].payloads() == [bytes([number % 256]) for number in range(first, 500)]
+    assert [packet["type"] for packet in talker.read()] == ["PINGRESP"]
+    assert not talker.paused
+    assert house.stat("throttled") == 0
+
+
+def test_filters_that_are_made_to_be_visited_in_vain() -> None:
+    """8,192 filters of `a` and `+` that never match: each publication visits them all, and others wait for few."""
+    house = House()
+    hostile = house.join("h")
+    for first in range(0, 4096, 512):
+        filters = [
+            "/".join("a+"[number >> bit & 1] for bit in range(12)) + "/x" for number in range(first, first + 512)
+        ]
+        hostile.send(subscribe(*[topic_filter(text) for text in filters]))
+    hostile.read()
+    hostile.send(*[publish("/".join("a" * 12) + "/y")] * 500)
+    assert hostile.paused
+    assert house.stat("publishes_in") < 10
+    hostile.lose()
+    assert not house.broker.busy
+
+
+def test_a_client_that_is_behind_may_end_at_any_moment() -> None:
+    """By itself, by force, taken over, or with what it has sent last."""
+    for end in ("lose", "close", "taken", "sent"):
+        house = House()
+        readers = [house.join(f"r{number}") for number in range(100)]
+        for reader in readers:
+            reader.subscribe("all")
+        talker, second = house.join("t"), house.join("u")
+        for client in (talker, second):
+            client.feed(raw([publish("all")] * 500 + [disconnect()] * (end == "sent")))
+            assert client.paused
+        if end == "lose":
+            talker.lose()
+        elif end == "close":
+            house.handle(talker.link.close(0x98, house.now))
+        elif end == "taken":
+            house.join("t")
+        for _ in range(100):
+            house.handle(house.broker.work(house.now))
+        assert not house.broker.busy
+        assert len(readers[0].payloads()) >= 500
+        assert (end == "lose") == (talker.closed is None)

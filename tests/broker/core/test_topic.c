@@ -133,7 +133,7 @@ static bool tally(void *ctx, void *value) {
     return true;
 }
 
-static int matches_of(const pn_trie *t, pn_span name) {
+static int matches_of(pn_trie *t, pn_span name) {
     int n = 0;
     CHECK(pn_trie_match(t, name, tally, &n));
     return n;

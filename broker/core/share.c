@@ -1,0 +1,41 @@
+/* share.c: how much work one call does for one client.
+ *
+ * The rule it keeps: what a client sends may cost a thousand times what it cost to send (a message to ten thousand subscribers, filters
+ * made to be visited in vain), but nobody waits for all of it. When a call has done SHARE of work, the rest of what the client has sent
+ * stays in its input; the driver reads no more from it, and pn_broker_work goes on, a share a client and turn.
+ */
+#include "inside.h"
+
+enum { SHARE = 10000 }; /* deliveries, and nodes of the index: a few milliseconds at the most */
+
+bool pn_may_go_on(pn_link *l) {
+    pn_broker *b = l->broker;
+    if (b->spent < SHARE || l->state != LINK_LIVE) return true;
+    if (l->behind) return false;
+    l->behind = true;
+    l->behind_prev = b->last_behind;
+    l->behind_next = NULL;
+    *(b->last_behind ? &b->last_behind->behind_next : &b->behind) = l;
+    b->last_behind = l;
+    if (!l->paused_until) pn_raise(b, PN_EVENT_PAUSE, l, PN_SUCCESS, NULL, (pn_span){0});
+    return false;
+}
+
+void pn_behind_leave(pn_link *l) {
+    pn_broker *b = l->broker;
+    if (!l->behind) return;
+    l->behind = false;
+    *(l->behind_prev ? &l->behind_prev->behind_next : &b->behind) = l->behind_next;
+    *(l->behind_next ? &l->behind_next->behind_prev : &b->last_behind) = l->behind_prev;
+}
+
+void pn_behind_work(pn_broker *b) {
+    while (b->behind && b->spent < SHARE) {
+        pn_link *l = b->behind;
+        pn_behind_leave(l);
+        l->heard = b->env.now; /* its silence is ours */
+        pn_drain(l);
+        pn_mark_dirty(l);
+        if (l->state == LINK_LIVE && !l->behind && !l->paused_until) pn_raise(b, PN_EVENT_RESUME, l, PN_SUCCESS, NULL, (pn_span){0});
+    }
+}
