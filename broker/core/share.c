@@ -6,7 +6,7 @@
  */
 #include "inside.h"
 
-enum { SHARE = 10000 }; /* deliveries, and nodes of the index: a few milliseconds at the most */
+enum { SHARE = 4096 }; /* deliveries, and nodes of the index: a millisecond or two */
 
 bool pn_may_go_on(pn_link *l) {
     pn_broker *b = l->broker;

@@ -113,7 +113,7 @@ class Broker:
         """Whether there is work that is done in slices: then call `work` once a turn of the loop."""
 
     def work(self, now: int) -> tuple[Event, ...]:
-        """A slice of it, a few milliseconds: what clients sent beyond their share, retained messages for subscriptions."""
+        """A slice of it, a few milliseconds: what clients sent beyond their share, retained messages to come."""
     def keep(self, *, waits: bool, wall: int) -> None:
         """Records from now on everything that must survive a crash. waits: what says that something is kept is sent
         when it is on the disk. wall: the wall clock less `now`, in milliseconds; calling again sets both anew.
