@@ -14,6 +14,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final, Protocol
 
+from peanutd.config import Address
+
 ACCEPTS_PER_TURN: Final = 16
 """Connections accepted in one turn of the loop."""
 STEPS_PER_TURN: Final = 8
@@ -131,9 +133,9 @@ class Door:
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
         budget: Budget,
-        enter: Callable[[socket.socket, str], float],
+        enter: Callable[[socket.socket, Address], float],
     ) -> None:
-        """`enter` gets each connection and the host that it comes from, and returns what it cost (1: a connection like
+        """`enter` gets each connection and where it comes from, and returns what it cost (1: a connection like
         others). `budget` may be one of several doors.
         """
         self._loop = loop
@@ -168,8 +170,7 @@ class Door:
                 self._rest(1.0)
                 return
             sock.setblocking(False)
-            host = name[0] if isinstance(name, tuple) else ""
-            self._budget.spend(self._enter(sock, host))
+            self._budget.spend(self._enter(sock, Address(name[0], name[1])))
 
     def _rest(self, seconds: float) -> None:
         self._loop.remove_reader(self._socket)

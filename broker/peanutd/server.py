@@ -263,21 +263,24 @@ class Server:
         make = partial(Control, self._answer, self._loop)
         self._listening.append((await self._loop.create_unix_server(make, sock=bound.socket), bound))
 
-    async def _take(self, make: Callable[[], Connection], sock: socket.socket) -> None:
+    async def _take(self, connection: Connection, sock: socket.socket) -> None:
         """Makes a connection of an accepted socket."""
         try:
-            await self._loop.connect_accepted_socket(make, sock)
-        except OSError:
-            sock.close()  # the peer has gone already
+            await self._loop.connect_accepted_socket(lambda: connection, sock)
+        except OSError:  # the peer has gone already
+            sock.close()
+            self.watch.knocked(connection)
 
-    def _enter(self, listener: Listener, make: Callable[[], Connection], sock: socket.socket, host: str) -> float:
+    def _enter(self, listener: Listener, make: Callable[[], Connection], sock: socket.socket, peer: Address) -> float:
         """Somebody has come in by a door; what that has cost. Who is banned is shown out before it costs much."""
         self.watch.tally.accepted += 1
-        if listener.proxy_from is None and self.watch.shuts(host, listener) is not None:
+        if listener.proxy_from is None and self.watch.shuts(peer.host, listener) is not None:
             self.watch.tally.turned_away["banned"] += 1
             sock.close()
             return SHOWN_OUT
-        task = self._loop.create_task(self._take(make, sock))
+        connection = make()
+        connection.peer_host, connection.peer = peer.host, str(peer)  # a socket that is reset by now cannot say it
+        task = self._loop.create_task(self._take(connection, sock))
         self._entering.add(task)
         task.add_done_callback(self._entering.discard)
         return 1.0

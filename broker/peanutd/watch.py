@@ -77,7 +77,11 @@ class Watch:
     def gone(self, connection: Connection) -> None:
         """A connection is gone."""
         if connection.accepted is None and connection.counted is not None:
-            self._blame(connection, "connections without a CONNECT")
+            self.knocked(connection)
+
+    def knocked(self, connection: Connection) -> None:
+        """A connection that has come to nothing."""
+        self._blame(connection, "connections without a CONNECT")
 
     def refused(self, connection: Connection, user: str | None, reason: int) -> None:
         """A CONNECT has been refused."""

@@ -191,11 +191,11 @@ def test_readers_that_never_read(gateway: Any, attack: Attack) -> None:
 
 def test_the_ceiling_of_memory(gateway: Any, attack: Attack, dial: Any) -> None:
     """What is beyond it is refused; the probe, which was there before, goes on."""
-    daemon = gateway(LISTEN + OPEN + "[mqtt]\nmax_memory = 16\n")
-    done = attack(daemon, "memory", many=20)
+    daemon = gateway(LISTEN + OPEN + "[mqtt]\nmax_memory = 8\n")
+    done = attack(daemon, "memory", many=20, seconds=max(SECONDS, 3))
     found = scrape(daemon)
-    assert done["sent"] > 16 << 20
-    assert 12 << 20 < found["peanut_memory_bytes"] < 16 << 20
+    assert done["sent"] > 8 << 20
+    assert 6 << 20 < found["peanut_memory_bytes"] < 8 << 20
     assert found['peanut_dropped_total{reason="max_memory"}'] > 0
     assert dial(daemon.port("mqtt")).connect("new")[1] == 0x97
     assert scrape(daemon)["peanut_refused_memory_total"] > 0
