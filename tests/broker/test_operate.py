@@ -100,7 +100,7 @@ def test_status(fleet: Any, start: Any, dial: Any, run: Any, loop: str) -> None:
 
 def test_a_second_gateway_and_a_socket_left_behind(fleet: Any, start: Any, run: Any) -> None:
     """The second one says that it cannot be reached, and serves; after a kill -9 the next one can."""
-    fleet.settings(LISTEN)
+    fleet.settings(LISTEN + '[store]\nsync = "off"\n')
     first = start(fleet.home)
     first.line("listening mqtt ")
     wait_for((fleet.home / control.NAME).exists, "the control socket")
