@@ -233,7 +233,7 @@ def _find_port() -> str:
         say(f"found {likely[0].port} ({likely[0].description})")
         return likely[0].port
     for one in found:
-        say(f"  {one.port:<16} {names.printable(one.description, 60)}")
+        say(f"  {one.port:<16} {one.description}")
     if not _terminal():
         raise PeanutError("there is more than one board", "Say which: --port PORT")
     return str(click.prompt("Which port", default=likely[0].port, err=True))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from peanut.errors import PeanutError
+from peanut.names import printable
 from peanut.programs import EXTRA
 
 RESET_S = 0.1  # how long EN is held low
@@ -59,7 +60,7 @@ def module() -> Any:
 def listed() -> list[Found]:
     """The USB ports of this machine, those that are likely boards first."""
     found = [
-        Found(port.device, str(port.description or "").strip(), port.vid in _MAKERS)
+        Found(port.device, printable(port.description or "", 60).strip(), port.vid in _MAKERS)
         for port in module().tools.list_ports.comports()
         if port.vid is not None
     ]

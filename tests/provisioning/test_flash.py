@@ -10,6 +10,7 @@ import shutil
 import stat
 import sys
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -237,3 +238,27 @@ def test_a_wifi_password_is_asked_for_and_not_shown(home: Home) -> None:
     assert status == 0, shown
     assert PASSWORD not in shown
     assert wifi.read(home).networks == (wifi.Network("Glass House", PASSWORD),)
+
+
+def plugged(monkeypatch: pytest.MonkeyPatch, *ports: tuple[str, str, int | None]) -> None:
+    """What the operating system says of the USB ports: device, description, maker."""
+    found = [types.SimpleNamespace(device=d, description=t, vid=v) for d, t, v in ports]
+    monkeypatch.setattr("serial.tools.list_ports.comports", lambda: found)
+
+
+def test_the_board_on_the_usb_ports_is_found(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["flash", "bean", "--board", "esp32-devkitc", "--no-wifi"]
+    plugged(monkeypatch, ("/dev/ttyS0", "", None))
+    result = invoke(home.path, *command)
+    assert (result.exit_code, "no board on the USB ports" in result.stderr) == (2, True)
+    plugged(monkeypatch, ("/dev/ttyUSB8", "Modem", 0x1234), ("/dev/ttyUSB9", "CP2102N \x1b[2J", 0x10C4))
+    result = invoke(home.path, *command)
+    assert "found /dev/ttyUSB9 (CP2102N" in result.stdout  # the other one is a modem
+    assert "\x1b" not in result.stdout
+    assert "there is no port /dev/ttyUSB9" in result.stderr
+    plugged(monkeypatch, ("/dev/ttyUSB8", "CH340", 0x1A86), ("/dev/ttyUSB9", "CP2102N", 0x10C4))
+    result = invoke(home.path, *command)
+    assert "/dev/ttyUSB8" in result.stdout
+    assert "CP2102N" in result.stdout
+    assert "more than one board" in result.stderr
+    assert "USB ports there are: /dev/ttyUSB8, /dev/ttyUSB9" in invoke(home.path, *command, "--port", "/dev/no").stderr
