@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from peanutd import tokens
-from peanutd.access import BAD_USER_OR_PASSWORD, NOT_AUTHORIZED, Refuse
+from peanutd.access import NOT_AUTHORIZED, Refuse
 from peanutd.keyring import Keyring
 from peanutd.login import Challenge, Desk, Proved, Verdict
 from peanutd.tokens import ForgedError, Token, TokenError, UnknownKeyError
@@ -28,7 +28,7 @@ class Checker:
         self._desk = desk
         self._now = now
 
-    def check(self, token: bytes, address: str, name: str, reason: int = BAD_USER_OR_PASSWORD) -> Verdict:
+    def check(self, token: bytes, address: str, name: str, reason: int) -> Verdict:
         """Who has the token. `name` is what the client calls itself; `reason` is for a token that is refused."""
         keyring = self.keyring
         if keyring is None:
@@ -64,7 +64,8 @@ class Exchange:
     method: Final = METHOD
 
     def __init__(self, checker: Checker, address: str, name: str) -> None:
-        self.user = name
+        self.user = f"token/{name}"
+        """What the client calls itself, and no user of that name is blamed for it."""
         self._checker = checker
         self._address = address
         self._asked = False
@@ -74,4 +75,8 @@ class Exchange:
         if not data and not self._asked:
             self._asked = True
             return Challenge(b"")
-        return self._checker.check(data, self._address, self.user, NOT_AUTHORIZED)
+        return self.judge(data, NOT_AUTHORIZED)
+
+    def judge(self, token: bytes, reason: int) -> Verdict:
+        """Who has the token; `reason` is for one that is refused."""
+        return self._checker.check(token, self._address, self.user, reason)

@@ -105,8 +105,8 @@ class Reception:
         if wish.password is None:
             return False
         if policy.jwt and (tokens.looks_like_one(wish.password) or not policy.password):
-            name = wish.username or wish.client_id
-            self._answered(connection, link, name, self._bearers.check(wish.password, connection.peer_host, name))
+            exchange = self._bearers.exchange(connection.peer_host, wish.username or wish.client_id)
+            self._answered(connection, link, exchange.user, exchange.judge(wish.password, access.BAD_USER_OR_PASSWORD))
             return True
         if wish.username is None:
             return False
@@ -244,7 +244,8 @@ class Reception:
             user = answer.user
             kind = "token" if isinstance(user, Token) else "user"
             verdict = access.welcome(wish, user.name, access.slot_of(kind, user.role))
-            self._house.settle(connection, link, verdict, user=name or None, data=answer.data)
+            known = f"token/{user.name}" if isinstance(user, Token) else name
+            self._house.settle(connection, link, verdict, user=known, data=answer.data)
             if connection.accepted is not None:
                 self._remember(connection, user)
                 if isinstance(user, Token):

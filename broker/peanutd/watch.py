@@ -163,7 +163,8 @@ class Watch:
         if ban.kind == "client":
             return accepted is not None and accepted.session == ban.key
         if ban.kind == "user":
-            return credential is None and accepted is not None and accepted.session.startswith(f"user/{ban.key}/")
+            who = ban.key if ban.key.startswith("token/") else f"user/{ban.key}"
+            return credential is None and accepted is not None and accepted.session.startswith(f"{who}/")
         return credential is None and self.bans.prefix(connection.peer_host) == ban.key
 
     def _spelled(self, kind: str, key: str) -> str:

@@ -26,6 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peanutd import keyring, tokens
+from peanutd.__main__ import main
 from peanutd.access import Role
 from peanutd.config import ALGORITHMS, Jwt
 from peanutd.keyring import Keyring
@@ -593,6 +594,23 @@ def test_forged_tokens_are_not_listened_to_for_long(talk: Any) -> None:
     reasons = [enter(talk(source="127.7.7.7"), token(forger), "forger") for _ in range(6)]
     assert reasons == [0x86] * 5 + [0x9F]
     assert enter(talk(source="127.7.7.7"), token(), "honest") == 0, "it is that client, not its whole network"
+
+
+def test_who_has_a_token_can_be_banned_and_no_user_with_him(fleet: Fleet, start: Start, dial: Dial) -> None:
+    """peanutd bans: `token/NAME` stands where a user's name does; a user of that name is somebody else."""
+    fleet.settings(SETTINGS)
+    (fleet.home / "jwks.json").write_bytes(jwks(ES))
+    write_users(fleet.home, maria=user("correct horse"))
+    port = Ports(start(fleet.home)).tokens
+    talkers = [Talker(dial(port)) for _ in range(4)]
+    assert enter(talkers[0], token(), "c") == 0
+    assert talkers[1].password("maria", "correct horse")["reason"] == 0
+    assert main(["--home", str(fleet.home), "bans", "add", "user", "token/maria", "--seconds", "600"]) == 0
+    assert talkers[0].expect("DISCONNECT")["reason"] == 0x98, "administrative action"
+    assert enter(talkers[2], token(), "c") == 0x8A
+    assert enter(talkers[3], token(sub="anna"), "c") == 0
+    talkers[1].send(house.PINGREQ)
+    talkers[1].expect("PINGRESP")
 
 
 def begin(talker: Talker, given: bytes | None, client_id: str) -> None:
