@@ -191,7 +191,7 @@ def test_readers_that_never_read(gateway: Any, attack: Attack) -> None:
 
 def test_the_ceiling_of_memory(gateway: Any, attack: Attack, dial: Any) -> None:
     """What is beyond it is refused; the probe, which was there before, goes on."""
-    daemon = gateway(LISTEN + OPEN + "[mqtt]\nmax_memory = 8\n")
+    daemon = gateway(LISTEN + OPEN + '[mqtt]\nmax_memory = 8\n[store]\nsync = "off"\n')
     done = attack(daemon, "memory", many=20, seconds=max(SECONDS, 3))
     found = scrape(daemon)
     assert done["sent"] > 8 << 20
