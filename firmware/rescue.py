@@ -39,8 +39,17 @@ def run(box, why=None):
             cfg = json.load(f)
     except Exception as e:
         print("rescue: node.json:", e)
+    wifi = None
+    try:  # the gateway may have moved, and told so
+        from node.desired import Desired
+
+        asked = Desired()
+        cfg = asked.load(False)
+        wifi = asked.wifi()
+    except Exception as e:
+        print("rescue: going by node.json:", e)
     house = _House(cfg)
-    line = _Line(cfg, why, box.lines if box else "", house)
+    line = _Line(cfg, wifi, why, box.lines if box else "", house)
     turns = 0
     while turns < AGAIN_S and not line.restart:
         turns += 1
@@ -119,8 +128,9 @@ class _House:
 class _Line:
     """Wi-Fi, time, umqtt.simple; one try in CONNECT_S."""
 
-    def __init__(self, cfg, why, lines, house):
+    def __init__(self, cfg, wifi, why, lines, house):
         self._cfg = cfg
+        self._wifi = wifi  # in place of wifi.json, or None
         self._why = why
         self._lines = lines
         self._house = house
@@ -158,10 +168,12 @@ class _Line:
         if wlan.isconnected():
             return
         try:
-            with open("wifi.json") as f:
-                networks = json.load(f)["networks"]
+            if self._wifi is None:
+                with open("wifi.json") as f:
+                    self._wifi = f.read()
         except OSError:  # a node that needs no Wi-Fi has none
             return
+        networks = json.loads(self._wifi)["networks"]
         one = networks[self._tries % len(networks)]
         wlan.active(False)
         wlan.active(True)

@@ -160,6 +160,8 @@ def _things(value, where, faults):
 
 def _value(rule, value, where, faults):
     kind, low, high, default = rule
+    if value is None and default is None:
+        return None  # as left out: what `check` gave can be checked again
     if value is _MUST:
         if default is _MUST:
             faults.append("%s: missing" % where)

@@ -16,8 +16,10 @@ from tests.interop.programs import umqtt_path
 from tools.fleet import Node
 
 from .conftest import MakeNode
-from .gateway import CONNECT, PUBLISH, SUBSCRIBE, Gateway, Peer, publish
+from .gateway import CONNECT, PUBLISH, SUBSCRIBE, Gateway, Peer, closed_port, publish
 from .test_link import IMPOSTORS
+
+from node.desired import Desired  # isort: skip
 
 RESCUE = "/plant/peanut/cmd/"
 
@@ -86,6 +88,17 @@ def test_six_crashes_lead_to_rescue_which_holds_the_plants_and_says_why(gateway:
     peer.expect_closed()
     gateway.accept().welcome()
     node.wait_for_log("online at", after=mark)
+
+
+def test_rescue_finds_a_gateway_that_has_moved(gateway: Gateway, make_node: MakeNode) -> None:
+    """Where config/desired has put the gateway elsewhere, rescue looks for it there and not where node.json says."""
+    node = make_node(closed_port(), node=Broken)
+    node.install()
+    moved = {"gen": 1, "hash": "", "trial": 0, "set": {"gateway": {"port": gateway.port}}}
+    Desired((str(node.workdir / "config.a"), str(node.workdir / "config.b")))._write(0, moved)
+    node.start()
+    peer = rescued(gateway)
+    assert peer.expect(PUBLISH, "/plant/peanut/status").json["rescue"]
 
 
 def test_rescue_lets_the_application_try_again(make_node: MakeNode) -> None:
