@@ -54,13 +54,13 @@ class Output:
         self._age += s
         if self.on:
             self.run_s += s
-        if self.left:
+        if self.left and (self.on or self.off()):  # what has to wait for its times does not lose time by it
             self.left -= ms
             if self.left <= 0:
                 self.order(0)
 
     def order(self, mode, for_s=0):
-        """What a person wants, an index of `modes`; after `for_s` seconds it is 0 again (0: it stays)."""
+        """What a person wants, an index of `modes`; after `for_s` seconds of it, it is 0 again (0: it stays)."""
         self.mode = mode
         self.left = for_s * 1000
 

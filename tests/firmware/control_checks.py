@@ -183,7 +183,7 @@ def check_an_output_survives_a_reset():
     assert not again.c.irrigation.on
     again(10.0, 181)
     assert again.c.heater.on
-    again(10.0, 601)
+    again(10.0, 179 + 600)
     assert again.c.mode() == "vent closed, light on"
     # It was off for long before the reset: no waiting.
     first = Run()
@@ -427,6 +427,14 @@ def check_an_order_for_a_time_ends():
     run.c.order("heater", "off", 600)
     run.c.order("heater", "off")  # for good
     assert not run(10.0, 9999).heater.on
+
+
+def check_water_for_a_minute_is_a_minute_of_water():
+    """An order that has to wait for the minimum off time first is not over before it began."""
+    run = Run(outputs={"irrigation": {}})
+    run.c.order("irrigation", "on", 60)
+    for s in range(1, 1000):
+        assert run(20.0, s).irrigation.on == (300 <= s < 360), s
 
 
 def check_the_switch_at_the_node_wins():

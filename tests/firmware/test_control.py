@@ -315,7 +315,7 @@ def test_the_agreement_names_what_a_node_says() -> None:
         listed = re.search(rf"`{verb}`[^{{]*(\{{.*?\}})", verbs[1])
         assert listed is not None
         assert tuple(re.findall(r'"(\w+)"', listed[1])[1:]) == modes
-    assert f"(1 to {command.MAX_FOR_S} s)" in verbs[1]
+    assert f"(1 to {command.MAX_FOR_S} s," in verbs[1]
     assert all(f'"{word}"' in README for word in ("order", "schedule", "fallback"))
 
 
