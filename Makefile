@@ -9,7 +9,7 @@
 #   make fuzz     the C core under a fuzzer                                (FUZZ_SECONDS=60)
 #   make flash    a bare board to a node that is online           (NAME=peanut PORT=/dev/ttyUSB0 BOARD=esp32-devkitc)
 #   make virtual-board   a board that needs no hardware, to be flashed     (PORT=/tmp/peanut-board BOARD=esp32-devkitc)
-#   make soak     kills the gateway over and over, and counts            (SOAK_ROUNDS=300)
+#   make soak     kills the gateway over and over, attacks it for minutes  (SOAK_ROUNDS=300 ATTACK_SECONDS=60)
 #   make clean    removes what was built, not the fleet home
 
 PYTHON ?= python3
@@ -18,6 +18,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 FUZZ_SECONDS ?= 60
 SOAK_ROUNDS ?= 300
+ATTACK_SECONDS ?= 60
 TESTS ?= tests
 JOBS ?= 2
 BENCH ?=
@@ -79,6 +80,7 @@ fuzz: setup
 
 soak: setup
 	@SOAK_ROUNDS=$(SOAK_ROUNDS) $(BIN)/python -m pytest -q tests/broker/durability/test_kill.py
+	@ATTACK_SECONDS=$(ATTACK_SECONDS) $(BIN)/python -m pytest -q --timeout 900 tests/broker/attack
 
 # What is not given is asked for. FLASH="--patience 3 --manual-reset" for anything else (peanut flash --help).
 virtual-board: setup

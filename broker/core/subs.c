@@ -15,9 +15,10 @@ typedef struct entry {
     uint8_t rap : 1;
 } entry;
 
-/* A filter's subscribers, or one group's of them. The nodes of a filter hang on its slot in the trie as a list. */
+/* A filter's subscribers, or one group's of them. The nodes of a filter hang on its slot in the trie as a list, the one without a group
+ * first; those with one are found by x->groups, because a filter may have very many. */
 typedef struct pn_sub_node {
-    struct pn_sub_node *next;
+    struct pn_sub_node *prev, *next;
     entry *list; /* owned */
     uint32_t count, cap;
     uint32_t turn;         /* group: where the search for the next one to serve begins */
@@ -39,7 +40,8 @@ typedef struct linked_id {
 } linked_id;
 
 struct pn_subs {
-    pn_trie *trie;      /* filter -> node */
+    pn_trie *trie;      /* filter -> the first of its nodes */
+    pn_trie *groups;    /* group/filter -> its node */
     node **matched;     /* scratch of route */
     target *targets;    /* scratch of route, when several filters match */
     linked_id *ids;     /* scratch of route: the identifiers that a target collects */
@@ -52,11 +54,12 @@ pn_subs *pn_subs_new(uint64_t seed) {
     pn_subs *x = pn_calloc(1, sizeof *x);
     if (!x) return NULL;
     x->trie = pn_trie_new(seed);
-    if (!x->trie) {
-        pn_free(x);
-        return NULL;
-    }
-    return x;
+    x->groups = pn_trie_new(seed);
+    if (x->trie && x->groups) return x;
+    pn_trie_free(x->trie);
+    pn_trie_free(x->groups);
+    pn_free(x);
+    return NULL;
 }
 
 static bool free_list(void *ctx, void *value) {
@@ -73,6 +76,7 @@ void pn_subs_free(pn_subs *x) {
     if (!x) return;
     pn_trie_each(x->trie, free_list, NULL);
     pn_trie_free(x->trie);
+    pn_trie_free(x->groups);
     pn_free(x->matched);
     pn_free(x->targets);
     pn_free(x->ids);
@@ -132,23 +136,26 @@ bool pn_subs_split(pn_span topic_filter, pn_span *group, pn_span *filter) {
     return !memchr(name, '+', group->n) && !memchr(name, '#', group->n);
 }
 
-/* The node of `group` in the list at `slot`, or NULL. */
-static node *in_list(void **slot, pn_span group) {
+/* The key of a group's node: both are parts of `$share/group/filter`. */
+static pn_span group_key(pn_span group, pn_span filter) { return pn_span_of(group.p, (size_t)group.n + 1 + filter.n); }
+
+/* The node of `group` under `filter`, or NULL. */
+static node *node_of(const pn_subs *x, pn_span group, pn_span filter) {
+    void **slot = group.n ? pn_trie_get(x->groups, group_key(group, filter)) : pn_trie_get(x->trie, filter);
     node *n = slot ? *slot : NULL;
-    while (n && !pn_span_eq(n->group, group)) n = n->next;
-    return n;
+    return n && n->group.n == group.n ? n : NULL;
 }
 
 static void node_free(pn_subs *x, node *n) {
-    void **slot = pn_trie_get(x->trie, n->filter);
-    node *first = *slot;
-    if (first == n) {
-        *slot = n->next;
+    if (n->next) n->next->prev = n->prev;
+    if (n->prev) {
+        n->prev->next = n->next;
+    } else if (n->next) {
+        *pn_trie_get(x->trie, n->filter) = n->next;
     } else {
-        while (first->next != n) first = first->next;
-        first->next = n->next;
+        pn_trie_remove(x->trie, n->filter);
     }
-    if (!*slot) pn_trie_remove(x->trie, n->filter);
+    if (n->group.n) pn_trie_remove(x->groups, group_key(n->group, n->filter));
     pn_free(n->list);
     pn_free(n);
 }
@@ -160,9 +167,25 @@ static node *node_new(pn_subs *x, void **slot, pn_span name, uint32_t group_n, u
     n->name = (pn_span){n->text, name.n};
     n->filter = (pn_span){n->text + name.n - filter_n, filter_n};
     n->group = (pn_span){n->filter.p - (group_n ? group_n + 1 : 0), group_n};
+    if (group_n) {
+        void **place = pn_trie_put(x->groups, group_key(n->group, n->filter));
+        if (!place) {
+            pn_free(n);
+            return NULL;
+        }
+        *place = n;
+    }
     n->serial = ++x->serials;
-    n->next = *slot;
-    *slot = n;
+    node *first = *slot;
+    if (first && group_n && !first->group.n) { /* behind the one without a group */
+        n->prev = first;
+        n->next = first->next;
+        first->next = n;
+    } else {
+        n->next = first;
+        *slot = n;
+    }
+    if (n->next) n->next->prev = n;
     return n;
 }
 
@@ -185,7 +208,7 @@ uint8_t pn_subs_add(pn_subs *x, pn_session *s, const pn_filter *f, uint32_t id, 
     }
     void **slot = pn_trie_put(x->trie, filter);
     if (!slot) return PN_QUOTA_EXCEEDED;
-    node *n = in_list(slot, group);
+    node *n = node_of(x, group, filter);
     entry *e = n ? find(n, s) : NULL;
     *existed = e != NULL;
     if (!e) {
@@ -243,7 +266,7 @@ void pn_subs_remove_at(pn_subs *x, pn_session *s, uint32_t ref, pn_env *env) {
 bool pn_subs_remove(pn_subs *x, pn_session *s, pn_span topic_filter, pn_env *env) {
     pn_span group, filter;
     if (!pn_subs_split(topic_filter, &group, &filter)) return false;
-    node *n = in_list(pn_trie_get(x->trie, filter), group);
+    node *n = node_of(x, group, filter);
     entry *e = n ? find(n, s) : NULL;
     if (!e) return false;
     pn_subs_remove_at(x, s, e->ref, env);
@@ -252,7 +275,7 @@ bool pn_subs_remove(pn_subs *x, pn_session *s, pn_span topic_filter, pn_env *env
 
 bool pn_subs_has(const pn_subs *x, const pn_session *s, pn_span topic_filter) {
     pn_span group, filter;
-    node *n = pn_subs_split(topic_filter, &group, &filter) ? in_list(pn_trie_get(x->trie, filter), group) : NULL;
+    node *n = pn_subs_split(topic_filter, &group, &filter) ? node_of(x, group, filter) : NULL;
     return n && find(n, s);
 }
 

@@ -120,6 +120,25 @@ def test_many_clients_with_many_shared_filters() -> None:
     grows_linearly(make, 250)
 
 
+def test_many_groups_on_one_filter() -> None:
+    """$share/<n>/x: made, made again, and dropped with the session."""
+
+    def make(n: int) -> Work:
+        house = House(max_subscriptions=100_000)
+        client = house.join()
+        data = raw([subscribe(*(topic_filter(f"$share/g{k}/x") for k in range(n)))])
+
+        def work() -> None:
+            client.feed(data)
+            client.take()
+            client.feed(data)
+            client.lose()
+
+        return work
+
+    grows_linearly(make, 2500)
+
+
 def test_a_storm_of_takeovers() -> None:
     def make(n: int) -> Work:
         house = House()
