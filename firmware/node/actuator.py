@@ -43,7 +43,8 @@ class Output:
         table = table or {}
         self._min = int(table.get("min_off_s", off) * 1000), int(table.get("min_on_s", on) * 1000)
         self.most = int(table.get("max_on_s", most) * 1000)
-        self._begun = array("i", [0] * (starts_h if self.here else 1))  # when it was last switched on, as often as it may be in an hour
+        # When it was last switched on, as often as it may be in an hour.
+        self._begun = array("i", [0] * (starts_h if self.here else 1))
 
     def tick(self, ms):
         """`ms` have passed."""
