@@ -7,6 +7,8 @@ somebody's fault is a crash: a power cut, however often, never is. Writing is a 
 import binascii
 import struct
 
+from node import forget
+
 SIZE = 1536  # bytes, of the 2048 that there are
 IDS = 128  # bytes of commands remembered (command.Recent)
 ACTUATORS = 104  # bytes that control may keep: how long what has been on or off, and what was ordered
@@ -15,16 +17,12 @@ CRASHES_TO_OTHER = 3  # crashes in a row: the application before this one is tri
 CRASHES_TO_RESCUE = 6  # crashes in a row: the rescue app
 HEALTHY_S = 300  # so long a life ends the row
 
-_HEAD = "<IBBBxHHIII"  # checksum, version, crashes, planned, starts, lines' end, s lived, bytes free, largest block
-_VERSION = 2
-_IDS = 24
-_ACTUATORS = _IDS + IDS
-_ERROR = _ACTUATORS + 1 + ACTUATORS
-_LINES = _ERROR + ERROR
-
-
-def _clean(raw):
-    return "".join([chr(c) if 32 <= c < 127 or c == 10 else "?" for c in raw if c])
+HEAD = "<IBBBxHHIII"  # checksum, version, crashes, planned, starts, lines' end, s lived, bytes free, largest block
+LAYOUT = 2
+IDS_AT = 24
+ACTUATORS_AT = IDS_AT + IDS
+ERROR_AT = ACTUATORS_AT + 1 + ACTUATORS
+LINES_AT = ERROR_AT + ERROR
 
 
 class BlackBox:
@@ -40,43 +38,28 @@ class BlackBox:
     """
 
     def __init__(self, memory, cause):
+        from node import lastlife  # needed once
+
         self._memory = memory
         self._b = bytearray(SIZE)
-        raw = memory()
         self.was = "power"
         self.before = None
         self.lines = ""
         self.crashes = self.starts = 0
         self._planned = False
         self._figures = (0, 0, 0)
-        good = cause != "power" and len(raw) >= SIZE and raw[4] == _VERSION
-        if good and binascii.crc32(raw[4:SIZE]) == struct.unpack_from("<I", raw, 0)[0]:
-            self._b[:] = raw[:SIZE]
-            self._past(cause)
-        self.ids = bytes(self._b[_IDS:_ACTUATORS])
-        size = min(self._b[_ACTUATORS], ACTUATORS)
-        self.actuators = bytes(self._b[_ACTUATORS + 1 : _ACTUATORS + 1 + size])
+        lastlife.recall(self, self._b, memory(), cause)
+        forget("node.lastlife")
         self.starts += 1
-        self._end = _LINES
-        self._b[_ERROR:] = bytes(SIZE - _ERROR)
+        self._end = LINES_AT
+        self._b[ERROR_AT:] = bytes(SIZE - ERROR_AT)
         self.save()
-
-    def _past(self, cause):
-        _, _, self.crashes, planned, self.starts, end, *figures = struct.unpack_from(_HEAD, self._b, 0)
-        self.before = tuple(figures)
-        self.lines = _clean(self._b[_LINES : max(_LINES, min(end, SIZE))])
-        why = _clean(self._b[_ERROR:_LINES])
-        if cause == "sleep" or (planned and cause != "watchdog"):
-            self.was = "planned: " + why
-            return
-        self.was = "%s: %s" % ("watchdog" if cause == "watchdog" else "crash", why or "no word of it")
-        self.crashes = min(255, self.crashes + 1)
 
     def save(self):
         """Write it all."""
         b = self._b
         struct.pack_into(
-            _HEAD, b, 0, 0, _VERSION, self.crashes, self._planned, self.starts & 65535, self._end, *self._figures
+            HEAD, b, 0, 0, LAYOUT, self.crashes, self._planned, self.starts & 65535, self._end, *self._figures
         )
         struct.pack_into("<I", b, 0, binascii.crc32(memoryview(b)[4:]))
         self._memory(b)
@@ -87,10 +70,10 @@ class BlackBox:
         b = self._b
         over = self._end + len(raw) - SIZE
         if over > 0:
-            cut = b.find(b"\n", _LINES + over - 1) + 1
+            cut = b.find(b"\n", LINES_AT + over - 1) + 1
             kept = self._end - cut
-            b[_LINES : _LINES + kept] = b[cut : self._end]
-            self._end = _LINES + kept
+            b[LINES_AT : LINES_AT + kept] = b[cut : self._end]
+            self._end = LINES_AT + kept
         b[self._end : self._end + len(raw)] = raw
         self._end += len(raw)
         self.save()
@@ -98,10 +81,10 @@ class BlackBox:
     def keep(self, actuators=None, ids=None):
         """Keep what control exported, or the commands obeyed; what is longer than its place is not kept."""
         if actuators is not None and len(actuators) <= ACTUATORS:
-            self._b[_ACTUATORS] = len(actuators)
-            self._b[_ACTUATORS + 1 : _ACTUATORS + 1 + len(actuators)] = actuators
+            self._b[ACTUATORS_AT] = len(actuators)
+            self._b[ACTUATORS_AT + 1 : ACTUATORS_AT + 1 + len(actuators)] = actuators
         if ids is not None:
-            self._b[_IDS:_ACTUATORS] = (ids + bytes(IDS))[:IDS]
+            self._b[IDS_AT:ACTUATORS_AT] = (ids + bytes(IDS))[:IDS]
         self.save()
 
     def note(self, lived, free, largest):
@@ -114,6 +97,6 @@ class BlackBox:
     def ending(self, why, planned=False):
         """The reason of an end that is near; with `planned`, the reset after it is no crash."""
         raw = why.encode()[:ERROR]
-        self._b[_ERROR:_LINES] = raw + bytes(ERROR - len(raw))
+        self._b[ERROR_AT:LINES_AT] = raw + bytes(ERROR - len(raw))
         self._planned = planned
         self.save()

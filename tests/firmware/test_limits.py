@@ -32,6 +32,7 @@ SELDOM = (
     "node.config",
     "node.desired",
     "node.keys",
+    "node.lastlife",
     "node.schedule",
     "node.sntp",
     "node.words",
@@ -57,6 +58,8 @@ PURE = (
 PURE_MAY_IMPORT = {
     "node",
     "node.ConfigError",
+    "node.forget",
+    "node.lastlife",
     "node.ticks",
     "node.actuator",
     "node.schedule",
