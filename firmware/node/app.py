@@ -33,7 +33,7 @@ SILENT_MS = 120000  # so long a task may show no progress
 CONTROL_PERIODS = 3  # so many turns the control loop may miss
 CHANGES = (10, 6000)  # changes of one thing at once, and ms to one more: flash and relays wear
 # Not in memory while the node works.
-SELDOM = ("node.desired", "node.config", "node.keys", "node.schedule", "drivers.opening")
+SELDOM = ("node.desired", "node.config", "node.keys", "node.powerup", "node.schedule", "drivers.opening")
 LINES = (20, 3000)  # the same for log lines about commands
 KEEP_TURNS = 16  # of the control loop, between two notes of how long what has been on or off
 DAY_S = 86400  # between two notes of the time in flash
@@ -48,7 +48,7 @@ class App:
     def __init__(self, profile, box):
         """profile: a module of profiles/; box: node.blackbox.BlackBox. Raises config.ConfigError or link.LinkError
         with what to mend."""
-        from node import desired, keys
+        from node import desired, keys, powerup
 
         asked = desired.Desired()
         cfg = self._cfg = asked.load()
@@ -56,7 +56,7 @@ class App:
         self._root = cfg["root"]
         self._sim = "simulate" in cfg
         self._sensors = sorted(cfg["board"]["sensors"])
-        self._store = Store(nvs=hardware.nvs())
+        self._store = Store(nvs=powerup.nvs())
         self._boot = int(self._store.number("boot", 0, 1 << 29, 0)) + 1
         self._store.put("boot", self._boot)
         log.level = cfg["report"]["log"]
@@ -414,7 +414,9 @@ class App:
             return None
         except ValueError as e:
             raise ConfigError("wifi.json: %s" % e)
-        station = hardware.wlan(self._cfg["name"], country)
+        from node import powerup
+
+        station = powerup.wlan(self._cfg["name"], country)
         return None if station is None else wifi.Wifi(station, networks, clock.now())
 
     async def _radio(self, pulse):

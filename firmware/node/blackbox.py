@@ -26,7 +26,7 @@ LINES_AT = ERROR_AT + ERROR
 
 
 class BlackBox:
-    """memory: function () -> bytes, (bytes) -> None. cause: a word of hardware.cause().
+    """memory: function () -> bytes, (bytes) -> None. cause: a word of powerup.cause().
 
     was         why the last life ended: "power", "planned: …", "watchdog: …" or "crash: …"
     before      (seconds lived, bytes of heap free, largest block for TLS) as last noted in it; None after a power cut

@@ -10,7 +10,7 @@ from node.blackbox import ACTUATORS, ACTUATORS_AT, ERROR_AT, HEAD, IDS_AT, LAYOU
 
 
 def recall(box, mine, raw, cause):
-    """Fill `box` (node.blackbox.BlackBox) and its memory `mine` from `raw`; cause: a word of hardware.cause()."""
+    """Fill `box` (node.blackbox.BlackBox) and its memory `mine` from `raw`; cause: a word of powerup.cause()."""
     good = cause != "power" and len(raw) >= SIZE and raw[4] == LAYOUT
     if good and binascii.crc32(raw[4:SIZE]) == struct.unpack_from("<I", raw, 0)[0]:
         mine[:] = raw[:SIZE]

@@ -26,7 +26,9 @@ async def _input_ends():
 def run():
     """Returns after a planned stop and after Ctrl-C; every other end is a reset. On the unix port a configuration
     that cannot be used ends the program with status 2."""
-    box = BlackBox(hardware.memory, hardware.cause())
+    from node import powerup
+
+    box = BlackBox(hardware.memory, powerup.cause())
     log.keep = box.line
     if box.crashes >= CRASHES_TO_RESCUE:
         import rescue
@@ -56,7 +58,9 @@ def run():
         if type(e).__name__ in ("ConfigError", "LinkError"):
             for line in str(e).split("\n"):
                 log.error("config", line)
-            hardware.halt(2)
+            from node import powerup
+
+            powerup.halt(2)
         log.fault("app", "the node ends", e)
         sys.print_exception(e)
         hardware.reset()
