@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -38,6 +39,8 @@ _KINDS: Final[Mapping[tuple[str, str | None], tuple[str, ...]]] = MappingProxyTy
     }
 )
 """Kind and curve of a key, and what it may be used for."""
+_COMPACT: Final = re.compile(rb"e[w-z][A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
+"""A `{` is `e` in base64, and 2 bits of the next character."""
 _JWS: Final = jwt.PyJWS()
 
 
@@ -135,8 +138,8 @@ def _print(entry: Mapping[str, Any]) -> str:
 
 
 def looks_like_one(data: bytes) -> bool:
-    """Whether a password is meant as a token: three parts, and the first begins as a JSON object does."""
-    return data.startswith(b"eyJ") and data.count(b".") == 2
+    """Whether a password is meant as a token: three parts in base64url, and the first begins as a JSON object does."""
+    return _COMPACT.fullmatch(data) is not None
 
 
 def read(token: bytes, keys: Iterable[Key], settings: Jwt, now: float) -> Token:

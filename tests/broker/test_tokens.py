@@ -35,7 +35,7 @@ from tests.broker import house
 from tests.broker.conftest import Daemon, Dial, Fleet, Start
 from tests.broker.scram_client import user, write_users
 from tests.broker.test_login import Talker, auth, named, proof
-from tests.broker.token_maker import AUDIENCE, ISSUER, Signer, claims, compact, jwks, mac
+from tests.broker.token_maker import AUDIENCE, ISSUER, Signer, b64, claims, compact, jwks, mac
 
 NOW = 1_800_000_000.0
 ALL = Jwt("jwks.json", ISSUER, AUDIENCE, algorithms=ALGORITHMS)
@@ -209,6 +209,30 @@ def test_name_and_role_come_from_claims() -> None:
 def test_bytes_that_are_no_token(token: bytes) -> None:
     with pytest.raises(TokenError):
         read(token)
+
+
+def test_what_is_meant_as_a_token() -> None:
+    """Beside passwords: however its header is written."""
+    for header in (
+        b'{"alg":"ES256"}',
+        b'{ "alg":"ES256"}',
+        b'{\n"alg":"ES256"}',
+        b'{\r\n"alg":"ES256"}',
+        b'{\t"alg":1}',
+    ):
+        assert tokens.looks_like_one(f"{b64(header)}.e30.c2ln".encode())
+    for password in (
+        b"",
+        b"correct horse",
+        b"eyJ",
+        b"eyJ.x",
+        b"eyJ.x.y.z",
+        b"e.a.b",
+        b"eyJ .x.y",
+        b"x.y.z",
+        b"eyJ.x.y\n",
+    ):
+        assert not tokens.looks_like_one(password)
 
 
 def test_claims_that_are_none() -> None:
