@@ -36,8 +36,17 @@ def command(house: House, board: VirtualBoard, *options: str, name: str = "peanu
 
 
 def run(words: list[str], timeout: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
-    """A command without a terminal."""
-    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
+    """A command without a terminal; fails with what it said if it does not end in time."""
+    with subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            raise AssertionError(f"not within {timeout:.0f} s:\n{out}{err}") from None
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 def is_bare(board: VirtualBoard) -> bool:

@@ -179,6 +179,19 @@ def test_the_hand_presses_the_buttons(tmp_path: Path) -> None:
         board.wait_for(state="program", boots=2)
 
 
+def test_the_hand_knows_when_a_tool_is_done(tmp_path: Path) -> None:
+    """Even if the port is never closed: somebody listens to it all the while."""
+    with VirtualBoard("esp32", "--hand", "0.1", folder=tmp_path) as board:
+        listener = os.open(board.port, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            esptool(board, "--no-stub", "chip-id")
+            assert board.wait_for(state="loader")
+            esptool(board, "chip-id")
+            board.wait_for(state="nothing", cause="power")
+        finally:
+            os.close(listener)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in pyserial
 def test_the_wires_of_rfc2217_reset_it(tmp_path: Path) -> None:
     """DTR and RTS do over TCP what they do on a cable: into the loader and out of it."""

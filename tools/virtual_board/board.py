@@ -131,6 +131,10 @@ class Board:
             self._autobaud = True
             self.state = "loader"
             self._say("waiting for download\r\n")
+            if download and self.settings.hand is not None:
+                # A tool that leaves its stub for the ROM is done. That it closes the port then may be missed, if
+                # somebody else opens it at once.
+                self._after("hand", self.settings.hand, self.press_en)
         else:
             self._boot()
 
