@@ -97,7 +97,7 @@ def test_a_damaged_file_is_not_quoted(home: Home) -> None:
 def test_the_node_reads_what_we_write(tmp_path: Path) -> None:
     known = wifi.Wifi("DE", (wifi.Network("Glass House", PASSWORD), wifi.Network("Gäste", "")))
     (tmp_path / "wifi.json").write_bytes(wifi.render(known))
-    code = "import sys\nfrom node import wifi\nprint(wifi.networks(open(sys.argv[1], 'rb').read()))"
+    code = "import sys\nfrom node import config\nprint(config.networks(open(sys.argv[1], 'rb').read()))"
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "wifi.json")], capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": str(FIRMWARE), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8"},
