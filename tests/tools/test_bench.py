@@ -337,6 +337,7 @@ def test_a_broken_broker_is_named(generator: Generator, liar: Liar, options: dic
         ({"port": "1883", "filters": "900001"}, "--filters must be a number from 1 to 900000"),
         ({"port": "1883", "retained": "0"}, "--retained must be a number from 1 to 900000"),
         ({"port": "1883", "scenario": "wildcard", "ca": "x", "cert": "x", "key": "x"}, "run without TLS"),
+        ({"port": "1883", "scenario": "drain", "qos": "0"}, "kept and drain need --qos 1 or 2"),
         ({"port": "1883", "ca": "x"}, "belong together"),
     ],
 )
@@ -380,6 +381,20 @@ def test_the_crowds_run_against_mosquitto(generator: Generator, qos: int) -> Non
         subscribers = 400 * RETAINED_TIMES // 50
         assert (figures["delivered"], faults(figures)) == (subscribers * 52, [])
         assert (figures["retained"]["count"], figures["retained"]["subscribers"]) == (52, subscribers)
+
+
+@needs_mosquitto
+@pytest.mark.parametrize("qos", [1, 2])
+def test_sessions_that_are_kept_run_against_mosquitto(generator: Generator, qos: int) -> None:
+    load = Load(messages=400, clients=4, queue=1001)
+    with workplace("mosquitto") as broker:
+        with broker.running("plain", None) as endpoint:
+            figures = run(generator, endpoint, Case("kept", qos, "plain"), load, None)
+            assert (figures["delivered"], faults(figures)) == (400, [])
+        with broker.running("plain", None) as endpoint:
+            figures = run(generator, endpoint, Case("drain", qos, "plain"), load, None)
+            assert (figures["delivered"], faults(figures), figures["queue"]["count"]) == (1000, [], 1000)
+            assert figures["queue"]["all_ms"] > 0
 
 
 @needs_mosquitto
@@ -446,7 +461,13 @@ def test_peanutd_gets_one_listener(tmp_path: Path, transport: str, listen: dict[
     assert settings == {
         "listen": {**listen, "handshake_rate": 0, "accept_rate": 0},
         "access": {"anonymous": anonymous},
-        "mqtt": {"max_subscriptions": 1_000_000, "max_memory": 0, **limits},
+        "mqtt": {
+            "max_queued_messages": 1_000_000,
+            "max_queued_bytes": 1_000_000_000,
+            "max_subscriptions": 1_000_000,
+            "max_memory": 0,
+            **limits,
+        },
         "bans": {"connects": 0},
     }
     assert command[1:] == ["--home", str(tmp_path / "fleet")]
@@ -531,6 +552,9 @@ def test_the_crowds_have_tables_of_their_own() -> None:
     row = report.wildcard_table(runs)[-1].split()
     assert row[2:9] == ["0", "peanutd", "100000", "3.00", "0.500", "250", "0.250"]
     assert report.retained_table(runs)[-1].split()[2:9] == ["0", "peanutd", "10000", "1.00", "0.250", "10.0", "0.250"]
+    drain = report.Run(Case("drain", 1, "plain"), "peanutd", 0, _figures(4) | {"queue": {"count": 9, "all_ms": 8.0}})
+    assert report.drain_table([drain])[-1].split()[2:9] == ["1", "peanutd", "9", "4.00", "-", "8.00", "-"]
+    assert report.traffic_table([drain]) == []
     failed = [report.Run(retained, "mosquitto", 0, None, "it fell over")]
     assert report.retained_table(failed)[-1].endswith("1 of 1 failed: it fell over")
 

@@ -20,12 +20,13 @@ from .brokers import BROKERS, Broker, BrokerError, workplace
 from .generator import BUILD, NO_TLS, Case, Generator, GeneratorError, Load, build, faults, run
 
 TRAFFIC = ("fan-in", "fan-out", "pairs")
+KEPT = ("kept", "drain")  # plain only: over TLS the disk costs the same
 CROWDS = ("wildcard", "retained")  # plain only: their topics are for those who may publish everywhere
-SCENARIOS = ("codec", *TRAFFIC, *CROWDS, "idle")
+SCENARIOS = ("codec", *TRAFFIC, *KEPT, *CROWDS, "idle")
 TRANSPORTS = ("plain", "tls")
 QOS = ("0", "1", "2")
 USUAL_QOS = {"plain": QOS, "tls": ("0", "1")}  # of the traffic, without --qos
-USUAL_CROWD_QOS = {"wildcard": ("0",), "retained": ("0", "1")}
+USUAL_CROWD_QOS = {"kept": ("1", "2"), "drain": ("1",), "wildcard": ("0",), "retained": ("0", "1")}
 RESULTS = BUILD / "results.jsonl"
 TABLE = BUILD / "table.txt"
 
@@ -73,7 +74,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--scenario", type=_choice(SCENARIOS), default=list(SCENARIOS), help=f"of {','.join(SCENARIOS)} (all)")
     add("--brokers", type=_choice(tuple(BROKERS)), default=None, help=f"of {','.join(BROKERS)} (those that are here)")
     add("--transport", type=_choice(TRANSPORTS), default=list(TRANSPORTS), help="of plain,tls (both)")
-    add("--qos", type=_choice(QOS), default=None, help="of 0,1,2 (plain 0,1,2; tls 0,1; wildcard 0; retained 0,1)")
+    add(
+        "--qos",
+        type=_choice(QOS),
+        default=None,
+        help="of 0,1,2 (plain 0,1,2; tls 0,1; kept 1,2; drain 1; wildcard 0; retained 0,1)",
+    )
     add("--rounds", type=_positive(100), default=None, help="rounds, of which the median counts (3; quick: 1)")
     add("--messages", type=_positive(10**8), default=None, help="deliveries measured in a run (150000; quick: 20000)")
     add(
@@ -86,6 +92,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--idle-clients", type=_positive(40000), default=None, help="connections of the idle run (1000; quick: 300)")
     add("--filters", type=_positive(900_000), default=None, help="of the wildcard run (100000; quick: 20000)")
     add("--retained", type=_positive(900_000), default=None, help="messages of the retained run (10000; quick: 2000)")
+    add("--queue", type=_positive(1_000_000), default=None, help="messages of the drain run (100000; quick: 10000)")
     add("--window", type=_positive(1024), default=4, help="messages in flight a publisher (4)")
     add("--payload", type=_positive(65536), default=64, help="bytes of payload, 24 or more (64)")
     add("--quick", action="store_true", help="one short round, under a minute")
@@ -97,6 +104,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     arguments.messages = arguments.messages or (20_000 if arguments.quick else 150_000)
     arguments.filters = arguments.filters or (20_000 if arguments.quick else 100_000)
     arguments.retained = arguments.retained or (2_000 if arguments.quick else 10_000)
+    arguments.queue = arguments.queue or (10_000 if arguments.quick else 100_000)
     arguments.idle_clients = arguments.idle_clients or (300 if arguments.quick else 1_000)
     return arguments
 
@@ -121,9 +129,10 @@ def _cases(arguments: argparse.Namespace, generator: Generator) -> list[Case]:
     if "plain" in transports:
         cases += [
             Case(scenario, int(qos), "plain")
-            for scenario in CROWDS
+            for scenario in (*KEPT, *CROWDS)
             if scenario in arguments.scenario
             for qos in arguments.qos or USUAL_CROWD_QOS[scenario]
+            if scenario not in KEPT or qos != "0"
         ]
     if "idle" in arguments.scenario:
         cases += [Case("idle", 0, transport) for transport in transports]
@@ -188,6 +197,7 @@ def main(argv: list[str] | None = None) -> int:
         idle_clients=arguments.idle_clients,
         filters=arguments.filters,
         retained=arguments.retained,
+        queue=arguments.queue,
     )
     traffic = arguments.scenario != ["codec"]
     names = _brokers(arguments) if traffic else []

@@ -206,6 +206,8 @@ class Peanutd(Broker):
             )
             if init.returncode != 0:
                 raise BrokerError(f"`peanut init` ended with status {init.returncode}:\n{init.stderr.strip()}")
+        for left in home.glob("store.db*"):  # of the run before
+            left.unlink()
         plain = transport == "plain"
         (home / "gateway.toml").write_text(
             "[listen]\n"
@@ -221,6 +223,8 @@ class Peanutd(Broker):
             "max_connections_per_identity = 0\n"  # the clients over TLS are all the same operator
             "max_connections_per_address = 0\n"
             "max_memory = 0\n"
+            "max_queued_messages = 1000000\n"  # of a drain run; mosquitto is given no limit either
+            "max_queued_bytes = 1000000000\n"
             "max_subscriptions = 1000000\n"  # a wildcard run may give all to one client; mosquitto has no limit
             "[bans]\n"
             "connects = 0\n"  # client ids come again from run to run

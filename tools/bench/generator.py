@@ -49,8 +49,9 @@ class Load:
     """How hard a case is driven.
 
     `clients` is the number of publishers, subscribers or pairs; `window` the messages a publisher may have in flight;
-    `filters` what the subscribers of a wildcard run hold in all, `retained` the messages of a retained run;
-    `messages` the deliveries measured; `seconds` ends the measuring earlier; `deadline` is that of the whole run.
+    `filters` what the subscribers of a wildcard run hold in all, `retained` the messages of a retained run and `queue`
+    those of a drain run; `messages` the deliveries measured; `seconds` ends the measuring earlier; `deadline` is
+    that of the whole run.
     """
 
     messages: int
@@ -60,6 +61,7 @@ class Load:
     idle_clients: int = 1000
     filters: int = 100_000
     retained: int = 10_000
+    queue: int = 100_000
     seconds: int = 10
     deadline: int = 60
 
@@ -105,7 +107,7 @@ def run(generator: Generator, endpoint: Endpoint, case: Case, load: Load, core: 
         "qos": case.qos,
         "publishers": load.clients,
         "subscribers": load.clients,
-        "messages": load.messages * (RETAINED_TIMES if case.scenario == "retained" else 1),
+        "messages": _messages(case, load),
         "window": load.window,
         "payload": load.payload,
         "filters": load.filters,
@@ -140,6 +142,12 @@ def run(generator: Generator, endpoint: Endpoint, case: Case, load: Load, core: 
         raise GeneratorError(done.stderr.strip() or f"the generator ended with status {done.returncode}")
     figures: dict[str, Any] = json.loads(done.stdout)
     return figures
+
+
+def _messages(case: Case, load: Load) -> int:
+    if case.scenario == "drain":
+        return load.queue
+    return load.messages * (RETAINED_TIMES if case.scenario == "retained" else 1)
 
 
 def faults(figures: dict[str, Any]) -> list[str]:

@@ -74,9 +74,11 @@ enum {
 enum { CONNECT = 1, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBSCRIBE, SUBACK };
 
 /* WILDCARD is PAIRS whose subscribers hold a crowd of filters; every message goes to a topic that matches one of them.
- * RETAINED publishes first; then subscribers come one after the other and get what was retained. */
-enum scenario { FAN_IN, FAN_OUT, PAIRS, WILDCARD, RETAINED, IDLE };
-static const char *const scenario_names[] = {"fan-in", "fan-out", "pairs", "wildcard", "retained", "idle"};
+ * RETAINED publishes first; then subscribers come one after the other and get what was retained.
+ * KEPT is PAIRS whose subscribers have sessions that outlive their connections; DRAIN has one such subscriber, which goes
+ * away, and comes back when everything that the publishers have for it is in its queue. */
+enum scenario { FAN_IN, FAN_OUT, PAIRS, KEPT, DRAIN, WILDCARD, RETAINED, IDLE };
+static const char *const scenario_names[] = {"fan-in", "fan-out", "pairs", "kept", "drain", "wildcard", "retained", "idle"};
 
 /* Filters of the wildcard run and the topic that each matches; "{}" is the number of the filter, six digits. No topic
  * matches the filter of another number or line, and all are equally long, so that their packets are. */
@@ -158,7 +160,7 @@ struct subscriber {
     struct tracker *trackers;    /* owned */
     unsigned asked, granted;     /* WILDCARD: filters in a SUBSCRIBE, and in a SUBACK */
     uint64_t *seen;              /* owned; RETAINED: bit n says that message n was received; topics have no order */
-    struct slot bundle;          /* RETAINED: all of the messages as one that waits for each of them */
+    struct slot bundle;          /* RETAINED and DRAIN: all of the messages as one that waits for each of them */
     struct slot **releases;      /* owned; QoS 2: by packet id, the message that PUBREL will complete; borrowed slots */
 };
 
@@ -179,7 +181,8 @@ static uint32_t run_id;
 
 static uint64_t now;             /* monotonic ns, read after every wait and every recv */
 static uint64_t last_progress;   /* when bytes arrived last */
-static uint64_t subscribed_at;   /* RETAINED: when the subscriber whose turn it is asked */
+static uint64_t subscribed_at;   /* RETAINED and DRAIN: when the subscriber whose turn it is asked, or came back */
+static bool resumed;             /* DRAIN: it has come back */
 static uint64_t open_filters;    /* WILDCARD: asked for, not granted */
 static uint64_t started, waited, turns;
 static uint64_t unsent, open_slots;
@@ -535,7 +538,7 @@ static void send_connect(struct conn *c)
     size_t n = put_header(packet, CONNECT, 0, 10 + 2 + id_len);
     n += put_string(packet + n, "MQTT", 4);
     packet[n++] = 4;  /* protocol level: 3.1.1 */
-    packet[n++] = 2;  /* clean session */
+    packet[n++] = (opt.scenario == KEPT || opt.scenario == DRAIN) && c->number >= n_publishers ? 0 : 2;  /* clean session */
     n += put_u16(packet + n, KEEP_ALIVE_S);
     n += put_string(packet + n, id, id_len);
     memcpy(reserve(c, n), packet, n);
@@ -647,7 +650,7 @@ static const char *topic_of(const struct publisher *p, uint64_t seq)
 /* Deliveries of a message that a publisher waits for. */
 static unsigned audience(void)
 {
-    return opt.scenario == FAN_OUT ? n_subscribers : opt.scenario == RETAINED ? 0 : 1;
+    return opt.scenario == FAN_OUT ? n_subscribers : opt.scenario == RETAINED || opt.scenario == DRAIN ? 0 : 1;
 }
 
 static void publish(struct publisher *p)
@@ -756,8 +759,8 @@ static struct slot *check_message(struct subscriber *s, const uint8_t *topic, si
     t->received++;
     delivered++;
     if (measuring)
-        record_latency(now > stamp ? now - stamp : 0);
-    return &publishers[number].slots[seq % opt.window];
+        record_latency(opt.scenario == DRAIN ? now - subscribed_at : now > stamp ? now - stamp : 0);
+    return opt.scenario == DRAIN ? &s->bundle : &publishers[number].slots[seq % opt.window];
 }
 
 static void on_publish(struct conn *c, unsigned flags, const uint8_t *body, size_t len)
@@ -816,10 +819,11 @@ static void on_packet(struct conn *c, uint8_t first, const uint8_t *body, size_t
             die("%s got a CONNACK that was not due", who(c));
         if (body[1] != 0)
             die("the broker refused %s: CONNACK return code %u", who(c), body[1]);
-        if (opt.scenario <= PAIRS && c->number >= n_publishers) {  /* the others subscribe later, and are measured */
+        if (opt.scenario <= DRAIN && c->number >= n_publishers && !resumed) {  /* the others subscribe later, and are measured */
             unsigned number = c->number - n_publishers;
-            send_subscribe(c, opt.scenario == FAN_IN ? opt.filter
-                                                     : publishers[opt.scenario == PAIRS ? number : 0].topic);
+            send_subscribe(c, opt.scenario == FAN_IN || opt.scenario == DRAIN
+                                  ? opt.filter
+                                  : publishers[opt.scenario == FAN_OUT ? 0 : number].topic);
             return;
         }
         break;
@@ -1096,9 +1100,34 @@ static unsigned collect(unsigned from, unsigned to, double seconds)
     return i - from;
 }
 
+static const uint8_t disconnect[] = {0xE0, 0};
+
+/* The subscriber of the drain run goes away in order. */
+static void leave(struct conn *c)
+{
+    flush_all();
+    (void)transmit(c, disconnect, sizeof disconnect);
+    close(c->fd);
+    c->stage = CLOSED;
+    c->used = c->sent = c->part_used = 0;
+    up--;
+}
+
+/* It comes back, and gets its queue of `count` messages. */
+static void drain(struct subscriber *s, uint64_t count)
+{
+    last_progress = now = subscribed_at = clock_ns(CLOCK_MONOTONIC);
+    s->bundle = (struct slot){.owner = &publishers[0], .waiting = (unsigned)count};
+    open_slots = 1;
+    resumed = true;
+    begin_connection(s->conn);
+    while (open_slots > 0 && !stalled())
+        turn();
+    flush_all();
+}
+
 static void disconnect_all(void)
 {
-    static const uint8_t disconnect[] = {0xE0, 0};
     for (unsigned i = 0; i < n_conns; i++) {
         struct conn *c = &conns[i];
         if (c->stage == UP && c->used == c->sent)
@@ -1121,7 +1150,7 @@ static _Noreturn void usage(const char *problem)
 {
     fprintf(stderr,
             "load: %s\n"
-            "usage: load --port PORT [--broker PID] [--scenario fan-in|fan-out|pairs|wildcard|retained|idle]\n"
+            "usage: load --port PORT [--broker PID] [--scenario fan-in|fan-out|pairs|kept|drain|wildcard|retained|idle]\n"
             "            [--publishers N] [--filters N] [--retained N]\n"
             "            [--subscribers N] [--clients N] [--base N] [--qos 0|1|2] [--payload BYTES] [--window N]\n"
             "            [--messages DELIVERIES] [--seconds S] [--deadline S] [--stall S] [--topic T] [--filter F]\n"
@@ -1203,6 +1232,8 @@ static void parse_options(int argc, char **argv)
         usage("the filter is too long or empty");
     if (tls_wanted() && (opt.scenario == WILDCARD || opt.scenario == RETAINED))
         usage("wildcard and retained run without TLS: their topics are for those who may publish everywhere");
+    if ((opt.scenario == KEPT || opt.scenario == DRAIN) && opt.qos == 0)
+        usage("kept and drain need --qos 1 or 2: nothing of QoS 0 is kept");
     if (opt.scenario == IDLE && opt.base >= opt.clients)
         usage("--base must be below --clients");
 }
@@ -1212,7 +1243,8 @@ static void prepare(void)
     switch (opt.scenario) {
     case FAN_IN: n_publishers = opt.publishers, n_subscribers = 1; break;
     case FAN_OUT: n_publishers = 1, n_subscribers = opt.subscribers; break;
-    case PAIRS: n_publishers = n_subscribers = opt.publishers; break;
+    case PAIRS: case KEPT: n_publishers = n_subscribers = opt.publishers; break;
+    case DRAIN: n_publishers = opt.publishers, n_subscribers = 1; break;
     case WILDCARD:
         n_publishers = n_subscribers = opt.publishers < opt.filters ? opt.publishers : opt.filters;
         shared_out = opt.filters / n_publishers + (opt.filters % n_publishers != 0);
@@ -1260,8 +1292,8 @@ static void prepare(void)
     for (unsigned i = 0; i < n_subscribers; i++) {
         struct subscriber *s = &subscribers[i];
         s->conn = &conns[n_publishers + i];
-        s->first = opt.scenario == PAIRS || opt.scenario == WILDCARD ? i : 0;
-        s->count = opt.scenario == FAN_IN ? n_publishers : opt.scenario == RETAINED ? 0 : 1;  /* 0: has not asked yet */
+        s->first = opt.scenario == PAIRS || opt.scenario == KEPT || opt.scenario == WILDCARD ? i : 0;
+        s->count = opt.scenario == FAN_IN || opt.scenario == DRAIN ? n_publishers : opt.scenario == RETAINED ? 0 : 1;  /* 0: has not asked yet */
         s->trackers = allocate(opt.scenario == RETAINED ? n_publishers : s->count, sizeof *s->trackers);
         s->seen = opt.scenario == RETAINED ? allocate(n_publishers * shared_out / 64 + 1, sizeof *s->seen) : NULL;
         s->releases = opt.qos == 2 ? allocate(65536, sizeof *s->releases) : NULL;
@@ -1344,13 +1376,17 @@ int main(int argc, char **argv)
     uint64_t first_delivery = 0, first_sent = 0, begin = 0, end = 0, own_begin = 0, own_end = 0;
     unsigned collected = 0;
     if (opt.scenario != IDLE) {
-        uint64_t each = audience() > 0 ? opt.messages / ((uint64_t)n_publishers * audience()) : shared_out;
+        uint64_t each = opt.scenario == RETAINED ? shared_out
+                                                 : opt.messages / ((uint64_t)n_publishers * (audience() > 0 ? audience() : 1));
         each = each > 0 ? each : 1;
         if (opt.scenario == RETAINED) {
             phase(each, opt.deadline);
             settle();
             if (open_slots == 0)
                 (void)collect(0, 1, opt.seconds);
+        } else if (opt.scenario == DRAIN) {
+            leave(subscribers[0].conn);
+            phase(each, opt.deadline);
         } else {
             phase(each / 10 + 1, opt.seconds / 10);
         }
@@ -1364,6 +1400,8 @@ int main(int argc, char **argv)
             own_begin = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
             if (opt.scenario == RETAINED)
                 collected = collect(1, n_subscribers, opt.seconds);
+            else if (opt.scenario == DRAIN)
+                drain(&subscribers[0], each * n_publishers);
             else
                 phase(each, opt.seconds);
             end = last_progress;
@@ -1412,6 +1450,8 @@ int main(int argc, char **argv)
     if (opt.scenario == RETAINED)
         printf(",\"retained\":{\"count\":%" PRIu64 ",\"subscribers\":%u,\"all_ms\":%.3f}",
                (uint64_t)n_publishers * shared_out, collected, collected > 0 ? wall * 1e3 / collected : 0);
+    if (opt.scenario == DRAIN)
+        printf(",\"queue\":{\"count\":%" PRIu64 ",\"all_ms\":%.3f}", messages, wall * 1e3);
     printf(",\"generator\":{\"cpu_us\":%.4f,\"waiting\":%.4f,\"turns\":%" PRIu64 ",\"connect_seconds\":%.4f}",
            (double)(own_end - own_begin) * per, wall > 0 ? (double)waited / 1e9 / wall : 0, turns, connect_seconds);
     printf(",\"machine\":{\"others\":%.4f,\"steal\":%.4f}}\n", span > 0 ? (others > 0 ? others / span : 0) : 0,

@@ -137,7 +137,7 @@ def _spread(rounds: _Rounds) -> str:
 
 
 MEBI = 1024 * 1024
-APART = ("wildcard", "retained", "idle")  # scenarios with a table of their own
+APART = ("drain", "wildcard", "retained", "idle")  # scenarios with a table of their own
 
 
 def _group(runs: Iterable[Run]) -> dict[Case, dict[str, _Rounds]]:
@@ -207,6 +207,16 @@ def _crowd_table(
     return align(header, rows, 4) if rows else []
 
 
+def drain_table(runs: list[Run]) -> list[str]:
+    """What a queued message costs when its client comes back, and how long it waits for all of them."""
+    return _crowd_table(runs, "drain", {
+        "queued": (lambda f: f["queue"]["count"], False),
+        "CPU us/msg": (_cpu, True),
+        "all after ms": (lambda f: f["queue"]["all_ms"], True),
+        "gen us/msg": (lambda f: f["generator"]["cpu_us"], False),
+    })  # fmt: skip
+
+
 def wildcard_table(runs: list[Run]) -> list[str]:
     """What a filter with wildcards costs to subscribe and to keep, and a message that matches one of them all."""
     return _crowd_table(runs, "wildcard", {
@@ -254,7 +264,7 @@ def idle_table(runs: list[Run]) -> list[str]:
     return align(header, rows, 2) if rows else []
 
 
-TABLES = (traffic_table, wildcard_table, retained_table, idle_table)
+TABLES = (traffic_table, drain_table, wildcard_table, retained_table, idle_table)
 
 
 def codec_table(lines: list[dict[str, Any]]) -> list[str]:
