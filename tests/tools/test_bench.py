@@ -553,7 +553,7 @@ def test_the_crowds_have_tables_of_their_own() -> None:
     assert row[2:9] == ["0", "peanutd", "100000", "3.00", "0.500", "250", "0.250"]
     assert report.retained_table(runs)[-1].split()[2:9] == ["0", "peanutd", "10000", "1.00", "0.250", "10.0", "0.250"]
     drain = report.Run(Case("drain", 1, "plain"), "peanutd", 0, _figures(4) | {"queue": {"count": 9, "all_ms": 8.0}})
-    assert report.drain_table([drain])[-1].split()[2:9] == ["1", "peanutd", "9", "4.00", "-", "8.00", "-"]
+    assert report.drain_table([drain])[-1].split()[2:9] == ["1", "peanutd", "9.00", "4.00", "-", "8.00", "-"]
     assert report.traffic_table([drain]) == []
     failed = [report.Run(retained, "mosquitto", 0, None, "it fell over")]
     assert report.retained_table(failed)[-1].endswith("1 of 1 failed: it fell over")
