@@ -196,7 +196,7 @@ class _Line:
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             s.settimeout(2)
-            s.sendto(b"\x23" + bytes(47), socket.getaddrinfo(host, gateway.get("time_port", gateway["port"]))[0][-1])
+            s.sendto(b"\x23" + bytes(47), socket.getaddrinfo(host, gateway.get("time_port") or gateway["port"])[0][-1])
             told = int.from_bytes(s.recv(48)[40:44], "big") - 2208988800
         finally:
             s.close()
@@ -210,7 +210,7 @@ class _Line:
         from umqtt.simple import MQTTClient
 
         cfg, gateway = self._cfg, self._cfg["gateway"]
-        host = gateway["second"] if "second" in gateway and self._tries % 2 == 0 else gateway["host"]
+        host = gateway["second"] if gateway.get("second") and self._tries % 2 == 0 else gateway["host"]
         self._clock(host)
         ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         ctx.verify_mode = ssl.CERT_REQUIRED
