@@ -18,6 +18,7 @@ CONNECT_S = 60  # between two tries
 STATE_S = 60
 KEEPALIVE_S = 120
 WATCHDOG_MS = 60000
+BENCH_MS = 3600000
 FLOOR = 1767225600  # 2026-01-01, as node/__init__.py has it
 
 _EPOCH = 946684800 if time.gmtime(0)[0] == 2000 else 0
@@ -50,6 +51,22 @@ def run(box, why=None):
         print("rescue: going by node.json:", e)
     house = _House(cfg)
     line = _Line(cfg, wifi, why, box.lines if box else "", house)
+    try:
+        _serve(house, line, dog)
+    except KeyboardInterrupt:  # whoever works there gets an hour: the watchdog cannot be stopped
+        house.off()
+        if dog is not None:
+            machine.WDT(timeout=BENCH_MS)
+        raise
+    house.off()
+    line.drop()
+    if box is not None:
+        box.crashes = 0 if line.restart else LAST_TRY
+        box.ending("rescue is over", planned=True)
+    _reset()
+
+
+def _serve(house, line, dog):
     turns = 0
     while turns < AGAIN_S and not line.restart:
         turns += 1
@@ -62,12 +79,6 @@ def run(box, why=None):
             print("rescue: link: %s: %s" % (type(e).__name__, e))
             line.drop()
         time.sleep(1)
-    house.off()
-    line.drop()
-    if box is not None:
-        box.crashes = 0 if line.restart else LAST_TRY
-        box.ending("rescue is over", planned=True)
-    _reset()
 
 
 def _reset():

@@ -5,6 +5,7 @@ is set here: clock.put judges whether it can be.
 """
 
 import asyncio
+import errno
 import os
 import socket
 
@@ -45,17 +46,19 @@ async def ask(family, address):
     samples = []
     try:
         sock.setblocking(False)
+        sock.connect(address)  # so only its answers come in, and a port that nobody has is known at once
         for _ in range(SAMPLES):
             cookie = os.urandom(8)
             sent = clock.now()
-            sock.sendto(b"\x23" + bytes(39) + cookie, address)
+            sock.send(b"\x23" + bytes(39) + cookie)
             told = None
             while told is None and clock.since(sent) < WAIT_MS:
                 await asyncio.sleep_ms(POLL_MS)
                 try:
                     told = parse(sock.recv(64), cookie)
-                except OSError:  # nothing there yet
-                    pass
+                except OSError as e:
+                    if e.errno != errno.EAGAIN:  # else there is nothing yet
+                        raise
             if told is None:
                 return None
             # What the way took, half of it each way; and what has passed since the first question, taken off again.

@@ -42,6 +42,7 @@ def run():
 
         gc.collect()
         app = module.App(greenhouse, box)
+        gc.threshold(gc.mem_free() // 4 + gc.mem_alloc())  # before the heap is in pieces
         del greenhouse
         forget("profiles.greenhouse")
         why = asyncio.run(app.run(_input_ends if _on_a_pc() else None))

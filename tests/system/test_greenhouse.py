@@ -125,8 +125,9 @@ def test_peanut_send_to_a_node_that_is_away_says_so_and_fails(house: House) -> N
 def test_a_planned_stop_is_reported_and_a_power_cut_too(house: House) -> None:
     bundle = house.device("peanut")
     with house.watch(*REPORTS) as watcher:
-        with Node(bundle):
+        with Node(bundle) as node:
             wait_for(lambda: online(watcher), "birth")
+            node.wait_for_log("info time set from localhost")  # by the gateway, before TLS
         wait_for(lambda: watcher.latest("/plant/peanut/status").get("why") == "shutdown", "farewell")
         with Node(bundle) as node:
             wait_for(lambda: online(watcher), "second birth")
