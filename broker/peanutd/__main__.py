@@ -192,7 +192,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--check", action="store_true", help="check settings and certificates, then exit: 0 good, 2 not"
     )
     parser.add_argument("--version", action="version", version=f"peanutd {_version()}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands, which look at the files only")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     listing = commands.add_parser("rules", help="print the rules in force, in their order")
     listing.add_argument("--built-in", action="store_true", help="print those that are built in, as a rules.toml")
     asking = commands.add_parser("explain", help="say which rule decides what somebody may do: 0 allowed, 1 refused")

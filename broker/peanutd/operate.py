@@ -23,9 +23,9 @@ BAN_SECONDS: Final = 3600
 
 def add_commands(commands: Any) -> tuple[argparse.ArgumentParser, ...]:
     """Adds the two to a parser's commands, and returns them."""
-    status = commands.add_parser("status", help="how the gateway that runs is doing")
+    status = commands.add_parser("status", help="ask the gateway that runs how it is doing")
     status.add_argument("--json", action="store_true", help="everything, as JSON")
-    parser = commands.add_parser("bans", help="who is banned; ban somebody, or end a ban")
+    parser = commands.add_parser("bans", help="ask the gateway that runs who is banned; ban somebody, or end a ban")
     what = parser.add_subparsers(dest="what", metavar="list|add|remove")
     listing = what.add_parser("list", help="who is banned, until when and why (the default)")
     listing.add_argument("--json", action="store_true", help="as JSON")
@@ -75,7 +75,7 @@ def _status(found: dict[str, Any]) -> str:
     drops = {key.removeprefix("dropped_"): count for key, count in core.items() if key.startswith("dropped_") and count}
     rows: list[tuple[str, ...]] = [
         ("version", f"{found['version']}, up {found['uptime']:.0f} s, pid {found['pid']}"),
-        ("connections", ", ".join(f"{count} {state}" for state, count in here.items())),
+        ("connections", ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in here.items())),
         ("sessions", f"{core['sessions']}, subscriptions {core['subscriptions']}"),
         ("retained", f"{core['retained']} messages, {core['retained_bytes']} bytes"),
         ("waiting", f"{core['stored']} messages, {core['stored_bytes']} bytes"),

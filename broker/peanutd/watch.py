@@ -27,7 +27,7 @@ BLAMED: Final = frozenset((0x81, 0x82, 0x84, 0x85, 0x86, 0x87, 0x8C, 0x90, 0x95,
 """Reasons for which a CONNECT is refused, or a connection ended, that are the client's own doing: malformed packet,
 protocol error, version, client id, password, authorisation, method, topic name, size, and guessing on regardless."""
 SUSPECTS_PER_SECOND: Final = 5
-"""Handshakes a second that banned addresses get all together, to show a certificate."""
+"""Handshakes a second that a banned address prefix gets, to show a certificate; `handshake_rate` bounds them all."""
 CERTIFICATE_FACTOR: Final = 10
 """An operator's certificate may have many clients: so many times more comings than one of them."""
 
@@ -46,7 +46,7 @@ class Watch:
         self._wall = wall
         found, problem = bans.load(home, wall()) if home is not None else ([], None)
         self.bans = Bans(rules or BanRules(), found)
-        self._suspects = Budget(SUSPECTS_PER_SECOND, time.monotonic())
+        self._suspects: dict[str, Budget] = {}  # by banned prefix
         if problem is not None:
             log.warning("bans", problem)
 
@@ -111,19 +111,21 @@ class Watch:
 
     def shuts(self, host: str, listener: Listener) -> Ban | None:
         """The ban that keeps a connection out before it has said a word. Where a certificate would do it may show one,
-        as long as not too many want to: then it is a suspect, and has to.
+        as long as not too many want to: then it is a suspect, and has to. To be asked once a connection.
         """
         ban = self.bans.find("address", self.bans.prefix(host), self._wall()) if len(self.bans) else None
-        may_show_one = listener.secure and listener.policy.certificate != "none"
-        return None if ban is not None and may_show_one and self._suspects.has(time.monotonic()) else ban
+        if ban is None or not listener.secure or listener.policy.certificate == "none":
+            return ban
+        budget = self._suspects.setdefault(ban.key, Budget(SUSPECTS_PER_SECOND, time.monotonic()))
+        if not budget.has(time.monotonic()):
+            return ban
+        budget.spend()
+        return None
 
     def suspects(self, connection: Connection) -> bool:
         """Whether a connection that has not been shut out is a suspect."""
         prefix = self.bans.prefix(connection.peer_host) if len(self.bans) else None
-        found = self.bans.find("address", prefix, self._wall()) is not None
-        if found:
-            self._suspects.spend()
-        return found
+        return self.bans.find("address", prefix, self._wall()) is not None
 
     def bars(self, connection: Connection, user: str | None, session: str | None) -> str | None:
         """Why a client may not come in although it would, or None."""
@@ -151,6 +153,7 @@ class Watch:
     def unban(self, kind: str, key: str) -> bool:
         """The operator ends a ban; False when there was none."""
         found = self.bans.remove(kind, self._spelled(kind, key))
+        self._suspects.clear()  # those that go on get a new one
         if found:
             self.log.info("bans", "ended by the operator", ban=f"{kind} {key}")
         return found
@@ -184,7 +187,10 @@ class Watch:
         """To be called about once a second. The bans, when they are to be saved."""
         self.flood.sweep(time.monotonic())
         for ban in self.bans.sweep(self._wall()):
+            self._suspects.pop(ban.key, None)
             self.log.info("bans", "over", ban=str(ban))
+        if len(self._suspects) > bans.BANS_MAX:
+            self._suspects.clear()
         if not self.bans.changed or self._home is None:
             return None
         self.bans.changed = False
