@@ -152,10 +152,14 @@ def test_each_batch_lets_go_what_waited_for_it() -> None:
         client.send(publish("a", b"x", 1, number))
         house.take_batch()
     assert client.read() == []
-    house.commit_one()
-    assert client.read() == [ack("PUBACK", 1)]
-    house.commit()
-    assert client.read() == [ack("PUBACK", number) for number in (2, 3, 4)]
+    told: list[int] = []
+    for committed in (1, 2, 3, 4):
+        house.commit_one()
+        told += [packet["id"] for packet in client.read()]
+        assert told == sorted(told)
+        assert 1 in told, "what waits for the first batch waits for no other"
+        assert max(told) <= committed, "told before it was on the disk"
+    assert told == [1, 2, 3, 4]
 
 
 def test_what_waits_is_taken_back_when_the_connection_ends() -> None:

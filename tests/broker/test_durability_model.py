@@ -15,7 +15,7 @@ import pytest
 from tests.broker.disk import MESSAGE, QUEUED, RETAINED, SENT, SESSION, SUBSCRIPTION, DiskHouse
 from tests.broker.test_broker_model import Model, Program
 
-SEEDS = 800
+SEEDS = 480
 
 
 class CrashProgram(Program):

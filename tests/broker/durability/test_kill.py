@@ -21,7 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from tests.broker.durability.gateway import Gateway, on_tcp, wait_for
 from tests.broker.durability.peers import Publisher, Subscriber, verdict
 
-ROUNDS = int(os.environ.get("SOAK_ROUNDS", "4"))
+ROUNDS = int(os.environ.get("SOAK_ROUNDS", "3"))
 SEED = int(os.environ.get("SOAK_SEED", random.randrange(1 << 30)))
 ROUND_SECONDS = (0.05, 0.8)
 """How long a round lasts once the gateway listens."""

@@ -15,7 +15,7 @@ from tests.broker.durability.peers import Publisher, Subscriber, verdict
 from tests.broker.house import Client
 from tests.reference import codec
 
-PROGRAMS = 120
+PROGRAMS = 80
 STEPS = 250
 
 Peer = Publisher | Subscriber
