@@ -83,6 +83,8 @@ class _Peanut(Collector):
         yield CounterMetricFamily("peanut_connections_accepted", "Connections accepted", found["accepted"])
         yield _histogram("loop_lag", "How late the event loop is", found["lag"])
         yield _histogram("journal_commit", "How long commits of the store take", found["journal"])
+        failing = found["store"] is not None and found["store"]["failure"] is not None
+        yield GaugeMetricFamily("peanut_store_failing", "1: what would have to be kept is refused", int(failing))
 
 
 def _labelled(family: Any, name: str, help_: str, label: str, values: Mapping[str, float]) -> Any:

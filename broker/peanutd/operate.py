@@ -85,8 +85,17 @@ def _status(found: dict[str, Any]) -> str:
         ("dropped", ", ".join(f"{count} {why}" for why, count in drops.items()) or "nothing"),
         ("kept out", ", ".join(f"{count} {why}" for why, count in trouble.items()) or "nobody"),
         ("bans", str(found["bans"])),
+        ("store", _store(found)),
     ]
     return _table(rows)
+
+
+def _store(found: dict[str, Any]) -> str:
+    if found["store"] is None:
+        return "off: nothing survives a restart"
+    if found["store"]["failure"] is not None:
+        return f"cannot be written, what would have to be kept is refused: {found['store']['failure']}"
+    return f"commits took {found['journal'] * 1000:.1f} ms at the most in the last minute"
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

@@ -620,6 +620,7 @@ class Server:
             "banned": dict(tally.bans),
             "lag": tally.lag,
             "journal": tally.journal,
+            "store": None if self.keeper is None else {"failure": self.keeper.failure},
         }
 
     def snapshot_from_afar(self) -> dict[str, Any]:

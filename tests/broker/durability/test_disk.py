@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import resource
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.broker.durability.gateway import DEADLINE, Gateway, wait_for
@@ -62,6 +64,12 @@ def size_of(gateway: Gateway) -> int:
     return max(path.stat().st_size for path in gateway.home.glob("store.db*"))
 
 
+def status(gateway: Gateway) -> str:
+    """What `peanutd status` says."""
+    command = [sys.executable, "-m", "peanutd", "--home", str(gateway.home), "status"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True).stdout
+
+
 def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
     gateway = Gateway(tmp_path / "home")
     gateway.start()
@@ -85,6 +93,7 @@ def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
         acknowledged.append(payload)
     assert answer == {"type": "DISCONNECT", "reason": QUOTA, "properties": []}
     wait_for(lambda: "cannot be written" in gateway.log, "a line in the log")
+    assert "cannot be written" in status(gateway)
 
     publisher = Wire(gateway.port, "publisher", clean=True)
     assert publisher.ask(publish("kept", b"refused", 1)) == ack("PUBACK", 1, QUOTA)
@@ -103,6 +112,7 @@ def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
     assert publisher.ask(publish("kept", b"last", 1)) == ack("PUBACK", 1)
     acknowledged.append(b"last")
     assert gateway.log.count("cannot be written") == 1
+    assert "cannot be written" not in status(gateway)
     gateway.kill()
 
     gateway.start()
