@@ -10,7 +10,6 @@ a disk fails is said once and tried again every RETRY seconds; the core refuses 
 from __future__ import annotations
 
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -74,8 +73,8 @@ class Writer(threading.Thread):
             begun = time.monotonic()
             try:
                 self._database.apply(batch)
-            except (sqlite3.Error, OSError) as error:
-                self._tell(str(error), None, time.monotonic() - begun)
+            except Exception as error:  # whatever it is, what was not written must not pass for written
+                self._tell(str(error) or repr(error), None, time.monotonic() - begun)
                 if last:
                     return False
                 self._hurry.wait(RETRY)
