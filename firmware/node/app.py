@@ -490,7 +490,8 @@ class App:
                 said = clock.now()
             ts = clock.unix()
             readings = {name: self._house.told(name, self._time.now) for name in self._sensors}
-            if self._client.ready and await self._send("telemetry", report.telemetry(readings, ts, clock.quality())):
+            body = report.telemetry(readings, ts, clock.quality(), self._sim)
+            if self._client.ready and await self._send("telemetry", body):
                 kept = None
             elif kept is None or clock.since(kept) >= keep_ms:
                 kept = clock.now()
@@ -510,4 +511,4 @@ class App:
                 continue
             batch = self._ring.batch()
             if batch is not None:
-                sent = await self._send("telemetry", report.late(batch), 1)
+                sent = await self._send("telemetry", report.late(batch, self._sim), 1)

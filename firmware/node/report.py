@@ -46,16 +46,22 @@ def status(word, kind, version, boot, sim, ts=None, why=None, dropped=None):
     return json.dumps(body)
 
 
-def telemetry(readings, ts, quality):
-    """<root>/telemetry. readings: {name: [value, quality, age in s]}."""
-    return json.dumps({"ts": ts, "tq": quality, "readings": _rounded(readings)})
+def telemetry(readings, ts, quality, sim=False):
+    """<root>/telemetry. readings: {name: [value, quality, age in s]}; sim: they are a model's."""
+    return _marked({"ts": ts, "tq": quality, "readings": _rounded(readings)}, sim)
 
 
-def late(batch):
+def late(batch, sim=False):
     """<root>/telemetry of readings kept while there was no session. batch: as node.ring gives it."""
     for entry in batch:
         entry["readings"] = _rounded(entry["readings"])
-    return json.dumps({"late": True, "batch": batch})
+    return _marked({"late": True, "batch": batch}, sim)
+
+
+def _marked(body, sim):
+    if sim:
+        body["sim"] = True
+    return json.dumps(body)
 
 
 def _rounded(readings):

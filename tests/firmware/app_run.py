@@ -9,7 +9,7 @@ import gc
 import json
 import os
 
-from node import app, clock, log, store
+from node import app, clock, hardware, log, store, vitals
 from node.app import App
 from node.blackbox import BlackBox
 from profiles import greenhouse
@@ -316,6 +316,159 @@ async def check_rejections_without_end_are_few_lines():
         assert len(rejected) >= size
         assert len(seen) == len(rejected) + len(left_out) <= size + total * 10 // refill_ms + 1, len(seen)
         assert len(rejected) + sum(left_out) == total, (len(rejected), left_out)
+
+
+class Instant:
+    """Nobody sleeps, for a `with`: `turn(ms)` lets the tasks run up to their next sleep, so much later."""
+
+    def __init__(self, time):
+        self.time = time
+
+    def __enter__(self):
+        self.sleep = asyncio.sleep_ms
+        asyncio.sleep_ms = lambda _: self.sleep(0)
+        return self
+
+    def __exit__(self, *_):
+        asyncio.sleep_ms = self.sleep
+
+    async def turn(self, ms):
+        self.time.now += ms
+        await self.sleep(0)
+        await self.sleep(0)
+
+
+class Station:
+    """A radio that finds nothing."""
+
+    asked = None
+    PM_NONE = 0
+
+    def active(self, on):
+        pass
+
+    def isconnected(self):
+        return False
+
+
+async def check_without_wifi_no_try_and_in_the_end_a_restart_but_not_while_it_heats():
+    """wifi.json names the networks and the country; the link waits for them."""
+    _lines()
+    with open("wifi.json", "w") as f:
+        f.write('{"format":1,"country":"DE","networks":[{"ssid":"house","password":"right"}]}')
+    asked = []
+    from node import powerup
+
+    powerup.wlan = lambda *who: asked.append(who) or Station()
+    a = _app(BlackBox(lambda *_: b"", "power"))
+    os.remove("wifi.json")
+    assert asked == [("peanut", "DE")]
+    assert not a._link.network()
+    a._wifi.up = True
+    assert a._link.network()
+    a._wifi.up = False
+    a._ended = asyncio.Event()
+    with Moved() as time, Instant(time) as instant:
+        task = asyncio.create_task(a._mend(Pulse()))
+        await instant.turn(1000)
+        assert a._why is None
+        a._wifi.hopeless = True
+        a._climate.heater.force(True)
+        for _ in range(50):
+            await instant.turn(1000)
+        assert a._why is None, a._why
+        a._climate.heater.force(False)
+        await instant.turn(1000)
+        await instant.turn(1000)
+        assert a._why == "no Wi-Fi for 30 minutes", a._why
+        assert a._ended.is_set()
+        task.cancel()
+
+
+async def check_health_is_told_every_five_minutes_and_log_lines_one_a_second():
+    """Ten lines at once; no `info`; the longest stall since the last report, once."""
+    _lines()
+    sent = []
+
+    async def send(topic, body):
+        sent.append((topic, body))
+
+    v = vitals.Vitals(BlackBox(lambda *_: b"", "power"), lambda: {"more": 1})
+    v._told = log.count()
+    with Moved() as time, Instant(time) as instant:
+        v._begun = 0
+        tasks = [asyncio.create_task(t) for t in (v.supervise(), v.report(Pulse(), lambda: True, send))]
+        for i in range(40):
+            (log.info if i % 4 == 0 else log.warn)("test", f"line {i}")
+        counts = []
+        for _ in range(25):
+            await instant.turn(1000)
+            counts.append(len([1 for topic, _ in sent if topic == "log"]))
+        assert counts[0] <= vitals.LINES[0] < counts[-1] == 30, counts
+        assert max([counts[i + 1] - counts[i] for i in range(24)]) <= 3, counts  # the task has turns of its own
+        assert not [body for topic, body in sent if topic == "log" and " info " in body]
+        await instant.turn(8000)
+        for _ in range(3600):
+            await instant.turn(1000)
+        told = [json.loads(body) for topic, body in sent if topic == "health"]
+        assert len(told) == 13, len(told)
+        assert told[1]["more"] == 1
+        stalls = [body["lag_ms"] for body in told]
+        assert stalls[1] >= 7000 > max(stalls[2:]), stalls
+        for task in tasks:
+            task.cancel()
+
+
+async def check_the_floor_of_the_clock():
+    """After a power cut: the last time noted in flash, the certificate's beginning where that is later."""
+    _lines()
+    a = _app(BlackBox(lambda *_: b"", "power"))
+    a._seen = 0
+    task = asyncio.create_task(a._telemetry(Pulse()))
+    await asyncio.sleep_ms(50)
+    task.cancel()
+    now = clock.unix()
+    begun = []
+    real, clock.begin = clock.begin, begun.append
+    _app(BlackBox(lambda *_: b"", "power"))
+    a._store.put("time", 1)
+    _app(BlackBox(lambda *_: b"", "power"))
+    clock.begin = real
+    assert now - 60 < begun[0] <= now, begun
+    assert now - 400 * 86400 < begun[1] < now - 60, begun
+
+
+class Nvs:
+    """Stands for esp32.NVS: what is apart from the file system."""
+
+    kept = b""
+
+    def set_blob(self, key, data):
+        Nvs.kept = bytes(data)
+
+    def get_blob(self, key, buf):
+        buf[: len(self.kept)] = self.kept
+        return len(self.kept)
+
+    def commit(self):
+        pass
+
+
+class Esp32:
+    NVS = staticmethod(lambda name: Nvs())
+
+
+async def check_a_set_point_outlives_its_file():
+    """Spoilt by a brown-out: NVS knows it."""
+    _lines()
+    hardware.esp32 = Esp32
+    assert _order(_app(BlackBox(lambda *_: b"", "power")), 1, temperature=23.5) is None
+    with open("state.json", "w") as f:
+        f.write("spoilt")
+    again = _app(BlackBox(lambda *_: b"", "power"))
+    hardware.esp32 = None
+    assert again._climate.setpoint == 23.5
+    assert again._boot > 1
 
 
 for _name in sorted(globals()):

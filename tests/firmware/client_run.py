@@ -283,6 +283,111 @@ async def check_link_can_be_cancelled():
         pass
 
 
+class _Names:
+    """Stands before `socket` in node/link.py: each name has two addresses, and nobody listens on any of them."""
+
+    SOCK_STREAM = 1
+
+    def __init__(self, tries):
+        self.tries = tries
+        self.asked = []
+        self.tried = []
+        self.link = None
+
+    def getaddrinfo(self, host, *_):
+        self.asked.append(host)
+        return [(2, 1, 0, "", host + " 1"), (2, 1, 0, "", host + " 2")]
+
+    def socket(self, *_):
+        return self
+
+    def setblocking(self, on):
+        pass
+
+    def connect(self, address):
+        self.tried.append(address)
+        self.link.stopping = len(self.tried) == self.tries
+        raise OSError(111)
+
+    def close(self):
+        pass
+
+
+async def _no_time(info):
+    pass
+
+
+async def check_the_name_is_asked_for_at_each_try_and_every_address_has_its_turn():
+    """The gateway may have moved; and of two gateways each is tried before the second address of either."""
+    real = link.socket
+    for second, tried in ((None, ["a 1", "a 2", "a 1"]), ("b", ["a 1", "b 1", "a 2", "b 2", "a 1"])):
+        made = _link(None, client())
+        made._hosts = ["a", second] if second else ["a"]
+        made._time = _no_time
+        link.socket = names = _Names(len(tried))
+        names.link = made
+        await made.run(PULSE)
+        link.socket = real
+        assert names.tried == tried, names.tried
+        assert names.asked == [address[0] for address in tried], names.asked
+
+
+async def check_no_try_without_a_network():
+    made = _link(None, client())
+    tries = []
+    up = []
+
+    async def opened():
+        tries.append(1)
+        made.stopping = True
+        raise link.LinkError("no")
+
+    made._open = opened
+    made.network = lambda: up
+    task = asyncio.create_task(made.run(PULSE))
+    await asyncio.sleep_ms(300)
+    assert not tries
+    up.append(1)
+    await task
+    assert tries
+
+
+async def check_what_haste_does_not_mend_is_tried_seldom():
+    """A wrong certificate, of which the clock may be guilty, and a refusal; a session tells how long it lived."""
+    c = client()
+    made = _link(None, c)
+    ends = [
+        link.LinkError("away"),
+        link.LinkError("expired", link.CERTIFICATE),
+        (mqtt.REFUSED, "not authorised"),
+        (mqtt.LOST, "gone"),
+    ]
+    waits = []
+
+    async def opened():
+        if isinstance(ends[0], link.LinkError):
+            raise ends.pop(0)
+        return Fake()
+
+    async def run(stream):
+        await asyncio.sleep_ms(20)
+        return ends.pop(0)
+
+    def after(lived, hopeless):
+        waits.append((lived > 0.01, hopeless, made._asked))
+        made._asked = 5
+        made.stopping = len(waits) == 4
+        return 0
+
+    made._open = opened
+    c.run = run
+    made._asked = 5
+    made._backoff.next = after
+    await made.run(PULSE)
+    assert waits == [(False, False, 5), (False, True, None), (True, True, 5), (True, False, 5)], waits
+    assert made.ends == {mqtt.LOST: 2, link.CERTIFICATE: 1, mqtt.REFUSED: 1}, made.ends
+
+
 async def check_a_guard_that_fails_ends_the_session():
     """No session without its deadlines."""
     c = client(keepalive_s=2)

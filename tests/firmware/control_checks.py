@@ -801,6 +801,7 @@ def check_reports_are_strict_json():
     ):
         strictjson.loads(text.encode())
     assert strictjson.loads(text)["echo"] == '?"\\?'
+    assert "sim" not in report.telemetry({}, 5, "ntp") + report.late([])
 
 
 def check_a_step_allocates_little():

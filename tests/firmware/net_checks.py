@@ -4,7 +4,7 @@ the time, the pulses. The same file, both interpreters; run like pure_checks.py.
 
 import json
 
-from node import clock, config, keys, sntp, ticks, wifi
+from node import clock, config, keys, powerup, sntp, ticks, wifi
 from node.blackbox import ACTUATORS, CRASHES_TO_RESCUE, HEALTHY_S, SIZE, BlackBox
 from node.command import RECENT, Recent, parse
 from node.supervisor import Supervisor
@@ -270,6 +270,43 @@ def check_wifi_survives_a_radio_that_raises():
     radio.connect = connect
     drive(w, radio, 0, 60000)
     assert w.up
+
+
+class Network:
+    """Stands for the module `network`: notes what is set, in its order."""
+
+    STA_IF = 0
+
+    def __init__(self):
+        self.calls = []
+
+    def hostname(self, name):
+        self.calls.append(("hostname", name))
+
+    def country(self, code):
+        self.calls.append(("country", code))
+
+    def WLAN(self, kind):
+        return self
+
+    PM_NONE = 7
+
+    def active(self, on):
+        self.calls.append(("active", on))
+
+    def config(self, **settings):
+        self.calls.append(("config", settings["pm"]))
+
+
+def check_the_radio_has_name_and_country_before_it_is_on_and_never_sleeps():
+    real = powerup.network
+    powerup.network = radio = Network()
+    assert powerup.wlan("peanut", "DE") is radio
+    powerup.network = None
+    assert powerup.wlan("peanut", "DE") is None
+    powerup.network = real
+    assert sorted(radio.calls[:2]) == [("country", "DE"), ("hostname", "peanut")], radio.calls
+    assert radio.calls[2:] == [("active", True), ("config", radio.PM_NONE)], radio.calls
 
 
 def check_wifi_json():

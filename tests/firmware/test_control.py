@@ -302,6 +302,12 @@ def test_the_agreement_names_what_a_node_says() -> None:
     row = next(line for line in README.splitlines() if line.startswith("| `<root>/state`"))
     keys = {*json.loads(report.state(c, 5))} - {*NAMES}
     assert {*re.findall(r'"(\w+)":', row)} - {*NAMES} == keys
+    live = next(line for line in README.splitlines() if line.startswith("| `<root>/telemetry`"))
+    assert set(re.findall(r'"(\w+)":', live)) == {
+        *json.loads(report.telemetry({}, 5, "ntp", True)),
+        "temperature",
+        "outside",
+    }
     row = next(line for line in README.splitlines() if line.startswith("| `<root>/event`"))
     assert {*re.findall(r'"(\w+)":', row)} == {*json.loads(report.event("frost", "frost: below 2", True, 5))}
     told = re.search(r"`faults` and the events of a greenhouse are (.*?) \(somebody", README, re.DOTALL)

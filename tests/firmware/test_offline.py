@@ -24,6 +24,7 @@ def late_message(peer: Peer, acknowledge: bool = True) -> tuple[Packet, list[dic
             continue
         if found.topic == TELEMETRY:
             body = found.json
+            assert body["sim"] is True
             if body.get("late"):
                 assert found.qos == 1
                 if acknowledge:
