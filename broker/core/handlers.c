@@ -107,7 +107,8 @@ static uint8_t on_publish(pn_link *l, const pn_packet *p) {
     if (p->qos == 2 && reason >= 0x80) pn_session_end_qos2(s, p->id, env); /* MQTT-4.3.3: a PUBREC of 0x80 or more ends the exchange */
     uint32_t from = pn_buf_len(&l->wire.out);
     pn_acknowledge(l, p->qos == 1 ? PN_PUBACK : PN_PUBREC, p->id, reason);
-    if (pn_changes(env) != changes) pn_wire_hold(&l->wire, from, env);
+    /* What was received before may be on its way to the disk still: its connection ended with its PUBREC held. */
+    if (pn_changes(env) != changes || (again && s->whole)) pn_wire_hold(&l->wire, from, env);
     return PN_SUCCESS;
 }
 

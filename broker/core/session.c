@@ -216,8 +216,9 @@ static void trim(pn_session *s) {
     }
 }
 
-/* Whether what the client is about to be sent must be on the disk first: a QoS 2 message that it has not heard of before. Were it forgotten
- * in a crash, its identifier would go to another message, which the client would take for this one. */
+/* Whether what the client is about to be sent must be on the disk first. A QoS 2 message: were it forgotten in a crash, its identifier would go
+ * to another one, which the client would take for this one. Its PUBREL: were that forgotten, it would be published again to a client that
+ * has forgotten it. */
 static bool waits_for_disk(const pn_session *s, const pn_out *e, const pn_env *env) {
     return e->qos == 2 && s->whole && env->journal && s->queued_in > env->journal->committed;
 }
@@ -238,6 +239,9 @@ void pn_session_pump(pn_session *s, pn_env *env) {
             if (++s->cursor > s->numbered) s->numbered = s->cursor; /* a gap that was restored */
             continue;
         }
+        bool waits = waits_for_disk(s, e, env);
+        if (waits && env->journal->fails) break;
+        uint32_t from = pn_buf_len(&w->out);
         if (e->state == PN_OUT_RELEASED) {
             pn_wire_ack(w, PN_PUBREL, e->id, PN_SUCCESS, env);
         } else {
@@ -247,15 +251,12 @@ void pn_session_pump(pn_session *s, pn_env *env) {
                 if (s->numbered >= IDS_SPAN) break;
                 continue;
             }
-            bool waits = waits_for_disk(s, e, env);
-            if (waits && env->journal->fails) break;
             if (!again) {
                 e->id = id_of(place_of(s, s->cursor));
                 s->numbered = s->cursor + 1;
             }
             pn_pub pub = pn_message_pub(e->message);
             int64_t n;
-            uint32_t from = pn_buf_len(&w->out);
             if (!again && pub.expires <= env->now) { /* MQTT-3.3.2-5 */
                 env->stats.dropped_expired++;
                 n = 0;
@@ -276,8 +277,8 @@ void pn_session_pump(pn_session *s, pn_env *env) {
                 break;
             }
             count_out(env, &pub, e->qos);
-            if (waits) pn_wire_hold_until(w, from, s->queued_in, env);
         }
+        if (waits) pn_wire_hold_until(w, from, s->queued_in, env);
         s->cursor++;
         s->unacked++;
     }

@@ -2,6 +2,7 @@
 
 Clients that keep the standard talk to a core whose batches reach the disk late, one at a time, or never: at a random
 moment the process is gone, with everything that was not committed. Every packet may be the last that a side hears of.
+In half of the programs the disk fails for a while now and then, and a crash may come then as well.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tests.broker.durability.peers import Publisher, Subscriber, verdict
 from tests.broker.house import Client
 from tests.reference import codec
 
-PROGRAMS = 80
+PROGRAMS = 160
 STEPS = 250
 
 Peer = Publisher | Subscriber
@@ -27,6 +28,7 @@ class Network:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.house = DiskHouse()
+        self.fails = False
         version = self.random.choice([4, 5])
         window = self.random.choice([1, 3, 20])
         self.publishers = [
@@ -42,34 +44,53 @@ class Network:
         return [*self.publishers, *self.subscribers]
 
     def run(self) -> None:
-        steps = [*[self.turn] * 12, *[self.house.take_batch] * 4, *[self.house.commit_one] * 4, self.lose, self.crash]
+        steps = [*[self.turn] * 12, *[self.house.take_batch] * 4, *[self.commit_one] * 4, self.lose, self.crash]
+        if self.random.random() < 0.5:
+            steps += [self.fail, self.heal]
         for _ in range(STEPS):
             self.random.choice(steps)()
+        self.heal()
         self.house.prompt = True
         self.house.commit()
         for _ in range(400):  # everybody is online and all is well: now it has to come to its end
-            for peer in self.peers:
-                self.talk(peer)
-            if all(publisher.done for publisher in self.publishers) and not any(peer.held for peer in self.subscribers):
+            quiet = [self.talk(peer) for peer in self.peers]
+            if all(quiet) and all(publisher.done for publisher in self.publishers):
                 break
 
     def turn(self) -> None:
         self.talk(self.random.choice(self.peers))
 
-    def talk(self, peer: Peer) -> None:
-        """The peer connects, or reads what there is and answers."""
+    def commit_one(self) -> None:
+        if not self.fails:
+            self.house.commit_one()
+
+    def fail(self) -> None:
+        """The disk takes nothing any more. Before that everybody has a session, or would not get one."""
+        if not self.fails and self.subscribed and all(publisher.count for publisher in self.publishers):
+            self.fails = True
+            self.house.handle(self.house.broker.failing(True, self.house.now))
+
+    def heal(self) -> None:
+        if self.fails:
+            self.fails = False
+            self.house.handle(self.house.broker.failing(False, self.house.now))
+
+    def talk(self, peer: Peer) -> bool:
+        """The peer connects, or reads what there is and answers. Whether there was nothing."""
         link = self.links.get(peer.name)
         if link is None or link.closed is not None:
             link = self.links[peer.name] = self.house.open()
             link.version = peer.version
             link._decoder = codec.Decoder(peer.version)
             link.send(*peer.connected())
-            return
-        for packet in link.read():
+            return False
+        packets = link.read()
+        for packet in packets:
             for answer in peer.heard(packet):
                 link.send(answer)
         if self.subscribed and (said := peer.say()):
             link.send(*said)
+        return not packets
 
     @property
     def subscribed(self) -> bool:
@@ -87,6 +108,7 @@ class Network:
     def crash(self) -> None:
         self.crashes += 1
         self.links.clear()
+        self.fails = False
         for peer in self.peers:
             peer.online = False
         assert self.house.crash() == 0
@@ -102,7 +124,7 @@ def test_what_was_acknowledged_arrives_and_qos_2_arrives_once(batch: int) -> Non
         crashes += network.crashes
         for publisher in network.publishers:
             assert publisher.done, f"seed {seed}: {publisher.name} has not come to its end"
-            assert len(publisher.acknowledged) == publisher.limit
+            assert len(publisher.acknowledged) + publisher.refused == publisher.limit
             for subscriber in network.subscribers:
                 assert verdict(publisher, subscriber) == [], f"seed {seed}"
     assert crashes > PROGRAMS
