@@ -155,6 +155,56 @@ async def check_control_that_fails_ends_the_node_with_outputs_off():
     assert not a._house._on["heater"]
 
 
+async def check_control_has_its_turn_before_the_network():
+    """Whatever the way to the gateway blocks on, the outputs are where they belong by then."""
+    a = App(greenhouse, BlackBox(lambda *_: b"", "power"))
+    turns = []
+    turn = a._time.turn
+    a._time.turn = lambda: turns.append(1) or turn()
+    first = []
+
+    async def blocking(*_):
+        first.append(len(turns))
+
+    async def stopping():
+        while not first:
+            await asyncio.sleep_ms(1)
+
+    a._tasks = [("link", blocking)]
+    await a.run(stopping)
+    assert first == [1], first
+
+
+async def check_every_task_is_watched():
+    """Link, answers, telemetry and the others: none can be silent without the watchdog's knowing."""
+    a = App(greenhouse, BlackBox(lambda *_: b"", "power"))
+    given = {}
+    silent = asyncio.Event()
+    gone = []
+
+    def idle(name):
+        async def work(pulse):
+            given[name] = pulse
+            await silent.wait()
+
+        return work
+
+    async def stopping():
+        while len(given) < len(a._tasks):
+            await asyncio.sleep_ms(1)
+        now = clock.now()
+        for name in given:
+            assert a._vitals._supervisor.late((now + app.SILENT_MS) & ((1 << 30) - 1)).name == "control"
+            given[name].beat(now, -2 * app.SILENT_MS)
+            gone.append(a._vitals._supervisor.late(now).name)
+            given[name].beat(now)
+
+    a._tasks = [(name, idle(name)) for name, _ in a._tasks]
+    await a.run(stopping)
+    assert gone == list(given), (gone, given)
+    assert {"link", "answers", "telemetry", "backfill", "report", "mend"} <= set(gone)
+
+
 async def check_events_are_bounded_and_the_newest_kept():
     _lines()
     a = App(greenhouse, BlackBox(lambda *_: b"", "power"))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from .conftest import ROOT
 from .control_checks import SETTINGS, live
 
-from node import command, config, report, ticks  # isort: skip
+from node import app, blackbox, clock, command, config, link, report, ring, sntp, ticks, vitals, wifi  # isort: skip
 from node.actuator import MODES, NAMES, TIMES  # isort: skip
 from node.control import (  # isort: skip
     ALARMS,
@@ -339,6 +339,31 @@ def test_the_readme_of_the_firmware_tells_the_limits_as_they_are() -> None:
     assert "irrigation {} s, {} s, {} min".format(*irrigation[:2], irrigation[2] // 60) in text
     assert "light {} s, {} s".format(*light[:2]) in text
     assert f"{SETTINGS['starts_h']} starts in any hour" in text
+
+
+def test_the_readme_of_the_firmware_tells_the_limits_of_the_node_as_they_are() -> None:
+    """Watchdog, pulses, crashes, Wi-Fi, time, twins, memory for TLS, reports against the constants."""
+    text = " ".join((ROOT / "firmware" / "README.md").read_text().split())
+    control_s = app.CONTROL_PERIODS * clock.LoopTime.PERIOD_MS // 1000
+    assert f"no progress for {app.SILENT_MS // 1000} s (the control loop: {control_s} s)" in text
+    assert f"bites after {vitals.WATCHDOG_MS // 1000} s" in text
+    assert f"{blackbox.HEALTHY_S // 60} minutes of life | the count is 0 again" in text
+    assert ("the sixth crash in a row" in text, blackbox.CRASHES_TO_RESCUE) == (True, 6)
+    assert f"no Wi-Fi for {wifi.HOPELESS_MS // 60000} minutes" in text
+    assert f"{wifi.JOIN_MS // 1000} s for each, a pause of a second" in text
+    assert ("after three rounds" in text, wifi.PAUSE_MS, wifi.ROUNDS) == (True, 1000, 3)
+    assert f"gets {wifi.OWN_MS // 1000} s to come back by itself" in text
+    assert f"three answers that agree to {sntp.SPREAD_MS // 1000} s" in text
+    assert (sntp.SAMPLES, (clock.CEILING - clock.FLOOR) // 31557600) == (3, 15)
+    assert f"unless the IDF's heap has {link.TLS_BLOCK:,} bytes" in text
+    assert ("in five tries" in text, link.STARVED) == (True, 5)
+    assert f"within {link.TWIN_S} s of its welcome, five times in a row" in text
+    assert link.TWIN_CUTS == 5
+    assert ("`health`, every five minutes" in text, vitals.HEALTH_S) == (True, 300)
+    assert ("ten at once and then one a second" in text, vitals.LINES) == (True, (10, 1000))
+    assert ("one message a second" in text, app.BACKFILL_MS, ring.BATCH) == (True, 1000, 5)
+    assert f"up to {ring.FLUSH_MS // 60000} minutes or {ring.PAGE // ring.RECORD} of them in RAM" in text
+    assert f"{ring.SEGMENTS * ring.SEGMENT // ring.RECORD:,} records" in text
 
 
 def test_a_board_with_pins_that_simulates_needs_none() -> None:

@@ -1,0 +1,165 @@
+"""The rescue app's ways to Wi-Fi, to the time and to either gateway, and its watchdog: on CPython, beside a chip that
+is stood in for. The whole of it is in test_rescue.py.
+"""
+
+from __future__ import annotations
+
+import calendar
+import json
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .test_net import TimeServer
+
+import rescue  # isort: skip
+
+CFG = {"name": "peanut", "root": "/plant/peanut", "kind": "greenhouse"}
+NETWORKS = {"networks": [{"ssid": "barn", "password": "hunter22"}, {"ssid": "open", "password": ""}]}
+
+
+def line(cfg: dict[str, Any], wifi: str | None = None) -> Any:
+    """The rescue app's connection, of a node with this configuration."""
+    return rescue._Line({**CFG, **cfg}, wifi, "why", "", None)
+
+
+class Chip(types.ModuleType):
+    """`machine`: a clock, a watchdog, a reset."""
+
+    def __init__(self) -> None:
+        super().__init__("machine")
+        self.set: list[tuple[int, ...]] = []
+        self.fed = 0
+        self.timeouts: list[int] = []
+        chip = self
+
+        class RTC:
+            def datetime(self, told: tuple[int, ...]) -> None:
+                chip.set.append(told)
+
+        class WDT:
+            def __init__(self, timeout: int) -> None:
+                chip.timeouts.append(timeout)
+
+            def feed(self) -> None:
+                chip.fed += 1
+
+        self.RTC, self.WDT = RTC, WDT
+
+    def reset(self) -> None:
+        raise SystemExit("reset")
+
+
+@pytest.fixture
+def chip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Chip:
+    """A chip in its directory, on which no second passes."""
+    made = Chip()
+    monkeypatch.setitem(sys.modules, "machine", made)
+    monkeypatch.chdir(tmp_path)
+    stands = types.SimpleNamespace(time=time.time, gmtime=time.gmtime, sleep=lambda _: None)
+    monkeypatch.setattr(rescue, "time", stands)
+    return made
+
+
+@pytest.mark.parametrize("port_of_its_own", [True, False])
+def test_a_clock_of_2000_is_set_by_the_gateway(
+    chip: Chip, monkeypatch: pytest.MonkeyPatch, port_of_its_own: bool
+) -> None:
+    """Asked where the configuration says; a clock that goes right is left alone; a time that cannot be is none."""
+    now = int(time.time())
+    with TimeServer(now) as server:
+        own = {"port": 1, "time_port": server.port} if port_of_its_own else {"port": server.port, "time_port": None}
+        one = line({"gateway": {"host": "127.0.0.1", **own}})
+        one._clock("127.0.0.1")
+        assert server.asked == 0
+        monkeypatch.setattr(rescue.time, "time", lambda: 946684800.0)
+        one._clock("127.0.0.1")
+        ((year, month, day, weekday, hour, minute, second, _),) = chip.set
+        assert calendar.timegm((year, month, day, hour, minute, second)) == now
+        assert weekday == time.gmtime(now)[6]
+        for wrong in (rescue.FLOOR - 1, rescue.FLOOR + 16 * 31557600):
+            server.unix = wrong
+            one._clock("127.0.0.1")
+        assert server.asked == 3
+        assert len(chip.set) == 1
+
+
+def test_each_network_in_its_turn(chip: Chip, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From wifi.json, or what the gateway has sent; a fresh radio for each; no network at all is said."""
+    calls: list[Any] = []
+
+    class Wlan:
+        joined = False
+
+        def isconnected(self) -> bool:
+            return self.joined
+
+        def active(self, on: bool) -> None:
+            calls.append(on)
+
+        def connect(self, ssid: str, password: str | None) -> None:
+            calls.append((ssid, password))
+            self.joined = ssid == "open"
+
+    wlan = Wlan()
+    network = types.ModuleType("network")
+    network.WLAN, network.STA_IF = lambda _: wlan, 0  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "network", network)
+    Path("wifi.json").write_text(json.dumps({"networks": [{"ssid": "old", "password": "x"}]}))
+    asked = line({}, json.dumps(NETWORKS))
+    asked._tries = 2
+    with pytest.raises(OSError, match="Wi-Fi"):
+        asked._join()
+    asked._tries = 3
+    asked._join()
+    asked._join()
+    assert calls == [False, True, ("barn", "hunter22"), False, True, ("open", None)]
+    wlan.joined = False
+    with pytest.raises(OSError, match="Wi-Fi"):
+        line({})._join()
+    assert calls[-1] == ("old", "x")
+
+
+def test_both_gateways_in_turn(chip: Chip, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is asked where there is one."""
+    umqtt = types.ModuleType("umqtt.simple")
+    umqtt.MQTTClient = None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "umqtt", types.ModuleType("umqtt"))
+    monkeypatch.setitem(sys.modules, "umqtt.simple", umqtt)
+    for second, hosts in (("b", ["a", "b", "a", "b"]), (None, ["a"] * 4)):
+        one = line({"gateway": {"host": "a", "port": 1, "second": second}})
+        asked: list[str] = []
+
+        def clock(host: str, asked: list[str] = asked) -> None:
+            asked.append(host)
+            raise OSError("far enough")
+
+        one._clock = clock
+        for turn in (2, 2 + rescue.CONNECT_S, 2 + 2 * rescue.CONNECT_S, 2 + 3 * rescue.CONNECT_S):
+            with pytest.raises(OSError, match="far enough"):
+                one.step(turn)
+            one.step(turn + 1)  # a minute between two tries
+        assert asked == hosts
+
+
+def test_the_watchdog_is_fed_each_second_and_waits_an_hour_for_whoever_interrupts(
+    chip: Chip, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing that fails in a turn (here there is no node.json) costs the watchdog its food."""
+    with pytest.raises(SystemExit, match="reset"):
+        rescue.run(None, "main: it is broken")
+    assert (chip.timeouts, chip.fed) == ([60000], rescue.AGAIN_S)
+    assert "rescue: main: it is broken" in capsys.readouterr().out
+    chip.timeouts.clear()
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rescue.time, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rescue.run(None, "again")
+    assert chip.timeouts == [60000, 3600000]
