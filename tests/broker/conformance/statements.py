@@ -285,7 +285,9 @@ V5: list[Row] = [
      "wills::a_will_belongs_to_the_connection_that_left_it"),
     ("3.1.2-8", "it is published in time, unless withdrawn",
      "wills::a_will_is_published_when_its_client_goes_without_a_word wills::a_will_waits_for_its_delay "
-     "wills::a_will_does_not_wait_beyond_the_end_of_its_session"),
+     "wills::a_will_does_not_wait_beyond_the_end_of_its_session "
+     "wills::a_clean_start_within_the_delay_publishes_the_will "
+     "wills::a_goodbye_with_any_other_reason_publishes_it"),
     ("3.1.2-9", "will flag: its fields are there", "c.connect::the_fields_of_a_connect_are_found_in_their_order "
      "wrong::flags_without_payload"),
     ("3.1.2-10", "a will ends with publication or DISCONNECT",
@@ -305,13 +307,15 @@ V5: list[Row] = [
      "wrong::flags_without_payload"),
     ("3.1.2-20", "a client pings within its keep alive", "time::any_packet_keeps_a_connection_alive", CLIENT),
     ("3.1.2-21", "a client takes the server's keep alive",
+     "connect::server_keep_alive_is_told_only_when_it_differs "
      "time::a_keep_alive_set_by_the_server_is_the_one_that_counts", CLIENT),
     ("3.1.2-22", "1.5 times keep alive, then closed", "time::keep_alive_is_one_and_a_half_times_exactly "
      "server::silence_beyond_the_keep_alive_ends_a_connection"),
     ("3.1.2-23", "sessions are kept for their expiry interval", "sessions::a_session_expires_after_its_interval"),
     ("3.1.2-24", "no packet above the client's maximum", "c.connect::nothing_larger_than_the_client_takes_is_sent "
      "c.authentication::an_auth_that_does_not_fit_is_not_sent"),
-    ("3.1.2-25", "one too large counts as sent", "qos::a_message_too_large_for_its_client_is_skipped"),
+    ("3.1.2-25", "one too large counts as sent", "qos::a_message_too_large_for_its_client_is_skipped "
+     "c.connect::one_too_large_is_dropped_for_that_client_alone v5::a_message_too_large_to_be_sent_teaches_no_alias"),
     ("3.1.2-26", "no alias above the client's maximum", "c.connect::aliases_stay_within_what_the_client_takes"),
     ("3.1.2-27", "no alias without a maximum", "c.connect::without_a_maximum_there_are_no_aliases"),
     ("3.1.2-28", "response information only when asked for",
@@ -349,6 +353,7 @@ V5: list[Row] = [
      "connect::what_follows_a_refused_connect_is_not_processed"),
     # 3.2: CONNACK
     ("3.2.0-1", "CONNACK comes before all but AUTH", "connect::an_accepted_client_gets_connack_first_and_once "
+     "c.connect::a_client_that_takes_no_connack_is_not_left_waiting "
      "c.connect::nothing_larger_than_the_client_takes_is_sent"),
     ("3.2.0-2", "CONNACK comes once", "c.connect::connack_comes_once"),
     ("3.2.2-1", "its reserved flags are 0", "c.format::connack_flags_have_one_bit"),
@@ -380,6 +385,7 @@ V5: list[Row] = [
      "connect::a_refusal_explains_itself_unless_that_is_more_than_the_client_takes"),
     ("3.2.2-20", "User Properties fit", "c.format::no_acknowledgement_has_a_user_property"),
     ("3.2.2-21", "a client takes the server's keep alive",
+     "connect::server_keep_alive_is_told_only_when_it_differs "
      "time::a_keep_alive_set_by_the_server_is_the_one_that_counts", CLIENT),
     ("3.2.2-22", "else the client's counts", "c.connect::keep_alive_is_the_clients_where_the_server_says_nothing"),
     # 3.3: PUBLISH
@@ -407,6 +413,7 @@ V5: list[Row] = [
      "qos::a_message_expires_while_it_waits retained::a_retained_message_expires"),
     ("3.3.2-6", "the interval that remains is told", "c.publish::an_expiry_interval_counts_down_in_whole_seconds"),
     ("3.3.2-7", "aliases end with their connection", "c.publish::aliases_of_two_clients_are_their_own "
+     "v5::a_publisher_may_name_its_topics_by_number v5::an_alias_does_not_outlive_its_connection "
      "c.connect::aliases_to_a_client_end_with_its_connection"),
     ("3.3.2-8", "no alias is 0", "c.connect::aliases_stay_within_what_the_client_takes wrong::out_of_range"),
     ("3.3.2-9", "a client keeps to the server's maximum",
@@ -586,7 +593,8 @@ V5: list[Row] = [
     ("4.12.0-3", "so has its answer", "c.authentication::an_answer_of_another_kind_is_refused", CLIENT),
     ("4.12.0-4", "rejected at any point: CONNACK perhaps, closed",
      "c.authentication::an_exchange_may_be_refused_at_any_point v5::refused_in_the_middle_of_an_exchange"),
-    ("4.12.0-5", "all name the CONNECT's method", "c.authentication::every_packet_of_an_exchange_names_its_method"),
+    ("4.12.0-5", "all name the CONNECT's method", "c.authentication::every_packet_of_an_exchange_names_its_method "
+     "v5::anything_else_in_an_exchange_ends_it"),
     ("4.12.0-6", "no method: no AUTH, no method in CONNACK",
      "c.authentication::without_a_method_there_is_no_word_of_it"),
     ("4.12.0-7", "no method: a client sends no AUTH", "v5::a_client_that_gave_no_method_may_not_begin", CLIENT),

@@ -222,6 +222,28 @@ def test_nothing_larger_than_the_client_takes_is_sent(limit: int) -> None:
     assert [one.packet["type"] for one in said][:1] in (["CONNACK"], []), "MQTT-3.2.0-1"
 
 
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_one_too_large_is_dropped_for_that_client_alone(qos: int) -> None:
+    """MQTT-3.1.2-24, MQTT-3.1.2-25: wherever it stands among those who get the message, of either version; to it the
+    message counts as sent, so that the next one comes."""
+    house = House()
+    takes = [1000, 40, 1000, 40, None, 40, 1000]
+    clients = [
+        house.join(
+            f"c{i}", 4 if most is None else 5, props=[] if most is None else properties(maximum_packet_size=most)
+        )
+        for i, most in enumerate(takes)
+    ]
+    for client in clients:
+        client.subscribe("t", qos=qos)
+    house.publish("t", b"x" * 100, qos=qos)
+    house.publish("t", b"after", qos=qos)
+    for most, client in zip(takes, clients, strict=True):
+        assert client.closed is None
+        assert client.payloads() == ([b"after"] if most == 40 else [b"x" * 100, b"after"])
+    assert house.stat("dropped_too_large") == takes.count(40)
+
+
 def test_a_client_that_takes_no_connack_is_not_left_waiting() -> None:
     """MQTT-3.2.0-1, MQTT-3.1.4-5 with MQTT-3.1.2-24: nothing may come before a CONNACK, so without one the connection
     ends; its session is as if it had not come."""

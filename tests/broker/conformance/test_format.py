@@ -215,6 +215,8 @@ def test_every_code_that_is_said_is_in_its_table(said: list[Said]) -> None:
     if version_of(said) == 5:
         assert 0x04 not in codes["DISCONNECT"], "with will message: for clients"
         assert 0x87 in codes["PUBACK"] & codes["PUBREC"] & codes["SUBACK"] & codes["CONNACK"], "the tour has failures"
+    elif version_of(said) == 4:
+        assert 0x80 in codes["SUBACK"], "of 3.1.1 too"
 
 
 def test_no_acknowledgement_has_a_user_property(said: list[Said]) -> None:
