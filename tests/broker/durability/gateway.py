@@ -6,6 +6,7 @@ The peers are those of peers.py on sockets, each in a thread of its own; they re
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -56,6 +57,7 @@ class Gateway:
         home.mkdir(exist_ok=True)
         (home / "gateway.toml").write_text(SETTINGS.format(port=self.port) + settings)
         self.process: subprocess.Popen[bytes] | None = None
+        atexit.register(self.kill)  # a test that fails leaves it running
 
     @property
     def log(self) -> str:
