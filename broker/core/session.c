@@ -158,20 +158,20 @@ static bool learn(pn_wire *w, pn_span topic, uint64_t hash) {
 
 /* Encodes to a wire, by way of a Topic Alias where the client takes them: the first topics it hears get one (MQTT-3.3.2-8).
  * Returns as pn_pub_encode. */
-static int64_t encode(pn_wire *w, const pn_pub *pub, pn_send form, int64_t now) {
-    form.version = w->version;
-    form.max_packet = w->max_packet;
-    if (w->alias_max == 0 || pub->topic.n == 0) return pn_pub_encode(pub, &w->out, &form, now);
+static int64_t encode(pn_wire *w, const pn_pub *pub, pn_send *form, int64_t now) {
+    form->version = w->version;
+    form->max_packet = w->max_packet;
+    if (w->alias_max == 0 || pub->topic.n == 0) return pn_pub_encode(pub, &w->out, form, now);
     uint64_t hash = pn_hash(pub->topic.p, pub->topic.n, 0);
     uint16_t i = 0;
     while (i < w->alias_count && !(w->aliases[i].hash == hash && w->aliases[i].n == pub->topic.n &&
                                    memcmp(w->aliases[i].topic, pub->topic.p, pub->topic.n) == 0)) {
         i++;
     }
-    form.alias_known = i < w->alias_count;
-    bool fresh = !form.alias_known && i < w->alias_max && learn(w, pub->topic, hash);
-    if (form.alias_known || fresh) form.alias = (uint16_t)(i + 1);
-    int64_t n = pn_pub_encode(pub, &w->out, &form, now);
+    form->alias_known = i < w->alias_count;
+    bool fresh = !form->alias_known && i < w->alias_max && learn(w, pub->topic, hash);
+    if (form->alias_known || fresh) form->alias = (uint16_t)(i + 1);
+    int64_t n = pn_pub_encode(pub, &w->out, form, now);
     if (n <= 0 && fresh) pn_free(w->aliases[--w->alias_count].topic); /* it was not sent, so the client does not know it */
     return n;
 }
@@ -263,7 +263,7 @@ void pn_session_pump(pn_session *s, pn_env *env) {
             } else {
                 pn_send form = {.qos = e->qos, .retain = e->retain, .dup = again, .id = e->id};
                 if (e->extra) form.ids = e->extra->ids, form.id_count = e->extra->id_count;
-                n = encode(w, &pub, form, env->now);
+                n = encode(w, &pub, &form, env->now);
                 if (n == 0) env->stats.dropped_too_large++;
             }
             if (n == 0) { /* MQTT-3.1.2-25: as if it had been delivered */
@@ -348,7 +348,7 @@ void pn_session_deliver(pn_session *s, pn_pub *pub, const pn_delivery *how, pn_e
         bool plain = !how->retain && !how->id_count && !w->alias_max && pub->expires == PN_NEVER;
         int64_t n = plain && pub->plain_sent++
                         ? send_plain(w, pub, env)
-                        : encode(w, pub, (pn_send){.retain = how->retain, .ids = how->ids, .id_count = how->id_count}, env->now);
+                        : encode(w, pub, &(pn_send){.retain = how->retain, .ids = how->ids, .id_count = how->id_count}, env->now);
         if (n > 0) {
             count_out(env, pub, 0);
         } else if (n == 0) {
