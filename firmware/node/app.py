@@ -48,7 +48,11 @@ class App:
     def __init__(self, profile, box):
         """profile: a module of profiles/; box: node.blackbox.BlackBox. Raises config.ConfigError or link.LinkError
         with what to mend."""
-        from node import desired, keys, powerup
+        from node import keys
+
+        ctx, valid = keys.context(_read)  # first, while the heap is whole
+        forget("node.keys")
+        from node import desired, powerup
 
         asked = desired.Desired()
         cfg = self._cfg = asked.load()
@@ -60,7 +64,6 @@ class App:
         self._boot = int(self._store.number("boot", 0, 1 << 29, 0)) + 1
         self._store.put("boot", self._boot)
         log.level = cfg["report"]["log"]
-        ctx, valid = keys.context(_read)
         self._seen = int(self._store.number("time", 0, 1 << 40, 0))
         self._expires = valid[1]
         clock.begin(max(self._seen, valid[0]))
