@@ -391,14 +391,14 @@ class Instant:
 class Station:
     """A radio that finds nothing."""
 
-    asked = None
-    PM_NONE = 0
-
     def active(self, on):
         pass
 
     def isconnected(self):
         return False
+
+    def status(self, what):
+        return {"rssi": -61}[what]
 
 
 async def check_without_wifi_no_try_and_in_the_end_a_restart_but_not_while_it_heats():
@@ -416,6 +416,8 @@ async def check_without_wifi_no_try_and_in_the_end_a_restart_but_not_while_it_he
     assert not a._link.network()
     a._wifi.up = True
     assert a._link.network()
+    facts = a._facts()
+    assert (facts["rssi"], facts["wifi_lost"]) == (-61, 0), facts
     a._wifi.up = False
     a._ended = asyncio.Event()
     with Moved() as time, Instant(time) as instant:

@@ -7,7 +7,7 @@ ends it.
 import asyncio
 import sys
 
-from node import link, log, mqtt, supervisor
+from node import clock, link, log, mqtt, supervisor
 from node.link import Stream
 
 TOPIC = b"\x00\x01t"
@@ -330,6 +330,34 @@ async def check_the_name_is_asked_for_at_each_try_and_every_address_has_its_turn
         link.socket = real
         assert names.tried == tried, names.tried
         assert names.asked == [address[0] for address in tried], names.asked
+
+
+class _Silent:
+    """Stands for node/sntp.py: counts the questions, and has no answer."""
+
+    asked = 0
+
+    async def ask(self, family, address):
+        self.asked += 1
+
+
+async def check_the_time_is_asked_for_each_minute_until_it_is_known_then_each_day():
+    made = _link(None, client())
+    real = clock.now, clock.quality, link.log.warn
+    link.log.warn = lambda *_: None
+    for quality, minutes, questions in (("floor", 60, 61), ("rtc", 60, 61), ("ntp", 3 * 1440, 4)):
+        at = [0]
+        clock.now = lambda at=at: at[0]
+        clock.quality = lambda quality=quality: quality
+        made._asked = None
+        silent = _Silent()
+        for second in range(0, minutes * 60 + 1, 20):
+            at[0] = second * 1000
+            sys.modules["node.sntp"] = silent  # it is forgotten after each question
+            await made._time((2, 1, 0, "", "address"))
+        assert silent.asked == questions, (quality, silent.asked)
+    sys.modules.pop("node.sntp", None)
+    clock.now, clock.quality, link.log.warn = real
 
 
 async def check_no_try_without_a_network():

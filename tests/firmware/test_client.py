@@ -69,17 +69,21 @@ def test_store_writes_only_what_changed(tmp_path: Path, monkeypatch: pytest.Monk
     assert json.loads((tmp_path / "state.json").read_text()) == {"setpoint": 20}
 
 
-def test_log_is_bounded_and_clean(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_is_bounded_and_clean(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The last 50 lines, oldest first; what a stranger sent cannot colour or forge a line."""
     for i in range(120):
         log.info("test", f"line {i}")
     assert [line.rsplit(" ", 1)[1] for line in log.recent()] == [str(i) for i in range(70, 120)]
+    assert log.after(0) == (120, None)  # nothing of this is for the gateway
     log.warn("test", "\x1b[31mred\n12:00:00 info fake " + "x" * 5000)
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 121
     assert "\x1b" not in shown[-1]
     assert len(shown[-1]) < log.WIDTH + 40
     assert shown[-1].split(" ")[1:3] == ["warn", "test"]
+    assert log.after(0) == (121, log.recent()[-1])
+    monkeypatch.setattr(log, "level", "off")
+    assert log.after(0) == (121, None)
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,11 @@ def test_four_in_flight_at_the_most(gateway: Gateway, make_node: MakeNode) -> No
     waiting = [peer.read() for _ in range(4 + 6)]  # the six PUBACKs, and what fills the window
     flight = [p for p in waiting if p is not None and p.type == PUBLISH]
     assert len(flight) == 4
-    peer.send(b"\x30\x03\x00\x01a" + b"\xd0\x00")  # a turn of the node in which nothing may come
+    for ident in (50, 51):  # turns of the node in which nothing else may come
+        peer.send(command("temperature:99", ident=ident))
+        answer = peer.read()
+        assert answer is not None
+        assert (answer.type, answer.id) == (PUBACK, ident)
     peer.puback(flight[0])
     fifth = peer.read()
     assert fifth is not None
