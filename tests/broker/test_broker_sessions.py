@@ -85,6 +85,18 @@ def test_a_session_expires_after_its_interval(tick: bool) -> None:
         assert present(house.join("c", clean=False)) is kept
 
 
+@pytest.mark.parametrize(("first", "last", "kept"), [(10, 100, True), (100, 10, False)])
+def test_the_interval_of_the_last_connect_counts(first: int, last: int, kept: bool) -> None:
+    """MQTT-3.1.2-23: of the connection that the session has outlived, longer or shorter than the one before."""
+    house = House()
+    house.join("c", props=properties(session_expiry_interval=first)).lose()
+    again = house.join("c", clean=False, props=properties(session_expiry_interval=last))
+    assert present(again)
+    again.lose()
+    house.wait(50)
+    assert present(house.join("c", clean=False)) is kept
+
+
 def test_a_session_does_not_expire_while_it_is_connected() -> None:
     """MQTT-4.1.0-1."""
     house = House()

@@ -45,6 +45,18 @@ def test_subscribing_again_replaces() -> None:
     assert house.stat("subscriptions") == 1
 
 
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("option", ["no_local", "retain_as_published"])
+def test_every_option_is_replaced(option: str, later: bool) -> None:
+    """MQTT-3.8.4-3: switched on and off by the later SUBSCRIBE."""
+    client = House().join()
+    for value in (not later, later):
+        assert client.subscribe("a", **{option: value}) == [0]
+    client.send(publish("a", b"1", retain=True))
+    heard = [packet["retain"] for packet in client.read()]
+    assert heard == ([] if option == "no_local" and later else [option == "retain_as_published" and later])
+
+
 def test_the_same_filter_twice_in_one_packet() -> None:
     """MQTT-3.8.4-5: as in two packets; the last one counts."""
     house = House()

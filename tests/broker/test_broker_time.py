@@ -73,9 +73,10 @@ def test_the_longest_keep_alive() -> None:
     assert client.closed == KEEP_ALIVE_TIMEOUT
 
 
-def test_a_keep_alive_set_by_the_server_is_the_one_that_counts() -> None:
+@pytest.mark.parametrize("limit", ["keepalive_max", "server_keepalive"])
+def test_a_keep_alive_set_by_the_server_is_the_one_that_counts(limit: str) -> None:
     """MQTT-3.1.2-21, MQTT-3.2.2-21; before 5.0 it cannot be told, so the client's own counts."""
-    house = House(keepalive_max=10)
+    house = House(**{limit: 10})
     new, old, silent = (
         house.join("new", keep_alive=60),
         house.join("old", 4, keep_alive=60),

@@ -57,8 +57,9 @@ class Program:
     def gateway_publishes(self, *, qos: int = 1, retain: bool = False, empty: bool = False) -> None:
         self.data += bytes([6, qos | retain << 1 | (not empty) << 2])
 
-    def load_rules(self, slots: int) -> None:
-        self.data += bytes([7, slots])
+    def load_rules(self, slots: int, *, rates: int = 0, fails: bool = False, keep: bool = False) -> None:
+        """`rates`: 1 publications, 2 bytes, 4 disconnects who is faster. `keep` counts in the first record."""
+        self.data += bytes([7 | rates << 3 | fails << 6, slots | keep << 6])
 
     # --- packets ---
 
@@ -242,6 +243,75 @@ def byte_by_byte(p: Program) -> None:
     p.read(0)
 
 
+def throttled(p: Program) -> None:
+    """More than one call may do for a client, and then more than its rate."""
+    p.connect(0, "a")
+    for link, pattern in enumerate(("#", "a/+", "+/b", "a/b"), 1):
+        p.connect(link, f"b{link}")
+        p.subscribe(link, pattern, link % 3)
+    p.feed(0, encode(publication("a/b", 0, 1, payload=b""), p.version) * 450)
+    p.tick(1)
+    p.read(0, 1, 2, 3, 4)
+    for rates in (1, 2, 5, 6):
+        p.load_rules(3, rates=rates)
+        p.feed(0, encode(publication("a/b", 0, 1), p.version) * 60)
+        p.tick(1)
+        p.publish(0, "a/b", 1, 2)
+        p.tick(2)
+        p.read(0, 1)
+        p.connect(0, "a")
+
+
+def slices(p: Program) -> None:
+    """Retained messages come as fast as they are read."""
+    p.connect(0, "a")
+    for number in range(12):
+        p.publish(0, f"a/{number}/b", 1, 1, retain=True, payload=b"x" * 600)
+    p.connect(1, "b", keep=True)
+    p.subscribe(1, "a/#", 1)
+    for _ in range(4):
+        p.subscribe(1, "a/+/b", 1)
+        p.read(1, share=60)
+        p.ack(1, "PUBACK", 1, 2, 3, 4)
+        p.tick(1)
+    p.lose(1)
+    p.connect(1, "b", keep=True)
+    p.read(1)
+    p.tick(1)
+    p.read(1)
+
+
+def kept(p: Program) -> None:
+    """Acknowledgements wait for the disk, which fails for a while."""
+    p.load_rules(3, keep=True)
+    p.connect(0, "a", keep=True, will=p.will())
+    p.subscribe(0, "#", 2)
+    p.tick(1)
+    p.read(0)
+    for qos in (1, 2):
+        p.publish(0, "a/x/b", qos, qos, retain=True)
+        p.read(0)
+        p.tick(1)
+        p.read(0)
+    p.ack(0, "PUBACK", 1)
+    p.ack(0, "PUBREC", 2)
+    p.ack(0, "PUBREL", 2)
+    p.publish(0, "a/y/b", 1, 3)
+    p.load_rules(3, fails=True)
+    p.connect(1, "b", keep=True)
+    p.connect(2, "c")
+    p.subscribe(2, "#", 1)
+    p.publish(2, "a/z/b", 1, 3)
+    p.publish(2, "a/z/b", 2, 4, retain=True)
+    p.read(0, 1, 2)
+    p.load_rules(3)
+    p.connect(0, "a", keep=True)
+    p.tick(1)
+    p.read(0)
+    p.lose(0)
+    p.tick(60)
+
+
 SCENARIOS: tuple[Callable[[Program], None], ...] = (
     queue,
     takeover,
@@ -251,6 +321,9 @@ SCENARIOS: tuple[Callable[[Program], None], ...] = (
     rules,
     parked,
     byte_by_byte,
+    throttled,
+    slices,
+    kept,
 )
 
 

@@ -8,10 +8,14 @@
  *                                                                              set it challenges who authenticates first, and once more;
  *                                                                              with bit 5 the proof ends after 5 s
  *   op 6 the gateway publishes, as the byte's bits say: QoS 1, retain   op 7 the rules are loaded anew: which, the byte's bits say; bit 2:
- *                                                                              who is known under one of them is so no longer
+ *                                                                              who is known under one of them is so no longer; the
+ *                                                                              link's bits: publish_rate, byte_rate, rate_action, and
+ *                                                                              the disk fails
+ * When the first record is an op 7 with bit 6 set, acknowledgements wait for the disk; ticks are its commits. Ticks and reading are turns
+ * of the driver's loop, in which work that was left is gone on with.
  * Beside crashes it looks for: output that does not decode, a link with output that was never reported dirty, output behind the end,
  * more output or retained messages than the limits allow, events that do not add up (one DISCONNECT for each accepted link, at most one
- * CLOSED).
+ * CLOSED, nothing behind it), work that is left when nobody is there.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -106,6 +110,8 @@ static void handle_events(pn_broker *b, uint8_t verdict, int64_t now) {
             p->asking = false;
             p->rest = pn_link_output(p->link).n;
             break;
+        case PN_EVENT_PAUSE:
+        case PN_EVENT_RESUME: require(p->accepted && !p->closed, "PAUSE or RESUME of a link that is not live"); break;
         case PN_EVENT_DENIED: require(e.text.n > 0, "DENIED without a text"); break;
         default: require(false, "an event of no kind");
         }
@@ -141,6 +147,30 @@ static void rules(pn_broker *b, uint8_t which) {
     }
 }
 
+/* A disk: takes what there is, and has it when it commits. */
+typedef struct disk {
+    bool used, fails;
+    uint64_t taken;
+} disk;
+
+static void commit(pn_broker *b, disk *d, int64_t now) {
+    pn_span batch;
+    if (!d->used || d->fails) return;
+    if (pn_broker_batch(b, &batch)) d->taken = pn_broker_taken(b);
+    pn_broker_committed(b, d->taken, now);
+}
+
+static void change_limits(pn_broker *b, pn_limits *limits, disk *d, uint8_t bits, int64_t now) {
+    limits->publish_rate = bits & 1 ? 3 : 0;
+    limits->byte_rate = bits & 2 ? 500 : 0;
+    limits->rate_action = bits >> 2 & 1;
+    pn_broker_set_limits(b, limits);
+    if (!d->used || d->fails == !!(bits & 8)) return;
+    d->fails = !d->fails;
+    if (!d->fails) commit(b, d, now); /* what was written first, then everybody may go on */
+    pn_broker_failing(b, d->fails, now);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     pn_limits limits;
@@ -160,11 +190,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     pn_broker *b = pn_broker_new(&limits, 1);
     if (!b) return 0;
     rules(b, 3);
+    disk d = {.used = size >= 2 && (data[0] & 7) == 7 && data[1] & 64};
+    if (d.used && !pn_broker_keep(b, true, 0)) return 0;
     peer peers[LINKS] = {0};
     int64_t now = 1000;
     uint8_t verdict = 0;
     while (size >= 2) {
-        uint8_t op = data[0] & 7, argument = data[1];
+        uint8_t op = data[0] & 7, bits = data[0] >> 3, argument = data[1];
         peer *p = &peers[(data[0] >> 3) % LINKS];
         data++, size--;
         switch (op) {
@@ -184,6 +216,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         case 1:
             now += argument * 500;
             pn_broker_tick(b, now);
+            handle_events(b, verdict, now);
+            commit(b, &d, now);
+            handle_events(b, verdict, now);
+            if (pn_broker_busy(b)) pn_broker_work(b, now);
             data++, size--;
             break;
         case 2:
@@ -201,6 +237,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                 p->rest -= p->closed ? (uint32_t)n : 0;
                 if (pn_link_output(p->link).n == 0) p->dirty = false;
                 decode_output(p);
+                handle_events(b, verdict, now);
+                if (pn_broker_busy(b)) pn_broker_work(b, now);
             }
             break;
         case 3:
@@ -231,6 +269,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         default:
             rules(b, argument);
             if (argument & 4) pn_broker_revoke(b, argument & 1, pn_span_of("me", 2), now);
+            change_limits(b, &limits, &d, bits, now);
             data++, size--;
         }
         handle_events(b, verdict, now);
@@ -248,6 +287,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         pn_buf_free(&peers[i].stream);
     }
     require(pn_broker_stats(b)->links == 0, "links left over");
+    require(!pn_broker_busy(b), "work for nobody");
     pn_broker_tick(b, now + 1000000);
     require(pn_broker_stats(b)->sessions == 0, "sessions past their expiry"); /* all are bounded by session_expiry_max */
     require(pn_broker_stats(b)->subscriptions == 0, "subscriptions of nobody");

@@ -30,7 +30,7 @@ for target in "$@"; do
     mkdir -p "corpus/$target" "broken/$target"
     found=$here/found/$target
     [ -d "$found" ] || found=
-    ./"$target" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
+    ./"$target" -max_total_time="$seconds" -max_len=8192 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
         -artifact_prefix="broken/$target/" "corpus/$target" "seeds/$target" ${found:+"$found"} >"$target.log" 2>&1 &
     jobs="$jobs $target:$!"
     echo "fuzzing $target for $seconds s"

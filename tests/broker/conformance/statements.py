@@ -311,7 +311,8 @@ V5: list[Row] = [
      "time::a_keep_alive_set_by_the_server_is_the_one_that_counts", CLIENT),
     ("3.1.2-22", "1.5 times keep alive, then closed", "time::keep_alive_is_one_and_a_half_times_exactly "
      "server::silence_beyond_the_keep_alive_ends_a_connection"),
-    ("3.1.2-23", "sessions are kept for their expiry interval", "sessions::a_session_expires_after_its_interval"),
+    ("3.1.2-23", "sessions are kept for their expiry interval", "sessions::a_session_expires_after_its_interval "
+     "sessions::the_interval_of_the_last_connect_counts"),
     ("3.1.2-24", "no packet above the client's maximum", "c.connect::nothing_larger_than_the_client_takes_is_sent "
      "c.authentication::an_auth_that_does_not_fit_is_not_sent"),
     ("3.1.2-25", "one too large counts as sent", "qos::a_message_too_large_for_its_client_is_skipped "
@@ -474,7 +475,7 @@ V5: list[Row] = [
     ("3.8.3-5", "reserved option bits are malformed", "wrong::options"),
     ("3.8.4-1", "SUBSCRIBE is answered", "subs::suback_has_a_code_for_each_filter_in_order"),
     ("3.8.4-2", "with its identifier", "c.format::a_packet_identifier_comes_back_in_its_answer"),
-    ("3.8.4-3", "the same filter replaces", "subs::subscribing_again_replaces "
+    ("3.8.4-3", "the same filter replaces", "subs::subscribing_again_replaces subs::every_option_is_replaced "
      "c.subscribe::an_identifier_is_replaced_with_its_subscription"),
     ("3.8.4-4", "retained come again, nothing is lost",
      "c.subscribe::retained_messages_come_again_when_a_subscription_is_replaced"),
