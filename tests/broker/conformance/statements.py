@@ -182,7 +182,8 @@ V311: list[Row] = [
     ("3.8.4-5", "a return code for each", "subs::suback_has_a_code_for_each_filter_in_order "
      "c.subscribe::many_filters_at_once_are_as_many_one_by_one"),
     ("3.8.4-6", "messages at the lower QoS", "qos::a_message_arrives_at_the_lower_of_both_qos "
-     "c.subscribe::the_qos_that_is_granted_is_the_one_that_is_told"),
+     "c.subscribe::the_qos_that_is_granted_is_the_one_that_is_told "
+     "retained::a_retained_message_comes_at_the_lower_qos"),
     ("3.9.3-1", "return codes in order", "subs::suback_has_a_code_for_each_filter_in_order"),
     ("3.9.3-2", "return codes 0, 1, 2, 0x80", "c.format::every_code_that_is_said_is_in_its_table"),
     # 3.10 to 3.14
@@ -411,7 +412,8 @@ V5: list[Row] = [
     ("3.3.2-4", "payload format unaltered", "c.publish::payload_format_is_passed_on_as_it_is"),
     ("3.3.2-5", "expired before it was sent: deleted",
      "c.publish::an_interval_that_is_over_on_arrival_is_not_delivered_later "
-     "qos::a_message_expires_while_it_waits retained::a_retained_message_expires"),
+     "qos::a_message_expires_while_it_waits retained::a_retained_message_expires "
+     "wills::a_will_expires_from_its_publication_on"),
     ("3.3.2-6", "the interval that remains is told", "c.publish::an_expiry_interval_counts_down_in_whole_seconds"),
     ("3.3.2-7", "aliases end with their connection", "c.publish::aliases_of_two_clients_are_their_own "
      "v5::a_publisher_may_name_its_topics_by_number v5::an_alias_does_not_outlive_its_connection "
@@ -482,7 +484,8 @@ V5: list[Row] = [
     ("3.8.4-5", "many filters are as many SUBSCRIBEs", "c.subscribe::many_filters_at_once_are_as_many_one_by_one"),
     ("3.8.4-6", "a code for each", "c.subscribe::many_filters_at_once_are_as_many_one_by_one"),
     ("3.8.4-7", "the granted QoS, or why not", "c.subscribe::the_qos_that_is_granted_is_the_one_that_is_told"),
-    ("3.8.4-8", "messages at the lower QoS", "qos::a_message_arrives_at_the_lower_of_both_qos"),
+    ("3.8.4-8", "messages at the lower QoS", "qos::a_message_arrives_at_the_lower_of_both_qos "
+     "retained::a_retained_message_comes_at_the_lower_qos"),
     ("3.9.2-1", "its Reason String fits", "c.connect::an_answer_that_fits_without_its_reason_string_is_sent_without "
      "c.connect::nothing_larger_than_the_client_takes_is_sent"),
     ("3.9.2-2", "its User Properties fit", "c.format::no_acknowledgement_has_a_user_property"),
