@@ -305,6 +305,9 @@ class _Reader:
                 self._mistake(
                     key, f'"{topic}": write the filter behind the group; share = true is for shared subscriptions'
                 )
+            for level in topic.split("/"):
+                if level.startswith("{") and level.endswith("}") and level not in (_ID, _USER):
+                    self._mistake(key, f'"{topic}": {level} is no placeholder; there are {_ID} and {_USER}')
             try:
                 self._scratch.set_rules(0, [(False, 0, 0, topic.replace(_USER, _ID))])
             except ValueError:

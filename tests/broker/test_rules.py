@@ -257,6 +257,10 @@ BAD = {
     "no filter": ('[[rule]]\nallow = "both"\ntopic = "a/#/b"\n', 'rules.toml:3: [[rule]] 1 topic: "a/#/b" is not'),
     "half a level": ('[[rule]]\nallow = "both"\ntopic = "a-{id}"\n', 'rules.toml:3: [[rule]] 1 topic: "a-{id}" is not'),
     "half a user": ('[[rule]]\nallow = "both"\ntopic = "a/x{user}"\n', "rules.toml:3: "),
+    "no such placeholder": (
+        '[[rule]]\ndeny = "both"\ntopic = "a/{uid}"\n',
+        'rules.toml:3: [[rule]] 1 topic: "a/{uid}": {uid} is',
+    ),
     "a group of subscribers": ('[[rule]]\nallow = "both"\ntopic = "$share/g/a"\n', "rules.toml:3: "),
     "an unknown kind": (GOOD + 'kind = "robot"\n', "rules.toml:4: [[rule]] 1 kind: must be one of"),
     "no kinds": (GOOD + "kind = []\n", "rules.toml:4: [[rule]] 1 kind: is empty"),
