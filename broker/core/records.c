@@ -8,7 +8,7 @@ enum {
     FORMAT = 1, /* of sessions and messages: another format is another number */
     SEAL = 4,
     MESSAGE_FIXED = 2 + 8 + 4 + 4,
-    SESSION_FIXED = SEAL + 4 + 4 + 4 + 8 + 8 + 8 + 8 + 4 + 4,
+    SESSION_FIXED = 4 + 4 + 4 + 8 + 8 + 8 + 8 + 4 + 4,
     ONLINE = 1,
     WHOLE = 2,
     HAS_WILL = 4,
@@ -56,17 +56,27 @@ static pn_key key_of_topic(pn_span topic) { return (pn_key){.head = {PN_RECORD_R
 
 /* --- what a disk may do to bytes --- */
 
-static uint32_t checksum(const uint8_t *p, size_t n) { return (uint32_t)pn_hash(p, n, 0); }
+/* A value begins with the checksum of the key and its other bytes, so that what a disk has damaged is left out, and neither sent to anybody
+ * nor taken for somebody else's. */
+static uint32_t checksum(pn_span key, const uint8_t *p, size_t n) { return (uint32_t)pn_hash(p, n, pn_hash(key.p, key.n, 0)); }
 
-/* A value begins with the checksum of its other bytes, so that what a disk has damaged is left out and not sent to anybody. */
-static void seal(uint8_t *value, const uint8_t *end) {
-    pn_put_number(value, checksum(value + SEAL, (size_t)(end - value - SEAL)), SEAL);
+/* Room for the value of `key`, as pn_journal_put, behind its seal. Whoever fills it seals it. */
+static uint8_t *put_sealed(pn_journal *j, const pn_key *key, uint32_t n, bool fresh) {
+    uint8_t *at = pn_journal_put(j, key, SEAL + n, fresh);
+    return at ? at + SEAL : NULL;
 }
 
-static bool unseal(pn_span value, pn_reader *out) {
-    *out = (pn_reader){value.p, value.n, false};
-    uint64_t sum = pn_get_number(out, SEAL);
-    return !out->bad && sum == checksum(out->p, out->n);
+/* `at`: from put_sealed, where the key stands before it (journal.h); `end`: of what was put there. */
+static void seal(const pn_key *key, uint8_t *at, const uint8_t *end) {
+    uint32_t n = key->n + key->rest.n;
+    pn_put_number(at - SEAL, checksum((pn_span){at - SEAL - n, n}, at, (size_t)(end - at)), SEAL);
+}
+
+bool pn_unseal(pn_span key, pn_span *value) {
+    pn_reader r = {value->p, value->n, false};
+    uint64_t sum = pn_get_number(&r, SEAL);
+    *value = (pn_span){r.p, r.n};
+    return !r.bad && sum == checksum(key, r.p, r.n);
 }
 
 /* --- messages --- */
@@ -93,17 +103,17 @@ static bool get_message(pn_reader *r, int64_t wall, pn_pub *out) {
 }
 
 bool pn_read_message(pn_span value, int64_t wall, pn_pub *out) {
-    pn_reader r;
-    return unseal(value, &r) && get_message(&r, wall, out);
+    pn_reader r = {value.p, value.n, false};
+    return get_message(&r, wall, out);
 }
 
 /* Sees to it that a message has a record; its number is gone with the message (message.c). */
 static bool record_message(pn_journal *j, pn_message *m) {
     if (m->kept) return true;
     pn_key key = key_of(PN_RECORD_MESSAGE, j->messages + 1);
-    uint8_t *at = pn_journal_put(j, &key, SEAL + message_size(m), true);
+    uint8_t *at = put_sealed(j, &key, message_size(m), true);
     if (!at) return false;
-    seal(at, put_message(at + SEAL, m, j->wall));
+    seal(&key, at, put_message(at, m, j->wall));
     m->kept = ++j->messages;
     m->journal = j;
     return true;
@@ -124,8 +134,8 @@ bool pn_record_retained(const pn_message *m, bool fresh, pn_env *env) {
     pn_journal *j = pn_recording(env);
     if (!j || !pn_topic_is_kept(m->topic)) return true;
     pn_key key = key_of_topic(m->topic);
-    uint8_t *at = pn_journal_put(j, &key, SEAL + message_size(m), fresh);
-    if (at) seal(at, put_message(at + SEAL, m, j->wall));
+    uint8_t *at = put_sealed(j, &key, message_size(m), fresh);
+    if (at) seal(&key, at, put_message(at, m, j->wall));
     return at;
 }
 
@@ -145,7 +155,7 @@ bool pn_record_session(pn_session *s, bool online, pn_env *env) {
     if (fresh) s->kept = j->sessions + 1;
     pn_key key = key_of(PN_RECORD_SESSION, s->kept);
     pn_span name = pn_session_key(s), identity = pn_session_identity(s);
-    uint8_t *at = pn_journal_put(j, &key, SESSION_FIXED + name.n + identity.n + (s->will ? message_size(s->will) : 0), fresh);
+    uint8_t *at = put_sealed(j, &key, SESSION_FIXED + name.n + identity.n + (s->will ? message_size(s->will) : 0), fresh);
     if (!at) {
         if (fresh) s->kept = 0;
         return false;
@@ -153,7 +163,6 @@ bool pn_record_session(pn_session *s, bool online, pn_env *env) {
     if (fresh) j->sessions++;
     s->whole = s->expiry > 0;
     uint8_t *start = at;
-    at += SEAL;
     *at++ = FORMAT;
     *at++ = s->version;
     *at++ = s->rules;
@@ -166,14 +175,13 @@ bool pn_record_session(pn_session *s, bool online, pn_env *env) {
     at = pn_put_number(at, (uint64_t)s->will_lifetime, 8);
     at = pn_put_span(at, name);
     at = pn_put_span(at, identity);
-    seal(start, s->will ? put_message(at, s->will, j->wall) : at);
+    seal(&key, start, s->will ? put_message(at, s->will, j->wall) : at);
     return true;
 }
 
 bool pn_read_session(pn_span value, int64_t wall, pn_session_record *out) {
-    pn_reader r;
+    pn_reader r = {value.p, value.n, false};
     *out = (pn_session_record){0};
-    if (!unseal(value, &r)) return false;
     uint64_t format = pn_get_number(&r, 1);
     out->version = (uint8_t)pn_get_number(&r, 1);
     out->rules = (uint8_t)pn_get_number(&r, 1);
@@ -195,8 +203,8 @@ bool pn_record_sent(const pn_session *s, pn_env *env) {
     pn_journal *j = s->whole ? pn_recording(env) : NULL;
     if (!j) return true;
     pn_key key = key_of(PN_RECORD_SENT, s->kept);
-    uint8_t *at = pn_journal_put(j, &key, 8, false);
-    if (at) pn_put_number(at, s->ring_place + s->numbered, 8);
+    uint8_t *at = put_sealed(j, &key, 8, false);
+    if (at) seal(&key, at, pn_put_number(at, s->ring_place + s->numbered, 8));
     return at;
 }
 
@@ -206,13 +214,14 @@ bool pn_record_queued(pn_session *s, uint64_t place, const pn_out *out, bool fre
     if (out->message && !record_message(j, out->message)) return false;
     uint32_t ids = out->extra ? out->extra->id_count : 0;
     pn_key key = key_in(PN_RECORD_QUEUED, s, place);
-    uint8_t *at = pn_journal_put(j, &key, 8 + 1 + 8 + 4 * ids, fresh);
+    uint8_t *at = put_sealed(j, &key, 8 + 1 + 8 + 4 * ids, fresh), *start = at;
     if (!at) return false;
     s->queued_in = j->pending;
     at = pn_put_number(at, out->message ? out->message->kept : 0, 8); /* released: there is none any more */
     *at++ = (uint8_t)(out->qos | out->retain << 2);
     at = pn_put_number(at, out->extra ? out->extra->group : 0, 8);
     for (uint32_t i = 0; i < ids; i++) at = pn_put_number(at, out->extra->ids[i], 4);
+    seal(&key, start, at);
     return true;
 }
 
@@ -227,7 +236,9 @@ bool pn_record_received(const pn_session *s, uint16_t id, pn_env *env) {
     pn_journal *j = s->whole ? pn_recording(env) : NULL;
     if (!j) return true;
     pn_key key = key_in(PN_RECORD_RECEIVED, s, id);
-    return pn_journal_put(j, &key, 0, true);
+    uint8_t *at = put_sealed(j, &key, 0, true);
+    if (at) seal(&key, at, at);
+    return at;
 }
 
 void pn_forget_received(const pn_session *s, uint16_t id, pn_env *env) {
@@ -241,12 +252,12 @@ bool pn_record_subscription(const pn_session *s, pn_span filter, uint8_t options
     pn_journal *j = s->whole ? pn_recording(env) : NULL;
     if (!j) return true;
     pn_key key = key_for(PN_RECORD_SUBSCRIPTION, s, filter);
-    uint8_t *at = pn_journal_put(j, &key, 1 + 4 + 8, fresh);
-    if (!at) return false;
-    *at++ = options;
-    at = pn_put_number(at, id, 4);
-    pn_put_number(at, group, 8);
-    return true;
+    uint8_t *at = put_sealed(j, &key, 1 + 4 + 8, fresh);
+    if (at) {
+        *at = options;
+        seal(&key, at, pn_put_number(pn_put_number(at + 1, id, 4), group, 8));
+    }
+    return at;
 }
 
 void pn_forget_subscription(const pn_session *s, pn_span filter, pn_env *env) {

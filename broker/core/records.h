@@ -48,7 +48,10 @@ bool pn_topic_is_kept(pn_span topic);
 bool pn_record_retained(const pn_message *m, bool fresh, pn_env *env);
 void pn_forget_retained(const pn_message *m, pn_env *env);
 
-/* The value of a session's record and of a message's, read. False when it is none. */
+/* Whether a value is what was written under its key; then it is what is behind the checksum. */
+bool pn_unseal(pn_span key, pn_span *value);
+
+/* The value of a session's record and of a message's, unsealed, read. False when it is none. */
 typedef struct pn_session_record {
     uint8_t version, rules;
     bool online, whole, has_will;

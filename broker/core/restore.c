@@ -176,14 +176,16 @@ static bool restore_retained(pn_broker *b, pn_span topic, pn_span value) {
 }
 
 static bool restore(pn_broker *b, pn_span key, pn_span value) {
+    bool sound = pn_unseal(key, &value);
     pn_reader k = {key.p, key.n, false}, r = {value.p, value.n, false};
     uint64_t kind = pn_get_number(&k, 1);
-    if (kind == PN_RECORD_RETAINED) return restore_retained(b, (pn_span){k.p, k.n}, value);
+    if (kind == PN_RECORD_RETAINED) return sound && restore_retained(b, (pn_span){k.p, k.n}, value);
     uint64_t number = pn_get_number(&k, 8);
     if (k.bad || !number || number > NUMBER_MAX) return false;
     /* Also the number of a record that means nothing is not given again: what else is under it would come to life. */
     uint64_t *last = kind == PN_RECORD_MESSAGE ? &b->env.journal->messages : &b->env.journal->sessions;
     if (number > *last) *last = number;
+    if (!sound) return false;
     if (kind == PN_RECORD_MESSAGE) return !k.n && restore_message(b, number, value);
     if (kind == PN_RECORD_SESSION) return !k.n && restore_session(b, number, value);
     waking *w = find_session(b->restoring, number);

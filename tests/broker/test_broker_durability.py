@@ -352,7 +352,7 @@ def test_a_damaged_record_costs_itself_and_nothing_else() -> None:
         damaged += [value[:at] for at in range(len(value))]
         for wrong in damaged:
             house.disk = healthy | {key: wrong}
-            house.crash()
+            assert house.crash() >= 1, (key, wrong)
             if key[0] != RETAINED:
                 assert house.broker.retained("r") == b"kept"
             if key[0] != SESSION:
@@ -360,7 +360,7 @@ def test_a_damaged_record_costs_itself_and_nothing_else() -> None:
             house.keeper("k").lose()
         for other in (key[:-1], key + b"\0", b"\xff" + key[1:], b""):
             house.disk = {k: v for k, v in healthy.items() if k != key} | {other: value}
-            house.crash()
+            assert house.crash() >= 1, (key, other)
 
 
 def test_a_session_that_was_lost_does_not_leave_its_queue_to_another() -> None:
