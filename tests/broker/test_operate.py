@@ -209,6 +209,28 @@ def test_a_flapping_client_is_banned_and_nobody_else(fleet: Any, start: Any, dia
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+def test_who_has_shown_a_certificate_answers_with_it_and_not_with_the_address(
+    fleet: Any, start: Any, dial: Any, run: Any, loop: str
+) -> None:
+    """Refused CONNECTs and protocol errors of one bad device: others behind the same NAT notice nothing."""
+    fleet.settings(LISTEN + STRICT)
+    daemon = start(fleet.home, loop=loop)
+    leaves = [fleet.issue(f"peanut:plant/{name}") for name in ("bad", "worse")]
+    bad, worse = map(fleet.context, leaves)
+    source = "127.9.0.3"
+    for _ in range(6):
+        assert dial(daemon.port(), bad, source=source).connect("another")[1] == 0x85  # client id not valid
+        wire = dial(daemon.port(), worse, source=source)
+        wire.send(0x13, b"")  # reserved bits
+        assert wire.closed()
+    for leaf in leaves:
+        daemon.line(f'bans: banned ban="certificate {leaf.certificate.serial_number:x}" why="6 ')
+    found = json.loads(run("bans", "list", "--json", "--home", str(fleet.home)).stdout)
+    assert [ban["kind"] for ban in found] == ["certificate", "certificate"]
+    assert dial(daemon.port(), bad, source=source).connect("bad")[1] == 0x8A
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_banned_address_lets_certificates_through(fleet: Any, start: Any, dial: Any, loop: str) -> None:
     """Knocking, garbage and failed handshakes ban the address: no plaintext, no handshake for its own sake; but who has
     a certificate comes in from there, and who comes from elsewhere notices nothing.
