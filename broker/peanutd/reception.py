@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from peanutd._core import Connect, Event
 
 MAXIMUM_CONNECT_TIME: Final = 0xA0
-LONGEST_TIMER: Final = 3600.0
-"""Seconds after which it is looked again whether a token has ended, because the clock may have been set."""
+LONGEST_TIMER: Final = 60.0
+"""Seconds after which it is looked again whether a token has ended: the clock may have been set, or the machine asleep."""
 REAUTHENTICATE: Final = 0x19
 """Reason of an AUTH with which a client begins again (MQTT 5.0 §3.15.2.1)."""
 
