@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MAXIMUM_CONNECT_TIME: Final = 0xA0
 LONGEST_TIMER: Final = 60.0
-"""Seconds after which it is looked again whether a token has ended: the clock may have been set, or the machine asleep."""
+"""Seconds after which it is looked again whether a token has ended: a clock may be set, a machine may sleep."""
 REAUTHENTICATE: Final = 0x19
 """Reason of an AUTH with which a client begins again (MQTT 5.0 §3.15.2.1)."""
 
