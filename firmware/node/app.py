@@ -325,8 +325,12 @@ class App:
         if self._changes["config"].take(clock.now()):
             self._asked["errors"] = ["busy: too many changes"]
             self._configured = True
-        elif self._ask("judge", bytes(payload), self._cfg):
-            self.restart("config")
+        else:
+            try:
+                if self._ask("judge", bytes(payload), self._cfg):
+                    self.restart("config")
+            except MemoryError as e:  # not even to judge it; the gateway still has it
+                self._asked["errors"] = ["busy: %s" % e]
         setpoint = self._cfg["control"]["setpoint"]
         if setpoint != before:
             self._store.put("setpoint", setpoint)
@@ -334,12 +338,14 @@ class App:
 
     def _ask(self, what, *args):
         """A function of node/desired.py, which is in memory meanwhile only. Returns whether it wants a restart."""
-        from node import desired
-
-        self._asked, restart = getattr(desired, what)(*args)
-        forget(*SELDOM)
         self._configured = True
         self._wake.set()
+        try:
+            from node import desired
+
+            self._asked, restart = getattr(desired, what)(*args)
+        finally:
+            forget(*SELDOM)
         return restart
 
     async def _trial(self, pulse):

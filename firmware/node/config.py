@@ -97,10 +97,12 @@ def read(path=NODE_JSON):
     """The document in the file, not yet checked. Raises ConfigError naming the file; OSError becomes one as well."""
     try:
         with open(path, "rb") as f:
-            data = f.read(MAX_SIZE + 1)
+            size = f.seek(0, 2)  # so that no more is asked of the heap than the file has
+            f.seek(0)
+            data = f.read(min(size, MAX_SIZE))
     except OSError as e:
         raise ConfigError("%s: cannot be read (%s): put the device bundle on this node" % (path, e))
-    if len(data) > MAX_SIZE:
+    if size > MAX_SIZE:
         raise ConfigError("%s: more than %d bytes" % (path, MAX_SIZE))
     try:
         return strictjson.loads(data)

@@ -490,6 +490,30 @@ async def check_the_floor_of_the_clock():
     assert now - 400 * 86400 < begun[1] < now - 60, begun
 
 
+async def check_no_memory_to_judge_a_configuration_is_said():
+    """It is told as `busy`, nothing half of a module stays in memory, and the next one is judged."""
+    _lines()
+    a = _app(BlackBox(lambda *_: b"", "power"))
+
+    class Full:
+        def __getattr__(self, name):
+            raise MemoryError("no heap")
+
+    import sys
+
+    import node
+
+    sys.modules["node.desired"] = node.desired = Full()
+    a._configure(b'{"gen":1,"report":{"telemetry_s":30}}', True)
+    assert a._configured
+    assert a._asked["errors"] == ["busy: no heap"], a._asked
+    assert "node.desired" not in sys.modules
+    a._configure(b'{"gen":1,"report":{"telemetry_s":30}}', True)
+    assert (a._asked["gen"], a._asked["errors"]) == (1, []), a._asked
+    assert a._cfg["report"]["telemetry_s"] == 30
+    os.remove("config.a")
+
+
 class Nvs:
     """Stands for esp32.NVS: what is apart from the file system."""
 

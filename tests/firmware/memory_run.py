@@ -4,7 +4,7 @@ whole app, and what the heap says.
 The gateway is a stream in memory: it acknowledges what the node sends and feeds it commands as fast as they are taken.
 Each turn of the control loop is a second of its time. Prints the bytes in use after half of them and
 after all, and how often each stage was answered. Then the heap is cut to pieces of BLOCK bytes, and 1,000 more messages
-show that nothing larger is ever asked for.
+show that nothing larger is ever asked for, nor for a configuration.
 """
 
 import asyncio
@@ -117,6 +117,10 @@ async def main():
     end = await app._client.run(stream)
     for task in tasks:
         task.cancel()
+    gc.collect()
+    # In what is left of the heap, and in its pieces, the node still judges a configuration.
+    app.restart = lambda why: None
+    app._configure(b'{"gen":1,"report":{"telemetry_s":30},"control":{"schedule":"06:00 18, 20:00 14"}}', True)
     print(
         json.dumps(
             {
@@ -126,6 +130,7 @@ async def main():
                 "free": gc.mem_free(),
                 "turns": turns[0],
                 "faults": faults[:3],
+                "configured": [app._asked["gen"], app._asked["errors"]],
             }
         )
     )

@@ -8,6 +8,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tools.fleet import find_micropython
 from tools.fleet.node import HEAP
 
@@ -18,6 +20,7 @@ SET = "/plant/peanut/UpdateTemperature"
 AT_ONCE = 8  # commands on their way at a time, so that the node has some in each of its turns
 
 
+@pytest.mark.timeout(200)  # 4 s of a quiet core
 def test_limits_and_failures_of_the_app(make_node: MakeNode) -> None:
     """Every check of app_run.py, each of which runs the app on the unix port, in a heap like the chip's."""
     node = make_node(1, simulate={"speed": 600})
@@ -29,7 +32,7 @@ def test_limits_and_failures_of_the_app(make_node: MakeNode) -> None:
         env={"MICROPYPATH": f"{node.workdir}:.frozen"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     ran = [line.removeprefix("ok ") for line in done.stdout.splitlines() if line.startswith("ok ")]

@@ -26,7 +26,7 @@ GROWTH_LIMIT = (
 )
 
 # What the application needs as it is. The C3 begins with 64 KB and takes more from the IDF; it is to fit into the 64.
-SMALL_HEAP = "82wK"
+SMALL_HEAP = "86wK"
 
 SELDOM = (
     "node.config",
@@ -108,9 +108,10 @@ def flashed(node: Node) -> Path:
     return node.workdir
 
 
+@pytest.mark.timeout(300)  # 14 s of a quiet core, and many times that on a busy machine
 def test_no_growth_and_no_large_block_in_a_small_heap(make_node: MakeNode) -> None:
     """100,000 turns and 10,000 commands: the heap in use after all is what it was after half; then 1,000 more where no
-    free block is larger than 2 KB (1 KB on a chip, whose words are half as wide)."""
+    free block is larger than 2 KB (1 KB on a chip, whose words are half as wide), and a configuration in the same."""
     folder = flashed(make_node(1, simulate={"speed": 3600}))
     script = Path(__file__).parent / "memory_run.py"
     done = subprocess.run(
@@ -119,13 +120,14 @@ def test_no_growth_and_no_large_block_in_a_small_heap(make_node: MakeNode) -> No
         env={"MICROPYPATH": f"{folder}:.frozen"},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["end"] == "closed by the gateway"
     assert result["faults"] == []  # nothing was denied its memory
     assert result["turns"] >= 100_000
+    assert result["configured"] == [1, []]
     half, whole, pieces = result["alloc"]
     assert whole - half < GROWTH_LIMIT, result
     assert pieces - whole < GROWTH_LIMIT, result
