@@ -3,9 +3,7 @@
 Rule: whatever a test starts, it stops; each test has a home of its own.
 """
 
-import base64
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -17,22 +15,17 @@ from click.testing import CliRunner, Result
 
 from peanut.__main__ import main
 from peanut.home import Home
+from tests.heard import transcript
 
 from .gateway import Mosquitto
 
 Run = Callable[..., Result]
 
 
-SECRET_MIN = 8  # characters: Wi-Fi has no shorter password, and a shorter word stands in any text
-_homes: set[Path] = set()
-_said: list[str] = []
-
-
 def invoke(home: Path, *arguments: str, **options: object) -> Result:
     """`peanut` in this process, with standard output and standard error apart and no terminal."""
     result = CliRunner().invoke(main, ["--home", str(home), *arguments], **options)  # type: ignore[arg-type]
-    _homes.add(home)
-    _said.append(result.output)
+    transcript.hear(result.output)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -42,31 +35,6 @@ def invoke(home: Path, *arguments: str, **options: object) -> Result:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PEANUT_HOME", "PEANUT_BOARDS"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_command_says_a_secret() -> Iterator[None]:
-    """At the end of all tests: none of the commands they ran has printed a key, a passphrase or a Wi-Fi password."""
-    yield
-    said = "\n".join(_said)
-    assert "PRIVATE KEY" not in said
-    found = {word for home in _homes if home.is_dir() for word in secrets_of(home)}
-    assert not _homes or found
-    assert not [word for word in found if word in said]
-
-
-def secrets_of(home: Path) -> set[str]:
-    """Whatever of the secrets of a fleet home could be printed by mistake: text, hexadecimal, base64."""
-    found: set[str] = set()
-    for pattern in ("**/*.key", "devices/*/key.der", "ca/root.pass"):
-        for path in home.glob(pattern):
-            data = path.read_bytes()
-            found |= {data.hex(), base64.b64encode(data).decode()}
-            found |= {line for line in data.decode("latin-1").splitlines() if len(line) > 20 and "-----" not in line}
-    wifi = home / "wifi.toml"
-    if wifi.is_file():
-        found |= set(re.findall(r'password = "(.+)"', wifi.read_text(errors="replace")))
-    return {word for word in found if len(word) >= SECRET_MIN}
 
 
 @pytest.fixture(scope="session")

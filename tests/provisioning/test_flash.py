@@ -19,6 +19,7 @@ import serial
 
 from peanut import fsimage, loader, wifi
 from peanut.home import Home
+from tests.heard import transcript
 from tools.virtual_board import VirtualBoard
 
 from .conftest import invoke
@@ -219,6 +220,7 @@ def in_a_terminal(command: list[str], answers: list[tuple[str, str]], home: Path
                 os.write(line, left.pop(0)[1].encode() + b"\n")
             assert time.monotonic() < deadline, shown
     os.close(line)
+    transcript.hear(shown)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
 
 

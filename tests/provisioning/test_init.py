@@ -22,6 +22,7 @@ from peanut import ca, init, ledger, plan, store
 from peanut import settings as fleet_settings
 from peanut.errors import PeanutError
 from peanut.home import Home
+from tests.heard import transcript
 
 from .conftest import Run, invoke, start, tree
 
@@ -431,6 +432,7 @@ def on_a_terminal(home: Path, answers: list[tuple[bytes, bytes]], *words: str) -
     finally:
         _, status = os.waitpid(pid, 0)
         os.close(fd)
+    transcript.hear(shown)
     return os.waitstatus_to_exitcode(status), shown
 
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 from peanut import password, user
 from peanut.errors import PeanutError
 from peanut.home import Home, write_file
+from tests.heard import transcript
 
 from .conftest import Run, start, tree
 
@@ -290,6 +291,7 @@ def at_terminal(home: Home, *lines: str) -> tuple[int, str]:
     finally:
         guard.cancel()
         os.close(ours)
+        transcript.hear(bytes(shown))
 
 
 def test_at_a_terminal_the_password_is_asked_for_twice_and_not_shown(home: Home) -> None:

@@ -1,0 +1,30 @@
+"""The whole suite is heard, and no secret is in what it prints (`heard.py`).
+
+Rule: the house's eighth law, for commands and logs alike. Each worker checks what it has heard against every secret
+that its tests have made.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.heard import leaks, secrets_below, transcript
+
+subprocess.Popen = transcript.popen()  # type: ignore[misc,assignment]
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """What pytest has captured of a test."""
+    for _, said in report.sections:
+        transcript.hear(said)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_says_a_secret(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """At the end: no command, no log and no test has printed a key, a passphrase or a password."""
+    yield
+    found = leaks(transcript.text(), secrets_below(tmp_path_factory.getbasetemp()))
+    assert not found, f"printed: {', '.join(found)}"
