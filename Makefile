@@ -82,18 +82,19 @@ soak: setup
 	@SOAK_ROUNDS=$(SOAK_ROUNDS) $(BIN)/python -m pytest -q tests/broker/durability/test_kill.py
 	@ATTACK_SECONDS=$(ATTACK_SECONDS) $(BIN)/python -m pytest -q --timeout 900 tests/broker/attack
 
-# What is not given is asked for. FLASH="--patience 3 --manual-reset" for anything else (peanut flash --help).
 virtual-board: setup
 	@$(BIN)/python -m tools.virtual_board --board $(or $(BOARD),esp32-devkitc) --link $(or $(PORT),/tmp/peanut-board)
 
+# What is not given is asked for. FLASH="--patience 3 --manual-reset" for anything else (peanut flash --help).
 flash: setup
 	@$(BIN)/peanut flash $(NAME) $(if $(PORT),--port $(PORT)) $(if $(BOARD),--board $(BOARD)) $(if $(SIMULATE),--simulate) \
-		$(if $(IMAGE),--image $(IMAGE)) $(if $(SHA256),--sha256 $(SHA256)) $(if $(FACTORY),--factory) $(if $(DRY_RUN),--dry-run) $(FLASH)
+		$(if $(IMAGE),--image "$(IMAGE)") $(if $(SHA256),--sha256 $(SHA256)) $(if $(FACTORY),--factory) $(if $(DRY_RUN),--dry-run) $(FLASH)
 
 # Names from a CSV (name, board, kind), as many boards at once as there are ports: make flash-all NAMES=carton.csv PORTS="…"
 flash-all: setup
 	@$(BIN)/peanut flash --all $(PORTS) --names $(or $(NAMES),carton.csv) $(if $(BOARD),--board $(BOARD)) \
-		$(if $(SIMULATE),--simulate) $(if $(IMAGE),--image $(IMAGE)) $(if $(SHA256),--sha256 $(SHA256)) $(FLASH)
+		$(if $(SIMULATE),--simulate) $(if $(IMAGE),--image "$(IMAGE)") $(if $(SHA256),--sha256 $(SHA256)) \
+		$(if $(FACTORY),--factory) $(if $(DRY_RUN),--dry-run) $(FLASH)
 
 clean:
 	rm -rf build $(VENV) broker/build broker/peanutd/*.so broker/*.egg-info provisioning/build provisioning/*.egg-info

@@ -131,7 +131,7 @@ class Listen:
     insecure: bool = False
     max_handshakes: int = 1024
     """Connections that have not come in yet; one more, and the oldest of them is cut: silence keeps nobody out."""
-    handshake_timeout: int = 10
+    handshake_timeout: int = 30
     """Seconds from TCP connection to the end of all handshakes (PROXY header, TLS, WebSocket)."""
     handshake_rate: int = 200
     """TLS handshakes that begin in a second; more wait, an address after the other; 0: no limit."""

@@ -5,6 +5,7 @@ Rule: only what differs is copied, and the node is started again after it; what 
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from peanut.fsimage import Files
 from peanut.home import SECRET, write_file
 from peanut.names import printable
 
-SILENCE_S = 60.0  # the longest mpremote is quiet: a slow board that starts its REPL, or hashes a large file
+SILENCE_S = 60.0  # until a board has started its REPL; the longest mpremote is quiet: it hashes a large file
+_NOT_YET = "could not enter raw repl"  # mpremote, after the ten seconds that it gives a board
 _MARK = "peanut-file"
 _SCAN = f"""
 import os, hashlib, json
@@ -120,15 +122,30 @@ def _make(folders: Sequence[str], removed: Sequence[str]) -> str:
 
 
 def _mpremote(port: str, words: Sequence[str], patience: float) -> str:
-    command = [programs.find("mpremote"), "connect", port, *words]
-    ended = programs.run(command, SILENCE_S * patience, what=f"the board on {port}")
-    if ended.status != 0:
-        last = [line for line in ended.output.splitlines() if line.strip()][-2:]
-        why = printable(" / ".join(last), 300)
-        if "in use" in why:
-            raise PeanutError(f"{port} is in use", "Close what uses it (a console, a monitor), then try again.")
-        raise PeanutError(
-            f"the board on {port} does not do as it is told: {why}",
-            "Is MicroPython on it? Press RESET (EN) and try again; `peanut flash` brings it back.",
+    """Run mpremote. A board that starts its REPL for longer than mpremote itself waits is asked again, until it has."""
+    end = time.monotonic() + SILENCE_S * patience
+    while True:
+        command = [programs.find("mpremote"), "connect", port, *words]
+        ended = programs.run(command, SILENCE_S * patience, what=f"the board on {port}")
+        if ended.status == 0:
+            return ended.output
+        if _NOT_YET not in ended.output or time.monotonic() > end:
+            raise _failed(port, ended.output)
+        if words[0] != "resume":
+            words = ["resume", *words]  # it starts for us already, and would begin anew
+
+
+def _failed(port: str, output: str) -> PeanutError:
+    why = printable(" / ".join([line for line in output.splitlines() if line.strip()][-2:]), 300)
+    if "in use" in why:
+        return PeanutError(f"{port} is in use", "Close what uses it (a console, a monitor), then try again.")
+    if _NOT_YET in output:
+        return PeanutError(
+            f"the board on {port} does not come to its REPL",
+            "Is MicroPython on it? Press RESET (EN) and try again; a slow one gets more time with --patience 3; "
+            "`peanut flash` brings it back.",
         )
-    return ended.output
+    return PeanutError(
+        f"the board on {port} does not do as it is told: {why}",
+        "Is MicroPython on it? Press RESET (EN) and try again; `peanut flash` brings it back.",
+    )

@@ -18,7 +18,7 @@ from peanut.names import Kind
 
 NAMES_MAX = 1000  # devices of one list
 COLUMNS = ("name", "board", "kind")
-SILENCE_S = 600.0  # a `peanut flash` says something more often; its own limits are shorter
+SILENCE_S = 600.0  # times patience; a `peanut flash` says something more often: its own limits are shorter
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def round_of(
     ports: Sequence[str],
     options: Sequence[str],
     say: Callable[[str], None],
+    patience: float = 1.0,
 ) -> dict[str, int]:
     """Write one item to each port, all at once; the exit status by name. options: what each `peanut flash` is given."""
     ended: dict[str, int] = {}
@@ -77,7 +78,9 @@ def round_of(
         command += ["--board", item.board] if item.board else []
         command += ["--kind", item.kind] if item.kind else []
         try:
-            done = programs.run([*command, *options], SILENCE_S, lambda s: tell(f"{item.name:<16}  {s}"), item.name)
+            done = programs.run(
+                [*command, *options], SILENCE_S * max(1.0, patience), lambda s: tell(f"{item.name:<16}  {s}"), item.name
+            )
             ended[item.name] = done.status
         except PeanutError as error:
             tell(f"{item.name:<16}  {error.message}")

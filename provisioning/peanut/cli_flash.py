@@ -116,7 +116,9 @@ def flash_command(
     where = boards.folder(folder)
     now = ca.utc_now()
     if many:
-        _carton(home, words, list_file, labels_file)
+        if port:
+            raise click.UsageError("--all takes its ports as words: --all PORT...")
+        _carton(home, words, list_file, labels_file, patience, dry_run)
         return
     if len(words) > 1 or list_file or labels_file:
         raise click.UsageError("one NAME; for many boards: --all PORT... --names FILE")
@@ -163,7 +165,7 @@ def flash_command(
             wanted = order(chip)
             if asked:
                 say("next time:")
-                say("  " + _command(wanted))
+                say("  " + _command(home, wanted))
             install.run(home, wanted, board, chip, voice, now)
         except BaseException:
             if not board.wrote:
@@ -171,7 +173,14 @@ def flash_command(
             raise
 
 
-def _carton(home: Home, ports: Sequence[str], list_file: Path | None, labels_file: Path | None) -> None:
+def _carton(
+    home: Home,
+    ports: Sequence[str],
+    list_file: Path | None,
+    labels_file: Path | None,
+    patience: float,
+    dry_run: bool,
+) -> None:
     """One round after the other, until no name is left or nobody puts new boards on the ports."""
     if list_file is None:
         raise PeanutError("the boards have no names", "Give a list: --names FILE, CSV with a column `name`.")
@@ -179,11 +188,20 @@ def _carton(home: Home, ports: Sequence[str], list_file: Path | None, labels_fil
     ports = [serialport.check(port) for port in ports or [f.port for f in serialport.listed() if f.likely]]
     if not ports:
         raise PeanutError("there is no board on the USB ports", "Plug some in, or give their ports.")
-    options = _passed_on()
+    # who forgets to change the boards shall not lose the ones that are done
+    options = ["--only-new", *_given("only_new", "many", "list_file", "labels_file")]
     failed: dict[str, int] = {}
+    if dry_run:
+        todo = carton.left(home, items)
+        for at in range(0, len(todo), len(ports)):
+            failed |= {n: s for n, s in carton.round_of(home, todo[at:], ports, options, say, patience).items() if s}
+        say(f"{len(items) - len(todo)} of {len(items)} done. Dry run: no label was drawn either.")
+        if failed:
+            raise PeanutError(f"these cannot be written like that: {', '.join(failed)}", "Above it says why.")
+        return
     while todo := carton.left(home, items):
         say(f"{len(items) - len(todo)} of {len(items)} done; now {', '.join(i.name for i in todo[: len(ports)])}")
-        ended = carton.round_of(home, todo, ports, options, say)
+        ended = carton.round_of(home, todo, ports, options, say, patience)
         failed = {name: status for name, status in ended.items() if status}
         rest = len(todo) - len(ended) + len(failed)
         if failed or not rest or not _terminal():
@@ -199,20 +217,20 @@ def _carton(home: Home, ports: Sequence[str], list_file: Path | None, labels_fil
         raise PeanutError(why, "Put the next boards on the ports and run the same command again: it goes on.")
 
 
-def _passed_on() -> list[str]:
-    """The options of this command that each board's own `peanut flash` gets as well."""
+def _given(*without: str) -> list[str]:
+    """The options that this command was given, but for its words, its port and some."""
     context = click.get_current_context()
-    own = ("only_new", "many", "list_file", "labels_file", "words", "port", "dry_run")
-    found = ["--only-new"]  # who forgets to change the boards shall not lose the ones that are done
+    found: list[str] = []
     for parameter in context.command.params:
         name = parameter.name or ""
-        if name in own or context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+        source = context.get_parameter_source(name)
+        if name in ("words", "port", *without) or source is not click.core.ParameterSource.COMMANDLINE:
             continue
         value = context.params[name]
         if isinstance(value, bool):
             found.append(parameter.opts[0] if value else parameter.secondary_opts[0])
         else:
-            found += [parameter.opts[0], str(value)]
+            found += [parameter.opts[0], f"{value:g}" if isinstance(value, float) else str(value)]
     return found
 
 
@@ -302,17 +320,28 @@ def add_network(home: Home, ssid: str, password: str | None, country: str | None
     return known
 
 
-def _command(order: Order) -> str:
-    words = ["peanut", "flash", order.name, "--port", order.port, "--board", order.board.name]
-    made = ["make", "flash", f"NAME={order.name}", f"PORT={order.port}", f"BOARD={order.board.name}"]
-    words += ["--simulate"] if order.simulate else []
-    made += ["SIMULATE=1"] if order.simulate else []
-    words += ["--image", str(order.image)] if order.image else []
-    made += [f"IMAGE={order.image}"] if order.image else []
-    words += ["--sha256", order.sha256] if order.sha256 else []
-    made += [f"SHA256={order.sha256}"] if order.sha256 else []
-    words += ["--no-wifi"] if not order.networks.networks else []
-    made += ["FLASH=--no-wifi"] if not order.networks.networks else []
+def _command(home: Home, order: Order) -> str:
+    """The whole command for next time, in both spellings; what was asked for and is kept needs no option then."""
+    rest = _given("board_name", "ssid", "simulate", "image", "sha256", "factory")
+    rest += ["--no-simulate"] if order.simulate is False else []
+    rest += ["--no-wifi"] if not order.networks.networks and "--no-wifi" not in rest else []
+    words = ["flash", order.name, "--port", order.port, "--board", order.board.name]
+    made = [f"NAME={order.name}", f"PORT={order.port}", f"BOARD={order.board.name}"]
+    for option, variable, value in (
+        ("--simulate", "SIMULATE", order.simulate),
+        ("--factory", "FACTORY", order.factory),
+        ("--image", "IMAGE", order.image),
+        ("--sha256", "SHA256", order.sha256),
+    ):
+        if value is True:
+            words, made = [*words, option], [*made, f"{variable}=1"]
+        elif value:
+            words, made = [*words, option, str(value)], [*made, f"{variable}={value}"]
+    made += [f"FLASH={shlex.join(rest)}"] if rest else []
+    where = click.get_current_context().find_root().get_parameter_source("home")
+    elsewhere = [str(home.path)] if where is click.core.ParameterSource.COMMANDLINE else []
+    words = ["peanut", *(["--home", *elsewhere] if elsewhere else []), *words, *rest]
+    made = [*(f"PEANUT_HOME={path}" for path in elsewhere), "make", "flash", *made]
     return f"{shlex.join(words)}\n  {shlex.join(made)}"
 
 

@@ -28,6 +28,7 @@ from peanutd.config import (
     Config,
     ConfigError,
     Jwt,
+    Listen,
     Listener,
     Mqtt,
     Policy,
@@ -141,6 +142,11 @@ def test_every_key_is_read() -> None:
         ("mqtt 127.0.0.1:2", True),
     ]
     assert not config.warnings
+
+
+def test_a_slow_node_has_the_time_that_it_gives_itself() -> None:
+    """Ten seconds of TLS on an emulated chip are no reason to hang up: the node's own link.connect_s is 30."""
+    assert Listen().handshake_timeout == 30
 
 
 def test_the_time_is_told_where_mqtts_listens_unless_it_is_said_or_off() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import stat
 import sys
@@ -232,6 +233,25 @@ def test_it_asks_for_what_it_cannot_know(home: Home) -> None:
     assert "devices/peanut-2/key.der" in shown
     assert "board xiao-esp32c3, gateway gateway.local:8883" in shown
     assert not (home.path / "devices/peanut-2").exists()
+
+
+def test_the_command_for_next_time_is_whole(fleet: Path, board: VirtualBoard, boards: Path) -> None:
+    peanut = str(Path(sys.executable).parent / "peanut")
+    image = ["--image", str(board.folder / "micropython.bin")]
+    more = ["--no-wait", "--patience", "2", "--flash-mb", "4", "--no-simulate", "--boards", str(boards)]
+    questions = [("Name of the device", "radish"), ("Which board [", "")]
+    status, shown = in_a_terminal([peanut, "--home", str(fleet), "flash", "--port", board.port, *image, *more],
+                                  questions, fleet)  # fmt: skip
+    assert status == 0, shown
+    command, made = (line.strip() for line in shown.split("next time:")[1].splitlines()[1:3])
+    assert made.startswith(f"PEANUT_HOME={fleet} make flash NAME=radish PORT={board.port} BOARD=esp32-devkitc IMAGE=")
+    again = shlex.split(command)
+    assert again[:4] == ["peanut", "--home", str(fleet), "flash"]
+    assert {*image, *more} <= set(again)
+    status, shown = in_a_terminal([peanut, *again[1:]], [], fleet)
+    assert status == 0, shown
+    assert "written and verified: radish" in shown
+    assert "next time" not in shown
 
 
 def test_a_wifi_password_is_asked_for_and_not_shown(home: Home) -> None:

@@ -88,11 +88,11 @@ class House:
         keys = home / "operators" / "operator"
         self.operator = (keys / "ca.crt", keys / "operator.crt", keys / "operator.key")
 
-    def peanut(self, *arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+    def peanut(self, *arguments: str, check: bool = False, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """The operator's command line, without a terminal."""
         done = subprocess.run(
             [BIN / "peanut", "--home", self.home, *arguments],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
         )  # fmt: skip
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done

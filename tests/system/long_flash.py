@@ -33,3 +33,5 @@ def test_slow_board_or_line_to_acknowledged_command(
         assert "peanut is online" in done.stdout
         sent = house.peanut("send", "peanut", "UpdateTemperature", "15")
         assert sent.returncode == 0, sent.stdout + sent.stderr
+        pushed = house.peanut("push", "peanut", "--patience", "5", timeout=300)  # its REPL is stopped and started
+        assert pushed.returncode == 0, pushed.stdout + pushed.stderr
