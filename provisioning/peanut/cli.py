@@ -6,6 +6,7 @@ no terminal.
 
 import errno
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,13 @@ _REFUSALS = {
 class Group(click.Group):
     """The top of the commands: turns what went wrong into words and an exit status."""
 
+    def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
+        """Run as a program (no `args`): it tidies up, keys first, when it is told to end or its terminal is closed."""
+        for number in (signal.SIGTERM, signal.SIGHUP) if args is None else ():
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup stays nohup
+                signal.signal(number, _end)
+        return super().main(args, *more, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -67,6 +75,10 @@ class Group(click.Group):
             if fix:
                 warn(f"  {fix}")
             ctx.exit(Exit.USAGE)
+
+
+def _end(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def say(text: str) -> None:

@@ -8,6 +8,7 @@ import pty
 import re
 import shlex
 import shutil
+import signal
 import stat
 import sys
 import time
@@ -18,12 +19,12 @@ from pathlib import Path
 import pytest
 import serial
 
-from peanut import fsimage, loader, wifi
+from peanut import fsimage, loader, serialport, wifi
 from peanut.home import Home
 from tests.heard import transcript
 from tools.virtual_board import VirtualBoard
 
-from .conftest import invoke
+from .conftest import invoke, start
 
 BOARDS = Path(__file__).parents[2] / "boards"
 PASSWORD = "correct horse 7 battery"
@@ -233,6 +234,22 @@ def test_it_asks_for_what_it_cannot_know(home: Home) -> None:
     assert "devices/peanut-2/key.der" in shown
     assert "board xiao-esp32c3, gateway gateway.local:8883" in shown
     assert not (home.path / "devices/peanut-2").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_whoever_ends_it_leaves_no_key_lying_about(fleet: Path, boards: Path, how: signal.Signals) -> None:
+    with VirtualBoard("esp32", "--line-kb", "12") as slow:
+        slow.image()
+        with start(fleet, *words(slow, boards, "--simulate", "--no-wait", "--no-wifi")) as process:
+            deadline = time.monotonic() + DEADLINE_S
+            while set(slow.flash.read_bytes()[0x1000:0x2000]) == {0xFF}:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert list(fleet.glob(".flash-*/*.bin"))
+            process.send_signal(how)
+            assert process.wait(DEADLINE_S) == 128 + how
+        assert not list(fleet.glob(".flash-*"))
+        assert serialport.holders(slow.port) == []  # esptool ended, too
 
 
 def test_the_command_for_next_time_is_whole(fleet: Path, board: VirtualBoard, boards: Path) -> None:
