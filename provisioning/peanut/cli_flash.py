@@ -185,7 +185,8 @@ def _carton(
     if list_file is None:
         raise PeanutError("the boards have no names", "Give a list: --names FILE, CSV with a column `name`.")
     items = carton.read(list_file)
-    ports = [serialport.check(port) for port in ports or [f.port for f in serialport.listed() if f.likely]]
+    ports = ports or [found.port for found in serialport.listed() if found.likely]
+    ports = [serialport.check(port) for port in dict.fromkeys(ports)]
     if not ports:
         raise PeanutError("there is no board on the USB ports", "Plug some in, or give their ports.")
     # who forgets to change the boards shall not lose the ones that are done

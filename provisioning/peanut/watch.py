@@ -64,11 +64,20 @@ _HANGS = {
     ),
 }
 _HINTS = {
-    "certificate": "Does the gateway's certificate have the name that the node uses (peanut init --host HOST)?",
+    "not for the name": "Let the gateway's certificate have the name that the node uses: peanut init --host HOST",
+    "not issued by": "Is it the gateway of this fleet home that listens there? peanut device show NAME",
+    "has expired": "Run `peanut init` on the gateway: it renews. Is the clock of the gateway right?",
+    "not valid yet": "Is the clock of the gateway right?",
     "wrong password": "Give the right one: peanut wifi add SSID, then `peanut flash` again.",
     "not found": "Is it a network of 2.4 GHz, in reach, and spelled like that? peanut wifi list",
     "out of reach": "Is it a network of 2.4 GHz, in reach, and spelled like that? peanut wifi list",
 }
+
+# What the node says of a gateway that speaks MQTT with it, and does not let it in (firmware/node/words.py).
+_MQTT_WORDS = (
+    "connack", "the gateway refused", "the gateway closed", "the gateway does not", "not available now",
+    "not authorised",
+)  # fmt: skip
 
 
 @dataclass
@@ -131,7 +140,7 @@ def _before(trouble: str) -> Step:
     low = trouble.lower()
     if any(word in low for word in ("certificate", "tls", "handshake")):
         return Step.TCP
-    if "connack" in low or "the gateway refused" in low or "the gateway closed" in low:
+    if any(word in low for word in _MQTT_WORDS):
         return Step.TLS
     return Step.TIME
 

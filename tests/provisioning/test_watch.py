@@ -2,8 +2,11 @@
 
 import os
 import pty
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,7 @@ from peanut import serialport, watch
 from peanut.errors import Exit
 from peanut.watch import Birth, Console, Step
 
+FIRMWARE = Path(__file__).parents[2] / "firmware"
 ROM = ["ets Jul 29 2019 12:21:46", "rst:0x1 (POWERON_RESET),boot:0x13 (SPI_FAST_FLASH_BOOT)"]
 UP = "00:00:01 info app leek, firmware 0.1.0, boot 1, set point 18.0"
 JOINED = "00:00:03 info wifi joined Glass House, 192.168.1.7, -61 dBm"
@@ -50,6 +54,23 @@ def test_verdicts(lines: list[str], step: Step, words: str, fix: str) -> None:
     assert "NAME" not in verdict.fix
     assert "--patience" in verdict.fix
     assert verdict.status is Exit.OFFLINE
+
+
+def test_each_of_the_node_s_words_names_its_step() -> None:
+    code = "from node import words as w\nprint(*[w.refused(code)[0] for code in range(1, 7)], sep='\\n')\nprint()\n"
+    code += "print(*['certificate error: ' + text for _, text in w._CERTIFICATE_WORDS], sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env={**os.environ, "PYTHONPATH": str(FIRMWARE), "PYTHONDONTWRITEBYTECODE": "1"})  # fmt: skip
+    connack, certificate = (part.splitlines() for part in done.stdout.split("\n\n"))
+    assert (len(connack), len(certificate)) == (6, 4)
+    fixes = set()
+    for step, group in ((Step.TLS, connack), (Step.TCP, certificate)):
+        for text in group:
+            console = Console()
+            console.hear(f"12:00:02 warn link {text}; again in 2.0 s")
+            assert console.reached is step, text
+            fixes.add(console.verdict("leek", 1).fix)
+    assert len(fixes) == 5  # each certificate's own, and one for MQTT
 
 
 def test_what_the_line_says_is_made_printable_and_short() -> None:
