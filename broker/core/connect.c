@@ -29,6 +29,10 @@ static void set_up(pn_link *l, const pn_packet *connect) {
     l->wire.explains = pn_prop_num(props, PN_REQUEST_PROBLEM_INFORMATION, 0); /* absent would allow it too; asked for is better */
     l->wire.alias_max = (uint16_t)(aliases < limits->topic_alias_maximum ? aliases : limits->topic_alias_maximum);
     l->alias_max = v5 ? (uint16_t)limits->topic_alias_maximum : 0;
+    l->max_packet = limits->max_packet_size;
+    l->receive_max = (uint16_t)limits->receive_maximum;
+    l->max_qos = (uint8_t)limits->max_qos;
+    l->retains = limits->retain_available;
 }
 
 /* A CONNECT is at the head of `in`: asks the driver for its verdict, unless there is nothing to ask. */
@@ -162,13 +166,13 @@ static pn_packet connack(pn_link *l, const pn_verdict *v, const pn_packet *conne
     *props = pn_props_begin(b);
     uint32_t expiry = granted_expiry(l, connect);
     if (expiry != wished_expiry(l, connect)) pn_add_prop(b, props, PN_SESSION_EXPIRY_INTERVAL, none, expiry);
-    pn_add_prop(b, props, PN_RECEIVE_MAXIMUM, none, limits->receive_maximum);
-    pn_add_prop(b, props, PN_MAXIMUM_PACKET_SIZE, none, limits->max_packet_size);
+    pn_add_prop(b, props, PN_RECEIVE_MAXIMUM, none, l->receive_max);
+    pn_add_prop(b, props, PN_MAXIMUM_PACKET_SIZE, none, l->max_packet);
     if (v->assigned.n) pn_add_prop(b, props, PN_ASSIGNED_CLIENT_IDENTIFIER, v->assigned, 0);
     if (l->keep_alive != connect->keep_alive) pn_add_prop(b, props, PN_SERVER_KEEP_ALIVE, none, l->keep_alive);
     if (l->alias_max) pn_add_prop(b, props, PN_TOPIC_ALIAS_MAXIMUM, none, l->alias_max);
-    if (limits->max_qos < 2) pn_add_prop(b, props, PN_MAXIMUM_QOS, none, limits->max_qos);
-    if (!limits->retain_available) pn_add_prop(b, props, PN_RETAIN_AVAILABLE, none, 0);
+    if (l->max_qos < 2) pn_add_prop(b, props, PN_MAXIMUM_QOS, none, l->max_qos);
+    if (!l->retains) pn_add_prop(b, props, PN_RETAIN_AVAILABLE, none, 0);
     if (!limits->wildcard_subscriptions) pn_add_prop(b, props, PN_WILDCARD_SUBSCRIPTION_AVAILABLE, none, 0);
     if (!limits->shared_subscriptions) pn_add_prop(b, props, PN_SHARED_SUBSCRIPTION_AVAILABLE, none, 0);
     if (v->response_information.n && pn_prop_num(&connect->props, PN_REQUEST_RESPONSE_INFORMATION, 0)) { /* MQTT-3.1.2-28 */
@@ -187,8 +191,8 @@ static uint8_t objection(pn_link *l, const pn_verdict *v, const pn_packet *conne
     pn_broker *b = l->broker;
     const pn_limits *limits = &b->env.limits;
     if (connect->has_will) {
-        if (connect->will_qos > limits->max_qos) return PN_QOS_NOT_SUPPORTED;                        /* MQTT-3.2.2-12 */
-        if (connect->will_retain && !limits->retain_available) return PN_RETAIN_NOT_SUPPORTED;       /* MQTT-3.2.2-13 */
+        if (connect->will_qos > l->max_qos) return PN_QOS_NOT_SUPPORTED;                        /* MQTT-3.2.2-12 */
+        if (connect->will_retain && !l->retains) return PN_RETAIN_NOT_SUPPORTED;       /* MQTT-3.2.2-13 */
         if (!pn_payload_is_as_said(b, &connect->will_props, connect->will_payload)) return PN_PAYLOAD_FORMAT_INVALID;
         if (!pn_topic_name_valid(connect->will_topic, limits->max_topic_length, limits->max_topic_levels)) return PN_TOPIC_NAME_INVALID;
         const pn_rules *rules = pn_broker_rules(b, v->rules);

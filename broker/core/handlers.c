@@ -83,8 +83,8 @@ static uint8_t on_publish(pn_link *l, const pn_packet *p) {
     env->stats.publish_bytes_in += p->payload.n;
     uint8_t too_fast = pn_count_publish(l);
     if (too_fast) return too_fast;
-    if (p->qos > env->limits.max_qos) return PN_QOS_NOT_SUPPORTED;                        /* MQTT-3.2.2-11 */
-    if (p->retain && !env->limits.retain_available) return PN_RETAIN_NOT_SUPPORTED;       /* MQTT-3.2.2-14 */
+    if (p->qos > l->max_qos) return PN_QOS_NOT_SUPPORTED;                        /* MQTT-3.2.2-11 */
+    if (p->retain && !l->retains) return PN_RETAIN_NOT_SUPPORTED;       /* MQTT-3.2.2-14 */
     if (pn_prop_has(&p->props, PN_SUBSCRIPTION_IDENTIFIER)) return PN_PROTOCOL_ERROR;      /* MQTT-3.3.4-6 */
     pn_span topic;
     uint8_t reason = resolve_topic(l, p, &topic);
@@ -98,7 +98,7 @@ static uint8_t on_publish(pn_link *l, const pn_packet *p) {
     }
     bool again = false;
     if (p->qos == 2) {
-        uint8_t begun = pn_session_begin_qos2(s, p->id, env);
+        uint8_t begun = pn_session_begin_qos2(s, p->id, l->receive_max, env);
         if (begun == PN_RECEIVE_MAXIMUM_EXCEEDED || begun == PN_QUOTA_EXCEEDED) return begun; /* MQTT-3.3.4-7 */
         again = begun == PN_PACKET_ID_IN_USE; /* MQTT-4.3.3-10 */
     }

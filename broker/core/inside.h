@@ -56,7 +56,10 @@ struct pn_link {
     pn_buf in; /* a packet that is not complete yet; while ASKING also what came behind the CONNECT */
     int64_t heard, opened;
     uint32_t index; /* in broker->links */
-    uint16_t keep_alive, alias_max;
+    uint32_t max_packet; /* what the client was told at its CONNECT, and is held to: a limit that changes later is for others */
+    uint16_t keep_alive, alias_max, receive_max;
+    uint8_t max_qos;
+    bool retains;
     uint8_t state, version;
     uint8_t proving; /* while LIVE, enum reauth */
     bool dirty;

@@ -283,8 +283,9 @@ static size_t step(pn_link *l, const uint8_t *data, size_t n) {
     pn_broker *b = l->broker;
     pn_packet p;
     if (!pn_may_go_on(l)) return 0;
-    uint32_t most = b->env.limits.max_packet_size;
-    if (l->state == LINK_NEW && b->env.limits.max_connect_size < most) most = b->env.limits.max_connect_size;
+    const pn_limits *limits = &b->env.limits;
+    uint32_t most = l->max_packet;
+    if (l->state == LINK_NEW) most = limits->max_connect_size < limits->max_packet_size ? limits->max_connect_size : limits->max_packet_size;
     int64_t used = pn_packet_decode(data, n, l->version, most, &p);
     if (used <= 0) {
         if (used < 0) pn_link_fail(l, (uint8_t)-used);

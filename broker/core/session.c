@@ -451,9 +451,9 @@ static bool ids_grow(pn_session *s) {
     return true;
 }
 
-uint8_t pn_session_begin_qos2(pn_session *s, uint16_t id, pn_env *env) {
+uint8_t pn_session_begin_qos2(pn_session *s, uint16_t id, uint16_t most, pn_env *env) {
     if (pn_session_received(s, id)) return PN_PACKET_ID_IN_USE;
-    if (s->in_count >= env->limits.receive_maximum) return PN_RECEIVE_MAXIMUM_EXCEEDED;
+    if (s->in_count >= most) return PN_RECEIVE_MAXIMUM_EXCEEDED;
     if (s->in_count == s->in_cap && !ids_grow(s)) return PN_QUOTA_EXCEEDED;
     if (!pn_record_received(s, id, env)) return PN_QUOTA_EXCEEDED;
     s->in_ids[s->in_count++] = id;

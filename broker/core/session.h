@@ -199,7 +199,7 @@ void pn_session_acked(pn_session *s, uint8_t type, uint16_t id, uint8_t reason, 
 /* QoS 2 from the client. begin: PN_SUCCESS when new, PN_PACKET_ID_IN_USE when it was received before (do not route again),
  * PN_RECEIVE_MAXIMUM_EXCEEDED, or PN_QUOTA_EXCEEDED without memory. end: false when the identifier is unknown. */
 bool pn_session_received(const pn_session *s, uint16_t id); /* and not yet released */
-uint8_t pn_session_begin_qos2(pn_session *s, uint16_t id, pn_env *env);
+uint8_t pn_session_begin_qos2(pn_session *s, uint16_t id, uint16_t most, pn_env *env); /* most: the Receive Maximum it was told */
 bool pn_session_end_qos2(pn_session *s, uint16_t id, pn_env *env);
 
 /* A session as it was before a restart; false without memory and for what cannot be. out: the entry at `place`, behind those before it; without a

@@ -516,6 +516,24 @@ def test_limits_can_be_changed_while_it_runs() -> None:
     assert client.subscribe("123456", qos=2) == [1]
 
 
+def test_who_is_connected_is_held_to_what_it_was_told() -> None:
+    """5.0 §3.2.2.3: a client that keeps to its CONNACK has done nothing wrong when a limit is lowered."""
+    house = House()
+    told, v4 = house.join("told"), house.join("v4", 4)
+    house.broker.set_limits(max_packet_size=128, receive_maximum=1, max_qos=0, retain_available=False)
+    for client in (told, v4):
+        client.send(*(publish("t", b"x" * 200, qos=2, number=n, retain=True) for n in (1, 2)))
+        assert [(packet["type"], packet["id"]) for packet in client.read()] == [("PUBREC", 1), ("PUBREC", 2)]
+        assert client.closed is None
+    client = house.join("next")
+    assert client.connack is not None
+    limits = dict(client.connack["properties"])
+    names = ("maximum_packet_size", "receive_maximum", "maximum_qos", "retain_available")
+    assert [limits[name] for name in names] == [128, 1, 0, 0]
+    client.send(publish("t", qos=1))
+    assert closed_with(client, 0x9B)
+
+
 def test_max_connect_size() -> None:
     """Before the verdict nobody may make us hold more than this, however large packets may be afterwards."""
     fits = codec.encode(connect("c", username="u" * 150), 5)
