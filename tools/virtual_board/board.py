@@ -30,6 +30,7 @@ EN_RISE_S = 0.15  # the capacitor at EN: so long the wires may need for their ne
 COME_BACK = 10  # times as long the hand waits for a tool that has left its stub
 WATCHDOG_S = 0.2  # from the setting of the RTC's watchdog by esptool to its bite
 MAX_RTC_MEMORY = 2048
+FIFO = 128  # bytes that the UART keeps for an interpreter that has not started yet
 _JOINED, _NO_AP, _WRONG_PASSWORD = 1010, 201, 202  # network.STAT_…
 _CAUSES = {"power": 1, "restart": 2, "watchdog": 3, "sleep": 4, "soft": 5, "rtc": 3, "download": 2}  # machine.…_RESET
 
@@ -78,6 +79,7 @@ class Board:
         self._loader: Loader | None = None
         self._registers = Registers(chip, settings.mac, flash)
         self._interpreter: Interpreter | None = None
+        self._fifo = b""
         self._baud = BAUD
         self._autobaud = False
         self._boot_pressed = False
@@ -120,6 +122,7 @@ class Board:
     def reset(self, cause: str, download: bool = False) -> None:
         """The chip starts again. download: into the loader; else as the BOOT button says."""
         self._stop()
+        self._fifo = b""
         self._cause = cause
         self._baud = self._registers.baud = BAUD
         chip = self.chip
@@ -187,6 +190,8 @@ class Board:
             self._soft_reset,
             self._asked,
         )
+        waiting, self._fifo = self._fifo, b""
+        self._interpreter.write(waiting)
 
     def _soft_reset(self) -> None:
         """The interpreter has ended: it starts again, in the mode of the REPL that it was in."""
@@ -350,6 +355,8 @@ class Board:
                 self._after("restart", answered, self.reset, "restart", self._loader.wants == "download")
         elif self._interpreter is not None:
             self._interpreter.write(data)
+        elif self.state == "program":
+            self._fifo = (self._fifo + data)[:FIFO]
 
     def _answer(self, answer: bytes, length: int) -> None:
         """Sends an answer, when a request of this length has come through a line that takes its time."""

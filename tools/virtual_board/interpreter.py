@@ -234,12 +234,13 @@ class Interpreter:
         *lines, self._wire_input = (self._wire_input + data).split(b"\n")
         for line in lines:
             words = line.decode().split(" ")
-            if words == ["interruptible"]:
-                self._interruptible = True
-                if self._interrupt_waits:
-                    self._interrupt()
-            elif words[0] == "?":
-                answer = self._asked(words[2:])
+            if words[0] == "?":
+                if words[2:] == ["interruptible"]:
+                    # A Ctrl-C from before is told, not signalled: where a signal strikes now, it may be lost.
+                    answer = self._interrupt_waits
+                    self._interruptible = True
+                else:
+                    answer = self._asked(words[2:])
                 if self._process.poll() is None:
                     with contextlib.suppress(OSError):
                         self._wire.send(json.dumps([int(words[1]), answer]).encode() + b"\n")

@@ -140,9 +140,13 @@ def start(arguments, into):
     sys.argv[:] = []
     sys.modules["sys"] = into["sys"] = _Sys()
     del sys.modules["_chip"], into["_chip"]
-    tell("interruptible")
-    for name in scripts.split():
-        _run(name, into)
+    try:
+        if ask("interruptible"):
+            raise KeyboardInterrupt
+        for name in scripts.split():
+            _run(name, into)
+    except KeyboardInterrupt as e:  # before the two, between them, or while one of them was read
+        sys.print_exception(e)
     sys.stdout.write("\0ready\0")  # to the board: now comes the REPL
 
 
