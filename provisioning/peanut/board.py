@@ -112,6 +112,7 @@ MEASURES = {
 }
 GREENHOUSE_OUTPUTS = ("heater", "vent", "fan", "irrigation", "light")
 GREENHOUSE_SENSORS = ("temperature", "humidity", "outside", "co2", "light", "soil", "pressure", "tank", "override")
+MUST_REST = ("heater", "irrigation")  # left on without a program they cook the crop or drown it
 NEEDED = {"outputs": (), "sensors": ("temperature",)}  # without these a node does not start as one
 CONTROL: Table = {
     "setpoint": Field(float, -20, CELSIUS_MAX),
@@ -344,6 +345,9 @@ def _greenhouse(board: Board, where: str) -> None:
         for name in NEEDED[group]:
             if name not in found:
                 raise PeanutError(f"{where}: [{group}.{name}] is missing", "A greenhouse needs it.")
+    for name in MUST_REST:
+        if board.outputs.get(name, {}).get("safe", "off") != "off":
+            raise PeanutError(f"{where}: [outputs.{name}]: on is not safe for it", 'Write safe = "off".')
 
 
 def _image(data: object, chip: str, where: str) -> Image:

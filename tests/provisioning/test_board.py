@@ -222,6 +222,14 @@ def test_a_bad_board_with_a_chip_names_the_key(path: str, value: object, complai
     assert complaint in caught.value.message
 
 
+@pytest.mark.parametrize("name", ["heater", "irrigation"])
+def test_what_must_not_run_by_itself_is_off_without_a_program(name: str) -> None:
+    found = data()
+    found["outputs"][name] = {**found["outputs"]["vent"], "safe": "on"}
+    with pytest.raises(PeanutError, match=rf"outputs.{name}\]: on is not safe for it"):
+        board.parse("sim", found, "board.toml")
+
+
 def test_the_file_system_takes_the_rest_of_the_flash() -> None:
     found = board.parse("mine", data("esp32-devkitc"), "board.toml")
     assert (found.fs_offset, found.fs_bytes(), found.fs_bytes(16)) == (0x200000, 0x200000, 0xE00000)
