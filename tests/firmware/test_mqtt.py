@@ -272,6 +272,46 @@ def test_four_in_flight_at_the_most(gateway: Gateway, make_node: MakeNode) -> No
     assert fifth.id not in {p.id for p in flight}
 
 
+def test_acknowledgements_in_another_order(gateway: Gateway, make_node: MakeNode) -> None:
+    """The last first, one twice, one that nobody asked for: what was acknowledged is not sent again, the rest is."""
+    make_node(gateway.port).start()
+    peer = gateway.accept()
+    peer.expect(CONNECT)
+    peer.connack()
+    peer.suback(peer.expect(SUBSCRIBE))
+    for i in range(2):
+        peer.send(command({"temperature": 10 + i, "id": str(i)}, ident=i + 1))
+    flight = [p for p in [peer.read() for _ in range(4 + 2)] if p is not None and p.type == PUBLISH]
+    assert len(flight) == 4
+    kept = flight[1]
+    for ident in (flight[3].id, flight[2].id, flight[2].id, 60000, flight[0].id):
+        assert ident is not None
+        peer.send(packet(PUBACK << 4, ident.to_bytes(2)))
+    fresh = peer.expect(PUBLISH)  # there is room again
+    assert fresh.id not in {p.id for p in flight}
+    peer.close()
+    peer = gateway.accept()
+    peer.expect(CONNECT)
+    peer.connack(1)
+    again = peer.read()
+    assert again is not None
+    assert (again.id, again.payload, again.dup) == (kept.id, kept.payload, True)
+    after = peer.read()
+    assert after is None or after.id not in {p.id for p in flight}
+
+
+def test_an_old_command_that_comes_late_changes_nothing_back(gateway: Gateway, make_node: MakeNode) -> None:
+    """A repetition behind a newer command, as a session that was resumed may bring it: the newer one stays in force."""
+    peer = start(gateway, make_node)
+    old, new = {"temperature": 15, "id": "old"}, {"temperature": 20, "id": "new"}
+    for number, order in enumerate((old, new), 1):
+        peer.send(command(order, ident=number))
+        assert [peer.expect(PUBLISH, ACK).json["stage"] for _ in range(2)] == ["accepted", "done"]
+    peer.send(command(old, ident=1, flags=8))
+    again = peer.expect(PUBLISH, ACK).json
+    assert (again["id"], again["stage"], again["state"]["setpoint"]) == ("old", "done", 20)
+
+
 def test_puback_comes_after_the_command_is_stored(gateway: Gateway, make_node: MakeNode) -> None:
     """Once the gateway may forget the command, a power cut must not lose it."""
     node = make_node(gateway.port)
