@@ -5,6 +5,7 @@ Rule: whatever a test starts, it stops; each test has a home of its own.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -72,6 +73,8 @@ def start(home: Path, *arguments: str, **options: object) -> "subprocess.Popen[s
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        # A suite that runs under nohup ignores SIGHUP, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         **options,  # type: ignore[call-overload]
     )
 
