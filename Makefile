@@ -20,7 +20,7 @@ FUZZ_SECONDS ?= 60
 SOAK_ROUNDS ?= 300
 ATTACK_SECONDS ?= 60
 TESTS ?= tests
-JOBS ?= 2
+JOBS ?= 4 # on two cores: many tests wait for a node, a deadline, a disk
 BENCH ?=
 STATEMENTS ?=
 

@@ -171,6 +171,7 @@ class Client:
             self.connack = self.inbox.pop(0)
 
     def lose(self) -> None:
+        self.house.here.discard(self)
         self.house.handle(self.link.lost(self.house.now))
 
     # what it hears
@@ -231,11 +232,15 @@ class House:
         self.broker = _core.Broker(seed=b"a fixed seed", **limits)
         self.broker.set_rules(0, EVERYTHING)
         self._events: deque[_core.Event] = deque()
+        self.here: set[Client] = (
+            set()
+        )  # a test may forget a client; its connection does not end whenever that is collected
 
     def open(self, verdict: Verdict | None = None) -> Client:
         """A connection that has said nothing yet."""
         client = Client(self)
         client.verdict = verdict or Verdict()
+        self.here.add(client)
         return client
 
     def join(self, client_id: str = "c", version: int = 5, *, verdict: Verdict | None = None, **more: Any) -> Client:
