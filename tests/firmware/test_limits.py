@@ -26,7 +26,7 @@ GROWTH_LIMIT = (
 )
 
 # What the application needs as it is. The C3 begins with 64 KB and takes more from the IDF; it is to fit into the 64.
-SMALL_HEAP = "86wK"
+SMALL_HEAP = "92wK"
 
 SELDOM = (
     "node.config",
