@@ -15,6 +15,7 @@ import time
 AGAIN_S = 3600
 LAST_TRY = 5  # crashes: with one more, rescue is back
 CONNECT_S = 60  # between two tries
+JOIN_S = 15  # for the radio, in each try
 STATE_S = 60
 KEEPALIVE_S = 120
 WATCHDOG_MS = 60000
@@ -189,8 +190,9 @@ class _Line:
         wlan.active(False)
         wlan.active(True)
         wlan.connect(one["ssid"], one.get("password") or None)
-        for _ in range(15):
+        for _ in range(JOIN_S):
             time.sleep(1)
+            self._house.step()  # the plants do not wait for the radio
             if wlan.isconnected():
                 return
         raise OSError("Wi-Fi does not let us in")

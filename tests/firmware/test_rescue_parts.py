@@ -22,9 +22,18 @@ CFG = {"name": "peanut", "root": "/plant/peanut", "kind": "greenhouse"}
 NETWORKS = {"networks": [{"ssid": "barn", "password": "hunter22"}, {"ssid": "open", "password": ""}]}
 
 
+class House:
+    """The control, as far as the connection knows it: it counts its turns."""
+
+    turns = 0
+
+    def step(self) -> None:
+        self.turns += 1
+
+
 def line(cfg: dict[str, Any], wifi: str | None = None) -> Any:
     """The rescue app's connection, of a node with this configuration."""
-    return rescue._Line({**CFG, **cfg}, wifi, "why", "", None)
+    return rescue._Line({**CFG, **cfg}, wifi, "why", "", House())
 
 
 class Chip(types.ModuleType):
@@ -89,7 +98,7 @@ def test_a_clock_of_2000_is_set_by_the_gateway(
 
 
 def test_each_network_in_its_turn(chip: Chip, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From wifi.json, or what the gateway has sent; a fresh radio for each; no network at all is said."""
+    """From wifi.json, or what the gateway has sent; a fresh radio for each; no network is said; control goes on."""
     calls: list[Any] = []
 
     class Wlan:
@@ -114,6 +123,7 @@ def test_each_network_in_its_turn(chip: Chip, monkeypatch: pytest.MonkeyPatch) -
     asked._tries = 2
     with pytest.raises(OSError, match="Wi-Fi"):
         asked._join()
+    assert asked._house.turns == rescue.JOIN_S, "the plants do not wait for the radio"
     asked._tries = 3
     asked._join()
     asked._join()
