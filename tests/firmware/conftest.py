@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -18,12 +19,27 @@ for _path in (ROOT, ROOT / "firmware"):
 
 import node as firmware  # noqa: E402
 
-from tools.fleet import Node  # noqa: E402
+from tools.fleet import Node, find_micropython  # noqa: E402
 
 from .gateway import Gateway  # noqa: E402
 from .pki import Pki  # noqa: E402
 
 MakeNode = Callable[..., Node]
+
+
+def on_the_unix_port(file: str, heap: str = "128wK", cwd: Path | None = None) -> list[str]:
+    """The names of the checks of a file that pass on MicroPython, in a heap like the chip's; a failure is shown."""
+    done = subprocess.run(
+        [find_micropython(), "-X", f"heapsize={heap}", file],
+        cwd=cwd,
+        env={"MICROPYPATH": f"{ROOT / 'firmware'}:{Path(file).parent}:.frozen"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    return [line[3:] for line in done.stdout.splitlines() if line.startswith("ok ")]
+
 
 # A module that is forgotten gives its heap back at once. On CPython that heap is the test runner's, and going through
 # all of it for each failed try in half an hour without Wi-Fi took a minute.

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tools.fleet import find_micropython
 from tools.fleet.node import HEAP
 
-from .conftest import ROOT, MakeNode
+from .conftest import ROOT, MakeNode, on_the_unix_port
 
 sys.path.insert(0, str(Path(__file__).parent))  # driver_checks imports fakes as MicroPython finds it: beside itself
 
@@ -37,17 +37,7 @@ def test_on_cpython(name: str, check: Callable[[], None]) -> None:
 
 def test_the_same_checks_on_the_unix_port() -> None:
     """Every check passes on MicroPython, in a heap like the chip's."""
-    here = Path(driver_checks.__file__)
-    done = subprocess.run(
-        [find_micropython(), "-X", "heapsize=128wK", str(here)],
-        env={"MICROPYPATH": f"{ROOT / 'firmware'}:{here.parent}:.frozen"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    passed = [line[3:] for line in done.stdout.splitlines() if line.startswith("ok ")]
-    assert passed == [name for name, _ in driver_checks.checks()]
+    assert on_the_unix_port(driver_checks.__file__) == [name for name, _ in driver_checks.checks()]
 
 
 READING = st.one_of(

@@ -6,7 +6,6 @@ import contextlib
 import json
 import shutil
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -18,10 +17,10 @@ from typing import Self
 import pytest
 
 from peanutd import sntp
-from tools.fleet import Node, find_micropython
+from tools.fleet import Node
 
 from . import net_checks
-from .conftest import ROOT, MakeNode
+from .conftest import ROOT, MakeNode, on_the_unix_port
 from .gateway import CONNECT, PUBLISH, SUBSCRIBE, Gateway
 
 
@@ -33,17 +32,7 @@ def test_on_cpython(name: str, check: Callable[[], None]) -> None:
 
 def test_the_same_checks_on_the_unix_port() -> None:
     """Every shared check passes on MicroPython."""
-    here = Path(net_checks.__file__)
-    done = subprocess.run(
-        [find_micropython(), "-X", "heapsize=256wK", str(here)],
-        env={"MICROPYPATH": f"{ROOT / 'firmware'}:.frozen"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
-    ran = [line.removeprefix("ok ") for line in done.stdout.splitlines() if line.startswith("ok ")]
-    assert ran == [name for name, _ in net_checks.checks()]
+    assert on_the_unix_port(net_checks.__file__, heap="256wK") == [name for name, _ in net_checks.checks()]
 
 
 BOARD = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools.fleet import find_micropython
-
 from . import ring_checks
-from .conftest import ROOT
+from .conftest import on_the_unix_port
 
 from node import ring  # isort: skip
 
@@ -29,18 +26,7 @@ def test_on_cpython(name: str, check: Callable[[], None], tmp_path: Path, monkey
 
 def test_the_same_checks_on_the_unix_port(tmp_path: Path) -> None:
     """Every check passes on MicroPython, in a heap like the chip's."""
-    here = Path(ring_checks.__file__)
-    done = subprocess.run(
-        [find_micropython(), "-X", "heapsize=128wK", str(here)],
-        cwd=tmp_path,
-        env={"MICROPYPATH": f"{ROOT / 'firmware'}:{here.parent}:.frozen"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    passed = [line[3:] for line in done.stdout.splitlines() if line.startswith("ok ")]
-    assert passed == [name for name, _ in ring_checks.checks()]
+    assert on_the_unix_port(ring_checks.__file__, cwd=tmp_path) == [name for name, _ in ring_checks.checks()]
 
 
 STEP = st.one_of(
