@@ -39,10 +39,25 @@ def fault(module, what, e):
         pass
 
 
+def _clean(text):
+    """`text` without control characters. One look at what needs nothing: a list of 200 characters is a large block."""
+    for c in text:
+        if c < " " or c == "\x7f":
+            return "".join([c if c >= " " and c != "\x7f" else "?" for c in text])
+    return text
+
+
 def _write(word, module, text):
+    """Never raises for want of memory: a line that is lost must not end the control that wrote it."""
+    try:
+        _tell(word, module, text)
+    except MemoryError:
+        pass
+
+
+def _tell(word, module, text):
     global _count
-    text = "".join([c if c >= " " and c != "\x7f" else "?" for c in text[:WIDTH]])
-    line = "%s %s %s %s" % (clock.hhmmss(), word, module, text)
+    line = "%s %s %s %s" % (clock.hhmmss(), word, module, _clean(text[:WIDTH]))
     _lines[_count % RING] = line
     _count += 1
     if keep is not None:

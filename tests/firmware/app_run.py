@@ -9,6 +9,7 @@ import gc
 import json
 import os
 
+import micropython
 from node import app, clock, hardware, log, store, vitals
 from node.app import App
 from node.blackbox import BlackBox
@@ -528,6 +529,25 @@ class Nvs:
 
     def commit(self):
         pass
+
+
+async def check_no_memory_for_a_line_ends_nothing():
+    """Where not one byte is to be had, a line is lost; what is clean needs no list of its characters."""
+    seen = _lines()
+    micropython.heap_lock()
+    try:
+        log.info("app", "heater on: 14.2 below 15")
+    finally:
+        micropython.heap_unlock()
+    assert seen == []
+    before = gc.mem_alloc()
+    log.info("app", "x" * log.WIDTH)
+    plain = gc.mem_alloc() - before
+    before = gc.mem_alloc()
+    log.info("app", "x" * (log.WIDTH - 1) + "\n")
+    assert gc.mem_alloc() - before > plain + 2 * log.WIDTH, "the measure sees no list"
+    assert len(seen) == 2
+    assert seen[1].endswith("?")
 
 
 class Esp32:
