@@ -64,7 +64,7 @@ test: setup
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 test-long: setup
-	@$(BIN)/python -m pytest tests/system/long_flash.py
+	@$(BIN)/python -m pytest $$(find tests -name 'long_*.py' | sort)
 
 check: setup
 	@$(BIN)/python -m tools.check
