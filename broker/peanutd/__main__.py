@@ -29,6 +29,8 @@ from peanutd._core import LIMITS, MAY_PUBLISH, RETAIN_ANY, Broker
 from peanutd.access import Role
 from peanutd.census import Limits
 from peanutd.config import Address, Config, ConfigError, Listen, Listener, Mqtt, load
+from peanutd.connection import now_ms
+from peanutd.ear import Ear
 from peanutd.keyring import Keyring
 from peanutd.log import Background, Log
 from peanutd.rules import Book
@@ -146,6 +148,9 @@ def _serve(
         server.take_tokens(settings.jwt, home)
         _keep(home, settings, server)
         _mark_offline(home, server, starting=True)
+        ear = Ear(broker, server.run, loop, log, now_ms)
+        ear.open()
+        server.watch.tally.own = ear.own
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.end)
         loop.add_signal_handler(signal.SIGHUP, _Reload(home, settings, server, files))

@@ -46,6 +46,7 @@ from peanutd.connection import (
 )
 from peanutd.control import Answer, Control, ControlError, Question
 from peanutd.door import Door, Handshakes
+from peanutd.ear import Ear
 from peanutd.keeper import Keeper
 from peanutd.log import Log, clean
 from peanutd.reception import Reception
@@ -384,6 +385,9 @@ class Server:
             self._handling = False
 
     def _handle(self, kind: int, link: Link, reason: int, text: str) -> None:
+        if isinstance(link.owner, Ear):
+            link.owner.told(kind, reason)
+            return
         connection = cast(Connection, link.owner)
         if kind == EVENT_CONNECT:
             self._judge(connection, link)
@@ -527,7 +531,7 @@ class Server:
         if self.mqtt.sys_interval and now >= self._status.due:
             self._status.due = now + self.mqtt.sys_interval
             tally = self.watch.tally
-            stats = {**self.broker.stats(), "connects": tally.connects, "sockets": tally.accepted}
+            stats = {**self._stats(), "connects": tally.connects, "sockets": tally.accepted}
             for topic, text in self._status.report(stats, self.census.online, now):
                 self.run(self.broker.publish(topic, text.encode(), retain=True, now=now_ms()))
 
@@ -604,7 +608,7 @@ class Server:
             "pid": os.getpid(),
             "rss": status.resident_bytes(),
             "max_memory": tally.max_memory,
-            "core": self.broker.stats(),
+            "core": self._stats(),
             "connections": {
                 "online": online,
                 "coming_in": newcomers,
@@ -622,6 +626,11 @@ class Server:
             "journal": tally.journal,
             "store": None if self.keeper is None else {"failure": self.keeper.failure},
         }
+
+    def _stats(self) -> dict[str, int]:
+        """The core's numbers, without the gateway's own session."""
+        own = self.watch.tally.own
+        return {name: value - own.get(name, 0) for name, value in self.broker.stats().items()}
 
     def snapshot_from_afar(self) -> dict[str, Any]:
         """The same for another thread; TimeoutError when the loop is too busy."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 LAG_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -56,6 +57,8 @@ class Tally:
         """Connections that the kernel has handed over."""
         self.connects = 0
         """CONNECTs that have come."""
+        self.own: Mapping[str, int] = {}
+        """What of the core's gauges is the gateway's own (ear.py), by name."""
         self.handshakes_failed: Counter[str] = Counter()
         """By reason: one of HANDSHAKE."""
         self.turned_away: Counter[str] = Counter()

@@ -15,7 +15,7 @@ GATEWAY = CHECKOUT / "broker" / "peanutd"
 ORDER = (
     *("log", "store", "keeper", "toml_lines", "toml_file", "config", "tally", "access", "rules", "tokens", "keyring"),
     *("scram", "argon", "users", "explain", "throttle", "login", "bearer"),
-    *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door"),
+    *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door", "ear"),
     *("connection", "control", "operate", "metrics", "watch", "reception", "server", "__main__"),
 )
 
