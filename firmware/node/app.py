@@ -1,24 +1,24 @@
-"""The node put together: control first, then the link, then the reports.
+"""What every node does, whatever it is: its link, tasks and pulses, answers, events, reports, its configuration.
 
-Rule: the only module that knows all the others. The control loop depends on nothing that can be away: it starts
-before the network and runs on when the gateway is gone. If it fails itself, `run` ends with its exception, the outputs
-off; whatever else fails is logged and started again. What the gateway can make this node do often has a limit.
+Rule: the only module that knows the network and the rest. What a kind of node does itself is a subclass in a module of
+its own (node/greenhouse.py), so that no kind has another's code in memory. The control loop depends on nothing that can
+be away: it starts before the network and runs on when the gateway is gone. If it fails itself, `run` ends with its
+exception, the outputs off; whatever else fails is logged and started again. What the gateway can make this node do
+often has a limit.
 
 Each task has a pulse (node/supervisor.py), and the watchdog is fed while all of them beat. To hook in:
     self._tasks         (name, coroutine function with a Pulse as its argument): one line more is one task more
     self._topics        topic: function (payload, retained), before its PUBACK: one line more is one subscription more
     self.event(...)     an alarm begins or is over; sent when there is a session
     self.restart(why)   the planned end: `offline` with the reason, outputs off, a reset
-    self._readings      {name: (value, quality)} of the last turn of the control loop
+A kind of node fills in what stands under "what a kind of node does itself".
 """
 
 import asyncio
+import gc
 
-from node import VERSION, ConfigError, clock, command, forget, hardware, link, log, mqtt, report, ticks, wifi
-from node.actuator import NAMES
-from node.control import NOTHING
+from node import VERSION, ConfigError, clock, forget, hardware, link, log, mqtt, report, ticks, wifi
 from node.limit import Bucket
-from node.ring import Ring
 from node.store import Store
 from node.vitals import Vitals
 
@@ -27,7 +27,6 @@ BUSY_ROOM = 4  # of these kept for refusals: a command without room for its two 
 ACKS_A_TURN = 4  # acknowledgements sent before the state gets its turn
 STOP_MS = 2000  # for the last words at a planned stop
 AGAIN_S = 5  # before a task that failed is started again
-BACKFILL_MS = 1000  # between two messages of readings that are late
 EVENTS = 8  # waiting to be sent; the oldest give way
 SILENT_MS = 120000  # so long a task may show no progress
 CONTROL_PERIODS = 3  # so many turns the control loop may miss
@@ -35,7 +34,6 @@ CHANGES = (10, 6000)  # changes of one thing at once, and ms to one more: flash 
 # Not in memory while the node works.
 SELDOM = ("node.desired", "node.config", "node.keys", "node.powerup", "node.schedule", "drivers.opening")
 LINES = (20, 3000)  # the same for log lines about commands
-KEEP_TURNS = 16  # of the control loop, between two notes of how long what has been on or off
 DAY_S = 86400  # between two notes of the time in flash
 
 
@@ -45,11 +43,16 @@ def _read(path):
 
 
 class App:
+    CLEAN = False  # whether a session begins without what was sent while the node was away
+
     def __init__(self, profile, box):
-        """profile: a module of profiles/; box: node.blackbox.BlackBox. Raises config.ConfigError or link.LinkError
-        with what to mend."""
+        """profile: a module of profiles/, whose `compose` fills in the rest; box: node.blackbox.BlackBox.
+
+        Raises config.ConfigError or link.LinkError with what to mend.
+        """
         from node import keys
 
+        gc.collect()
         ctx, valid = keys.context(_read)  # first, while the heap is whole
         forget("node.keys")
         from node import desired, powerup
@@ -59,7 +62,6 @@ class App:
         self._asked = asked.told()
         self._root = cfg["root"]
         self._sim = "simulate" in cfg
-        self._sensors = sorted(cfg["board"]["sensors"])
         self._store = Store(nvs=powerup.nvs())
         self._boot = int(self._store.number("boot", 0, 1 << 29, 0)) + 1
         self._store.put("boot", self._boot)
@@ -68,39 +70,26 @@ class App:
         self._expires = valid[1]
         clock.begin(max(self._seen, valid[0]))
         self._time = clock.LoopTime(cfg["simulate"]["speed"] if self._sim else 1)
-        limits = cfg["control"]
-        setpoint = self._store.number("setpoint", limits["min"], limits["max"], limits["setpoint"])
         self._house = profile.house(cfg, self._time.now)
-        held = self._store.number("held", -2, 1440, NOTHING)
-        self._climate = profile.climate(cfg, self._time.now, setpoint, held)
-        self._readings = {}
         self._box = box
         self._vitals = Vitals(box, self._facts)
-        self._climate.restore(box.actuators)
-        self._recent = command.Recent(box.ids)
         self._pending = []  # commands accepted, to be in force after the next turn of the control loop
         self._in_force = 0  # how many of them are
         self._outbox = []  # payloads for <root>/ack
         self._lost_acks = 0
         begun = clock.now()
-        changing = (command.SETPOINT, "config") + NAMES
-        self._changes = {name: Bucket(CHANGES[0], CHANGES[1], begun) for name in changing}
+        self._changes = {"config": Bucket(CHANGES[0], CHANGES[1], begun)}
         self._lines = Bucket(LINES[0], LINES[1], begun)
         self._untold = 0  # log lines left out
         self._changed = True  # the state differs from the one published
         self._configured = self._asked["gen"] or self._asked["errors"]  # config/reported is to be published
-        self._ring = Ring(self._sensors, self._boot, begun)
         self._wake = asyncio.Event()
         self._verbs = self._root + "/cmd/"
-        self._topics = {
-            self._root + "/" + command.SETPOINT: lambda p, r: self._order(command.SETPOINT, p, r),
-            self._root + "/config/desired": self._configure,
-        }
+        self._topics = {self._root + "/config/desired": self._configure}
         self._tasks = [
             ("link", self._connect),
             ("answers", self._answers),
             ("telemetry", self._telemetry),
-            ("backfill", self._backfill),
             ("report", self._report),
             ("mend", self._mend),
         ]
@@ -108,12 +97,13 @@ class App:
             self._tasks.append(("trial", self._trial))
         self._events = []  # payloads for <root>/event
         self._why = None  # of a planned end
+        words = profile.compose(self, cfg, begun)
         self._client = mqtt.Client(
             cfg["name"],
             (self._root + "/status", self._status("offline", why="connection lost", will=True)),
             sorted(self._topics) + [self._verbs + "+"],
             cfg["link"]["keepalive_s"],
-            False,  # a set point sent while the node was away must reach it
+            self.CLEAN,
             self._on_message,
             self._birth,
         )
@@ -125,7 +115,22 @@ class App:
         if not box.was.startswith(("power", "planned")):
             self.event("reset", box.was)
         forget(*SELDOM)
-        log.info("app", "%s, firmware %s, boot %d, set point %.1f" % (cfg["name"], VERSION, self._boot, setpoint))
+        log.info("app", "%s, firmware %s, boot %d, %s" % (cfg["name"], VERSION, self._boot, words))
+
+    # -- what a kind of node does itself -----------------------------------------------------------------------------
+    #
+    # _control(pulse)             the control loop, a coroutine
+    # _order(name, payload, retained)   a command on <root>/cmd/<name>, or what _topics leads there
+    # _answer(cmd, stage, why)    the payload of an acknowledgement
+    # _done(cmd)                  a pending command is in force
+    # _idle()                     whether a restart that nobody ordered does no harm
+    # _dropped()                  records of readings given up since boot
+    # _reconfigured()             the configuration may have changed
+    # _own_facts(body)            add to the health report what this kind of node knows
+    # _state_body()               the payload of <root>/state
+    # _measured(ts)               send the readings, a coroutine
+
+    # -- its life ----------------------------------------------------------------------------------------------------
 
     async def run(self, stopping=None):
         """Run until `stopping` (a coroutine function) is over or `restart` was called; returns the reason to start
@@ -160,10 +165,6 @@ class App:
         self._why = why
         self._ended.set()
 
-    def _idle(self):
-        """Whether a restart that nobody ordered does no harm: nothing heats."""
-        return not self._climate.heater.on
-
     async def _keep(self, work, *pulse):
         """Run `work` to its end; begin again when it fails, so that its failure stays its own."""
         while True:
@@ -195,53 +196,6 @@ class App:
         for name, spec in self._cfg["board"]["outputs"].items():
             self._house.write(name, spec.get("safe") == "on", self._time.now)
 
-    # -- control -----------------------------------------------------------------------------------------------------
-
-    async def _control(self, pulse):
-        climate = self._climate
-        before = None
-        turns = 0
-        while True:
-            now = self._time.turn()
-            for name in self._sensors:
-                self._readings[name] = self._measure(name, now)
-            climate.online = self._client.ready
-            climate.step(now, self._readings, self._minute(now))
-            climate.move(self._house.write, now)
-            for event in climate.events:
-                self.event(*event)
-            after = (climate.setpoint, climate.by, climate.pattern(), climate.faults)
-            if after != before:
-                if before is None or after[2:] != before[2:]:
-                    log.info("control", climate.reason)
-                before = after
-                self._changed = True
-                turns = 0
-                try:
-                    self._store.put("held", climate.held)
-                except OSError:
-                    pass  # the next change tries again; without it, a restart asks the schedule
-            if turns % KEEP_TURNS == 0:
-                self._box.keep(actuators=climate.export())
-            turns += 1
-            self._in_force = len(self._pending)
-            self._wake.set()
-            pulse.beat(clock.now())
-            await asyncio.sleep_ms(self._time.period_ms)
-
-    def _minute(self, now):
-        """The minute of the local day, or of the model's; None while the clock is not set."""
-        if self._sim:
-            return self._house.minute(now)
-        unix = clock.unix()
-        return unix and (unix // 60 + int(self._cfg["control"]["utc_offset_h"] * 60)) % 1440
-
-    def _measure(self, name, now):
-        try:
-            return self._house.read(name, now)
-        except OSError:  # a bus that hangs, a sensor pulled out
-            return None, "missing"
-
     # -- commands ----------------------------------------------------------------------------------------------------
 
     def _on_message(self, topic, payload, retained):
@@ -253,51 +207,9 @@ class App:
         else:
             self._tell(log.warn, "ignored: a message on " + topic)
 
-    def _order(self, name, payload, retained):
-        cmd = command.parse(name, payload, retained)
-        known = self._recent.find(cmd)
-        if cmd.why is None and known is not None:
-            if known[1] == cmd.crc:
-                self._ack(cmd, known[2], known[3])  # a repetition: the same answer, no second act
-                return
-            cmd.why = "malformed: this id was given to another command"
-        if cmd.why is None:
-            limits = self._cfg["control"]
-            cmd.why = command.check(cmd, clock.unix(), limits["min"], limits["max"])
-        if cmd.why is None and len(self._outbox) + len(self._pending) + 2 > OUTBOX - BUSY_ROOM:
-            cmd.why = "busy: too many commands at once"
-        if cmd.why is None:
-            cmd.why = self._accept(cmd)
-        if cmd.why is not None:
-            if not cmd.why.startswith(("busy", "retained")):  # the same command may be welcome the next time
-                self._recent.note(cmd, "rejected", cmd.why)
-            self._tell(log.warn, "rejected %s: %s" % (cmd.name, cmd.why))
-            self._ack(cmd, "rejected", cmd.why)
-
-    def _accept(self, cmd):
-        """Store the command and hand it to the control loop. Returns a reason if that cannot be done now."""
-        aim = cmd.name == command.SETPOINT
-        order = (cmd.name, cmd.value, cmd.for_s)
-        if cmd.name == "identify":
-            self._tell(log.info, "identify: I am " + self._cfg["name"])
-        elif not self._climate.ordered(*order) or (aim and not self._store.keeps("setpoint", cmd.value)):
-            wait = self._changes[cmd.name].take(clock.now())
-            if wait:
-                return "busy: too many changes, the next one is taken in %d s" % ((wait + 999) // 1000)
-            if aim:
-                try:
-                    self._store.put("setpoint", cmd.value)
-                except OSError as e:
-                    return "busy: the set point cannot be stored (%s)" % e
-            why = self._climate.order(*order)
-            if why:
-                return why
-        self._tell(log.info, "accepted %s %s" % (cmd.name, "" if cmd.value is None else cmd.value))
-        self._recent.note(cmd, "accepted")
-        self._box.keep(ids=self._recent.export())
-        self._ack(cmd, "accepted")
-        self._pending.append(cmd)
-        return None
+    def _crowded(self):
+        """Whether a command has no room for its two acknowledgements, but for that of its refusal."""
+        return len(self._outbox) + len(self._pending) + 2 > OUTBOX - BUSY_ROOM
 
     def _ack(self, cmd, stage, why=None):
         # Commands that were accepted have room kept for their `done`.
@@ -305,7 +217,7 @@ class App:
             self._lost_acks += 1
             self._tell(log.warn, "acknowledgement dropped, %d so far" % self._lost_acks)
             return
-        self._outbox.append(report.ack(cmd, stage, why, self._climate, clock.unix()))
+        self._outbox.append(self._answer(cmd, stage, why))
         self._wake.set()
 
     def _tell(self, write, text):
@@ -321,7 +233,6 @@ class App:
         """A configuration from the gateway: in force at once if it can be, else after a restart in order."""
         if not payload:
             return  # the retained one was removed
-        before = self._cfg["control"]["setpoint"]
         if self._changes["config"].take(clock.now()):
             self._asked["errors"] = ["busy: too many changes"]
             self._configured = True
@@ -331,10 +242,7 @@ class App:
                     self.restart("config")
             except MemoryError as e:  # not even to judge it; the gateway still has it
                 self._asked["errors"] = ["busy: %s" % e]
-        setpoint = self._cfg["control"]["setpoint"]
-        if setpoint != before:
-            self._store.put("setpoint", setpoint)
-            self._climate.order("setpoint", setpoint)
+        self._reconfigured()
 
     def _ask(self, what, *args):
         """A function of node/desired.py, which is in memory meanwhile only. Returns whether it wants a restart."""
@@ -385,30 +293,28 @@ class App:
         if self._link.twins:
             self._link.twins = False
             self.event("identity", "another node came with this one's certificate, again and again")
-        await self._send("status", self._status("online", dropped=self._ring.lost), 1, True)
+        await self._send("status", self._status("online", dropped=self._dropped()), 1, True)
         await self._state()
 
     async def _state(self):
         self._changed = False
-        body = report.state(self._climate, clock.unix())
-        if not await self._send("state", body, 1, True):
+        if not await self._send("state", self._state_body(), 1, True):
             self._changed = True
 
     def _facts(self):
         """What the app adds to the health report."""
         now = clock.unix()
-        return {
+        body = {
             "fw": VERSION,
             "image": hardware.image(),
             "ends": self._link.ends,
             "shake_ms": self._link.shake_ms,
             "rssi": self._wifi and self._wifi.rssi(),
             "wifi_lost": self._wifi and self._wifi.lost,
-            "kept": len(self._ring),
-            "dropped": self._ring.lost,
-            "duty": self._climate.duty(),
             "cert_days": (self._expires - now) // 86400 if now and self._expires else None,
         }
+        self._own_facts(body)
+        return body
 
     async def _report(self, pulse):
         await self._vitals.report(pulse, lambda: self._client.ready, self._send)
@@ -438,7 +344,7 @@ class App:
         await self._link.run(pulse)
 
     async def _mend(self, pulse):
-        """A restart that nobody ordered, where nothing else can help, and at a moment when nothing heats."""
+        """A restart that nobody ordered, where nothing else can help, and at a moment when it does no harm."""
         while True:
             pulse.beat(clock.now(), 1000)
             await asyncio.sleep_ms(1000)
@@ -458,9 +364,7 @@ class App:
             pulse.beat(clock.now())
             while self._in_force:
                 self._in_force -= 1
-                cmd = self._pending.pop(0)
-                self._recent.note(cmd, "done")
-                self._ack(cmd, "done")
+                self._done(self._pending.pop(0))
             if self._untold and not self._lines.take(clock.now()):
                 log.warn("app", "%d lines about commands left out" % self._untold)
                 self._untold = 0
@@ -483,41 +387,16 @@ class App:
     async def _telemetry(self, pulse):
         """QoS 0, so it waits for no place in flight; a task of its own, so it waits for no ack either."""
         said = clock.now()
-        kept = None  # when the last readings went into the ring
         while True:
             now = clock.unix()
             if now is not None and abs(now - self._seen) > DAY_S:  # the floor after the next power cut
                 self._seen = now
                 self._store.put("time", now)
             period_ms = int(self._cfg["report"]["telemetry_s"] * 1000)
-            keep_ms = int(self._cfg["report"]["keep_s"] * 1000)
             wait = max(0, period_ms - clock.since(said))
             pulse.beat(clock.now(), wait)
             await asyncio.sleep_ms(wait)
             said = ticks.add(said, period_ms)
             if clock.since(said) >= period_ms:  # later than a whole interval: do not catch up
                 said = clock.now()
-            ts = clock.unix()
-            readings = {name: self._house.told(name, self._time.now) for name in self._sensors}
-            body = report.telemetry(readings, ts, clock.quality(), self._sim)
-            if self._client.ready and await self._send("telemetry", body):
-                kept = None
-            elif kept is None or clock.since(kept) >= keep_ms:
-                kept = clock.now()
-                self._ring.add(ts, readings)
-
-    async def _backfill(self, pulse):
-        """Readings from the time without a gateway, one message a second, when no ack and no event waits."""
-        sent = None
-        while True:
-            pulse.beat(clock.now())
-            await asyncio.sleep_ms(BACKFILL_MS)
-            self._ring.tick(clock.now(), clock.unix())
-            if sent and not self._client.waiting(sent):
-                self._ring.done()
-                sent = None
-            if sent or not self._client.ready or self._outbox or self._events or self._client.in_flight() > 1:
-                continue
-            batch = self._ring.batch()
-            if batch is not None:
-                sent = await self._send("telemetry", report.late(batch, self._sim), 1)
+            await self._measured(clock.unix())

@@ -36,15 +36,8 @@ def run():
         rescue.run(box)
     app = None
     try:
-        from profiles import greenhouse
-
-        from node import app as module
-
-        gc.collect()
-        app = module.App(greenhouse, box)
+        app = _app(box)
         gc.threshold(gc.mem_free() // 4 + gc.mem_alloc())  # before the heap is in pieces
-        del greenhouse
-        forget("profiles.greenhouse")
         why = asyncio.run(app.run(_input_ends if _on_a_pc() else None))
     except KeyboardInterrupt:
         if app is not None:
@@ -68,6 +61,17 @@ def run():
     if why is not None:
         box.ending(why, planned=True)
         hardware.reset()
+
+
+def _app(box):
+    """The application of the kind of node that this is: of the profiles, a node has its own and no other."""
+    try:
+        from profiles import greenhouse as profile
+    except ImportError:
+        from profiles import vehicle as profile
+    app = profile.app(box)
+    forget(profile.__name__)
+    return app
 
 
 def _on_a_pc():

@@ -1,10 +1,48 @@
-"""A greenhouse put together: its climate control and the drivers of its board. Rule: composition, no logic."""
+"""A greenhouse put together: its climate control and the drivers of its board.
 
-from node.control import Climate
+Rule: composition, no logic. Nothing of ours is imported before it is asked for, so that an import of this that fails
+means another kind of node; in memory at the start only (see node.forget).
+"""
+
+import sys
+
+
+def app(box):
+    """The application of this node. box: node.blackbox.BlackBox."""
+    from node.greenhouse import Greenhouse
+
+    return Greenhouse(sys.modules[__name__], box)
+
+
+def compose(app, cfg, now):
+    """What a greenhouse has beside what every node has, see node/greenhouse.py. Returns words for the log."""
+    from node import command
+    from node.actuator import NAMES
+    from node.app import CHANGES
+    from node.control import NOTHING
+    from node.limit import Bucket
+    from node.ring import Ring
+
+    limits = cfg["control"]
+    setpoint = app._store.number("setpoint", limits["min"], limits["max"], limits["setpoint"])
+    app._aim = limits["setpoint"]
+    app._sensors = sorted(cfg["board"]["sensors"])
+    app._climate = climate(cfg, app._time.now, setpoint, app._store.number("held", -2, 1440, NOTHING))
+    app._climate.restore(app._box.actuators)
+    app._readings = {}
+    app._recent = command.Recent(app._box.ids)
+    for name in (command.SETPOINT,) + NAMES:
+        app._changes[name] = Bucket(CHANGES[0], CHANGES[1], now)
+    app._ring = Ring(app._sensors, app._boot, now)
+    app._kept = None
+    app._topics[app._root + "/" + command.SETPOINT] = app._set
+    app._tasks.append(("backfill", app._backfill))
+    return "set point %.1f" % setpoint
 
 
 def climate(cfg, now, setpoint, held):
     """The control of this node. setpoint: deg C, the one in force before the restart; held: see Climate."""
+    from node.control import Climate
     from node.schedule import parse
 
     control = cfg["control"]

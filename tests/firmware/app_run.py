@@ -11,8 +11,8 @@ import os
 
 import micropython
 from node import app, clock, hardware, log, store, vitals
-from node.app import App
 from node.blackbox import BlackBox
+from node.greenhouse import Greenhouse
 from profiles import greenhouse
 
 SET = "/plant/peanut/UpdateTemperature"
@@ -62,7 +62,7 @@ async def check_whatever_fails_control_goes_on():
     """Link, answers, telemetry and the wait for a stop raise all that can be raised; the loop never misses a turn."""
     _lines()
     app.AGAIN_S = 0.02
-    a = App(greenhouse, BlackBox(lambda *_: b"", "power"))
+    a = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
     faults = (MemoryError("no heap"), OSError(23), RuntimeError("ours"), KeyError("x"), ValueError("y"))
     tries = {}
 
@@ -101,7 +101,7 @@ class Dog:
 
 async def check_the_watchdog_is_fed_while_every_task_lives():
     """Fed each second; starved, and said once, when one task of many is silent for longer than it declared."""
-    a = App(greenhouse, BlackBox(lambda *_: b"", "power"))
+    a = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
     seen = _lines()
     a._vitals._watchdog = dog = Dog()
     with Moved() as time:
@@ -136,7 +136,7 @@ async def check_the_watchdog_is_fed_while_every_task_lives():
 
 async def check_control_that_fails_ends_the_node_with_outputs_off():
     """The one failure that is not survived: whoever cannot control must not heat, and starts anew."""
-    a = App(greenhouse, BlackBox(lambda *_: b"", "power"))
+    a = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
 
     async def never(*_):
         while True:
@@ -208,7 +208,7 @@ async def check_every_task_is_watched():
 
 async def check_events_are_bounded_and_the_newest_kept():
     _lines()
-    a = App(greenhouse, BlackBox(lambda *_: b"", "power"))
+    a = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
     for i in range(50):
         a.event("frost", f"it is {i} below")
     assert [json.loads(e)["text"] for e in a._events] == [f"it is {i} below" for i in range(50 - app.EVENTS, 50)]
@@ -235,7 +235,7 @@ class Pulse:
 
 def _app(box):
     gc.collect()  # the one before has left holes
-    return App(greenhouse, box)
+    return Greenhouse(greenhouse, box)
 
 
 async def _turns(a, ms=100):
@@ -304,7 +304,7 @@ async def check_set_points_without_end_spare_the_flash():
     """Ten minutes of ten new set points a second: 10 writes, then one each 6 s; what is accepted is stored."""
     _lines()
     with Moved() as time:
-        a = App(greenhouse, BlackBox(lambda *_: b"", "power"))
+        a = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
         counting = store.os = CountingOs()
         size, refill_ms = app.CHANGES
         for i in range(6000):
@@ -335,7 +335,7 @@ async def check_orders_without_end_spare_the_relays():
     """Vent open, vent closed, without end: ten changes at once, then one each 6 s."""
     _lines()
     with Moved() as time:
-        a = App(greenhouse, BlackBox(lambda *_: b"", "power"))
+        a = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
         taken = 0
         for i in range(600):
             mode = "open" if a._climate.mode() != "vent open" else "closed"
@@ -347,7 +347,7 @@ async def check_orders_without_end_spare_the_relays():
 async def check_rejections_without_end_are_few_lines():
     """LINES at once, then one line each 3 s that says how many are missing: none is unaccounted for."""
     with Moved() as time:
-        a = App(greenhouse, BlackBox(lambda *_: b"", "power"))
+        a = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
         task = asyncio.create_task(a._answers(a._vitals.watch("answers", 1000)))
         seen = _lines()
         size, refill_ms = app.LINES

@@ -12,8 +12,8 @@ import gc
 import json
 
 from node import log
-from node.app import App
 from node.blackbox import BlackBox
+from node.greenhouse import Greenhouse
 from profiles import greenhouse
 
 TOTAL = 10000
@@ -103,7 +103,7 @@ turns = [0]
 
 async def main():
     gc.collect()
-    app = App(greenhouse, BlackBox(lambda *_: b"", "power"))
+    app = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
     tasks = [asyncio.create_task(w(app._vitals.watch("x", 1000))) for w in (app._control, app._answers)]
     app._time.period_ms = 0
 

@@ -26,8 +26,9 @@ def answer(celsius):
 chip = m.wire(21, 22, 0x44, fakes.Scripted(answer(10.0)))
 
 from node import hardware, powerup  # noqa: E402
-from node.app import SELDOM, App  # noqa: E402
+from node.app import SELDOM  # noqa: E402
 from node.blackbox import BlackBox  # noqa: E402
+from node.greenhouse import Greenhouse  # noqa: E402
 from profiles import greenhouse  # noqa: E402
 
 
@@ -40,7 +41,7 @@ async def until(what):
 
 
 async def main():
-    app = App(greenhouse, BlackBox(hardware.memory, powerup.cause()))
+    app = Greenhouse(greenhouse, BlackBox(hardware.memory, powerup.cause()))
     for module in SELDOM:
         assert module not in sys.modules, module
         parent, name = module.split(".")

@@ -31,7 +31,7 @@ NETWORKS = {
 }
 TRAP = {
     "node/vitals.py": ("WATCHDOG_MS = 60000", "WATCHDOG_MS = 3000"),
-    "node/app.py": (
+    "node/greenhouse.py": (
         "        cmd = command.parse(",
         '        if name == "hang":\n            while True:\n                pass\n        cmd = command.parse(',
     ),

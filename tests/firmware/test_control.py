@@ -29,6 +29,7 @@ from node.control import (  # isort: skip
     Climate,
 )
 from drivers.greenhouse_model import Greenhouse  # isort: skip
+from node import greenhouse as node_greenhouse  # isort: skip
 from profiles import greenhouse  # isort: skip
 
 STARTS_H = 4
@@ -364,7 +365,7 @@ def test_the_readme_of_the_firmware_tells_the_limits_of_the_node_as_they_are() -
     assert link.TWIN_CUTS == 5
     assert ("`health`, every five minutes" in text, vitals.HEALTH_S) == (True, 300)
     assert ("ten at once and then one a second" in text, vitals.LINES) == (True, (10, 1000))
-    assert ("one message a second" in text, app.BACKFILL_MS, ring.BATCH) == (True, 1000, 5)
+    assert ("one message a second" in text, node_greenhouse.BACKFILL_MS, ring.BATCH) == (True, 1000, 5)
     assert f"up to {ring.FLUSH_MS // 60000} minutes or {ring.PAGE // ring.RECORD} of them in RAM" in text
     assert f"{ring.SEGMENTS * ring.SEGMENT // ring.RECORD:,} records" in text
 

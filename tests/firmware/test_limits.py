@@ -155,7 +155,7 @@ def test_pure_modules_stay_pure(module: str) -> None:
 
 
 def test_only_app_knows_everybody() -> None:
-    """app.py alone imports both the control's side and the network's; profiles and drivers import no network."""
+    """app.py alone imports the network; what a kind of node does itself, profiles and drivers do not."""
     for path in FIRMWARE.rglob("*.py"):
         network = {"node.link", "node.mqtt", "socket", "ssl", "network"} & imports(path)
         if path.name not in (

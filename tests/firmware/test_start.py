@@ -12,8 +12,8 @@ import pytest
 
 from .test_rescue_parts import Chip
 
-import node  # isort: skip
 from node import blackbox, hardware, log, start  # isort: skip
+from profiles import greenhouse  # isort: skip
 
 
 class Ended(Exception):
@@ -45,9 +45,7 @@ def run(monkeypatch: pytest.MonkeyPatch, end: Callable[[], Any]) -> tuple[list[A
             happened.append("run")
             return end()
 
-    app = types.SimpleNamespace(App=App)
-    monkeypatch.setattr(node, "app", app, raising=False)
-    monkeypatch.setitem(sys.modules, "node.app", app)  # type: ignore[arg-type]
+    monkeypatch.setattr(greenhouse, "app", App)
     monkeypatch.setattr(start, "forget", lambda *_: None)
     monkeypatch.setattr(hardware, "machine", chip)
     monkeypatch.setattr(hardware, "memory", memory)
