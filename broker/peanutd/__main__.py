@@ -28,14 +28,16 @@ from peanutd import control, explain, fleet, operate, rules, tls
 from peanutd._core import LIMITS, MAY_PUBLISH, RETAIN_ANY, Broker
 from peanutd.access import Role
 from peanutd.census import Limits
-from peanutd.config import Address, Config, ConfigError, Listen, Listener, Mqtt, load
+from peanutd.config import FILE_NAME, Address, Config, ConfigError, Listen, Listener, Mqtt, load
 from peanutd.connection import now_ms
 from peanutd.ear import Ear
 from peanutd.keyring import Keyring
 from peanutd.log import Background, Log
+from peanutd.revoked import Revoked, RevokedError
 from peanutd.rules import Book
 from peanutd.server import SPARE_FILES, Server
 from peanutd.sockets import ListenError, raise_file_limit
+from peanutd.stamps import Stamps
 from peanutd.store import Database, StoreError
 from peanutd.users import Store
 from peanutd.watch import Watch
@@ -45,6 +47,8 @@ CANNOT_START: Final = 1
 REFUSED: Final = 1
 """`explain`: the answer is no."""
 BAD_SETTINGS: Final = 2
+LOOK: Final = 1.0
+"""Seconds between two looks at the files that a reload takes: a change is taken up within two of them."""
 
 DESCRIPTION: Final = (
     "The gateway of a Peanut fleet: an MQTT broker that lets in the fleet's certificates and nobody else."
@@ -59,10 +63,12 @@ examples:
                                  says whether she may, and which rule has decided
   peanutd status                 how the gateway that runs is doing; --json for programs
   peanutd bans                   who is banned; peanutd bans add|remove address 192.168.1.9
+  peanutd reload                 does what SIGHUP does, and says what came of it
 
 signals:
   SIGTERM, SIGINT                ends in order
-  SIGHUP                         reads gateway.toml, rules.toml and the certificates again
+  SIGHUP                         reads gateway.toml, rules.toml and the certificates again, which it also does by
+                                 itself when they change
 """
 
 
@@ -82,11 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _explain(home, book, arguments)
         credentials = tls.load(home, datetime.now(UTC)) if settings.secure else None
         broker = _broker(settings)
-    except (ConfigError, tls.TlsError) as error:
+        revoked = Revoked(home)
+    except (ConfigError, tls.TlsError, RevokedError) as error:
         print(f"peanutd: {error}", file=sys.stderr)
         return BAD_SETTINGS
     if arguments.check:
-        return _check(home, settings, book, credentials)
+        return _check(home, settings, book, credentials, revoked)
     try:
         name, make_loop = _loop()
     except ConfigError as error:
@@ -99,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings,
             book,
             credentials,
+            revoked,
             broker,
             Log(settings.log_level, stream, form=settings.log_format),
             name,
@@ -118,6 +126,7 @@ def _serve(
     settings: Config,
     book: Book,
     credentials: tls.Credentials | None,
+    revoked: Revoked,
     broker: Broker,
     log: Log,
     name: str,
@@ -141,7 +150,7 @@ def _serve(
             users=store,
             version=_version(),
             book=book,
-            watch=Watch(log, settings.bans, home),
+            watch=Watch(log, settings.bans, home, revoked=revoked),
         )
         files = raise_file_limit()
         _apply(server, settings, book, files)
@@ -153,9 +162,12 @@ def _serve(
         server.watch.tally.own = ear.own
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.end)
-        loop.add_signal_handler(signal.SIGHUP, _Reload(home, settings, server, files))
+        reload = _Reload(home, settings, server, files)
+        loop.add_signal_handler(signal.SIGHUP, reload)
+        loop.call_later(LOOK, reload.look, loop)
         with _metrics(settings.listen.metrics, server):
-            runner.run(server.serve(settings.listeners, settings.listen.time, control.listener(home)))
+            serving = server.serve(settings.listeners, settings.listen.time, control.listener(home), reload.answer)
+            runner.run(serving)
     return OK
 
 
@@ -294,7 +306,7 @@ def _rules(home: Path, settings: Config) -> Book:
     return rules.load(home, rules.denials(settings.mqtt.deny_subscribe, settings.mqtt.deny_publish))
 
 
-def _check(home: Path, settings: Config, book: Book, credentials: tls.Credentials | None) -> int:
+def _check(home: Path, settings: Config, book: Book, credentials: tls.Credentials | None, revoked: Revoked) -> int:
     """--check: what would be served, and what is not as it should be. Rules are proved by setting them."""
     book.install(_broker(settings))
     store = Store(home)
@@ -312,6 +324,7 @@ def _check(home: Path, settings: Config, book: Book, credentials: tls.Credential
     print(f"store     {where}sync {settings.store.sync}")
     print(f"rules     {book.source}: {len(book.rules)}")
     print(f"users     {len(store.users.by_name)}")
+    print(f"revoked   {len(revoked.entries)}")
     if settings.jwt is not None:
         print(f"tokens    of {settings.jwt.issuer}, keys from {settings.jwt.keys}")
     try:
@@ -389,17 +402,34 @@ def _apply(server: Server, settings: Config, book: Book, files: int) -> None:
 
 
 class _Reload:
-    """What SIGHUP does."""
+    """What SIGHUP does, `peanutd reload`, and a change of the files by itself."""
 
     def __init__(self, home: Path, settings: Config, server: Server, files: int) -> None:
         self._home = home
         self._settings = settings
         self._server = server
         self._files = files
+        watched = (FILE_NAME, rules.FILE_NAME, *(tls.FILES if settings.secure else ()))
+        self._stamps = Stamps([home / name for name in watched])
 
-    def __call__(self) -> None:
-        """New settings, rules and certificates, all or none of them."""
+    def look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Reloads when the files have changed, now and every LOOK seconds."""
+        loop.call_later(LOOK, self.look, loop)
+        if self._stamps.changed():
+            self()
+
+    def answer(self, question: control.Question) -> control.Answer:
+        """What the control socket is asked: `reload`, or what the server knows."""
+        if question.get("command") != "reload":
+            return self._server.answer(question)
+        if problems := self():
+            raise control.ControlError("\n".join(("not reloaded; what was in force stays:", *problems)))
+        return {"done": f"reloaded; rules: {self._server.book.source}"}
+
+    def __call__(self) -> list[str]:
+        """New settings, rules and certificates, all or none of them; what is wrong with them."""
         server, log, old = self._server, self._server.log, self._settings
+        self._stamps.take()  # before they are read: what changes meanwhile is read again
         try:
             new = _settings(self._home)
             _broker(new)  # would they do?
@@ -408,7 +438,7 @@ class _Reload:
         except (ConfigError, tls.TlsError) as error:
             for line in str(error).splitlines():
                 log.error("peanutd", f"not reloaded, the old settings, rules and certificates stay: {line}")
-            return
+            return str(error).splitlines()
         # Listeners stay, and with them [access], which says who may come in where.
         self._settings = replace(
             new, listen=_changeable(old, new), listeners=old.listeners, access=old.access, store=old.store
@@ -424,6 +454,7 @@ class _Reload:
         if (new.listeners, new.access, new.store) != (old.listeners, old.access, old.store):
             log.warning("peanutd", "addresses, listeners, [access] or [store] have changed: these need a restart")
         _mark_offline(self._home, server)
+        return []
 
 
 def _changeable(old: Config, new: Config) -> Listen:

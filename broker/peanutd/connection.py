@@ -125,6 +125,9 @@ class Home(Protocol):
     def forget(self, connection: Connection) -> None:
         """The connection is gone for good."""
 
+    def revoked(self, credential: access.Credential) -> str | None:
+        """Why the bearer of a certificate that is good is to be kept out all the same, or None."""
+
     def run(self, events: Iterable[Event]) -> None:
         """Handles what the core has to say."""
 
@@ -507,9 +510,15 @@ class Secure(Connection):
             self._write(self._outgoing.read())  # the alert
             self._shut_down()
             return False
+        self._identify()
+        if self.credential is not None and (why := self.server.revoked(self.credential)) is not None:
+            # What would finish the handshake of TLS 1.2 is not sent; with 1.3 the peer hears nothing more.
+            self._done = True
+            self.server.report(self, "handshake failed", why, "revoked")
+            self.abort()
+            return False
         self._write(self._outgoing.read())
         self._ready = True
-        self._identify()
         self._open_link()
         return True
 

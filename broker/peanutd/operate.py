@@ -1,4 +1,4 @@
-"""`peanutd status` and `peanutd bans`: the gateway that runs, asked and told by its operator.
+"""`peanutd status`, `bans` and `reload`: the gateway that runs, asked and told by its operator.
 
 The rule it keeps: plain lines for people, `--json` for programs, and an exit status for both: 0 done, 1 the gateway
 does not run or does not want to, 2 the question makes no sense.
@@ -16,20 +16,21 @@ from typing import Any, Final
 from peanutd import bans, control
 from peanutd.control import ControlError
 
-COMMANDS: Final = ("status", "bans")
+COMMANDS: Final = ("status", "bans", "reload")
 BAN_SECONDS: Final = 3600
 """How long a ban lasts that an operator makes without saying how long."""
 
 
 def add_commands(commands: Any) -> tuple[argparse.ArgumentParser, ...]:
-    """Adds the two to a parser's commands, and returns them."""
+    """Adds them to a parser's commands, and returns them."""
     status = commands.add_parser("status", help="ask the gateway that runs how it is doing")
     status.add_argument("--json", action="store_true", help="everything, as JSON")
     parser = commands.add_parser("bans", help="ask the gateway that runs who is banned; ban somebody, or end a ban")
     what = parser.add_subparsers(dest="what", metavar="list|add|remove")
     listing = what.add_parser("list", help="who is banned, until when and why (the default)")
     listing.add_argument("--json", action="store_true", help="as JSON")
-    made = [status, parser, listing]
+    reload = commands.add_parser("reload", help="have it take new settings, rules and certificates; 1: it refuses them")
+    made = [status, parser, listing, reload]
     for name, help_ in (("add", "bans somebody, and ends their connections"), ("remove", "ends a ban")):
         command = what.add_parser(name, help=help_)
         command.add_argument("kind", choices=bans.KINDS, metavar="|".join(bans.KINDS))
@@ -47,6 +48,8 @@ def run(home: Path, arguments: argparse.Namespace) -> int:
         if arguments.command == "status":
             found = control.ask(home, {"command": "status"})
             print(json.dumps(found, indent=1) if arguments.json else _status(found))
+        elif arguments.command == "reload":
+            print(control.ask(home, {"command": "reload"})["done"])
         elif arguments.what in (None, "list"):
             found = control.ask(home, {"command": "bans"})
             print(json.dumps(found["bans"], indent=1) if getattr(arguments, "json", False) else _bans(found["bans"]))

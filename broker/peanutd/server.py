@@ -203,15 +203,19 @@ class Server:
         self._reception.take_tokens(settings, home)
 
     async def serve(
-        self, listeners: Sequence[Listener], time_at: Address | None = None, control: Listener | None = None
+        self,
+        listeners: Sequence[Listener],
+        time_at: Address | None = None,
+        control: Listener | None = None,
+        answer: Callable[[Question], Answer] | None = None,
     ) -> None:
         """Serves until `end` is called, and ends in order. ListenError as `start`. control: the control socket; that it
-        cannot be had is no reason not to serve.
+        cannot be had is no reason not to serve. answer: who answers there, in place of `self.answer`.
         """
         await self.start(listeners, time_at)
         try:
             if control is not None:
-                await self.listen_to_operator(control)
+                await self.listen_to_operator(control, answer)
         except ListenError as error:
             self.log.warning("server", f"`peanutd status` and `peanutd bans` cannot reach this gateway: {error}")
         await self._ended.wait()
@@ -258,10 +262,10 @@ class Server:
         self._timer = self._loop.call_later(TICK, self._tick)
         return found
 
-    async def listen_to_operator(self, where: Listener) -> None:
+    async def listen_to_operator(self, where: Listener, answer: Callable[[Question], Answer] | None = None) -> None:
         """Opens the control socket (control.py). ListenError when another gateway has it, for example."""
         bound = bind(where)
-        make = partial(Control, self._answer, self._loop)
+        make = partial(Control, answer or self.answer, self._loop)
         self._listening.append((await self._loop.create_unix_server(make, sock=bound.socket), bound))
 
     async def _take(self, connection: Connection, sock: socket.socket) -> None:
@@ -493,6 +497,22 @@ class Server:
         now = now_ms()
         link.proved_until(now + round(1000 * min(left, FAR)), now)
 
+    def revoked(self, credential: access.Credential) -> str | None:
+        """Why the bearer of a certificate that is good is to be kept out all the same, or None."""
+        return self.watch.revoked.why(credential)
+
+    def cut_revoked(self) -> int:
+        """Cuts the connections of those who are revoked; how many. Their wills are published: they are away."""
+        found = 0
+        for connection in list(self.connections):
+            credential = connection.credential
+            if credential is not None and (why := self.revoked(credential)) is not None:
+                found += 1
+                self.note(connection, "cut", "warning", why=why)
+                connection.end(ADMINISTRATIVE_ACTION)
+                connection.abort()  # it is not waited for: nobody knows in whose hands it is
+        return found
+
     def revoke(self, slot: access.Slot, name: str) -> None:
         """Somebody is known no longer, or not as before."""
         self.broker.revoke(slot.value, name, now_ms())
@@ -579,6 +599,8 @@ class Server:
             connection.abort()
         if (found := self.watch.sweep()) is not None:
             self._loop.run_in_executor(None, self.watch.save, found)
+        if self.watch.revoked.refresh():
+            self.cut_revoked()
         self._reception.refresh()
         self._report(now)
         if now >= self._recheck:
@@ -638,12 +660,15 @@ class Server:
         self._loop.call_soon_threadsafe(lambda: found.set_result(self.snapshot()))
         return found.result(SNAPSHOT_TIMEOUT)
 
-    def _answer(self, question: Question) -> Answer:
-        """What the control socket is asked."""
+    def answer(self, question: Question) -> Answer:
+        """What the control socket is asked. ControlError when it is something else."""
         match question:
             case {"command": "status"}:
                 now = self.snapshot()
                 return {**now, "lag": now["lag"].recent, "journal": now["journal"].recent}
+            case {"command": "revoked"}:
+                self.watch.revoked.refresh()
+                return {"revoked": len(self.watch.revoked.entries), "cut": self.cut_revoked()}
             case {"command": "bans"}:
                 return {"bans": [asdict(ban) for ban in self.watch.bans]}
             case {"command": "bans add", "kind": str(kind), "key": str(key), "seconds": int(time_), "reason": str(why)}:

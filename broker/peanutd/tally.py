@@ -77,5 +77,5 @@ class Tally:
         """How long the commits of the store took."""
 
 
-HANDSHAKE: Final = ("timeout", "not TLS", "certificate", "TLS", "closed", "WebSocket", "no CONNECT")
+HANDSHAKE: Final = ("timeout", "not TLS", "certificate", "TLS", "closed", "WebSocket", "no CONNECT", "revoked")
 TURNED_AWAY: Final = ("banned", "full", "address", "proxy", "newcomers", "stopping")

@@ -35,6 +35,10 @@ SOON: Final = timedelta(days=14)
 """A certificate that ends within this time is worth a warning."""
 
 
+FILES: Final = ("ca/root.crt", "ca/issuing.crt", "gateway/gateway.crt", "gateway/gateway.key")
+"""In the fleet home: what is read."""
+
+
 class TlsError(Exception):
     """Why the gateway has no certificates to serve with, and what to do about it."""
 
@@ -59,8 +63,7 @@ class Credentials:
 
 def load(home: Path, now: datetime) -> Credentials:
     """Reads CAs, the gateway's chain and its key from the fleet home. TlsError names the file and the remedy."""
-    roots, issuing = home / "ca" / "root.crt", home / "ca" / "issuing.crt"
-    chain, key = home / "gateway" / "gateway.crt", home / "gateway" / "gateway.key"
+    roots, issuing, chain, key = (home / name for name in FILES)
     for path in (roots, issuing, chain, key):
         if not path.is_file():
             raise TlsError(f"{path}: not there; make the fleet home with `peanut --home {home} init`")

@@ -19,6 +19,7 @@ from peanutd.connection import Connection
 from peanutd.control import ControlError
 from peanutd.door import Budget
 from peanutd.log import Flood, Log
+from peanutd.revoked import Revoked
 from peanutd.tally import Tally
 from peanutd.throttle import network
 
@@ -36,12 +37,19 @@ class Watch:
     """One for the whole gateway. `wall` tells Unix seconds."""
 
     def __init__(
-        self, log: Log, rules: BanRules | None = None, home: Path | None = None, wall: Callable[[], float] = time.time
+        self,
+        log: Log,
+        rules: BanRules | None = None,
+        home: Path | None = None,
+        wall: Callable[[], float] = time.time,
+        revoked: Revoked | None = None,
     ) -> None:
-        """`home`: where the bans are kept; without it they are forgotten with the process."""
+        """`home`: where the bans are kept; without it they are forgotten with the process. `revoked`: who is."""
         self.log = log
         self.flood = Flood(log)
         self.tally = Tally()
+        self.revoked = revoked or Revoked()
+        self.revoked.tell = lambda level, text: log.write(level, "revoked", text)
         self._home = home
         self._wall = wall
         found, problem = bans.load(home, wall()) if home is not None else ([], None)
@@ -68,7 +76,8 @@ class Watch:
         self.flood.write(at, time.monotonic(), "warning", "server", what, address=connection.peer, why=why)
         if what in ("handshake failed", "no connection"):
             self.tally.handshakes_failed[kind] += 1
-            self._blame(connection, "failed handshakes")
+            if kind != "revoked":  # it is kept out as it is, and may be restored any moment
+                self._blame(connection, "failed handshakes")
         elif kind:
             self.tally.turned_away[kind] += 1
 

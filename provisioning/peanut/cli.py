@@ -14,12 +14,14 @@ from typing import Any
 
 import click
 
+from peanut import ca, plan, revocation
 from peanut.errors import Exit, PeanutError
 from peanut.home import Home
 
 pass_home = click.make_pass_decorator(Home)
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+why_option = click.option("--why", default="", metavar="TEXT", help="For the log, and for those who wonder later.")
 boards_option = click.option(
     "--boards",
     "folder",
@@ -94,6 +96,22 @@ def warn(text: str) -> None:
 def say_json(value: object) -> None:
     """The result for a program."""
     click.echo(json.dumps(value, indent=2))
+
+
+def revoke(home: Home, uris: Sequence[str], why: str, *, dry_run: bool) -> None:
+    """Revoke these identities, and have the gateway know."""
+    with home.lock(warn):
+        done = plan.carry_out(revocation.revoke(home, uris, why, ca.utc_now()), say, dry_run=dry_run)
+        if done and not dry_run:
+            say(revocation.tell_gateway(home))
+
+
+def restore(home: Home, uris: Sequence[str], *, dry_run: bool) -> None:
+    """Let these identities in again, and have the gateway know."""
+    with home.lock(warn):
+        done = plan.carry_out(revocation.restore(home, uris), say, dry_run=dry_run)
+        if done and not dry_run:
+            say(revocation.tell_gateway(home))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,4 +1,4 @@
-"""`peanut device add|list|show|bundle`."""
+"""`peanut device add|list|show|bundle|labels|revoke|restore`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from peanut import board, bundle, ca, device, labels, ledger, plan
-from peanut.cli import boards_option, dry_run_option, json_option, pass_home, say, say_json, table, warn
+from peanut import board, bundle, ca, cli, device, labels, ledger, names, plan
+from peanut.cli import boards_option, dry_run_option, json_option, pass_home, say, say_json, table, warn, why_option
 from peanut.errors import PeanutError
 from peanut.home import Home
 from peanut.names import Kind
@@ -194,6 +194,48 @@ def labels_command(home: Home, device_names: tuple[str, ...], out: Path) -> None
     rows = [device.row(home, name) for name in device_names] if device_names else ledger.devices(home.ledger)
     out.write_bytes(labels.sheet([labels.label(home, row) for row in rows]))
     say(f"{len(rows)} labels: {out}")
+
+
+@device_group.command("revoke")
+@click.argument("device_names", nargs=-1, required=True, metavar="NAME...")
+@why_option
+@dry_run_option
+@pass_home
+def revoke_command(home: Home, device_names: tuple[str, ...], why: str, dry_run: bool) -> None:
+    """Let a device in no more: its session is cut within a second, and no certificate that it has opens a new one.
+
+    It needs no key of a CA: run it on the gateway's machine. It counts until `peanut device restore`, whatever is
+    restarted. For a new board in place of a stolen one: `peanut device renew NAME`, then flash that one.
+
+    \b
+    Examples:
+      peanut device revoke peanut --why "stolen on Sunday"
+      peanut device revoke peanut tomato
+    """
+    cli.revoke(home, _uris(home, device_names), why, dry_run=dry_run)
+
+
+@device_group.command("restore")
+@click.argument("device_names", nargs=-1, required=True, metavar="NAME...")
+@dry_run_option
+@pass_home
+def restore_command(home: Home, device_names: tuple[str, ...], dry_run: bool) -> None:
+    """Let a device that was revoked in again.
+
+    \b
+    Examples:
+      peanut device restore peanut
+    """
+    cli.restore(home, _uris(home, device_names), dry_run=dry_run)
+
+
+def _uris(home: Home, device_names: Sequence[str]) -> list[str]:
+    home.require()
+    rows = {row.name: row for row in ledger.devices(home.ledger)}
+    for name in device_names:
+        if name not in rows:
+            device.row(home, name)  # says what is wrong
+    return [names.device_uri(name, Kind(rows[name].kind)) for name in dict.fromkeys(device_names)]
 
 
 def _days(row: ledger.Device, now: datetime) -> int:

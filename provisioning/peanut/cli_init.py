@@ -1,12 +1,12 @@
-"""`peanut init` and `peanut operator add`: what founds a fleet and who may command it."""
+"""`peanut init` and `peanut operator add|revoke|restore`: what founds a fleet and who may command it."""
 
 import sys
 from pathlib import Path
 
 import click
 
-from peanut import ca, init, names, operators, plan
-from peanut.cli import dry_run_option, pass_home, say, warn
+from peanut import ca, cli, init, names, operators, plan
+from peanut.cli import dry_run_option, pass_home, say, warn, why_option
 from peanut.errors import PeanutError
 from peanut.home import Home
 
@@ -152,3 +152,42 @@ def operator_add(home: Home, name: str, dry_run: bool) -> None:
         return
     with home.lock(warn):
         plan.carry_out(operators.plan(home, name, now), say, dry_run=False)
+
+
+@operator_group.command("revoke")
+@click.argument("operator_names", nargs=-1, required=True, metavar="NAME...")
+@why_option
+@dry_run_option
+@pass_home
+def operator_revoke(home: Home, operator_names: tuple[str, ...], why: str, dry_run: bool) -> None:
+    """Let an operator's certificate in no more; what is connected with it is cut within a second.
+
+    \b
+    Examples:
+      peanut operator revoke maria --why "phone lost"
+    """
+    cli.revoke(home, _operator_uris(home, operator_names), why, dry_run=dry_run)
+
+
+@operator_group.command("restore")
+@click.argument("operator_names", nargs=-1, required=True, metavar="NAME...")
+@dry_run_option
+@pass_home
+def operator_restore(home: Home, operator_names: tuple[str, ...], dry_run: bool) -> None:
+    """Let an operator's certificate that was revoked in again.
+
+    \b
+    Examples:
+      peanut operator restore maria
+    """
+    cli.restore(home, _operator_uris(home, operator_names), dry_run=dry_run)
+
+
+def _operator_uris(home: Home, operator_names: tuple[str, ...]) -> list[str]:
+    home.require()
+    known = operators.existing(home)
+    for name in operator_names:
+        if name not in known:
+            shown, listed = names.printable(name), ", ".join(known)
+            raise PeanutError(f"there is no operator {shown!r}", f"Operators: {listed or 'none'}.")
+    return [names.operator_uri(name) for name in dict.fromkeys(operator_names)]

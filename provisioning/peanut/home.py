@@ -53,6 +53,10 @@ class Home:
         return self.path / "users.json"
 
     @property
+    def revoked(self) -> Path:
+        return self.path / "revoked.json"
+
+    @property
     def fleet_toml(self) -> Path:
         return self.path / "fleet.toml"
 

@@ -13,10 +13,11 @@ GATEWAY = CHECKOUT / "broker" / "peanutd"
 
 # Each module of the gateway may import those before it, and nobody behind it.
 ORDER = (
-    *("log", "store", "keeper", "toml_lines", "toml_file", "config", "tally", "access", "rules", "tokens", "keyring"),
+    *("log", "store", "keeper", "toml_lines", "toml_file", "config", "tally", "access", "revoked", "rules", "tokens"),
+    "keyring",
     *("scram", "argon", "users", "explain", "throttle", "login", "bearer"),
     *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door", "ear"),
-    *("connection", "control", "operate", "metrics", "watch", "reception", "server", "__main__"),
+    *("connection", "control", "operate", "metrics", "watch", "reception", "server", "stamps", "__main__"),
 )
 
 

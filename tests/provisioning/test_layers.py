@@ -9,7 +9,8 @@ PACKAGE = Path(peanut.__file__).parent
 
 # Each file may use those before it.
 ORDER = [
-    "errors", "names", "home", "plan", "ca", "store", "credentials", "modes", "ledger", "fields", "chips", "pinout",
+    "errors", "names", "home", "plan", "ca", "store", "control", "revocation", "credentials", "modes",
+    "ledger", "fields", "chips", "pinout",
     "board", "settings", "bundle", "operators", "signing", "device", "init", "password", "user", "session", "send",
     "wifi", "programs", "serialport", "loader", "fsimage", "application", "image", "flash", "watch", "install",
     "bench", "carton", "labels", "cli", "cli_init", "cli_board", "cli_device", "cli_user", "cli_send", "cli_flash",

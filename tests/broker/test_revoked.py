@@ -1,0 +1,217 @@
+"""Revocation at the gateway: who is listed is cut and comes in no more, by no way; a bad list opens no door.
+
+Connections are raw sockets with certificates of this fleet; the list is written here, as agreement 1 says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peanutd import control
+from peanutd.access import Credential, Identity, Kind
+from peanutd.revoked import FILE_NAME, MAX_SIZE, Revoked, RevokedError, parse
+from tests.broker.conftest import wait_for
+from tests.broker.websocket import Socket
+
+LISTEN = '[listen]\nmqtts = "127.0.0.1:0"\n'
+OTHERS = (
+    '[[listener]]\naddress = "127.0.0.1:0"\ntransport = "wss"\n'
+    '[[listener]]\naddress = "127.0.0.1:0"\ntransport = "tls"\ncertificate = "optional"\npassword = true\n'
+)
+URI = "peanut:plant/peanut"
+
+
+def write(home: Path, **entries: Any) -> None:
+    """As `peanut` does: whole, by renaming."""
+    document = {"format": 1, "revoked": {f"peanut:plant/{name}": entry for name, entry in entries.items()}}
+    temporary = home / ".revoked.tmp"
+    temporary.write_text(json.dumps(document))
+    os.replace(temporary, home / FILE_NAME)
+
+
+def entry(*good: str, why: str = "stolen") -> dict[str, Any]:
+    return {"since": 1795000000, "why": why, "good": list(good)}
+
+
+def ports(daemon: Any) -> list[int]:
+    return [int(daemon.line(rf"listening {kind} ").rpartition(":")[2].partition("/")[0]) for kind in ("mqtts", "wss")]
+
+
+def refused(dial: Any, port: int, context: ssl.SSLContext) -> bool:
+    """Whether a client comes to nothing: no CONNACK, not even one that refuses it."""
+    try:
+        dial(port, context).connect("peanut")
+    except (EOFError, OSError):
+        return True
+    return False
+
+
+# --- the list ---
+
+
+def credential(serial: str = "ab12", name: str = "peanut") -> Credential:
+    return Credential(Identity(Kind.PLANT, name), datetime.now(UTC), serial)
+
+
+def test_what_was_issued_since_comes_in_and_others_are_not_concerned(tmp_path: Path) -> None:
+    write(tmp_path, peanut=entry("cd34"))
+    revoked = Revoked(tmp_path)
+    assert revoked.why(credential()) == ("certificate of greenhouse peanut revoked since 2026-11-18 11:06 UTC: stolen")
+    assert revoked.why(credential("cd34")) is None
+    assert revoked.why(credential(name="tomato")) is None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"[]",
+        b'{"format":2,"revoked":{}}',
+        b'{"format":1}',
+        b'{"format":1,"revoked":{"peanut:plant/../x":{"since":1,"why":"","good":[]}}}',
+        b'{"format":1,"revoked":{"peanut:plant/x":{"since":"1","why":"","good":[]}}}',
+        b'{"format":1,"revoked":{"peanut:plant/x":[]}}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_list_that_is_none_is_refused(raw: bytes) -> None:
+    with pytest.raises(RevokedError, match="list of revocations"):
+        parse(raw, "revoked.json")
+
+
+def test_the_size_of_the_list_is_bounded(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b" " * (MAX_SIZE + 1))
+    with pytest.raises(RevokedError, match=f"larger than {MAX_SIZE} bytes"):
+        Revoked(tmp_path)
+
+
+def test_a_list_that_has_become_bad_or_is_gone_restores_nobody(tmp_path: Path) -> None:
+    write(tmp_path, peanut=entry())
+    revoked = Revoked(tmp_path)
+    said: list[tuple[str, str]] = []
+    revoked.tell = lambda level, text: said.append((level, text))
+    assert not revoked.refresh()
+    (tmp_path / FILE_NAME).write_text("{")
+    assert not revoked.refresh()
+    (tmp_path / FILE_NAME).unlink()
+    assert not revoked.refresh()
+    assert not revoked.refresh()
+    assert [level for level, _ in said] == ["error", "error"], "each problem is said once"
+    assert revoked.why(credential()) is not None
+    write(tmp_path)
+    assert revoked.refresh()
+    assert revoked.why(credential()) is None
+
+
+# --- the gateway ---
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_who_is_revoked_is_cut_and_comes_in_no_more(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    """On every listener, without being told, and after a restart too. Others stay."""
+    fleet.settings(LISTEN + OTHERS)
+    daemon = start(fleet.home, loop=loop)
+    mqtts, wss = ports(daemon)
+    optional = int(daemon.line("listening mqtts ", 2).rpartition(":")[2])
+    stolen, tomato = fleet.issue(URI), fleet.context(fleet.issue("peanut:plant/tomato"))
+    context = fleet.context(stolen)
+    cut = dial(mqtts, context)
+    assert cut.connect("peanut")[1] == 0
+    other = dial(mqtts, tomato)
+    assert other.connect("tomato")[1] == 0
+    write(fleet.home, peanut=entry())
+    assert cut.closed()
+    daemon.line(r"warn  server: cut who=plant/peanut .*revoked since 2026-11-18 11:06 UTC: stolen")
+    for port in (mqtts, optional):
+        assert refused(dial, port, context)
+    with pytest.raises((EOFError, OSError, IndexError, ValueError)):  # reset, or an end without a word
+        Socket(dial(wss, context).sock).handshake()
+    daemon.line(r"handshake failed .*certificate of greenhouse peanut revoked")
+    other.ping()
+    daemon.stop()
+    daemon = start(fleet.home, loop=loop)
+    assert refused(dial, daemon.port(), context)
+    again = dial(daemon.port(), fleet.context(fleet.issue(URI)))
+    with pytest.raises((EOFError, OSError)):
+        again.connect("peanut")  # whatever certificate it has
+    write(fleet.home)  # restored
+    daemon.line("0 identities are revoked")
+    assert dial(daemon.port(), context).connect("peanut")[1] == 0
+
+
+def test_a_certificate_that_was_issued_since_comes_in(fleet: Any, start: Any, dial: Any) -> None:
+    fleet.settings(LISTEN)
+    old, new = fleet.issue(URI), fleet.issue(URI)
+    write(fleet.home, peanut=entry(f"{new.certificate.serial_number:x}"))
+    daemon = start(fleet.home)
+    assert refused(dial, daemon.port(), fleet.context(old))
+    assert dial(daemon.port(), fleet.context(new)).connect("peanut")[1] == 0
+
+
+def test_a_resumed_session_of_tls_1_2_is_refused_too(fleet: Any, start: Any, dial: Any) -> None:
+    fleet.settings(LISTEN)
+    daemon = start(fleet.home)
+    context = fleet.context(fleet.issue(URI))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    first = dial(daemon.port(), context)
+    assert first.connect("peanut")[1] == 0
+    session = first.sock.session
+
+    def resume() -> bytes:
+        wire = dial(daemon.port())
+        wire.sock = context.wrap_socket(wire.sock, server_hostname="localhost", session=session)
+        wire.sock.settimeout(10)
+        return bytes(wire.connect("peanut"))
+
+    assert resume()[1] == 0
+    write(fleet.home, peanut=entry())
+    assert control.ask(fleet.home, {"command": "revoked"})["revoked"] == 1
+    with pytest.raises((EOFError, OSError)):
+        resume()
+
+
+def test_whoever_is_told_is_told_when_it_is_done(fleet: Any, start: Any, dial: Any) -> None:
+    """The control socket answers when the session is cut: nothing of it is in the core any more."""
+    fleet.settings(LISTEN)
+    daemon = start(fleet.home)
+    wires = []
+    for name in ("one", "two", "three"):
+        wires.append(dial(daemon.port(), fleet.context(fleet.issue(f"peanut:plant/{name}"))))
+        assert wires[-1].connect(name, will=(f"/plant/{name}/status", b"gone"))[1] == 0
+    write(fleet.home, one=entry(), two=entry())
+    assert control.ask(fleet.home, {"command": "revoked"})["cut"] in (0, 2)  # or it has noticed by itself
+    assert control.ask(fleet.home, {"command": "status"})["connections"]["online"] == 1
+    begun = time.monotonic()
+    assert all(wire.closed() for wire in wires[:2])
+    assert time.monotonic() - begun < 30
+    wires[2].ping()
+
+
+@pytest.mark.parametrize("raw", [b"{", b'{"format":1,"revoked":{"peanut:plant/x":1}}'])
+def test_there_is_no_start_with_a_bad_list(fleet: Any, start: Any, raw: bytes) -> None:
+    fleet.settings(LISTEN)
+    (fleet.home / FILE_NAME).write_bytes(raw)
+    daemon = start(fleet.home)
+    assert daemon.wait() == 2
+    assert "revoked.json: not a list of revocations" in daemon.lines[-1]
+
+
+def test_the_will_of_one_who_is_cut_is_published(fleet: Any, start: Any, dial: Any) -> None:
+    fleet.settings(LISTEN)
+    daemon = start(fleet.home)
+    watching = dial(daemon.port(), fleet.context(fleet.issue("peanut:operator/anna")))
+    assert watching.connect("watch")[1] == 0
+    assert watching.subscribe("/plant/peanut/status") == b"\x01"
+    node = dial(daemon.port(), fleet.context(fleet.issue(URI)))
+    assert node.connect("peanut", will=("/plant/peanut/status", b"offline"))[1] == 0
+    write(fleet.home, peanut=entry())
+    assert watching.message()[1] == b"offline"
+    wait_for(lambda: any("cut who=plant/peanut" in line for line in daemon.lines), "the line")
