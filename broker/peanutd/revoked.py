@@ -1,9 +1,9 @@
 """Who is let in no more although the certificate is good: revoked.json in the fleet home, which `peanut` writes.
 
 The rule it keeps: an identity that is revoked is kept out with every certificate but those that were issued to it
-since, by their serial numbers. A file that is wrong never opens a door: what was read before stays, and without anything read
-before there is no start. Whoever holds connections asks `why` for each that comes, and for all of them when `refresh`
-says that something has changed; that is all there is to it, whatever the sockets are driven by.
+since, by their serial numbers. A file that is wrong never opens a door: what was read before stays, and without
+anything read before there is no start. Whoever holds connections asks `why` for each that comes, and for all of them
+when `refresh` says that something has changed; that is all there is to it, whatever the sockets are driven by.
 
     {"format":1,"revoked":{"peanut:plant/peanut":{"since":1795000000,"why":"stolen","good":["3fa9…"]}}}
 """
