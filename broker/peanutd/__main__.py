@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from peanutd import control, explain, fleet, operate, rules, tls
 from peanutd._core import LIMITS, MAY_PUBLISH, RETAIN_ANY, Broker
@@ -31,10 +31,8 @@ from peanutd.census import Limits
 from peanutd.config import FILE_NAME, Address, Config, ConfigError, Listen, Listener, Mqtt, load
 from peanutd.connection import now_ms
 from peanutd.ear import Ear
-from peanutd.history import History, HistoryError
 from peanutd.keyring import Keyring
 from peanutd.log import Background, Log
-from peanutd.recorder import Recorder
 from peanutd.revoked import Revoked, RevokedError
 from peanutd.rules import Book
 from peanutd.server import SPARE_FILES, Server
@@ -43,6 +41,9 @@ from peanutd.stamps import Stamps
 from peanutd.store import Database, StoreError
 from peanutd.users import Store
 from peanutd.watch import Watch
+
+if TYPE_CHECKING:
+    from peanutd.api.serve import Api
 
 OK: Final = 0
 CANNOT_START: Final = 1
@@ -162,14 +163,12 @@ def _serve(
         ear = Ear(broker, server.run, loop, log, now_ms)
         ear.open()
         server.watch.tally.own = ear.own
-        recorder = Recorder(log, settings.history, _history(home, settings, log))
-        ear.listen(recorder.hear)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.end)
         reload = _Reload(home, settings, server, files)
         loop.add_signal_handler(signal.SIGHUP, reload)
         loop.call_later(LOOK, reload.look, loop)
-        with _metrics(settings.listen.metrics, server), recorder:
+        with _metrics(settings.listen.metrics, server), _api(home, settings, server, loop, make_loop) as reload.api:
             serving = server.serve(settings.listeners, settings.listen.time, control.listener(home), reload.answer)
             runner.run(serving)
     return OK
@@ -194,15 +193,31 @@ def _metrics(address: Address | None, server: Server) -> Iterator[None]:
         metrics.end()
 
 
-def _history(home: Path, settings: Config, log: Log) -> History | None:
-    """Where readings are written; None: nowhere. That it cannot be used is no reason not to serve."""
-    if not settings.history.keep:
-        return None
+@contextlib.contextmanager
+def _api(
+    home: Path,
+    settings: Config,
+    server: Server,
+    loop: asyncio.AbstractEventLoop,
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> Iterator[Api | None]:
+    """Serves the API meanwhile, if it is wanted. ListenError when the address cannot be had, ApiError for the rest."""
+    if settings.listen.https is None:
+        yield None
+        return
+    from peanutd.api.serve import Api, ApiError  # half a second that whoever has none does not wait for
+
     try:
-        return History(home / settings.history.path, settings.history, lambda text: log.error("history", text))
-    except HistoryError as error:
-        log.error("history", f"nothing is kept: {error}")
-        return None
+        api = Api(home, settings.listen.https, settings.https, loop, make_loop, server.log, _version())
+    except tls.TlsError as error:
+        raise ListenError(f"https: {error}") from None
+    except ApiError as error:
+        raise StoreError(str(error)) from None
+    api.start()
+    try:
+        yield api
+    finally:
+        api.end()
 
 
 def _keep(home: Path, settings: Config, server: Server) -> None:
@@ -330,6 +345,8 @@ def _check(home: Path, settings: Config, book: Book, credentials: tls.Credential
     print(f"home      {home}")
     for listener in settings.listeners:
         print(f"listen    {listener}, lets in {_who(listener)}")
+    if settings.listen.https is not None:
+        print(f"listen    https {settings.listen.https}, lets in users")
     if credentials is not None:
         print(f"gateway   certificate until {credentials.certificate.not_valid_after_utc:%Y-%m-%d}")
         for authority in credentials.authorities:
@@ -424,7 +441,9 @@ class _Reload:
         self._settings = settings
         self._server = server
         self._files = files
-        watched = (FILE_NAME, rules.FILE_NAME, *(tls.FILES if settings.secure else ()))
+        self.api: Api | None = None
+        own = (settings.https.certificate, settings.https.key) if settings.https.certificate else ()
+        watched = (FILE_NAME, rules.FILE_NAME, *(tls.FILES if settings.secure else ()), *own)
         self._stamps = Stamps([home / name for name in watched])
 
     def look(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -450,18 +469,15 @@ class _Reload:
             _broker(new)  # would they do?
             book = _rules(self._home, new)
             credentials = tls.load(self._home, datetime.now(UTC)) if old.secure else None
+            if self.api is not None:
+                self.api.reload(new.https)
         except (ConfigError, tls.TlsError) as error:
             for line in str(error).splitlines():
                 log.error("peanutd", f"not reloaded, the old settings, rules and certificates stay: {line}")
             return str(error).splitlines()
         # Listeners stay, and with them [access], which says who may come in where.
         self._settings = replace(
-            new,
-            listen=_changeable(old, new),
-            listeners=old.listeners,
-            access=old.access,
-            store=old.store,
-            history=old.history,
+            new, listen=_changeable(old, new), listeners=old.listeners, access=old.access, store=old.store
         )
         server.credentials = credentials
         _apply(server, self._settings, book, self._files)
@@ -471,8 +487,8 @@ class _Reload:
         log.info("peanutd", "reloaded", rules=book.source)
         for warning in (*new.warnings, *(credentials.warnings if credentials else ())):
             log.warning("peanutd", warning)
-        if (new.listeners, new.access, new.store, new.history) != (old.listeners, old.access, old.store, old.history):
-            log.warning("peanutd", "addresses, listeners, [access], [store] or [history] changed: these need a restart")
+        if (new.listeners, new.access, new.store) != (old.listeners, old.access, old.store):
+            log.warning("peanutd", "addresses, listeners, [access] or [store] have changed: these need a restart")
         _mark_offline(self._home, server)
         return []
 
@@ -486,6 +502,7 @@ def _changeable(old: Config, new: Config) -> Listen:
         mqtt=stay.mqtt,
         time=stay.time,
         metrics=stay.metrics,
+        https=stay.https,
         insecure=stay.insecure,
     )
 

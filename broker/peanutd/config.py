@@ -141,6 +141,16 @@ class Listen:
     """Seconds that a client may leave unread what has been sent to it, before it is cut; 0: for ever."""
     metrics: Address | None = None
     """Where Prometheus finds the metrics, as plain HTTP; None is nowhere."""
+    https: Address | None = Address("0.0.0.0", 8443)
+    """The app and its API; off where `mqtts` is set and `https` is not: who names addresses names all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Https:
+    """[https]: the certificate of the app and its API, files from the fleet home; empty: the gateway's own."""
+
+    certificate: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,25 +253,6 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """[history]: what was measured, and for how long it is kept. 0 days are for ever."""
-
-    keep: bool = True
-    path: str = "history.db"
-    """The database, from the fleet home."""
-    raw_days: int = 14
-    """Every reading."""
-    five_minutes_days: int = 366
-    """Count, mean, least and greatest of five minutes; and what has happened."""
-    hours_days: int = 0
-    """The same of an hour."""
-    batch_seconds: int = 5
-    """From batch to batch: what a crash takes away."""
-    max_waiting: int = 20_000
-    """Reports that wait to be written; one more is dropped, and counted."""
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that gateway.toml says. `limits` has the keys of [mqtt] that are set; the core knows the defaults.
 
@@ -275,9 +266,9 @@ class Config:
     """All of them: those of [listen] first, then each [[listener]]."""
     mqtt: Mqtt = Mqtt()
     store: Storage = Storage()
-    history: History = History()
     limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
+    https: Https = Https()
     jwt: Jwt | None = None
     bans: BanRules = BanRules()
     log_level: str = DEFAULT_LEVEL
@@ -287,7 +278,7 @@ class Config:
     @property
     def secure(self) -> bool:
         """Whether certificates are needed to serve it."""
-        return any(listener.secure for listener in self.listeners)
+        return self.listen.https is not None or any(listener.secure for listener in self.listeners)
 
 
 def load(home: Path, limit_names: Mapping[str, int]) -> Config:
@@ -358,6 +349,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "stall_timeout",
     ),
     "access": ("anonymous",),
+    "https": ("certificate", "key"),
     "jwt": (
         "keys",
         "ca",
@@ -372,7 +364,6 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "bans": tuple(entry.name for entry in fields(BanRules)),
     "store": ("sync", "path"),
-    "history": tuple(entry.name for entry in fields(History)),
     "log": ("level", "format"),
 }
 _LIMIT_WORDS: Final[Mapping[str, tuple[str, ...]]] = {"rate_action": ("throttle", "disconnect")}
@@ -387,7 +378,6 @@ INFORMATION_MAX: Final = 256
 """Characters of response_information."""
 _SWITCHES: Final = ("retain_available", "wildcard_subscriptions", "shared_subscriptions", "payload_format_check")
 """Limits of the core that are 0 or 1; who writes false or true means them."""
-_LATER: Final = ("https",)
 _LISTENER: Final = "listener"
 _LISTENER_KEYS: Final = (
     "address",
@@ -449,9 +439,9 @@ class _Reader:
             listeners=(*_simple(listen, access), *more),
             mqtt=self._mqtt(tables["mqtt"]),
             store=self._store(tables["store"]),
-            history=self._history(tables["history"]),
             limits=MappingProxyType({key: self._limit(("mqtt", key), tables["mqtt"]) for key in limits}),
             places=MappingProxyType({key: self._place(("mqtt", key)) for key in tables["mqtt"]}),
+            https=self._https(tables["https"]),
             jwt=self._jwt(tables["jwt"]) if "jwt" in self._document else None,
             bans=self._bans(tables["bans"]),
             log_level=self._word(("log", "level"), tables["log"], DEFAULT_LEVEL, LEVELS),
@@ -468,9 +458,6 @@ class _Reader:
         def number(key: str, usual: int, least: int = 1) -> int:
             return self._number(("listen", key), table, usual, least)
 
-        for key in _LATER:
-            if self._address(("listen", key), table, None) is not None:
-                self._warnings.append(f"{self._place(('listen', key))}: not in this release yet; nothing listens there")
         mqtts = self._address(("listen", "mqtts"), table, usual.mqtts)
         return Listen(
             mqtts=mqtts,
@@ -483,7 +470,21 @@ class _Reader:
             accept_rate=number("accept_rate", usual.accept_rate, 0),
             stall_timeout=number("stall_timeout", usual.stall_timeout, 0),
             metrics=self._address(("listen", "metrics"), table, usual.metrics),
+            https=self._address(("listen", "https"), table, None if "mqtts" in table else usual.https),
         )
+
+    def _https(self, table: _Table) -> Https:
+        found: dict[str, str] = {}
+        for key in _KEYS["https"]:
+            value = table.get(key, "")
+            if isinstance(value, str) and "\0" not in value:
+                found[key] = value
+            else:
+                self._mistake(("https", key), f"must be the name of a file; it is {kind_of(value)}")
+        if len(found) == len(_KEYS["https"]) and bool(found["certificate"]) != bool(found["key"]):
+            key = "key" if found["certificate"] else "certificate"
+            self._mistake(("https", key), "is missing: certificate and key belong together")
+        return Https(**found)
 
     def _bans(self, table: _Table) -> BanRules:
         usual = BanRules()
@@ -528,33 +529,11 @@ class _Reader:
     def _store(self, table: _Table) -> Storage:
         usual = Storage()
         sync = self._word(("store", "sync"), table, usual.sync, get_args(Sync))
-        path = self._file(("store", "path"), table, usual.path)
+        path = table.get("path", usual.path)
+        if not isinstance(path, str) or not path or "\0" in path or path.endswith("/"):
+            self._mistake(("store", "path"), 'must be the name of a file, e.g. "store.db"; it is in the fleet home')
+            path = usual.path
         return Storage(sync=next(word for word in get_args(Sync) if word == sync), path=path)
-
-    def _history(self, table: _Table) -> History:
-        usual = History()
-        numbers = {
-            key: self._number(("history", key), table, getattr(usual, key), least)
-            for key, least in (
-                ("raw_days", 0),
-                ("five_minutes_days", 0),
-                ("hours_days", 0),
-                ("batch_seconds", 1),
-                ("max_waiting", 1),
-            )
-        }
-        raw, five = numbers["raw_days"], numbers["five_minutes_days"]
-        if five and (raw > five or not raw):
-            self._mistake(("history", "raw_days"), "must not be more than five_minutes_days")
-        keep = self._boolean(("history", "keep"), table, usual.keep)
-        return History(keep=keep, path=self._file(("history", "path"), table, usual.path), **numbers)
-
-    def _file(self, key: _Key, table: _Table, usual: str) -> str:
-        path = table.get(key[-1], usual)
-        if isinstance(path, str) and path and "\0" not in path and not path.endswith("/"):
-            return path
-        self._mistake(key, f'must be the name of a file, e.g. "{usual}"; it is in the fleet home')
-        return usual
 
     def _information(self, key: _Key, table: _Table) -> str:
         """The beginning of topic names, so what may not stand in one may not stand here."""

@@ -115,6 +115,16 @@ def _context(chain: Path, key: Path, mode: ssl.VerifyMode) -> ssl.SSLContext:
     return context
 
 
+def web(chain: Path, key: Path) -> ssl.SSLContext:
+    """What browsers are served with: no client certificate, HTTP/1.1. TlsError names the file and the remedy."""
+    for path in (chain, key):
+        if not path.is_file():
+            raise TlsError(f"{path}: not there; mend certificate and key in [https], or leave them out")
+    context = _context(chain, key, ssl.CERT_NONE)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 def _certificates(path: Path) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(path.read_bytes())

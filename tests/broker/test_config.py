@@ -296,11 +296,21 @@ def test_plaintext_without_anonymous_is_pointed_out() -> None:
     assert warning.startswith("gateway.toml:2: [listen] mqtt: ")
 
 
-def test_what_is_not_served_yet_is_pointed_out_only_when_it_is_wanted() -> None:
-    assert not read('[listen]\nhttps = ""\nmetrics = ""').warnings
-    (warning,) = read('[listen]\nhttps = "0.0.0.0:8443"\nmetrics = "127.0.0.1:9883"').warnings
-    assert warning == "gateway.toml:2: [listen] https: not in this release yet; nothing listens there"
+def test_https_is_on_unless_other_addresses_are_named() -> None:
+    assert Config().listen.https == Address("0.0.0.0", 8443)
+    assert read('[listen]\nmetrics = "127.0.0.1:9883"').listen.https == Address("0.0.0.0", 8443)
+    assert read('[listen]\nmqtts = "127.0.0.1:1"').listen.https is None
+    assert read('[listen]\nmqtts = "127.0.0.1:1"\nhttps = "127.0.0.1:2"').listen.https == Address("127.0.0.1", 2)
+    assert read('[listen]\nhttps = ""').listen.https is None
     assert "address and a port" in mistake('[listen]\nhttps = "x"')
+
+
+def test_a_certificate_for_https_needs_its_key() -> None:
+    found = read('[https]\ncertificate = "web.crt"\nkey = "web.key"').https
+    assert (found.certificate, found.key) == ("web.crt", "web.key")
+    assert "[https] key: is missing" in mistake('[https]\ncertificate = "web.crt"')
+    assert "[https] certificate: is missing" in mistake('[https]\nkey = "web.key"')
+    assert "must be the name of a file" in mistake("[https]\nkey = 1")
 
 
 # --- [[listener]] ---

@@ -17,15 +17,25 @@ ORDER = (
     "keyring",
     *("scram", "argon", "users", "explain", "throttle", "login", "bearer"),
     *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door", "ear"),
-    *("readings", "history", "recorder"),
     *("connection", "control", "operate", "metrics", "watch", "reception", "server", "stamps", "__main__"),
+)
+
+# The same of the API, which only __main__ knows: in there may be awaited, and everything of the gateway imported.
+API_ORDER = (
+    *("problem", "shape", "database", "keys", "sessions", "passwords", "audit", "quota", "bridge", "people", "scopes"),
+    *("shares", "services", "table", "openapi", "signin", "static", "app", "door", "serve"),
 )
 
 
 def imports(path: Path) -> set[str]:
     """Absolute names of everything that a file imports, `from a import b` as a and a.b."""
+    return imports_of(ast.parse(path.read_text(), str(path)), path)
+
+
+def imports_of(tree: ast.AST, path: Path) -> set[str]:
+    """The same of a part of a file."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -48,6 +58,24 @@ def test_dependencies_of_the_gateway_point_one_way(path: Path) -> None:
     own = {name.split(".")[1] for name in imports(path) if name.startswith("peanutd.")} & set(ORDER)
     behind = ORDER[ORDER.index(path.stem) :] if path.stem in ORDER else ORDER
     assert not own & set(behind)
+
+
+def test_the_order_names_every_module_of_the_api() -> None:
+    assert {path.stem for path in (GATEWAY / "api").glob("*.py")} - {"__init__"} == set(API_ORDER)
+
+
+@pytest.mark.parametrize("path", sorted((GATEWAY / "api").glob("*.py")), ids=lambda path: f"api/{path.stem}")
+def test_dependencies_of_the_api_point_one_way(path: Path) -> None:
+    found = [line for line in ast.parse(path.read_text()).body if not isinstance(line, ast.If)]  # TYPE_CHECKING
+    names = imports_of(ast.Module(found, []), path)
+    own = {name.split(".")[2] for name in names if name.startswith("peanutd.api.")} & set(API_ORDER)
+    behind = API_ORDER[API_ORDER.index(path.stem) :] if path.stem in API_ORDER else API_ORDER
+    assert not own & set(behind)
+
+
+@pytest.mark.parametrize("path", gateway_modules(), ids=lambda path: path.stem)
+def test_only_the_start_knows_the_api(path: Path) -> None:
+    assert path.stem == "__main__" or not any(name.startswith("peanutd.api") for name in imports(path))
 
 
 @pytest.mark.parametrize("path", gateway_modules(), ids=lambda path: path.stem)

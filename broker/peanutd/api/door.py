@@ -1,0 +1,130 @@
+"""The door of HTTPS: accepts connections, within bounds, and hands them to uvicorn's HTTP protocol.
+
+The rule it keeps: what a peer can hold without being known has a limit with a name: connections in all and of an
+address, the time of a TLS handshake, the time to say a request's headers. The file descriptors of the nodes are not
+used up here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from peanutd.log import Log
+from peanutd.throttle import network
+
+CONNECTIONS: Final = 1000
+"""Connections in all; one more is closed as it comes."""
+PER_ADDRESS: Final = 200
+"""Connections of an IPv4 address or an IPv6 /64: a browser has six, a household has some browsers."""
+HANDSHAKE_TIMEOUT: Final = 10.0
+"""Seconds for TLS."""
+SHUTDOWN_TIMEOUT: Final = 5.0
+"""Seconds for the end of TLS."""
+HEAD_TIMEOUT: Final = 15.0
+"""Seconds from the first byte of a request (or from the connection) to the end of its headers."""
+REST: Final = 1.0
+"""Seconds without accepting, when the system has no more file descriptors."""
+
+
+class Http(H11Protocol):
+    """uvicorn's HTTP/1.1, which waits for headers, but not for ever."""
+
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
+            if self._head is None and self.timeout_keep_alive_task is None:
+                self._expect()
+        else:
+            self._cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel()
+        super().connection_lost(exc)
+
+    def _expect(self) -> None:
+        self._head = self.loop.call_later(HEAD_TIMEOUT, self.transport.abort)
+
+    def _cancel(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+
+class Door:
+    """Accepts until it is closed."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, make: Callable[[], Http], log: Log) -> None:
+        self._socket = sock
+        self._context = context
+        self._make = make
+        self._log = log
+        self._here: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self) -> None:
+        """Accepts until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, name = await loop.sock_accept(self._socket)
+            except OSError as error:
+                self._log.warning("api", "cannot accept connections", error=error.strerror)
+                await asyncio.sleep(REST)
+                continue
+            where = network(name[0])
+            if self._here.total() >= CONNECTIONS or self._here[where] >= PER_ADDRESS:
+                self._log.debug("api", "too many connections, one is closed", address=where)
+                sock.close()
+                continue
+            self._here[where] += 1
+            task = loop.create_task(self._enter(sock, where))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _enter(self, sock: socket.socket, where: str) -> None:
+        loop = asyncio.get_running_loop()
+        gone = asyncio.Event()
+
+        def make() -> Http:
+            protocol = self._make()
+            lost = protocol.connection_lost
+
+            def connection_lost(exc: Exception | None) -> None:
+                gone.set()
+                lost(exc)
+
+            protocol.connection_lost = connection_lost  # type: ignore[method-assign]
+            return protocol
+
+        try:
+            await loop.connect_accepted_socket(
+                make,
+                sock,
+                ssl=self._context,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
+            )
+            await gone.wait()
+        except (OSError, ssl.SSLError) as error:
+            self._log.debug("api", "no connection", address=where, why=str(error))
+        finally:
+            with contextlib.suppress(OSError):
+                sock.close()
+            self._here[where] -= 1
+            if not self._here[where]:
+                del self._here[where]

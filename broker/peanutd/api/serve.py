@@ -1,0 +1,223 @@
+"""Serves the API: its thread, its loop, its TLS, and the parts put together.
+
+The rule it keeps: it starts whole or says why not, before anything is served; it ends with the gateway, within two
+seconds; and whatever happens in here, the broker's loop goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from peanutd import tls
+from peanutd.api import app, database, keys
+from peanutd.api.audit import Audit
+from peanutd.api.bridge import Bridge
+from peanutd.api.door import Door, Http
+from peanutd.api.passwords import Passwords
+from peanutd.api.scopes import Scopes
+from peanutd.api.services import Services
+from peanutd.api.sessions import Sessions
+from peanutd.api.shares import Shares
+from peanutd.api.static import Static
+from peanutd.config import FILE_NAME, Address, Https, Listener
+from peanutd.log import Log
+from peanutd.sockets import Bound, bind
+from peanutd.users import Store
+
+KEEP_ALIVE: Final = 60
+"""Seconds that a connection stays open without a request."""
+HEAD_MAX: Final = 32 * 1024
+"""Bytes of a request's headers."""
+END_TIMEOUT: Final = 2
+"""Seconds for what is under way when the gateway ends."""
+SWEEP: Final = 60.0
+"""Seconds between two looks at what is over: sign-ins, failures."""
+
+
+class ApiError(Exception):
+    """Why the API cannot be served."""
+
+
+class Api:
+    """HTTPS in a thread of its own, from `start` to `end`."""
+
+    def __init__(
+        self,
+        home: Path,
+        address: Address,
+        https: Https,
+        broker_loop: asyncio.AbstractEventLoop,
+        make_loop: Callable[[], asyncio.AbstractEventLoop],
+        log: Log,
+        version: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Binds the address and opens what it needs. ListenError, TlsError, ApiError say why that cannot be."""
+        self._home = home
+        self._log = log
+        self._make_loop = make_loop
+        self.context = _context(home, https)
+        self._bound: Bound = bind(Listener(address, where=f"https in [listen] of {FILE_NAME}"))
+        self.address = self._bound.address
+        """With the port that it really got."""
+        self._database: database.Database | None = None
+        try:
+            self._database = database.Database(home)
+            self.services = self._services(self._database, keys.load(home), broker_loop, version, clock)
+        except (database.DatabaseError, keys.NoKeyError) as error:
+            self._bound.socket.close()
+            raise ApiError(str(error)) from None
+        self._app: ASGIApp = app.make(self.services, home, Static())
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, name="api", daemon=True)
+
+    def _services(
+        self,
+        found: database.Database,
+        secret: keys.Keys,
+        broker_loop: asyncio.AbstractEventLoop,
+        version: str,
+        clock: Callable[[], float],
+    ) -> Services:
+        sessions = Sessions(found, secret)
+        passwords = Passwords(
+            Store(self._home),
+            time.monotonic,
+            partial(self._log.warning, "api"),
+            lambda name: {family.address for family in sessions.of(name, clock())},
+        )
+        return Services(
+            log=self._log,
+            keys=secret,
+            database=found,
+            sessions=sessions,
+            passwords=passwords,
+            scopes=Scopes(found),
+            shares=Shares(found, secret),
+            audit=Audit(found, clock, partial(self._log.info, "api")),
+            bridge=Bridge(broker_loop),
+            clock=clock,
+            monotonic=time.monotonic,
+            version=version,
+        )
+
+    def start(self) -> None:
+        """Serves from now on."""
+        self._thread.start()
+        self._log.info("server", f"listening https {self.address}")
+
+    def end(self) -> None:
+        """Serves no more; returns when it is over, or when it takes too long."""
+        if self._loop is not None and self._ending is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._ending.set)
+        self._thread.join(END_TIMEOUT + 1)
+
+    def reload(self, https: Https) -> None:
+        """Takes the certificate anew, for connections to come. TlsError, and then the old one stays."""
+        chain, key = _files(self._home, https)
+        tls.web(chain, key)  # would it do?
+        with contextlib.suppress(ssl.SSLError, OSError):
+            self.context.load_cert_chain(chain, key, password=lambda: b"")
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=self._make_loop) as runner:
+                runner.get_loop().set_exception_handler(self._failed)
+                runner.run(self._serve())
+        except Exception as error:
+            self._log.error("api", "the API has ended", error=repr(error))
+        finally:
+            self._bound.socket.close()
+            self.services.passwords.close()
+            if self._database is not None:
+                self._database.close()
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        error = context.get("exception")
+        quiet = isinstance(error, ssl.SSLError | ConnectionError | TimeoutError)
+        self._log.write("debug" if quiet else "error", "api", str(context.get("message")), error=repr(error))
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ending = asyncio.Event()
+        for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
+            logger = logging.getLogger(name)
+            logger.handlers, logger.propagate = [_Forward(self._log)], False
+            logger.setLevel(logging.WARNING)
+        config = uvicorn.Config(
+            self._app,
+            http=Http,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=END_TIMEOUT,
+            h11_max_incomplete_event_size=HEAD_MAX,
+        )
+        config.load()
+        server = _Uvicorn(config)
+        make = partial(Http, config=config, server_state=server.server_state, app_state={})
+        door = Door(self._bound.socket, self.context, make, self._log)
+        tasks = [asyncio.create_task(work) for work in (door.serve(), server.serve(sockets=[]), self._sweep())]
+        try:
+            await self._ending.wait()
+            tasks[0].cancel()
+            server.should_exit = True
+            await asyncio.wait([tasks[1]], timeout=END_TIMEOUT + 0.5)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP)
+            self.services.passwords.sweep()
+            await self.services.sessions.sweep(self.services.clock())
+
+
+class _Uvicorn(uvicorn.Server):
+    """Without signals: they are the gateway's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        yield
+
+
+class _Forward(logging.Handler):
+    """uvicorn's lines, in the gateway's log. What a peer can cause at will is for those who want to see it."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "error" if record.levelno >= logging.ERROR else "debug"
+        self._log.write(level, "api", record.getMessage())
+
+
+def _files(home: Path, https: Https) -> tuple[Path, Path]:
+    if https.certificate:
+        return home / https.certificate, home / https.key
+    return home / "gateway" / "gateway.crt", home / "gateway" / "gateway.key"
+
+
+def _context(home: Path, https: Https) -> ssl.SSLContext:
+    return tls.web(*_files(home, https))

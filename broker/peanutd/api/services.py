@@ -1,0 +1,64 @@
+"""What the API's operations work with, put together once.
+
+The rule it keeps: everything that lives as long as the API is here, by its own name, and made by `peanutd.api.serve` or
+a test; operations keep nothing. All of it belongs to the API's loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from peanutd.access import Role
+from peanutd.api.audit import Audit, Origin
+from peanutd.api.bridge import Bridge
+from peanutd.api.database import Database
+from peanutd.api.keys import Keys
+from peanutd.api.passwords import Passwords
+from peanutd.api.people import Person
+from peanutd.api.problem import Problem
+from peanutd.api.quota import Rate
+from peanutd.api.scopes import Scopes
+from peanutd.api.sessions import Sessions
+from peanutd.api.shares import Shares
+from peanutd.log import Log
+
+
+@dataclass(slots=True)
+class Services:
+    """See the fields."""
+
+    log: Log
+    keys: Keys
+    database: Database
+    sessions: Sessions
+    passwords: Passwords
+    scopes: Scopes
+    shares: Shares
+    audit: Audit
+    bridge: Bridge
+    clock: Callable[[], float]
+    """Unix seconds."""
+    monotonic: Callable[[], float]
+    version: str = ""
+    rate: Rate = field(default_factory=Rate)
+
+    def person(self, authorization: str | None, origin: Origin) -> Person:
+        """Who calls, by the Authorization header. Problem `unauthorized`."""
+        scheme, _, token = (authorization or "").partition(" ")
+        now = self.clock()
+        access = self.keys.judge(token.strip(), now) if scheme.lower() == "bearer" else None
+        if access is None:
+            raise Problem("unauthorized", "sign in; the access token is missing, wrong or old")
+        kind, _, name = access.who.partition("/")
+        if kind == "share":
+            share = self.shares.get(name, now)
+            if share is None or self.passwords.user(share.by) is None:
+                raise Problem("unauthorized", "the share is over")
+            holder = replace(origin, who=access.who)
+            return Person(kind, name, Role.VIEWER, access.session, holder, access.ends, share=share)
+        family, user = self.sessions.get(access.session, now), self.passwords.user(name)
+        if kind != "user" or family is None or user is None or family.proof != self.sessions.proof(user):
+            raise Problem("unauthorized", "this sign-in is over; sign in again")
+        origin = replace(origin, who=access.who)
+        return Person(kind, name, user.role, family.id, origin, access.ends, self.scopes.of(name))
