@@ -31,8 +31,10 @@ from peanutd.census import Limits
 from peanutd.config import FILE_NAME, Address, Config, ConfigError, Listen, Listener, Mqtt, load
 from peanutd.connection import now_ms
 from peanutd.ear import Ear
+from peanutd.history import History, HistoryError
 from peanutd.keyring import Keyring
 from peanutd.log import Background, Log
+from peanutd.recorder import Recorder
 from peanutd.revoked import Revoked, RevokedError
 from peanutd.rules import Book
 from peanutd.server import SPARE_FILES, Server
@@ -163,12 +165,15 @@ def _serve(
         ear = Ear(broker, server.run, loop, log, now_ms)
         ear.open()
         server.watch.tally.own = ear.own
+        recorder = Recorder(log, settings.history, _history(home, settings, log))
+        ear.listen(recorder.hear)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.end)
         reload = _Reload(home, settings, server, files)
         loop.add_signal_handler(signal.SIGHUP, reload)
         loop.call_later(LOOK, reload.look, loop)
-        with _metrics(settings.listen.metrics, server), _api(home, settings, server, loop, make_loop) as reload.api:
+        api = _api(home, settings, server, loop, make_loop)
+        with _metrics(settings.listen.metrics, server), recorder, api as reload.api:
             serving = server.serve(settings.listeners, settings.listen.time, control.listener(home), reload.answer)
             runner.run(serving)
     return OK
@@ -218,6 +223,17 @@ def _api(
         yield api
     finally:
         api.end()
+
+
+def _history(home: Path, settings: Config, log: Log) -> History | None:
+    """Where readings are written; None: nowhere. That it cannot be used is no reason not to serve."""
+    if not settings.history.keep:
+        return None
+    try:
+        return History(home / settings.history.path, settings.history, lambda text: log.error("history", text))
+    except HistoryError as error:
+        log.error("history", f"nothing is kept: {error}")
+        return None
 
 
 def _keep(home: Path, settings: Config, server: Server) -> None:
@@ -477,7 +493,12 @@ class _Reload:
             return str(error).splitlines()
         # Listeners stay, and with them [access], which says who may come in where.
         self._settings = replace(
-            new, listen=_changeable(old, new), listeners=old.listeners, access=old.access, store=old.store
+            new,
+            listen=_changeable(old, new),
+            listeners=old.listeners,
+            access=old.access,
+            store=old.store,
+            history=old.history,
         )
         server.credentials = credentials
         _apply(server, self._settings, book, self._files)
@@ -487,8 +508,8 @@ class _Reload:
         log.info("peanutd", "reloaded", rules=book.source)
         for warning in (*new.warnings, *(credentials.warnings if credentials else ())):
             log.warning("peanutd", warning)
-        if (new.listeners, new.access, new.store) != (old.listeners, old.access, old.store):
-            log.warning("peanutd", "addresses, listeners, [access] or [store] have changed: these need a restart")
+        if (new.listeners, new.access, new.store, new.history) != (old.listeners, old.access, old.store, old.history):
+            log.warning("peanutd", "addresses, listeners, [access], [store] or [history] changed: these need a restart")
         _mark_offline(self._home, server)
         return []
 

@@ -253,6 +253,25 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True)
+class History:
+    """[history]: what was measured, and for how long it is kept. 0 days are for ever."""
+
+    keep: bool = True
+    path: str = "history.db"
+    """The database, from the fleet home."""
+    raw_days: int = 14
+    """Every reading."""
+    five_minutes_days: int = 366
+    """Count, mean, least and greatest of five minutes; and what has happened."""
+    hours_days: int = 0
+    """The same of an hour."""
+    batch_seconds: int = 5
+    """From batch to batch: what a crash takes away."""
+    max_waiting: int = 20_000
+    """Reports that wait to be written; one more is dropped, and counted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that gateway.toml says. `limits` has the keys of [mqtt] that are set; the core knows the defaults.
 
@@ -266,6 +285,7 @@ class Config:
     """All of them: those of [listen] first, then each [[listener]]."""
     mqtt: Mqtt = Mqtt()
     store: Storage = Storage()
+    history: History = History()
     limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     https: Https = Https()
@@ -364,6 +384,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "bans": tuple(entry.name for entry in fields(BanRules)),
     "store": ("sync", "path"),
+    "history": tuple(entry.name for entry in fields(History)),
     "log": ("level", "format"),
 }
 _LIMIT_WORDS: Final[Mapping[str, tuple[str, ...]]] = {"rate_action": ("throttle", "disconnect")}
@@ -439,6 +460,7 @@ class _Reader:
             listeners=(*_simple(listen, access), *more),
             mqtt=self._mqtt(tables["mqtt"]),
             store=self._store(tables["store"]),
+            history=self._history(tables["history"]),
             limits=MappingProxyType({key: self._limit(("mqtt", key), tables["mqtt"]) for key in limits}),
             places=MappingProxyType({key: self._place(("mqtt", key)) for key in tables["mqtt"]}),
             https=self._https(tables["https"]),
@@ -529,11 +551,33 @@ class _Reader:
     def _store(self, table: _Table) -> Storage:
         usual = Storage()
         sync = self._word(("store", "sync"), table, usual.sync, get_args(Sync))
-        path = table.get("path", usual.path)
-        if not isinstance(path, str) or not path or "\0" in path or path.endswith("/"):
-            self._mistake(("store", "path"), 'must be the name of a file, e.g. "store.db"; it is in the fleet home')
-            path = usual.path
+        path = self._file(("store", "path"), table, usual.path)
         return Storage(sync=next(word for word in get_args(Sync) if word == sync), path=path)
+
+    def _history(self, table: _Table) -> History:
+        usual = History()
+        numbers = {
+            key: self._number(("history", key), table, getattr(usual, key), least)
+            for key, least in (
+                ("raw_days", 0),
+                ("five_minutes_days", 0),
+                ("hours_days", 0),
+                ("batch_seconds", 1),
+                ("max_waiting", 1),
+            )
+        }
+        raw, five = numbers["raw_days"], numbers["five_minutes_days"]
+        if five and (raw > five or not raw):
+            self._mistake(("history", "raw_days"), "must not be more than five_minutes_days")
+        keep = self._boolean(("history", "keep"), table, usual.keep)
+        return History(keep=keep, path=self._file(("history", "path"), table, usual.path), **numbers)
+
+    def _file(self, key: _Key, table: _Table, usual: str) -> str:
+        path = table.get(key[-1], usual)
+        if isinstance(path, str) and path and "\0" not in path and not path.endswith("/"):
+            return path
+        self._mistake(key, f'must be the name of a file, e.g. "{usual}"; it is in the fleet home')
+        return usual
 
     def _information(self, key: _Key, table: _Table) -> str:
         """The beginning of topic names, so what may not stand in one may not stand here."""

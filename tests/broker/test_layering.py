@@ -17,6 +17,7 @@ ORDER = (
     "keyring",
     *("scram", "argon", "users", "explain", "throttle", "login", "bearer"),
     *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door", "ear"),
+    *("readings", "history", "recorder"),
     *("connection", "control", "operate", "metrics", "watch", "reception", "server", "stamps", "__main__"),
 )
 

@@ -325,7 +325,9 @@ def test_a_reload_of_bad_files_changes_nothing(fleet: Any, start: Any, dial: Any
     key.write_bytes(saved)
     fleet.settings(PLAIN)
     daemon.signal(signal.SIGHUP)
-    daemon.line(r"warn  peanutd: addresses, listeners, \[access\] or \[store\] have changed: these need a restart")
+    daemon.line(
+        r"warn  peanutd: addresses, listeners, \[access\], \[store\] or \[history\] changed: these need a restart"
+    )
 
 
 @pytest.mark.parametrize("loop", LOOPS)

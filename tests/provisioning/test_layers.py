@@ -12,9 +12,9 @@ ORDER = [
     "errors", "names", "home", "plan", "ca", "store", "control", "revocation", "credentials", "modes",
     "ledger", "fields", "chips", "pinout",
     "board", "settings", "bundle", "operators", "signing", "device", "init", "password", "user", "session", "send",
-    "wifi", "programs", "serialport", "loader", "fsimage", "application", "image", "flash", "watch", "install",
-    "bench", "carton", "labels", "cli", "cli_init", "cli_board", "cli_device", "cli_user", "cli_send", "cli_flash",
-    "cli_wifi", "cli_bench", "__main__",
+    "wifi", "programs", "serialport", "loader", "fsimage", "shorten", "application", "image", "flash", "watch",
+    "install", "bench", "carton", "labels", "cli", "cli_init", "cli_board", "cli_device", "cli_user", "cli_send",
+    "cli_flash", "cli_wifi", "cli_bench", "__main__",
 ]  # fmt: skip
 
 

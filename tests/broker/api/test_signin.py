@@ -240,7 +240,7 @@ def test_whoever_asks_too_much_waits_for_himself(world: World, refused: Refused)
     assert world.ask("GET", "/me", token=maria).status_code == 200
 
 
-# --- sign-ins of one's own ---------------------------------------------------------------------------------------------
+# --- sign-ins of one's own ------------------------------------------------------------------------------------------
 
 
 def test_one_sees_and_ends_ones_own_sign_ins_and_an_admin_those_of_others(world: World, refused: Refused) -> None:

@@ -1,0 +1,269 @@
+"""The firmware's sources with names that cost less: a node's heap keeps every name of its code, once and for good.
+
+Rule: nothing but names changes, and none that anybody can see from outside. Two things are done, over all files of the
+firmware together, so that a file comes out the same whichever node it is for:
+
+* A module's number written in capitals (`MAX_SIZE = 2048`) is put where it is used; the name itself goes, unless
+  another file or a string names it.
+* A private name (`_flight`), and what a module defines for nobody but itself, becomes a short one (`_b`), the same in
+  all files. Two names may become one where they can never meet: no file has both, nor do two files of which one has a
+  class that the other's inherits from.
+* An argument that no call names becomes a letter.
+
+What a string also says (it may be meant for getattr), what a file imports from elsewhere, and `__names__` stay.
+"""
+
+import ast
+import builtins
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def shorten(sources: Mapping[str, str]) -> dict[str, str]:
+    """{path: source} of a whole firmware, rewritten. SyntaxError for what Python cannot read."""
+    trees = {path: ast.parse(text, path) for path, text in sources.items()}
+    said = {text for tree in trees.values() for text in _said(tree)}
+    kept = said | {name for tree in trees.values() for name in _asked_of_others(tree)}
+    for tree in trees.values():
+        _put_numbers(tree, kept)
+        _letter_arguments(tree, kept)
+    short = _short_names(trees, kept)
+    return {path: ast.unparse(_Renamed(short).visit(tree)) + "\n" for path, tree in trees.items()}
+
+
+def _said(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def _asked_of_others(tree: ast.Module) -> Iterator[str]:
+    """The names that a file reads from others: imported, behind a dot, or naming an argument of a call."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (part for alias in node.names for part in alias.name.split("."))
+            yield from (alias.asname for alias in node.names if alias.asname)
+        elif isinstance(node, ast.Attribute) and not node.attr.startswith("_"):
+            yield node.attr
+        elif isinstance(node, ast.keyword) and node.arg is not None:
+            yield node.arg
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def _put_numbers(tree: ast.Module, kept: set[str]) -> None:
+    """Each number of the module's where its name was read; the names that are not `kept` go."""
+    written = Counter(name for node in ast.walk(tree) for name in _written(node))
+    values: dict[str, int] = {}
+    body = []
+    for statement in tree.body:
+        name = _constant_name(statement)
+        if name is not None and written[name] == 1:
+            value = _number(statement.value, values)  # type: ignore[attr-defined]
+            if value is not None:
+                values[name] = value
+                if name not in kept:
+                    continue
+        body.append(statement)
+    tree.body = body
+    _Numbers(values).visit(tree)
+
+
+def _constant_name(statement: ast.stmt) -> str | None:
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+        target = statement.targets[0]
+        if isinstance(target, ast.Name) and target.id == target.id.upper():
+            return target.id
+    return None
+
+
+def _written(node: ast.AST) -> Iterator[str]:
+    """The names that a node of the tree gives a meaning: assigned, arguments, functions, global, imported."""
+    if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+        yield node.id
+    elif isinstance(node, ast.arg):
+        yield node.arg
+    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Global | ast.Nonlocal):
+        yield from node.names
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+        yield from ((alias.asname or alias.name).split(".")[0] for alias in node.names)
+
+
+def _number(node: ast.expr, known: Mapping[str, int]) -> int | None:
+    """The whole number that an expression of numbers is, or None."""
+    if isinstance(node, ast.Constant):
+        return node.value if type(node.value) is int else None  # True and False are none
+    if isinstance(node, ast.Name):
+        return known.get(node.id)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        value = _number(node.operand, known)
+        return None if value is None else -value
+    if isinstance(node, ast.BinOp):
+        left, right = _number(node.left, known), _number(node.right, known)
+        if left is not None and right is not None:
+            if isinstance(node.op, ast.Add):
+                return left + right
+            if isinstance(node.op, ast.Sub):
+                return left - right
+            if isinstance(node.op, ast.Mult):
+                return left * right
+            if isinstance(node.op, ast.LShift):
+                return left << right
+            if isinstance(node.op, ast.RShift):
+                return left >> right
+    return None
+
+
+class _Numbers(ast.NodeTransformer):
+    def __init__(self, values: Mapping[str, int]) -> None:
+        self._values = values
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if isinstance(node.ctx, ast.Load) and node.id in self._values:
+            return ast.Constant(self._values[node.id])
+        return node
+
+
+# -- arguments ---------------------------------------------------------------------------------------------------------
+
+
+def _letter_arguments(tree: ast.Module, kept: set[str]) -> None:
+    """The arguments of each function, and of those inside it, that are not `kept`."""
+    fixed = kept | set(_of_module(tree)) | set(dir(builtins)) | {"self"}
+    for function in _functions(tree):
+        there = set(_names(function))
+        free = iter([letter for letter in LETTERS if letter not in there | fixed])
+        short: dict[str, str] = {}
+        for node in ast.walk(function):
+            if isinstance(node, ast.arg) and node.arg not in fixed and node.arg not in short:
+                short[node.arg] = next(free, node.arg)
+        _Renamed(short, attributes=False).visit(function)
+
+
+def _functions(node: ast.AST) -> Iterator[ast.AST]:
+    """The functions of a module and of its classes, not those inside functions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+        else:
+            yield from _functions(child)
+
+
+def _of_module(node: ast.AST) -> Iterator[str]:
+    """The names that a module's statements give a meaning in the module itself."""
+    for child in ast.iter_child_nodes(node):
+        yield from _written(child)
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            yield from _of_module(child)
+
+
+def _of_classes(tree: ast.Module) -> Iterator[str]:
+    """The names that classes have: whoever gets an object of theirs may ask for them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield from _of_module(node)
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def _short_names(trees: Mapping[str, ast.Module], kept: set[str]) -> dict[str, str]:
+    """{name: its short one} of the private names, and of those that no other file asks for."""
+    own = {name for tree in trees.values() for name in _of_module(tree)} - set(dir(builtins))
+    own -= {name for tree in trees.values() for name in _of_classes(tree)}
+    found = {path: Counter(_names(tree)) for path, tree in trees.items()}
+    family = _families(trees)
+    taken = kept | {name for names in found.values() for name in names}
+    often: Counter[str] = Counter()
+    where: dict[str, set[str]] = {}  # the families in which a name occurs
+    for path, names in found.items():
+        for name, times in names.items():
+            if (_private(name) or name in own) and name not in kept and not name.startswith("__"):
+                often[name] += times
+                where.setdefault(name, set()).add(family[path])
+    short: dict[str, str] = {}
+    used: list[tuple[str, set[str]]] = []  # short names, and the families that have them
+    for name in sorted(often, key=lambda n: (-len(where[n]), -often[n], n)):
+        free = next((pair for pair in used if not pair[1] & where[name]), None)
+        if free is None:
+            free = (_next(len(used), taken), set())
+            used.append(free)
+        free[1].update(where[name])
+        short[name] = free[0]
+    return short
+
+
+def _private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    """Every name in a tree, as often as it occurs."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.Name):
+            yield node.id
+        else:
+            yield from _written(node)
+
+
+def _families(trees: Mapping[str, ast.Module]) -> dict[str, str]:
+    """{path: a name for all files that inherit from one another}."""
+    head = {path: path for path in trees}
+
+    def top(path: str) -> str:
+        while head[path] != path:
+            path = head[path]
+        return path
+
+    classes = {n.name: path for path, tree in trees.items() for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            for base in node.bases if isinstance(node, ast.ClassDef) else ():
+                name = base.attr if isinstance(base, ast.Attribute) else base.id if isinstance(base, ast.Name) else ""
+                if name in classes:
+                    head[top(path)] = top(classes[name])
+    return {path: top(path) for path in trees}
+
+
+def _next(number: int, taken: set[str]) -> str:
+    """The short name of this number: _a, _b, … _z, _aa, …; `taken` ones have a `_` behind."""
+    text = ""
+    number += 1
+    while number:
+        number, rest = divmod(number - 1, len(LETTERS))
+        text = LETTERS[rest] + text
+    text = "_" + text
+    while text in taken:
+        text += "_"
+    return text
+
+
+class _Renamed(ast.NodeTransformer):
+    """Names by a table; without `attributes` only those that a function finds without a dot."""
+
+    def __init__(self, short: Mapping[str, str], attributes: bool = True) -> None:
+        self._short = short
+        self._attributes = attributes
+
+    def _new(self, name: str) -> str:
+        return self._short.get(name, name)
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        if isinstance(node, ast.Name):
+            node.id = self._new(node.id)
+        elif isinstance(node, ast.Attribute) and self._attributes:
+            node.attr = self._new(node.attr)
+        elif isinstance(node, ast.arg | ast.keyword) and node.arg is not None:
+            node.arg = self._new(node.arg)
+        elif self._attributes and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            node.name = self._new(node.name)
+        elif isinstance(node, ast.Global | ast.Nonlocal):
+            node.names = [self._new(name) for name in node.names]
+        return super().generic_visit(node)

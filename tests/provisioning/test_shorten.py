@@ -1,0 +1,126 @@
+"""Short names: what changes, and what must not."""
+
+import ast
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from peanut.shorten import shorten
+
+FIRMWARE = Path(__file__).parents[2] / "firmware"
+
+
+def lines(text: str) -> list[str]:
+    return text.strip().split("\n")
+
+
+def test_a_number_goes_where_it_is_used() -> None:
+    short = shorten({
+        "a.py": "LIMIT = 1 << 4\nBYTES = 3 * LIMIT\nHERE = -2\nRATE = 0.5\ndef f():\n    return (BYTES, HERE, RATE)",
+        "b.py": "import a\nprint(a.LIMIT)",
+    })  # fmt: skip
+    assert lines(short["a.py"])[:1] == ["LIMIT = 1 << 4"]  # b asks for it
+    assert "BYTES" not in short["a.py"]
+    assert "return (48, -2, " in short["a.py"]  # a fraction stays a name, for it would be made at each use
+    assert short["b.py"] == "import a\nprint(a.LIMIT)\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "COUNT = 0\ndef f():\n    global COUNT\n    COUNT = COUNT + 1\nf()\nprint(COUNT)",
+        "SIZE = 1\nSIZE = SIZE + 1\nprint(SIZE)",
+        "N = 1\ndef f(N):\n    return N\nprint(f(2), N)",
+        "N = 1\ndef f():\n    for N in (3, 4):\n        print(N)\nf()\nprint(N)",
+        "N = 1\ndef f():\n    from math import pi as N\n    return N\nprint(f(), N)",
+        "def outer(first):\n    def inner(second):\n        nonlocal first\n        first += second\n    inner(3)\n"
+        "    return first\nprint(outer(1))",
+        "ON = True\nprint(ON)",
+        "a = 5\ndef f(long, name):\n    return [x + a for x in (long, name)]\nprint(f(1, 2))",
+        "try:\n    raise ValueError(1)\nexcept ValueError as error:\n    print(error)",
+    ],
+)
+def test_what_it_does_stays(text: str) -> None:
+    said = []
+    for source in (text, shorten({"a.py": text})["a.py"]):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(source, {"__name__": "a"})
+        said.append(out.getvalue())
+    assert said[0] == said[1] != ""
+
+
+def test_private_names_are_shared_where_they_cannot_meet() -> None:
+    short = shorten({
+        "a.py": "class A:\n    def __init__(self):\n        self._first = self._second = self.third = 0",
+        "b.py": "class B:\n    def __init__(self):\n        self._fourth = 0",
+    })  # fmt: skip
+    names = [set(re.findall(r"self\.(_[a-z])\b", short[path])) for path in ("a.py", "b.py")]
+    assert len(names[0]) == 2
+    assert names[1] < names[0]
+
+
+def test_who_inherits_shares_no_name_with_its_base() -> None:
+    short = shorten({
+        "base.py": "class A:\n    def __init__(self):\n        self._one = 1",
+        "kind.py": "import base\nclass B(base.A):\n    def more(self):\n        self._two = 2",
+        "grand.py": "from kind import B\nclass C(B):\n    def most(self):\n        self._three = self._one",
+    })  # fmt: skip
+    words = {name: short[f"{name}.py"].split("self.") for name in ("base", "kind", "grand")}
+    assert len({words["base"][1][:2], words["kind"][1][:2], words["grand"][1][:2]}) == 3
+    assert words["grand"][2][:2] == words["base"][1][:2]
+
+
+def test_what_somebody_may_ask_for_stays() -> None:
+    text = """
+import _onewire
+KEPT = ('_since',)
+class A:
+    STEP = 3
+    def __init__(self, size, spec, now):
+        self._since = now
+        self.size = size
+    def _private(self):
+        return _onewire.reset(self.STEP)
+    def readinto(self, view):
+        return view
+    def __len__(self):
+        return len(self.size)
+def make(type):
+    return A(1, spec=2, now=type)
+"""
+    short = shorten({"a.py": text})["a.py"]
+    for name in ("_onewire", "'_since'", "self._since", "STEP", "spec", "now", "readinto", "__len__", "size", "type"):
+        assert name in short, name
+    assert "_private" not in short
+    assert "view" not in short  # no call names it
+
+
+def test_an_argument_hides_nothing_that_its_function_needs() -> None:
+    text = "a = 1\ndef f(first, second):\n    b = a\n    return [g(second) for g in (lambda third: third + b + first,)]"
+    space: dict[str, object] = {}
+    short = shorten({"x.py": text})["x.py"]
+    assert "first" not in short
+    exec(short, space)
+    found = [value for name, value in space.items() if callable(value)]
+    assert len(found) == 1
+    assert found[0](10, 100) == [111]
+
+
+def test_the_firmware_keeps_names_apart() -> None:
+    """In no file do two names become one, and files that are asked for nothing more than before say the same."""
+    texts = {str(p.relative_to(FIRMWARE)): p.read_text() for p in FIRMWARE.rglob("*.py")}
+    short = shorten(texts)
+    assert set(short) == set(texts)
+    before, after = set(), set()
+    for path in texts:
+        names = [
+            {n.attr for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Attribute)}
+            for text in (texts[path], short[path])
+        ]
+        assert len(names[0]) == len(names[1]), path
+        before |= names[0]
+        after |= names[1]
+    assert len(after) < 0.8 * len(before)
