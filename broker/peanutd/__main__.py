@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return OK
         if arguments.command == "explain":
             return _explain(home, book, arguments)
-        credentials = tls.load(home, datetime.now(UTC)) if settings.secure else None
+        credentials = _credentials(home, settings)
         broker = _broker(settings)
         revoked = Revoked(home)
     except (ConfigError, tls.TlsError, RevokedError) as error:
@@ -163,6 +163,7 @@ def _serve(
         _keep(home, settings, server)
         _mark_offline(home, server, starting=True)
         ear = Ear(broker, server.run, loop, log, now_ms)
+        ear.listen(lambda report: server.watch.seen.heard(report.root.removeprefix("/"), report.leaf, report.payload))
         ear.open()
         server.watch.tally.own = ear.own
         recorder = Recorder(log, settings.history, _history(home, settings, log))
@@ -309,6 +310,12 @@ def _settings(home: Path) -> Config:
             f"{home}: no fleet home there; make one with `peanut --home {home} init`, or name it: --home DIR"
         )
     return load(home, LIMITS)
+
+
+def _credentials(home: Path, settings: Config) -> tls.Credentials | None:
+    """The certificates, if any listener needs them. TlsError when they cannot be used."""
+    grace = timedelta(days=settings.access.renew_grace_days)
+    return tls.load(home, datetime.now(UTC), grace) if settings.secure else None
 
 
 def _broker(settings: Config) -> Broker:
@@ -484,7 +491,7 @@ class _Reload:
             new = _settings(self._home)
             _broker(new)  # would they do?
             book = _rules(self._home, new)
-            credentials = tls.load(self._home, datetime.now(UTC)) if old.secure else None
+            credentials = _credentials(self._home, replace(new, listeners=old.listeners))
             if self.api is not None:
                 self.api.reload(new.https)
         except (ConfigError, tls.TlsError) as error:
@@ -496,7 +503,6 @@ class _Reload:
             new,
             listen=_changeable(old, new),
             listeners=old.listeners,
-            access=old.access,
             store=old.store,
             history=old.history,
         )
@@ -508,8 +514,9 @@ class _Reload:
         log.info("peanutd", "reloaded", rules=book.source)
         for warning in (*new.warnings, *(credentials.warnings if credentials else ())):
             log.warning("peanutd", warning)
-        if (new.listeners, new.access, new.store, new.history) != (old.listeners, old.access, old.store, old.history):
-            log.warning("peanutd", "addresses, listeners, [access], [store] or [history] changed: these need a restart")
+        if (new.listeners, new.store, new.history) != (old.listeners, old.store, old.history):
+            what = "addresses, listeners, anonymous, [store] or [history] have changed"
+            log.warning("peanutd", f"{what}: these need a restart")
         _mark_offline(self._home, server)
         return []
 

@@ -11,12 +11,13 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from peanutd.config import Policy
@@ -72,18 +73,35 @@ class Credential:
     not_after: datetime
     serial: str = ""
     """The certificate's serial number, in hexadecimal digits."""
+    key: str = ""
+    """SHA-256 of its public key (SubjectPublicKeyInfo), in hexadecimal digits."""
+    expired: bool = False
+    """It is over, and within its grace: good for being renewed, and for nothing else. `not_after` is when that ends."""
+    grace: timedelta = timedelta(0)
+    """How much of that is grace."""
+
+    @property
+    def ends(self) -> datetime:
+        """When the certificate itself ends."""
+        return self.not_after - self.grace
 
 
 # --- from a certificate to an identity --------------------------------------------------------------------------------
 
 
-def identify(der: bytes | None, authorities: Sequence[x509.Certificate], now: datetime) -> Credential:
+def identify(
+    der: bytes | None,
+    authorities: Sequence[x509.Certificate],
+    now: datetime,
+    grace: timedelta = timedelta(0),
+) -> Credential:
     """The identity in the client certificate `der`, which the TLS handshake has proved the peer to own.
 
     OpenSSL has checked chain and purpose, but was told not to look at the clock (see tls.py), so that the reason can be
     given in words: this function is what stands between an expired certificate and the fleet. It trusts nothing that it
     has not checked: the signature by one of `authorities` (and theirs, up to the root), the validity of each of them at
-    `now`, purpose, name. Where several authorities fit, the first one counts. IdentityError says what is wrong.
+    `now`, purpose, name. Where several authorities fit, the first one counts. A node's certificate that has expired
+    within `grace` is `expired`. IdentityError says what is wrong.
     """
     if not der:
         raise IdentityError("no client certificate given")
@@ -94,9 +112,14 @@ def identify(der: bytes | None, authorities: Sequence[x509.Certificate], now: da
         chain = [certificate, *_issuers(certificate, authorities, who)]
         _check_purpose(certificate, who)
         # The outermost first: that is the one to renew when several are over.
-        for number, link in reversed(list(enumerate(chain))):
-            _check_time(link, who if number == 0 else f"this fleet's CA certificate {_common_name(link)}", now)
-        return Credential(identity, min(link.not_valid_after_utc for link in chain), f"{certificate.serial_number:x}")
+        for above in reversed(chain[1:]):
+            _check_time(above, f"this fleet's CA certificate {_common_name(above)}", now)
+        over = identity.kind is not Kind.OPERATOR and timedelta(0) < now - certificate.not_valid_after_utc <= grace
+        if not over:
+            _check_time(certificate, who, now)
+            grace = timedelta(0)
+        last = min(certificate.not_valid_after_utc + grace, *(above.not_valid_after_utc for above in chain[1:]))
+        return Credential(identity, last, f"{certificate.serial_number:x}", _print(certificate), over, grace)
     except IdentityError:
         raise
     except Exception as error:  # the parser's errors are many; whatever it is, the certificate is not one of ours
@@ -152,6 +175,14 @@ def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     return True
 
 
+def _print(certificate: x509.Certificate) -> str:
+    """SHA-256 of the public key."""
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(certificate.public_key().public_bytes(serialization.Encoding.DER, form))
+    return digest.finalize().hex()
+
+
 def _check_purpose(certificate: x509.Certificate, who: str) -> None:
     try:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
@@ -201,6 +232,13 @@ class Slot(Enum):
     TOKEN_VIEWER = 7
     TOKEN_OPERATOR = 8
     TOKEN_ADMIN = 9
+    PLANT_EXPIRED = 10
+    VIN_EXPIRED = 11
+
+    @property
+    def expired(self) -> bool:
+        """Whether it is for nodes that are let in to have their certificates renewed, and for nothing else."""
+        return self.name.endswith("_EXPIRED")
 
     @property
     def kind(self) -> str:
@@ -212,6 +250,8 @@ class Slot(Enum):
         """The role, None for those that have none."""
         if self is Slot.OPERATOR:
             return Role.OPERATOR
+        if self.expired:
+            return None
         word = self.name.partition("_")[2].lower()
         return Role(word) if word else None
 
@@ -278,10 +318,13 @@ class Refuse:
 
 
 _SLOT: Final = {Kind.PLANT: Slot.PLANT, Kind.VIN: Slot.VIN, Kind.OPERATOR: Slot.OPERATOR}
+_EXPIRED: Final = {Kind.PLANT: Slot.PLANT_EXPIRED, Kind.VIN: Slot.VIN_EXPIRED}
 
 
-def decide(wish: Wish, identity: Identity | None, policy: Policy) -> Accept | Refuse:
-    """The verdict. `identity` is None where no certificate was shown; `policy` is the listener's."""
+def decide(wish: Wish, identity: Identity | None, policy: Policy, *, expired: bool = False) -> Accept | Refuse:
+    """The verdict. `identity` is None where no certificate was shown; `policy` is the listener's; expired: the
+    certificate is within its grace.
+    """
     if wish.authentication_method is not None:
         return Refuse(BAD_AUTH_METHOD, f'authentication method "{wish.authentication_method}" is not supported')
     if identity is None and not policy.anonymous:
@@ -298,7 +341,7 @@ def decide(wish: Wish, identity: Identity | None, policy: Policy) -> Accept | Re
                 CLIENT_ID_NOT_VALID,
                 f'client id "{wish.client_id}" is not the certificate\'s name "{identity.name}"',
             )
-        return Accept(str(identity), identity.name, _SLOT[identity.kind])
+        return Accept(str(identity), identity.name, (_EXPIRED if expired else _SLOT)[identity.kind])
     if identity is None:
         return _come_in(wish, "anonymous", "anonymous", Slot.ANONYMOUS)
     return _come_in(wish, str(identity), identity.name, Slot.OPERATOR, owner=str(identity))

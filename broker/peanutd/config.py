@@ -174,11 +174,16 @@ class BanRules:
     """Addresses that are never banned: this machine's, and that of a proxy."""
 
 
+GRACE_DAYS_MAX: Final = 366
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """[access]."""
 
     anonymous: bool = False
+    renew_grace_days: int = 30
+    """Days that a node's certificate that has expired still lets it in, to be renewed and for nothing else; 0: none."""
 
 
 ALGORITHMS: Final = ("ES256", "EdDSA", "RS256", "HS256", "HS384", "HS512")
@@ -368,7 +373,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "accept_rate",
         "stall_timeout",
     ),
-    "access": ("anonymous",),
+    "access": ("anonymous", "renew_grace_days"),
     "https": ("certificate", "key"),
     "jwt": (
         "keys",
@@ -450,7 +455,12 @@ class _Reader:
                 self._mistake((name,), f"must be a table: write [{name}] on a line of its own")
                 tables[name] = {}
         listen = self._listen(tables["listen"])
-        access = Access(anonymous=self._boolean(("access", "anonymous"), tables["access"], False))
+        access = Access(
+            anonymous=self._boolean(("access", "anonymous"), tables["access"], False),
+            renew_grace_days=self._number(
+                ("access", "renew_grace_days"), tables["access"], Access().renew_grace_days, 0
+            ),
+        )
         more = self._listeners()
         self._judge(listen, access, bool(more) or _LISTENER in self._document)
         limits = [key for key in tables["mqtt"] if key not in _MQTT]
@@ -661,6 +671,8 @@ class _Reader:
                 f"{self._place(('listen', 'mqtt'))}: clients have no certificate there, and [access] anonymous is "
                 "false, so every one of them is refused"
             )
+        if access.renew_grace_days > GRACE_DAYS_MAX:
+            self._mistake(("access", "renew_grace_days"), f"is {access.renew_grace_days}; at most {GRACE_DAYS_MAX}")
         if plain is None and listen.mqtts is None and not others and not self._mistakes:
             self._mistake(("listen", "mqtts"), 'nothing to listen on; set mqtts = "0.0.0.0:8883"')
 

@@ -532,9 +532,8 @@ class Secure(Connection):
             self.problem = None
             return
         try:
-            self.credential = access.identify(
-                certificate, self.server.credentials.authorities, self.server.wall_clock()
-            )
+            known = self.server.credentials
+            self.credential = access.identify(certificate, known.authorities, self.server.wall_clock(), known.grace)
         except access.IdentityError as error:
             self.problem = str(error)
         else:

@@ -18,7 +18,7 @@ from peanutd.config import UNIX_PATH_MAX, Listener, Policy, UnixPath
 
 NAME: Final = "control.sock"
 MODE: Final = 0o600
-QUESTION_MAX: Final = 4096
+QUESTION_MAX: Final = 8192
 """Bytes of a question."""
 ANSWER_MAX: Final = 4 * 1024 * 1024
 """Bytes of an answer."""

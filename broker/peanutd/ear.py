@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LEAVES: Final = (
     *("ack", "status", "state", "session", "telemetry", "event", "health"),
-    *("config/reported", "ota/status"),
+    *("config/reported", "ota/status", "cert/reported"),
 )
 """What is heard of each node, below its root topic."""
 SLOT: Final = 15

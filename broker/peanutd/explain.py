@@ -128,7 +128,7 @@ def _who(rule: Rule) -> str:
 
 
 def _classes(rule: Rule) -> str:
-    found = sorted(rule.slots, key=lambda slot: slot.value)
+    found = sorted((slot for slot in rule.slots if not slot.expired), key=lambda slot: slot.value)
     return (
         ", ".join(
             slot.kind if slot.kind not in ("user", "token") else f"{slot.kind} {slot.name.partition('_')[2].lower()}"

@@ -98,6 +98,23 @@ class Rule:
             yield self.allow, self.actions, self.retain, text, self.qos_max, names
 
 
+_RENEWAL: Final = "renewal of certificates (always in force)"
+_NODES: Final = {
+    "plant": frozenset((Slot.PLANT, Slot.PLANT_EXPIRED)),
+    "vin": frozenset((Slot.VIN, Slot.VIN_EXPIRED)),
+}
+RENEWAL: Final[tuple[Rule, ...]] = (
+    Rule(_RENEWAL, True, MAY_SUBSCRIBE, ("$cert/plant/{id}",), _NODES["plant"]),
+    Rule(_RENEWAL, True, MAY_SUBSCRIBE, ("$cert/vin/{id}",), _NODES["vin"]),
+    Rule(_RENEWAL, True, MAY_PUBLISH, ("/plant/{id}/cert/reported",), _NODES["plant"]),
+    Rule(_RENEWAL, True, MAY_PUBLISH, ("vin/{id}/cert/reported",), _NODES["vin"]),
+    Rule(_RENEWAL, False, MAY_PUBLISH | _READ, ("$cert/#",)),
+)
+"""Before all others, and whatever a file says: a node alone reads what comes with its new key, and the gateway alone
+writes it. `$`, because no `#` and no `+` of anybody reaches such a topic. A node whose certificate has expired may do
+this and nothing else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Book:
     """All rules in their order."""
@@ -109,7 +126,14 @@ class Book:
     """What the core gets for each slot, and where each item is from."""
 
     def __post_init__(self) -> None:
-        sets = {slot: tuple((item, rule) for rule in self.rules for item in rule.compiled(slot)) for slot in Slot}
+        sets = {
+            slot: tuple(
+                (item, rule)
+                for rule in (RENEWAL if slot.expired else (*RENEWAL, *self.rules))
+                for item in rule.compiled(slot)
+            )
+            for slot in Slot
+        }
         object.__setattr__(self, "sets", MappingProxyType(sets))
 
     def install(self, broker: _core.Broker) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import json
 import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -118,6 +119,8 @@ REASONS: Final = {
 
 TAKEN_OVER: Final = 0x8E
 ADMINISTRATIVE_ACTION: Final = 0x98
+CERTIFICATE_MAX: Final = 3584
+"""Bytes of what a node gets to renew its certificate: it takes packets of 4096."""
 SNAPSHOT_TIMEOUT: Final = 2.0
 """Seconds that another thread waits for a snapshot."""
 MQTT_31: Final = 3
@@ -310,6 +313,8 @@ class Server:
         self.watch.flood.sweep(float("inf"))
         if (found := self.watch.sweep()) is not None:
             self.watch.save(found)
+        if (sightings := self.watch.seen.contents()) is not None:
+            self.watch.save_seen(sightings)
         await asyncio.sleep(0)  # lets the loop tell the cut connections
         if self.keeper is not None:
             self.keeper.end()
@@ -438,7 +443,8 @@ class Server:
             self.settle(connection, link, access.Refuse(BANNED, why))
         elif not self._reception.takes(connection, link, wish):
             identity = connection.credential.identity if connection.credential else None
-            self.settle(connection, link, access.decide(wish, identity, connection.listener.policy))
+            over = connection.credential is not None and connection.credential.expired
+            self.settle(connection, link, access.decide(wish, identity, connection.listener.policy, expired=over))
 
     def settle(
         self,
@@ -484,10 +490,11 @@ class Server:
         if connection.credential is not None and verdict.slot.person:
             self.proved_until(link, connection.credential.not_after.timestamp())
         version = _VERSIONS.get(wish.version, str(wish.version))
-        ends = connection.credential.not_after if connection.credential else None
+        ends = connection.credential.ends if connection.credential else None
         soon = f"{ends:%Y-%m-%d}" if ends is not None and ends - self.wall_clock() < tls.SOON else None
         level = "warning" if soon else "info"
-        self.note(connection, "connected", level, mqtt=version, tls=connection.tls_version, certificate_ends=soon)
+        what = "connected, only to have its certificate renewed" if verdict.slot.expired else "connected"
+        self.note(connection, what, level, mqtt=version, tls=connection.tls_version, certificate_ends=soon)
         self._comes_online(connection, verdict, version)
         self.run(events)
 
@@ -601,6 +608,8 @@ class Server:
             self._loop.run_in_executor(None, self.watch.save, found)
         if self.watch.revoked.refresh():
             self.cut_revoked()
+        if (sightings := self.watch.seen.sweep()) is not None:
+            self._loop.run_in_executor(None, self.watch.save_seen, sightings)
         self._reception.refresh()
         self._report(now)
         if now >= self._recheck:
@@ -669,6 +678,10 @@ class Server:
             case {"command": "revoked"}:
                 self.watch.revoked.refresh()
                 return {"revoked": len(self.watch.revoked.entries), "cut": self.cut_revoked()}
+            case {"command": "seen"}:
+                return {"seen": self.watch.seen.records, "online": self._serials()}
+            case {"command": "certificate", "identity": str(identity), "certificate": dict(parts)}:
+                return {"sent": self._send_certificate(identity, parts)}
             case {"command": "bans"}:
                 return {"bans": [asdict(ban) for ban in self.watch.bans]}
             case {"command": "bans add", "kind": str(kind), "key": str(key), "seconds": int(time_), "reason": str(why)}:
@@ -682,6 +695,29 @@ class Server:
                     return {"done": f"{kind} {key} is banned no more"}
                 raise ControlError(f"{kind} {key} is not banned")
         raise ControlError("no such command")
+
+    def _serials(self) -> dict[str, str]:
+        """The serial numbers of the certificates with which nodes are connected, by identity."""
+        return {
+            connection.accepted.session: connection.credential.serial
+            for connection in self.connections
+            if connection.accepted is not None
+            and connection.credential is not None
+            and connection.credential.identity.kind is not access.Kind.OPERATOR
+            and self.census.holder(connection.accepted.session) is connection
+        }
+
+    def _send_certificate(self, identity: str, parts: Mapping[str, Any]) -> bool:
+        """Sends a node what it is to renew its certificate with, if it is here: with QoS 0 and never retained, so that
+        a key is kept nowhere on its way.
+        """
+        body = json.dumps(parts, separators=(",", ":"))
+        if len(body) > CERTIFICATE_MAX:
+            raise ControlError(f"more than {CERTIFICATE_MAX} bytes")
+        if identity not in self._serials():
+            return False
+        self.run(self.broker.publish(f"$cert/{identity}", body.encode(), now=now_ms()))
+        return True
 
     def _stop_listening(self) -> None:
         for server, bound in self._listening:

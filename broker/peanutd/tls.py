@@ -54,6 +54,8 @@ class Credentials:
     authorities: tuple[x509.Certificate, ...]
     certificate: x509.Certificate
     warnings: tuple[str, ...]
+    grace: timedelta = timedelta(0)
+    """How long a node's certificate that has expired still lets it in to be renewed."""
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -61,7 +63,7 @@ class Credentials:
         return self.contexts["required"]
 
 
-def load(home: Path, now: datetime) -> Credentials:
+def load(home: Path, now: datetime, grace: timedelta = timedelta(0)) -> Credentials:
     """Reads CAs, the gateway's chain and its key from the fleet home. TlsError names the file and the remedy."""
     roots, issuing, chain, key = (home / name for name in FILES)
     for path in (roots, issuing, chain, key):
@@ -78,7 +80,8 @@ def load(home: Path, now: datetime) -> Credentials:
             context.load_verify_locations(cadata=trusted)
     except (ssl.SSLError, OSError, ValueError) as error:
         raise TlsError(f"{roots} and {issuing}: not usable as CA certificates: {error}") from None
-    return Credentials(contexts, authorities, certificate, _warnings(authorities, certificate, chain, key, now))
+    warnings = _warnings(authorities, certificate, chain, key, now)
+    return Credentials(contexts, authorities, certificate, warnings, grace)
 
 
 _MODES: Final[Mapping[Certificate, ssl.VerifyMode]] = {

@@ -20,6 +20,7 @@ from peanutd.control import ControlError
 from peanutd.door import Budget
 from peanutd.log import Flood, Log
 from peanutd.revoked import Revoked
+from peanutd.seen import Seen
 from peanutd.tally import Tally
 from peanutd.throttle import network
 
@@ -54,7 +55,10 @@ class Watch:
         self._wall = wall
         found, problem = bans.load(home, wall()) if home is not None else ([], None)
         self.bans = Bans(rules or BanRules(), found)
+        self.seen = Seen(home, wall)
         self._suspects: dict[str, Budget] = {}  # by banned prefix
+        if self.seen.problem is not None:
+            log.warning("seen", self.seen.problem)
         if problem is not None:
             log.warning("bans", problem)
 
@@ -103,6 +107,8 @@ class Watch:
 
     def came(self, connection: Connection, verdict: access.Accept) -> None:
         """A client is let in."""
+        if connection.credential is not None:
+            self.seen.came(connection.credential, connection.peer_host)
         if connection.listener.policy.anonymous:
             return  # a listener for trials: whoever is there may do everything
         most = self.bans.rules.connects
@@ -113,6 +119,8 @@ class Watch:
     def left(self, connection: Connection, reason: int) -> None:
         """A client that was in is no longer."""
         self.tally.disconnected[reason] += 1
+        if connection.credential is not None:
+            self.seen.left(connection.credential)
         if reason in BLAMED:
             self._blame(connection, "protocol errors")
 
@@ -213,6 +221,11 @@ class Watch:
             bans.save(self._home, found)
         except OSError as error:
             self.log.warning("bans", f"cannot be saved, and will be forgotten at the gateway's end: {error}")
+
+    def save_seen(self, contents: bytes) -> None:
+        """Writes who has been seen; may be called from a thread."""
+        if (problem := self.seen.save(contents)) is not None:
+            self.log.warning("seen", problem)
 
     # --- inside ---
 
