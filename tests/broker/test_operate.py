@@ -130,7 +130,7 @@ def test_questions_that_make_no_sense(fleet: Any, start: Any) -> None:
     ):
         with pytest.raises(ControlError):
             control.ask(fleet.home, question)
-    for raw in (b"\n", b"[]\n", b"{" * 3000 + b"\n", b"x" * 5000, b"\xff\xfe\n"):
+    for raw in (b"\n", b"[]\n", b"{" * 3000 + b"\n", b"x" * (control.QUESTION_MAX + 1), b"\xff\xfe\n"):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(10)
             sock.connect(control.path(fleet.home))
