@@ -17,6 +17,7 @@ from peanutd.config import ConfigError, parse
 from peanutd.control import ControlError
 from peanutd.seen import KEPT, Seen
 from peanutd.server import CERTIFICATE_MAX
+from tests.broker.conftest import wait_for
 
 DAY = timedelta(days=1)
 LISTEN = '[listen]\nmqtts = "127.0.0.1:0"\n'
@@ -26,6 +27,12 @@ URI = "peanut:plant/peanut"
 def expired(fleet: Any, days: float, uri: str = URI) -> Any:
     now = datetime.now(UTC)
     return fleet.issue(uri, start=now - 300 * DAY, end=now - days * DAY)
+
+
+def ask(home: Any, question: dict[str, Any]) -> dict[str, Any]:
+    """Once the gateway has its control socket, which is the last thing it opens."""
+    wait_for((home / control.NAME).exists, "the control socket", 30)
+    return control.ask(home, question)
 
 
 # --- the verdict ---
@@ -108,7 +115,7 @@ def test_it_may_be_renewed_and_nothing_else(fleet: Any, start: Any, dial: Any, v
     watching.publish("/plant/peanut/cmd/vent", b"{}")
     parts = {"key": "a2V5", "cert": "Y2VydA=="}
     asked_for = {"command": "certificate", "identity": "plant/peanut", "certificate": parts}
-    assert control.ask(fleet.home, asked_for) == {"sent": True}
+    assert ask(fleet.home, asked_for) == {"sent": True}
     topic, payload, retained = node.message()
     assert (topic, json.loads(payload), retained) == ("$cert/plant/peanut", parts, False)
     assert watching.message()[0] == "/plant/peanut/cmd/vent"
@@ -122,7 +129,7 @@ def test_the_grace_can_be_changed_while_it_runs(fleet: Any, start: Any, dial: An
     context = fleet.context(expired(fleet, 3))
     assert dial(daemon.port(), context).connect("peanut")[1] == 0x87
     fleet.settings(LISTEN + "[access]\nrenew_grace_days = 4\n")
-    control.ask(fleet.home, {"command": "reload"})
+    ask(fleet.home, {"command": "reload"})
     assert dial(daemon.port(), context).connect("peanut")[1] == 0
 
 
@@ -137,10 +144,10 @@ def test_a_key_is_sent_to_who_is_there_and_kept_for_nobody(fleet: Any, start: An
     node.closed()
     parts = {"key": "c2VjcmV0", "cert": "Y2VydA=="}
     question = {"command": "certificate", "identity": "plant/peanut", "certificate": parts}
-    assert control.ask(fleet.home, question) == {"sent": False}
+    assert ask(fleet.home, question) == {"sent": False}
     too_long = {**question, "certificate": {"key": "x" * CERTIFICATE_MAX}}
     with pytest.raises(ControlError, match=f"more than {CERTIFICATE_MAX} bytes"):
-        control.ask(fleet.home, too_long)
+        ask(fleet.home, too_long)
     again = dial(daemon.port(), context)
     assert again.connect("peanut", clean=False)[1] == 0
     again.ping()
@@ -163,7 +170,7 @@ def test_who_comes_is_recorded(fleet: Any, start: Any, dial: Any) -> None:
     told = json.dumps({"serial": serial, "chip": "240ac4b0a7d0", "trial": False, "errors": [], "ca": ["ab"]})
     node.publish("/plant/peanut/cert/reported", told.encode(), retain=True)
     node.ping()
-    answer = control.ask(fleet.home, {"command": "seen"})
+    answer = ask(fleet.home, {"command": "seen"})
     assert answer["online"] == {"plant/peanut": serial}
     record = answer["seen"]["plant/peanut"]
     assert (record["serial"], record["address"], record["networks"]) == (serial, "127.9.8.7", ["127.9.8.0/24"])
@@ -178,7 +185,7 @@ def test_who_comes_is_recorded(fleet: Any, start: Any, dial: Any) -> None:
     assert kept | {"last": 0} == record | {"last": 0}
     daemon = start(fleet.home)
     daemon.port()
-    assert control.ask(fleet.home, {"command": "seen"})["seen"]["plant/peanut"]["first"] == record["first"]
+    assert ask(fleet.home, {"command": "seen"})["seen"]["plant/peanut"]["first"] == record["first"]
 
 
 def seen(tmp_path: Any) -> Seen:
