@@ -119,6 +119,9 @@ export function GroupCard({ device }: { device: Device }) {
   );
 }
 
+/** Quantities of which nobody wants to know tenths. */
+const WHOLE = new Set(["speed", "rpm", "fuel", "co2", "light", "humidity", "soil"]);
+
 export function DeviceFacts({ device }: { device: Device }) {
   const full = useLoad((signal) => get<Device>(`/devices/${encodeURIComponent(device.name)}`, { signal }), [device.name]);
   const health = full.value?.health ?? {};
@@ -132,7 +135,7 @@ export function DeviceFacts({ device }: { device: Device }) {
   if (typeof rssi === "number") facts.push([t("fact.wifi"), `${number(rssi, 0)} dBm`]);
   for (const [name, [value, quality]] of Object.entries(device.readings ?? {})) {
     if (name === "temperature" || name === "lat" || name === "lon") continue;
-    facts.push([named("quantity", name), quality === "ok" ? number(value) : named("quality", quality)]);
+    facts.push([named("quantity", name), quality === "ok" ? number(value, WHOLE.has(name) ? 0 : 1) : named("quality", quality)]);
   }
   return (
     <Card title={t("facts")}>

@@ -33,14 +33,14 @@ export function Fleet() {
     <>
       <Head title={t("fleet")} under={all.length ? summary : undefined} />
       {kinds.size > 1 && (
-        <div class="chips" role="group" aria-label={t("fleet.kind")}>
+        <div class="chips above" role="group" aria-label={t("fleet.kind")}>
           {(["all", "greenhouse", "vehicle"] as const).map((name) => (
             <button key={name} aria-pressed={kind === name} onClick={() => setKind(name)}>{t(`kind.${name}`)}</button>
           ))}
         </div>
       )}
       {all.length >= SEARCH_FROM && (
-        <p><input type="search" aria-label={t("fleet.search")} placeholder={t("fleet.search")} value={wanted}
+        <p class="above"><input type="search" aria-label={t("fleet.search")} placeholder={t("fleet.search")} value={wanted}
           onInput={(event) => setWanted(event.currentTarget.value)} /></p>
       )}
       {all.length === 0 && <p class="card">{live || asOf !== null ? t("fleet.none") : t("loading")}</p>}
@@ -62,7 +62,7 @@ function Tile({ device, finding }: { device: Device; finding: Finding }) {
   return (
     <a class={`tile ${toneOf(finding)}`} href={to("device", device.name)}>
       <span class="tile-name"><Icon name={device.kind} size={19} />{device.name}</span>
-      <span class="card-number">{vehicle ? vehicleWord(device) : `${number(temperature(device))} °`}</span>
+      <span class="card-number">{vehicle ? vehicleWord(device) : `${number(temperature(device))}°`}</span>
       {!vehicle && <small class="soft">{t("setpoint.short", { value: number(setpoint(device)) })}</small>}
       <Pill tone={toneOf(finding)}>{findingWords(device, finding)}</Pill>
     </a>

@@ -105,7 +105,7 @@ function Edit({ recipe, path }: { recipe: Recipe; path: string }) {
               const put = (next: Partial<typeof point>): void =>
                 edit(index, { ...season, curve: season.curve.map((old, j) => (j === i ? { ...old, ...next } : old)) });
               return (
-                <li key={i}>
+                <li key={i} class="tight">
                   <input type="time" aria-label={t("season.at")} required value={point.at} style={{ width: "130px" }}
                     onInput={(event) => put({ at: event.currentTarget.value })} />
                   <input type="number" aria-label={t("setpoint")} required step="0.5" min="0" max="45" value={point.setpoint}

@@ -10,7 +10,7 @@ import { useCell } from "../cell";
 import type { Series } from "../contract";
 import { align, summary } from "../history";
 import { theme } from "../settings";
-import { number, t, words } from "../words";
+import { locale, number, t, words } from "../words";
 import { Card, Segments, Trouble, useLoad } from "./parts";
 
 const SPANS = { day: 86_400, week: 7 * 86_400, month: 30 * 86_400 } as const;
@@ -76,7 +76,7 @@ function Canvas({ from, to, series }: { from: number; to: number; series: Series
   useEffect(() => {
     let plot: uPlot | undefined;
     let gone = false;
-    const watch = new ResizeObserver(() => plot?.setSize({ width: place.current!.clientWidth, height: HEIGHT }));
+    const watch = new ResizeObserver(() => place.current && plot?.setSize({ width: place.current.clientWidth, height: HEIGHT }));
     void Promise.all([import("uplot"), import("uplot/dist/uPlot.min.css")]).then(([{ default: UPlot }]) => {
       if (gone || !place.current) return;
       plot = new UPlot(options(place.current.clientWidth, from, to), align(series) as uPlot.AlignedData, place.current);
@@ -95,10 +95,9 @@ function options(width: number, from: number, to: number): uPlot.Options {
   const style = getComputedStyle(document.documentElement);
   const colour = (name: string): string => style.getPropertyValue(`--${name}`).trim();
   const axis = { stroke: colour("soft"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
-  const locale = document.documentElement.lang;
   const hour: Intl.DateTimeFormatOptions = { hour: "2-digit", minute: "2-digit" };
   const day: Intl.DateTimeFormatOptions = { day: "numeric", month: "numeric" };
-  const tick = (value: number): string => new Date(value * 1000).toLocaleString(locale, to - from > 2 * 86_400 ? day : hour);
+  const tick = (value: number): string => new Date(value * 1000).toLocaleString(locale(), to - from > 2 * 86_400 ? day : hour);
   return {
     width,
     height: HEIGHT,

@@ -15,6 +15,9 @@ export function Pill({ tone, children }: { tone: Tone; children: ComponentChildr
   return <span class={`pill ${tone}`}>{children}</span>;
 }
 
+/** Characters from which a title gets a line for itself, as a VIN does. */
+const LONG = 14;
+
 export function Head({ title, back, children, under }: {
   title: string;
   back?: { href: string; label: string };
@@ -33,7 +36,7 @@ export function Head({ title, back, children, under }: {
         </a>
       )}
       <header class="head">
-        <h1>{title}</h1>
+        <h1 class={title.length > LONG ? "long" : ""}>{title}</h1>
         {children}
         {under && <p>{under}</p>}
       </header>

@@ -20,7 +20,7 @@ export const en = {
   "fleet.kind": "Kind", "fleet.search": "Search by name or group", "fleet.none": "There is nothing here yet. Add the first node under More.",
   "fleet.fine": "All {all} are well", "fleet.wrong": "{n} of {all} need you",
   "kind.all": "All", "kind.greenhouse": "Greenhouse", "kind.vehicle": "Vehicle",
-  "setpoint.short": "to {value} °", "offline.since": "Offline, {ago}", sleeping: "Sleeping", unseen: "Not seen yet",
+  "setpoint.short": "Set point {value}°", "offline.since": "Offline, {ago}", sleeping: "Sleeping", unseen: "Not seen yet",
   heating: "Heating", venting: "Venting", holding: "Holding",
   locked: "Locked", unlocked: "Unlocked", moving: "{speed} km/h", running: "Engine runs", standing: "Standing",
   "device.missing": "There is no device of this name, or you may not see it.", simulated: "Simulated",

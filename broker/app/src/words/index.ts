@@ -42,7 +42,8 @@ export function named(prefix: string, name: string): string {
   return words.value[key] ?? name;
 }
 
-const locale = (): string => (language.value === "zh" ? "zh-CN" : "en-GB");
+/** For the browser's own words: of numbers, days and hours. */
+export const locale = (): string => (language.value === "zh" ? "zh-CN" : "en-GB");
 
 export const number = (value: number | null, digits = 1): string =>
   value === null ? "–" : value.toLocaleString(locale(), { minimumFractionDigits: digits, maximumFractionDigits: digits });

@@ -22,7 +22,7 @@ export const zh: Words = {
   "fleet.kind": "类型", "fleet.search": "按名称或分组搜索", "fleet.none": "这里还没有设备。请在“更多”中添加第一个节点。",
   "fleet.fine": "全部 {all} 台正常", "fleet.wrong": "{all} 台中有 {n} 台需要处理",
   "kind.all": "全部", "kind.greenhouse": "温室", "kind.vehicle": "车辆",
-  "setpoint.short": "目标 {value} °", "offline.since": "离线，{ago}", sleeping: "休眠", unseen: "尚未出现",
+  "setpoint.short": "设定 {value}°", "offline.since": "离线，{ago}", sleeping: "休眠", unseen: "尚未出现",
   heating: "加热中", venting: "通风中", holding: "保持",
   locked: "已上锁", unlocked: "已开锁", moving: "{speed} 公里/小时", running: "发动机运转", standing: "停放中",
   "device.missing": "没有这个名称的设备，或者您无权查看。", simulated: "模拟",

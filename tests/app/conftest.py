@@ -1,0 +1,140 @@
+"""A browser in front of a whole house: Chromium, the gateway with the built app, and nodes that run the firmware.
+
+The rule it keeps: the browser trusts this gateway's key, and no other, by its pin, so that the service worker runs as
+on a phone with the fleet's CA; nothing of ours is stood in for. Waiting is the browser's own, on what is to be seen.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from tests.system.conftest import House
+from tools.ports import free_port
+
+PATIENCE_MS = 45_000
+"""Milliseconds within which what ought to be on the screen is there, on a machine that does eight things at once."""
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1280, "height": 860}
+SCREENS = Path(__file__).parent / "screens"
+AXE = Path(__file__).parents[2] / "broker" / "app" / "node_modules" / "axe-core" / "axe.min.js"
+CHROMIUM = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+]  # fmt: skip
+# Nobody's anywhere else: made for a fleet that lives for a minute.
+PASSWORDS = {"anna": "forty-two tomatoes", "joe": "just looking around"}
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+class AppHouse(House):
+    """A house whose gateway serves the app, with an admin, anna, and a viewer, joe."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self.https = free_port()
+        self.url = f"https://localhost:{self.https}/"
+        (home / "gateway.toml").write_text(
+            f'[listen]\nmqtts = "127.0.0.1:{self.port}"\nhttps = "127.0.0.1:{self.https}"\n'
+        )
+        for name, role in (("anna", "admin"), ("joe", "viewer")):
+            secret = home / f"{name}.pass"
+            secret.write_text(PASSWORDS[name] + "\n")
+            self.peanut("user", "add", name, "--role", role, "--password-file", str(secret), check=True)
+            secret.unlink()
+
+    @property
+    def pin(self) -> str:
+        """SHA-256 of the gateway's public key, as Chromium wants it."""
+        certificate = x509.load_pem_x509_certificate((self.home / "gateway" / "gateway.crt").read_bytes())
+        key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return base64.b64encode(hashlib.sha256(key).digest()).decode()
+
+
+def chromium() -> str:
+    """The browser's program; the test is skipped where there is none, and fails in CI."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        reason = "chromium is missing: sudo apt-get install chromium"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture(scope="module")
+def home_of_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppHouse]:
+    """A house with a running gateway, for all the tests of a file."""
+    chromium()
+    house = AppHouse(tmp_path_factory.mktemp("app") / "fleet")
+    house.start()
+    try:
+        yield house
+    finally:
+        if house.process and house.process.poll() is None:
+            house.process.kill()
+            house.process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser(home_of_app: AppHouse) -> Iterator[Browser]:
+    """Chromium, which trusts the house's gateway."""
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(
+            executable_path=chromium(), args=[*CHROMIUM, f"--ignore-certificate-errors-spki-list={home_of_app.pin}"]
+        )
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A phone that has never seen the app; nothing that it does may be an error in its console."""
+    made = browser.new_context(viewport=PHONE, device_scale_factor=2, locale="en-GB", has_touch=True)
+    made.set_default_timeout(PATIENCE_MS)
+    yield made
+    made.close()
+
+
+def watched(page: Page) -> list[str]:
+    """A list that gets whatever goes wrong in the page: exceptions, and what the content policy refuses."""
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda line: wrong.append(line.text) if "Content Security Policy" in line.text else None)
+    return wrong
+
+
+def sign_in(page: Page, house: AppHouse, user: str = "anna", address: str = "") -> None:
+    """From the door to the fleet, or to the page of `address`."""
+    page.goto(house.url + address)
+    page.get_by_label("User", exact=True).fill(user)
+    page.get_by_label("Password", exact=True).fill(PASSWORDS[user])
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("navigation").wait_for()
+
+
+def shoot(page: Page, name: str, *, whole: bool = False) -> None:
+    """A picture for people, in tests/app/screens/."""
+    SCREENS.mkdir(exist_ok=True)
+    page.screenshot(path=SCREENS / f"{name}.png", full_page=whole)
+
+
+def accessible(page: Page) -> None:
+    """axe finds nothing serious on the page as it is."""
+    page.evaluate(AXE.read_text() + ";void 0")
+    found = page.evaluate(
+        "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']})"
+        ".then(r => r.violations.map(v => [v.impact, v.id, v.nodes.map(n => n.html + ' ' + n.failureSummary)]))"
+    )
+    serious = [one for one in found if one[0] in ("serious", "critical")]
+    assert not serious, serious
