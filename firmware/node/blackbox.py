@@ -8,6 +8,7 @@ import binascii
 import struct
 
 from node import forget
+from node.lines import push
 
 SIZE = 1536  # bytes, of the 2048 that there are
 IDS = 128  # bytes of commands remembered (command.Recent)
@@ -66,16 +67,7 @@ class BlackBox:
 
     def line(self, text):
         """Keep a log line; the oldest give way."""
-        raw = text.encode()[:200] + b"\n"
-        b = self._b
-        over = self._end + len(raw) - SIZE
-        if over > 0:
-            cut = b.find(b"\n", LINES_AT + over - 1) + 1
-            kept = self._end - cut
-            b[LINES_AT : LINES_AT + kept] = b[cut : self._end]
-            self._end = LINES_AT + kept
-        b[self._end : self._end + len(raw)] = raw
-        self._end += len(raw)
+        self._end, _ = push(self._b, LINES_AT, self._end, text.encode()[:200])
         self.save()
 
     def keep(self, actuators=None, ids=None):

@@ -1,19 +1,21 @@
-"""The node's log: plain lines `HH:MM:SS level module text` on stdout, the last RING of them in memory.
+"""The node's log: plain lines `HH:MM:SS level module text` on stdout, the last of them in memory for the gateway.
 
 Rule: bounded, and free of control characters, for a line may quote what a stranger sent.
 """
 
-from node import clock
+from node import clock, lines
 
-RING = 50
+RING = 2048  # bytes
 WIDTH = 200  # characters
 
 LEVELS = ("info", "warn", "error")
 
-level = "warn"  # from this level on, lines go to the gateway
+level = None  # from this level on, lines go to the gateway; None: not known yet
 keep = None  # function (line): the black box of the node
-_lines = [None] * RING
-_count = 0  # of all lines since the start
+_ring = bytearray(RING)
+_end = 0  # of the lines in it
+_first = 0  # the number of the first of them
+_count = 0  # of all lines since the start that may be for the gateway
 
 
 def info(module, text):
@@ -56,10 +58,12 @@ def _write(word, module, text):
 
 
 def _tell(word, module, text):
-    global _count
+    global _count, _end, _first
     line = "%s %s %s %s" % (clock.hhmmss(), word, module, _clean(text[:WIDTH]))
-    _lines[_count % RING] = line
-    _count += 1
+    if wanted(word):
+        _end, lost = lines.push(_ring, 0, _end, line.encode())
+        _first += lost
+        _count += 1
     if keep is not None:
         keep(line)
     try:
@@ -68,22 +72,23 @@ def _tell(word, module, text):
         pass
 
 
-def recent():
-    """The lines in memory, oldest first."""
-    return [_lines[i % RING] for i in range(max(0, _count - RING), _count)]
+def wanted(word):
+    """Whether lines of this level are for the gateway; all of them, before the configuration has told."""
+    return level is None or (level in LEVELS and word in LEVELS[LEVELS.index(level) :])
 
 
 def count():
-    """How many lines were written since the start."""
+    """How many lines for the gateway were written since the start."""
     return _count
 
 
 def after(n):
     """(n', line): the first line after the first `n` that is for the gateway, and how many are done with then."""
-    n = max(n, _count - RING)
-    while n < _count:
-        line = _lines[n % RING]
-        n += 1
-        if level in LEVELS and line.split(" ", 2)[1] in LEVELS[LEVELS.index(level) :]:
-            return n, line
-    return n, None
+    at = 0
+    i = _first
+    while i < _count:
+        line, at = lines.pull(_ring, at)
+        i += 1
+        if i > n and wanted(line.split(" ", 2)[1]):
+            return i, line
+    return _count, None

@@ -6,7 +6,7 @@ runs each through test_pure.py; `micropython pure_checks.py` runs them all and p
 
 import random
 
-from node import command, config, strictjson, ticks
+from node import command, config, lines, strictjson, ticks
 from node.backoff import Backoff
 from node.limit import Bucket
 
@@ -191,6 +191,26 @@ def check_bucket():
         assert [bucket.take(now) for _ in range(11)] == [0] * 10 + [6000]
         week = ticks.add(now, 7 * 86400 * 1000)  # more than the clock can tell apart
         assert [bucket.take(week) for _ in range(11)] == [0] * 10 + [6000]
+
+
+def check_lines_give_way_whole():
+    """Whatever their lengths: what is kept is the end of what was written, and the count of the lost is right."""
+
+    def line(i):
+        return str(i) + "x" * (i * 7 % 60)
+
+    b = bytearray(b"#####" + bytes(95))
+    end, lost = 5, 0
+    for i in range(200):
+        end, more = lines.push(b, 5, end, line(i).encode())
+        lost += more
+        at = 5
+        for n in range(lost, i + 1):
+            text, at = lines.pull(b, at)
+            assert text == line(n)
+        assert at == end <= len(b) == 100
+        assert not more or end + len(line(lost - 1)) + 1 > 100  # none goes while there is room
+    assert bytes(b[:5]) == b"#####"
 
 
 def check_config_defaults_and_faults():

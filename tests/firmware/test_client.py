@@ -70,21 +70,32 @@ def test_store_writes_only_what_changed(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_log_is_bounded_and_clean(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last 50 lines, oldest first; what a stranger sent cannot colour or forge a line."""
+    """The last lines for the gateway, oldest first; what a stranger sent cannot colour or forge a line."""
+    monkeypatch.setattr(log, "level", "info")
+    begun = log.count()
     for i in range(120):
         log.info("test", f"line {i}")
-    assert [line.rsplit(" ", 1)[1] for line in log.recent()] == [str(i) for i in range(70, 120)]
-    before = log.count()
-    assert log.after(0) == (before, None)  # nothing of this is for the gateway
+    assert log.count() == begun + 120
+    found = []
+    n, line = log.after(begun)
+    while line is not None:
+        found.append(line.rsplit(" ", 1)[1])
+        n, line = log.after(n)
+    assert (n, 20 < len(found) < 120) == (begun + 120, True)
+    assert found == [str(i) for i in range(120 - len(found), 120)]
+    monkeypatch.setattr(log, "level", "warn")
+    assert log.after(begun) == (begun + 120, None)  # nothing of this is for the gateway any more
+    log.info("test", "nor is this")
+    assert log.count() == begun + 120
     log.warn("test", "\x1b[31mred\n12:00:00 info fake " + "x" * 5000)
     shown = capsys.readouterr().out.splitlines()
-    assert len(shown) == 121
+    assert len(shown) == 122
     assert "\x1b" not in shown[-1]
     assert len(shown[-1]) < log.WIDTH + 40
     assert shown[-1].split(" ")[1:3] == ["warn", "test"]
-    assert log.after(0) == (before + 1, log.recent()[-1])
+    assert log.after(begun) == (begun + 121, shown[-1])
     monkeypatch.setattr(log, "level", "off")
-    assert log.after(0) == (before + 1, None)
+    assert log.after(begun) == (begun + 121, None)
 
 
 @pytest.mark.parametrize(
