@@ -11,8 +11,24 @@ class ConfigError(ValueError):
     """The configuration is wrong; the text is one line a fault, each beginning with the key."""
 
 
+_guests = ()  # the modules that were borrowed last
+
+
+def borrow(*names):
+    """The first of these modules, which are seldom needed; the others are what it needs itself. They stay in memory
+    until others are borrowed, or none: there is room for one of these groups only."""
+    global _guests
+    if names != _guests:
+        forget(*_guests)
+        _guests = names
+    if names:
+        __import__(names[0])
+        return sys.modules[names[0]]
+    return None
+
+
 def forget(*names):
-    """Drop modules that are needed at the start or seldom: their room is TLS's. An import brings them back."""
+    """Drop modules that are needed at the start only, or seldom. An import brings them back."""
     for name in names:
         sys.modules.pop(name, None)
         parent, _, child = name.rpartition(".")

@@ -17,7 +17,7 @@ A kind of node fills in what stands under "what a kind of node does itself".
 import asyncio
 import gc
 
-from node import VERSION, ConfigError, clock, forget, hardware, link, log, mqtt, report, ticks, wifi
+from node import VERSION, ConfigError, borrow, clock, forget, hardware, link, log, mqtt, report, ticks, wifi
 from node.limit import Bucket
 from node.store import Store
 from node.vitals import Vitals
@@ -248,12 +248,12 @@ class App:
         """A function of node/desired.py, which is in memory meanwhile only. Returns whether it wants a restart."""
         self._configured = True
         self._wake.set()
+        desired = borrow("node.desired", "node.config", "node.schedule", "node.strictjson")
         try:
-            from node import desired
-
             self._asked, restart = getattr(desired, what)(*args)
         finally:
-            forget(*SELDOM)
+            del desired
+            borrow()
         return restart
 
     async def _trial(self, pulse):

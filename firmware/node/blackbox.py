@@ -11,7 +11,7 @@ from node import forget
 from node.lines import push
 
 SIZE = 1536  # bytes, of the 2048 that there are
-IDS = 128  # bytes of commands remembered (command.Recent)
+IDS = 128  # bytes of commands remembered (node/recent.py)
 ACTUATORS = 104  # bytes that control may keep: how long what has been on or off, and what was ordered
 ERROR = 160  # bytes of the reason of the last end
 CRASHES_TO_OTHER = 3  # crashes in a row: the application before this one is tried, where there is one

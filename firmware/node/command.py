@@ -1,22 +1,21 @@
-"""Commands: strict reading, checking, and the memory that answers a repetition without acting twice.
+"""Commands: strict reading and checking.
 
 Rule: pure; time and limits are arguments. Every refusal says why, and begins with a word of the agreement in
-README.md: malformed, range, expired, retained, unknown, busy. Nothing here raises, whatever the payload.
+README.md: malformed, range, expired, retained, unknown, busy. Nothing here raises, whatever the payload. In memory from
+the first command on, until something else is seldom needed (see node.borrow).
 """
 
 import binascii
-import struct
 
 from node import strictjson
 from node.actuator import MODES, NAMES
+from node.control import SETPOINT
 
 MAX_BARE = 32  # bytes of `temperature:15`, white space included
 MAX_JSON = 512  # bytes of a command in JSON
 MAX_ID = 64  # characters
 MAX_ECHO = 128  # characters of a payload repeated in an ack
-RECENT = 16  # ids remembered
 
-SETPOINT = "UpdateTemperature"
 VERBS = NAMES + ("identify",)
 MAX_FOR_S = 43200  # an order for a time ends by itself after this at the latest
 
@@ -152,43 +151,3 @@ def _args(cmd, name, args):
         cmd.for_s = args["for_s"]
         if isinstance(cmd.for_s, bool) or not isinstance(cmd.for_s, int) or not 0 < cmd.for_s <= MAX_FOR_S:
             raise _bad("for_s must be a whole number of 1 to %d" % MAX_FOR_S)
-
-
-class Recent:
-    """The last RECENT commands with an id, and how each was answered. Bounded; the oldest is forgotten first.
-
-    kept: what `export` gave before a restart. Of an id and of a command a checksum is remembered, not the text.
-    """
-
-    def __init__(self, kept=b""):
-        self._known = []
-        for at in range(0, min(len(kept), 8 * RECENT) - 7, 8):
-            key, crc = struct.unpack_from("<II", kept, at)
-            if key or crc:
-                self._known.append([key, crc, "done", None])
-
-    def find(self, cmd):
-        """None for a new command; else the entry [id's checksum, crc, stage, why] of the one with this id."""
-        if cmd.id is not None:
-            key = binascii.crc32(cmd.id.encode())
-            for entry in self._known:
-                if entry[0] == key:
-                    return entry
-        return None
-
-    def note(self, cmd, stage, why=None):
-        """Remember the latest stage of a command that has an id."""
-        if cmd.id is None:
-            return
-        entry = self.find(cmd)
-        if entry is None:
-            if len(self._known) >= RECENT:
-                self._known.pop(0)
-            self._known.append([binascii.crc32(cmd.id.encode()), cmd.crc, stage, why])
-        elif entry[1] == cmd.crc:
-            entry[2] = stage
-            entry[3] = why
-
-    def export(self):
-        """The commands that were obeyed, as bytes: after a restart they are answered `done`, not done again."""
-        return b"".join([struct.pack("<II", e[0], e[1]) for e in self._known if e[2] != "rejected"])

@@ -14,6 +14,8 @@ import struct
 from node import ticks
 from node.actuator import KEPT, NAMES, Output
 
+SETPOINT = "UpdateTemperature"  # what orders a set point; other orders have the name of their output
+
 STALE_MS = 60000  # a reading older than this is no reading: heater off at once
 BAD_IN_A_ROW = 5  # readings; then no heating begins until there is a good one
 COLDEST = -50  # deg C; what lies below is no reading

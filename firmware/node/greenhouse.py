@@ -6,8 +6,9 @@ is on flash before it is acknowledged.
 
 import asyncio
 
-from node import clock, command, log, report
+from node import borrow, clock, log, report
 from node.app import App
+from node.control import SETPOINT
 
 BACKFILL_MS = 1000  # between two messages of readings that are late
 KEEP_TURNS = 16  # of the control loop, between two notes of how long what has been on or off
@@ -77,9 +78,10 @@ class Greenhouse(App):
     # -- orders ------------------------------------------------------------------------------------------------------
 
     def _set(self, payload, retained):
-        self._order(command.SETPOINT, payload, retained)
+        self._order(SETPOINT, payload, retained)
 
     def _order(self, name, payload, retained):
+        command = borrow("node.command", "node.strictjson")
         cmd = command.parse(name, payload, retained)
         known = self._recent.find(cmd)
         if cmd.why is None and known is not None:
@@ -102,7 +104,7 @@ class Greenhouse(App):
 
     def _accept(self, cmd):
         """Store the command and hand it to the control loop. Returns a reason if that cannot be done now."""
-        aim = cmd.name == command.SETPOINT
+        aim = cmd.name == SETPOINT
         order = (cmd.name, cmd.value, cmd.for_s)
         if cmd.name == "identify":
             self._tell(log.info, "identify: I am " + self._cfg["name"])

@@ -16,11 +16,11 @@ def app(box):
 
 def compose(app, cfg, now):
     """What a greenhouse has beside what every node has, see node/greenhouse.py. Returns words for the log."""
-    from node import command
     from node.actuator import NAMES
     from node.app import CHANGES
-    from node.control import NOTHING
+    from node.control import NOTHING, SETPOINT
     from node.limit import Bucket
+    from node.recent import Recent
     from node.ring import Ring
 
     limits = cfg["control"]
@@ -30,12 +30,12 @@ def compose(app, cfg, now):
     app._climate = climate(cfg, app._time.now, setpoint, app._store.number("held", -2, 1440, NOTHING))
     app._climate.restore(app._box.actuators)
     app._readings = {}
-    app._recent = command.Recent(app._box.ids)
-    for name in (command.SETPOINT,) + NAMES:
+    app._recent = Recent(app._box.ids)
+    for name in (SETPOINT,) + NAMES:
         app._changes[name] = Bucket(CHANGES[0], CHANGES[1], now)
     app._ring = Ring(app._sensors, app._boot, now)
     app._kept = None
-    app._topics[app._root + "/" + command.SETPOINT] = app._set
+    app._topics[app._root + "/" + SETPOINT] = app._set
     app._tasks.append(("backfill", app._backfill))
     return "set point %.1f" % setpoint
 

@@ -6,7 +6,8 @@ import json
 
 from node import clock, config, keys, powerup, sntp, ticks, wifi
 from node.blackbox import ACTUATORS, CRASHES_TO_RESCUE, HEALTHY_S, SIZE, BlackBox
-from node.command import RECENT, Recent, parse
+from node.command import parse
+from node.recent import RECENT, Recent
 from node.supervisor import Supervisor
 
 

@@ -9,6 +9,7 @@ import random
 from node import command, config, lines, strictjson, ticks
 from node.backoff import Backoff
 from node.limit import Bucket
+from node.recent import RECENT, Recent
 
 
 def check_ticks_wrap():
@@ -129,15 +130,15 @@ def check_json_commands():
 
 
 def check_recent_is_bounded_and_answers():
-    recent = command.Recent()
+    recent = Recent()
     first = command.parse("identify", b'{"id":"first"}')
     recent.note(first, "accepted")
     recent.note(first, "done")
     assert recent.find(first)[2] == "done"
-    for i in range(command.RECENT):
+    for i in range(RECENT):
         recent.note(command.parse("identify", b'{"id":"%d"}' % i), "done")
     assert recent.find(first) is None
-    assert len(recent._known) == command.RECENT
+    assert len(recent._known) == RECENT
     bare = command.parse(command.SETPOINT, b"temperature:15")
     recent.note(bare, "done")
     assert recent.find(bare) is None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from .conftest import ROOT
 from .control_checks import SETTINGS, live
 
-from node import app, blackbox, clock, command, config, link, log, mqtt, report, ring, sntp, ticks, vitals, wifi  # isort: skip
+from node import app, blackbox, clock, command, config, link, log, mqtt, recent, report, ring, sntp, ticks, vitals, wifi  # isort: skip
 from node.actuator import MODES, NAMES, TIMES  # isort: skip
 from node.control import (  # isort: skip
     ALARMS,
@@ -346,7 +346,7 @@ def test_the_readme_of_the_firmware_tells_the_limits_of_the_node_as_they_are() -
     """Watchdog, pulses, crashes, Wi-Fi, time, twins, memory for TLS, reports against the constants."""
     text = " ".join((ROOT / "firmware" / "README.md").read_text().split())
     assert f"packets ({mqtt.MAX_PACKET} bytes), commands (32 and 512), messages in flight ({mqtt.WINDOW})" in text
-    assert f"waiting ({app.OUTBOX}) and sent at a turn ({app.ACKS_A_TURN}), ids remembered ({command.RECENT})" in text
+    assert f"waiting ({app.OUTBOX}) and sent at a turn ({app.ACKS_A_TURN}), ids remembered ({recent.RECENT})" in text
     assert f"log lines ({log.RING} bytes)" in text
     control_s = app.CONTROL_PERIODS * clock.LoopTime.PERIOD_MS // 1000
     assert f"no progress for {app.SILENT_MS // 1000} s (the control loop: {control_s} s)" in text
