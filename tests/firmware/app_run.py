@@ -195,7 +195,7 @@ async def check_every_task_is_watched():
             await asyncio.sleep_ms(1)
         now = clock.now()
         for name in given:
-            given[name].beat(now)  # it was watched a moment ago: a millisecond of that would make it late before control
+            given[name].beat(now)  # watched a moment ago: a millisecond of that would make it late
         for name in given:
             assert a._vitals._supervisor.late((now + app.SILENT_MS) & ((1 << 30) - 1)).name == "control"
             given[name].beat(now, -2 * app.SILENT_MS)
