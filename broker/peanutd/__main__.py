@@ -21,20 +21,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from peanutd import control, explain, fleet, operate, rules, tls
+from peanutd import alert_rules, control, explain, fleet, operate, rules, tls
 from peanutd._core import LIMITS, MAY_PUBLISH, RETAIN_ANY, Broker
 from peanutd.access import Role
+from peanutd.alert_rules import Rulebook
 from peanutd.census import Limits
 from peanutd.config import FILE_NAME, Address, Config, ConfigError, Listen, Listener, Mqtt, load
 from peanutd.connection import now_ms
 from peanutd.ear import Ear
-from peanutd.history import History, HistoryError
 from peanutd.keyring import Keyring
 from peanutd.log import Background, Log
-from peanutd.recorder import Recorder
+from peanutd.monitor import Monitor
 from peanutd.revoked import Revoked, RevokedError
 from peanutd.rules import Book
 from peanutd.server import SPARE_FILES, Server
@@ -94,11 +95,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         credentials = _credentials(home, settings)
         broker = _broker(settings)
         revoked = Revoked(home)
+        rulebook = alert_rules.load(home)
     except (ConfigError, tls.TlsError, RevokedError) as error:
         print(f"peanutd: {error}", file=sys.stderr)
         return BAD_SETTINGS
     if arguments.check:
-        return _check(home, settings, book, credentials, revoked)
+        return _check(home, settings, book, credentials, revoked, rulebook)
     try:
         name, make_loop = _loop()
     except ConfigError as error:
@@ -112,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             book,
             credentials,
             revoked,
+            rulebook,
             broker,
             Log(settings.log_level, stream, form=settings.log_format),
             name,
@@ -132,6 +135,7 @@ def _serve(
     book: Book,
     credentials: tls.Credentials | None,
     revoked: Revoked,
+    rulebook: Rulebook,
     broker: Broker,
     log: Log,
     name: str,
@@ -166,15 +170,15 @@ def _serve(
         ear.listen(lambda report: server.watch.seen.heard(report.root.removeprefix("/"), report.leaf, report.payload))
         ear.open()
         server.watch.tally.own = ear.own
-        recorder = Recorder(log, settings.history, _history(home, settings, log))
-        ear.listen(recorder.hear)
+        monitor = Monitor(home, settings, log, rulebook, partial(_expires, server))
+        ear.listen(monitor.recorder.hear)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.end)
         reload = _Reload(home, settings, server, files)
         loop.add_signal_handler(signal.SIGHUP, reload)
         loop.call_later(LOOK, reload.look, loop)
         api = _api(home, settings, server, loop, make_loop)
-        with _metrics(settings.listen.metrics, server), recorder, api as reload.api:
+        with _metrics(settings.listen.metrics, server), monitor, api as reload.api:
             serving = server.serve(settings.listeners, settings.listen.time, control.listener(home), reload.answer)
             runner.run(serving)
     return OK
@@ -226,15 +230,10 @@ def _api(
         api.end()
 
 
-def _history(home: Path, settings: Config, log: Log) -> History | None:
-    """Where readings are written; None: nowhere. That it cannot be used is no reason not to serve."""
-    if not settings.history.keep:
-        return None
-    try:
-        return History(home / settings.history.path, settings.history, lambda text: log.error("history", text))
-    except HistoryError as error:
-        log.error("history", f"nothing is kept: {error}")
-        return None
+def _expires(server: Server) -> datetime | None:
+    """When the gateway's own certificate ends."""
+    credentials = server.credentials
+    return None if credentials is None else credentials.certificate.not_valid_after_utc
 
 
 def _keep(home: Path, settings: Config, server: Server) -> None:
@@ -359,7 +358,14 @@ def _rules(home: Path, settings: Config) -> Book:
     return rules.load(home, rules.denials(settings.mqtt.deny_subscribe, settings.mqtt.deny_publish))
 
 
-def _check(home: Path, settings: Config, book: Book, credentials: tls.Credentials | None, revoked: Revoked) -> int:
+def _check(
+    home: Path,
+    settings: Config,
+    book: Book,
+    credentials: tls.Credentials | None,
+    revoked: Revoked,
+    rulebook: Rulebook,
+) -> int:
     """--check: what would be served, and what is not as it should be. Rules are proved by setting them."""
     book.install(_broker(settings))
     store = Store(home)
@@ -378,6 +384,7 @@ def _check(home: Path, settings: Config, book: Book, credentials: tls.Credential
     where = "" if settings.store.sync == "off" else f"{home / settings.store.path}, "
     print(f"store     {where}sync {settings.store.sync}")
     print(f"rules     {book.source}: {len(book.rules)}")
+    print(f"alerts    {rulebook.source}: {len(rulebook.rules)}")
     print(f"users     {len(store.users.by_name)}")
     print(f"revoked   {len(revoked.entries)}")
     if settings.jwt is not None:

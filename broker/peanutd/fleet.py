@@ -10,7 +10,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from peanutd.access import NAME, VIN, Kind, root_of
@@ -41,17 +41,25 @@ class Device:
 
 def devices(home: Path) -> tuple[Device, ...]:
     """The nodes in the ledger of `home`, by name. LedgerError when it is absent or unreadable."""
+    found: list[Device] = []
+    for name, word in _rows(home, "name, kind"):
+        kind, shape = _KINDS.get(word, (None, NAME))
+        if kind is not None and isinstance(name, str) and shape.fullmatch(name):
+            found.append(Device(kind, name))
+    return tuple(found)
+
+
+def expiries(home: Path) -> dict[str, float]:
+    """When the certificates of the nodes end (Unix seconds), by name. LedgerError as `devices`."""
+    return {name: float(ends) for name, ends in _rows(home, "name, not_after") if isinstance(ends, int | float)}
+
+
+def _rows(home: Path, columns: str) -> list[tuple[Any, ...]]:
     path = home / FILE_NAME
     if not path.is_file():
         raise LedgerError(f"{path}: not there; `peanut init` makes it")
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1.0)) as ledger:
-            rows = ledger.execute("SELECT name, kind FROM device ORDER BY name LIMIT ?", (MAX_DEVICES,)).fetchall()
+            return ledger.execute(f"SELECT {columns} FROM device ORDER BY name LIMIT ?", (MAX_DEVICES,)).fetchall()
     except sqlite3.Error as error:
         raise LedgerError(f"{path}: cannot be read: {error}") from None
-    found: list[Device] = []
-    for name, word in rows:
-        kind, shape = _KINDS.get(word, (None, NAME))
-        if kind is not None and isinstance(name, str) and shape.fullmatch(name):
-            found.append(Device(kind, name))
-    return tuple(found)

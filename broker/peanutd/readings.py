@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from peanutd.ear import Report
+from peanutd.log import clean
 
 AHEAD: Final = 300
 """Seconds that a node's clock may be ahead of the gateway's; what lies further ahead is left out."""
@@ -57,7 +58,7 @@ def event(report: Report, said: Mapping[str, Any], now: float) -> Event | None:
     if report.leaf != "event" or not isinstance(name, str) or not name or not isinstance(text, str):
         return None
     ts = _time(said, now, Counter()) or int(now)
-    return Event(report.root, ts, name[:MAX_TEXT], text[:MAX_TEXT], said.get("clear") is True)
+    return Event(report.root, ts, clean(name, MAX_TEXT), clean(text, MAX_TEXT), said.get("clear") is True)
 
 
 def body(report: Report) -> dict[str, Any]:

@@ -17,7 +17,8 @@ ORDER = (
     *("tokens", "keyring"),
     *("scram", "argon", "users", "explain", "throttle", "login", "bearer"),
     *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door", "ear"),
-    *("readings", "history", "recorder"),
+    *("readings", "history", "recorder", "alert_rules", "judges", "alerts", "webpush", "couriers"),
+    "monitor",
     *("connection", "control", "operate", "metrics", "watch", "reception", "server", "stamps", "__main__"),
 )
 

@@ -117,6 +117,10 @@ def test_events() -> None:
     for wrong in ({"id": 7}, {"id": ""}, {"id": "a", "text": 7}, []):
         heard = report("event", wrong)
         assert readings.event(heard, readings.body(heard), NOW) is None
+    odd = report("event", b'{"id": "a\\ud800", "text": "two\\nlines"}')
+    found = readings.event(odd, readings.body(odd), NOW)
+    assert found is not None
+    assert (found.id, found.text) == ("a\\ud800", "two\\nlines")
     long = report("event", {"id": "a", "text": "x" * 1000})
     found = readings.event(long, readings.body(long), NOW)
     assert found is not None

@@ -1,0 +1,83 @@
+"""The monitoring side put together: what is heard goes to history and alerts, and couriers tell people of it.
+
+The rule it keeps: that some of it cannot be had (a disk, a database of another version) is said, and is no reason for
+the rest not to serve. It holds no logic of its own; whoever asks (the API) finds each part here by its name, or None.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from peanutd import fleet
+from peanutd.alert_rules import Rulebook
+from peanutd.alerts import FILE_NAME, Alert, Alerts
+from peanutd.config import Config
+from peanutd.couriers import Couriers
+from peanutd.history import History, HistoryError, Reader
+from peanutd.judges import Node
+from peanutd.log import Log
+from peanutd.recorder import Recorder
+
+GATEWAY: Final = "gateway"
+"""The name under which the gateway's own certificate is looked after."""
+
+
+class Monitor:
+    """Everything that hears the nodes. Between `with` and its end it has threads of its own."""
+
+    def __init__(
+        self, home: Path, settings: Config, log: Log, rulebook: Rulebook, expires: Callable[[], datetime | None]
+    ) -> None:
+        """expires: when the gateway's own certificate ends, as it is now."""
+        self._home = home
+        self._log = log
+        self._expires = expires
+        self.told: list[Callable[[Alert], None]] = []
+        """Hear of each change of an alert, in the recorder's thread; they must be quick."""
+        history: History | None = None
+        self.reader: Reader | None = None
+        """What was measured, for any thread."""
+        if settings.history.keep:
+            path = home / settings.history.path
+            try:
+                history = History(path, settings.history, lambda text: log.error("history", text))
+                self.reader = Reader(path)
+            except HistoryError as error:
+                log.error("history", f"nothing is kept: {error}")
+        self.recorder = Recorder(log, settings.history, history)
+        self.alerts: Alerts | None = None
+        """To be used by `recorder.ask`."""
+        self._couriers: Couriers | None = None
+        try:
+            self.alerts = alerts = Alerts(home, log, self.nodes, rulebook, time.time(), told=self._tell)
+            self._couriers = Couriers(home, log, lambda: alerts.rulebook)
+            self.recorder.parts.append(alerts)
+        except (sqlite3.Error, OSError) as error:
+            log.error("alerts", f"there are none: {home / FILE_NAME}: {error}")
+
+    def __enter__(self) -> Monitor:
+        self.recorder.__enter__()
+        if self._couriers is not None:
+            self._couriers.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._couriers is not None:
+            self._couriers.__exit__()
+        self.recorder.end()
+
+    def nodes(self) -> Sequence[Node]:
+        """The fleet as the ledger has it, and the gateway itself. LedgerError when it cannot be read."""
+        ends = fleet.expiries(self._home)
+        found = [Node(device.name, device.root, ends.get(device.name)) for device in fleet.devices(self._home)]
+        own = self._expires()
+        return found if own is None else [*found, Node(GATEWAY, "", own.timestamp())]
+
+    def _tell(self, alert: Alert) -> None:
+        for told in self.told:
+            told(alert)

@@ -1,0 +1,224 @@
+"""Couriers: people are told, by real servers of each kind; and what fails is tried again, for a day."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import io
+import json
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from peanutd import alert_rules, couriers, webpush
+from peanutd.alerts import Alerts
+from peanutd.couriers import GIVE_UP, LONGEST, PAUSE, Couriers
+from peanutd.ear import Report
+from peanutd.judges import Node
+from peanutd.log import Log
+from peanutd.readings import Event
+from peanutd.recorder import Said
+from tests.broker.receivers import Browser, Post, Web, certificate, vapid
+
+NOW = 1_763_740_800.0
+RULE = '[[rule]]\nid = "node"\nwhat = "event"\nseverity = "critical"\n'
+
+
+class Bench:
+    def __init__(self, home: Path, ways: str, trust: ssl.SSLContext | None = None) -> None:
+        self.now = NOW
+        self.log = io.StringIO()
+        (home / "alerts.toml").write_text(ways + RULE)
+        log = Log("debug", self.log)
+        self.alerts = Alerts(home, log, lambda: [Node("peanut", "/plant/peanut")], alert_rules.load(home), NOW)
+        self.couriers = Couriers(home, log, lambda: self.alerts.rulebook, clock=lambda: self.now, context=trust)
+
+    def happens(self, *names: str, over: bool = False) -> None:
+        for name in names:
+            event = Event("/plant/peanut", int(self.now), name, f"{name}: it is so", over)
+            self.alerts.hear(Said(Report("/plant/peanut", "event", b"", False), {}, (), event), self.now)
+
+    def turn(self, seconds: float = 0) -> int:
+        self.now += seconds
+        return self.couriers.step()
+
+    def notices(self) -> list[tuple[str, int, str | None]]:
+        return list(self.alerts._db.execute("SELECT state, tries, why FROM notice ORDER BY id"))
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    found = Web()
+    yield found
+    found.end()
+
+
+def hook(web: Web, more: str = "") -> str:
+    return f'[[tell]]\nname = "hook"\nwebhook = "{web.url}/alerts?x=1"\n{more}\n'
+
+
+def test_a_web_hook_gets_what_is_raised_and_what_is_over(tmp_path: Path, web: Web) -> None:
+    (tmp_path / "hook.token").write_text("secret\n")
+    bench = Bench(tmp_path, hook(web, 'token_file = "hook.token"'))
+    bench.happens("frost", "tank")
+    assert bench.turn() == 2
+    ((path, headers, body),) = web.got
+    assert (path, headers["authorization"], headers["content-type"]) == (
+        *("/alerts?x=1", "Bearer secret", "application/json"),
+    )
+    said = json.loads(body)["notices"]
+    assert [(notice["happened"], notice["alert"]["text"]) for notice in said] == [
+        *(("raised", "frost: it is so"), ("raised", "tank: it is so")),
+    ]
+    assert said[0]["alert"]["device"] == "peanut"
+    assert bench.turn(1) == 0, "told is told"
+    bench.happens("frost", over=True)
+    bench.turn()
+    (said,) = json.loads(web.got[1][2])["notices"]
+    assert (said["happened"], said["alert"]["cleared"]) == ("cleared", bench.now)
+    assert bench.notices() == [("told", 1, None)] * 3
+
+
+def test_what_fails_is_tried_again_with_growing_pauses(tmp_path: Path, web: Web) -> None:
+    bench = Bench(tmp_path, hook(web))
+    web.answers += [(503, ""), (500, ""), (302, f"{web.url}/elsewhere")]
+    bench.happens("frost")
+    bench.turn()
+    assert bench.notices() == [("waiting", 1, "answered 503 Service Unavailable")]
+    assert bench.turn(PAUSE - 1) == 0
+    assert bench.turn(1) == 1
+    assert bench.turn(2 * PAUSE - 1) == 0
+    assert bench.turn(1) == 1
+    assert [path for path, _, _ in web.got] == ["/alerts?x=1"] * 3, "nobody follows where a server points"
+    assert bench.turn(4 * PAUSE) == 1
+    assert bench.notices() == [("told", 4, None)]
+    assert bench.log.getvalue().count("could not tell, and tries again") == 3
+
+
+def test_after_a_day_it_gives_up(tmp_path: Path, web: Web) -> None:
+    bench = Bench(tmp_path, hook(web))
+    web.answers += [(503, "")] * 1000
+    bench.happens("frost")
+    pauses = 0
+    while bench.notices()[0][0] == "waiting":
+        bench.turn(LONGEST)
+        pauses += 1
+    assert bench.notices()[0][0] == "failed"
+    assert pauses * LONGEST == pytest.approx(GIVE_UP, abs=2 * LONGEST)
+    assert "gives up" in bench.log.getvalue()
+
+
+def test_nobody_there_is_a_failure_like_any_other(tmp_path: Path, web: Web) -> None:
+    web.end()
+    bench = Bench(tmp_path, hook(web))
+    bench.happens("frost")
+    bench.turn()
+    ((state, tries, why),) = bench.notices()
+    assert (state, tries) == ("waiting", 1)
+    assert why is not None
+    assert "refused" in why
+
+
+def test_what_is_to_be_told_survives_a_restart(tmp_path: Path, web: Web) -> None:
+    bench = Bench(tmp_path, hook(web))
+    bench.happens("frost")
+    again = Bench(tmp_path, hook(web))
+    with again.couriers:
+        end = time.monotonic() + 30
+        while not web.got and time.monotonic() < end:
+            time.sleep(0.01)
+    assert len(web.got) == 1
+
+
+def test_a_way_that_is_no_more(tmp_path: Path, web: Web) -> None:
+    bench = Bench(tmp_path, hook(web))
+    bench.happens("frost")
+    (tmp_path / "alerts.toml").write_text(RULE)
+    again = Bench(tmp_path, "")
+    again.turn()
+    ((state, _, why),) = again.notices()
+    assert state == "failed"
+    assert why is not None
+    assert "no [[tell]] of that name" in why
+
+
+@pytest.fixture
+def post() -> Iterator[Post]:
+    found = Post()
+    yield found
+    found.end()
+
+
+def mail(post: Post, more: str = "") -> str:
+    head = '[[tell]]\nname = "mail"\nmail_to = ["a@example.org", "b@example.org"]\nmail_from = "p@example.org"\n'
+    return f'{head}smtp = "{post.place}"\nsecurity = "none"\n{more}\n'
+
+
+def test_a_mail(tmp_path: Path, post: Post) -> None:
+    (tmp_path / "smtp.pass").write_text("secret\n")
+    bench = Bench(tmp_path, mail(post, 'user = "peanut"\npassword_file = "smtp.pass"'))
+    bench.happens("frost")
+    bench.turn()
+    ((sender, receivers, text),) = post.got
+    assert "<p@example.org>" in sender
+    assert [line.split("<")[1] for line in receivers] == ["a@example.org>", "b@example.org>"]
+    message = email.message_from_string(text, policy=email.policy.default)
+    assert message["Subject"] == "Peanut: peanut: frost: it is so"
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert "critical  peanut: frost: it is so (node)" in message.get_content()
+    assert post.logins == ["\0peanut\0secret"]
+
+
+def test_a_thousand_alerts_are_a_few_mails(tmp_path: Path, post: Post) -> None:
+    bench = Bench(tmp_path, mail(post))
+    bench.happens(*(f"e{number}" for number in range(couriers.TOGETHER + 1)))
+    bench.turn()
+    assert len(post.got) == 2
+    message = email.message_from_string(post.got[0][2], policy=email.policy.default)
+    assert message["Subject"] == f"Peanut: alerts: {couriers.TOGETHER} raised"
+    assert f"... and {couriers.TOGETHER - couriers.SHOWN} more" in message.get_content()
+
+
+def test_a_mail_that_is_refused_is_tried_again(tmp_path: Path) -> None:
+    post = Post(refuse="450 later")
+    bench = Bench(tmp_path, mail(post))
+    bench.happens("frost")
+    bench.turn()
+    ((state, _, why),) = bench.notices()
+    assert state == "waiting"
+    assert why is not None
+    assert "later" in why
+    post.refuse = ""
+    bench.turn(PAUSE)
+    assert len(post.got) == 1
+    post.end()
+
+
+def test_a_browser_reads_what_nobody_else_can(tmp_path: Path) -> None:
+    pem, trust = certificate(tmp_path)
+    service = Web(pem)
+    ways = f'push_services = ["{service.place}"]\n[[tell]]\nname = "push"\npush = true\n'
+    bench = Bench(tmp_path, ways, trust)
+    browser = Browser()
+    bench.alerts.subscribe("maria", f"{service.url}/maria", browser.p256dh, browser.auth, NOW)
+    bench.happens("frost")
+    bench.turn()
+    ((path, headers, body),) = service.got
+    assert path == "/maria"
+    assert b"frost" not in body
+    said = json.loads(browser.read(body))
+    assert said["title"] == "Peanut: peanut: frost: it is so"
+    assert (said["alerts"], said["severity"]) == ([1], "critical")
+    assert (headers["content-encoding"], headers["urgency"], headers["ttl"]) == ("aes128gcm", "high", "86400")
+    claims, key = vapid(headers["authorization"])
+    assert claims["aud"] == service.url
+    assert key == webpush.public(webpush.key(tmp_path))
+    service.answers.append((410, ""))
+    bench.happens("tank")
+    bench.turn()
+    assert bench.notices()[1][0] == "failed"
+    assert list(bench.alerts._db.execute("SELECT * FROM subscription")) == [], "it wants no more"
+    service.end()
