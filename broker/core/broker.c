@@ -261,9 +261,10 @@ uint8_t pn_publish(pn_broker *b, pn_pub *pub, const pn_session *publisher) {
     return reached > 0 ? PN_SUCCESS : reached < 0 ? PN_QUOTA_EXCEEDED : PN_NO_MATCHING_SUBSCRIBERS;
 }
 
-bool pn_broker_publish(pn_broker *b, pn_span topic, pn_span payload, uint8_t qos, bool retained, int64_t now) {
+bool pn_broker_publish(pn_broker *b, pn_span topic, pn_span payload, uint8_t qos, bool retained, int64_t lifetime, int64_t now) {
     pn_enter(b, now);
-    pn_pub pub = {.topic = topic, .payload = payload, .qos = qos, .retain = retained, .expires = PN_NEVER};
+    int64_t expires = lifetime == PN_NEVER ? PN_NEVER : now + lifetime;
+    pn_pub pub = {.topic = topic, .payload = payload, .qos = qos, .retain = retained, .expires = expires};
     uint64_t dropped = b->env.stats.dropped_retained_full + b->env.stats.dropped_no_memory;
     pn_publish(b, &pub, NULL);
     pn_settle(b);

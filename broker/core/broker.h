@@ -78,8 +78,9 @@ void pn_broker_failing(pn_broker *b, bool fails, int64_t now);
 /* Whoever was known under that slot and identity is so no longer: delayed wills of its sessions are dropped when they are due. */
 void pn_broker_revoke(pn_broker *b, uint8_t slot, pn_span identity, int64_t now);
 
-/* Publishes in the gateway's own name; no rule is asked. False when the retained store is full or there is no memory. */
-bool pn_broker_publish(pn_broker *b, pn_span topic, pn_span payload, uint8_t qos, bool retain, int64_t now);
+/* Publishes in the gateway's own name; no rule is asked. lifetime: milliseconds after which it waits for nobody any more, or
+ * PN_NEVER. False when the retained store is full or there is no memory. */
+bool pn_broker_publish(pn_broker *b, pn_span topic, pn_span payload, uint8_t qos, bool retain, int64_t lifetime, int64_t now);
 /* The retained message of exactly `topic` that has not expired, borrowed until the next call, or NULL. */
 const pn_message *pn_broker_retained(const pn_broker *b, pn_span topic);
 

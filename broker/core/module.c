@@ -1211,20 +1211,21 @@ static PyObject *Broker_explain(BrokerObject *self, PyObject *args, PyObject *kw
 }
 
 static PyObject *Broker_publish(BrokerObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"topic", "payload", "qos", "retain", "now", NULL};
+    static char *names[] = {"topic", "payload", "qos", "retain", "lifetime", "now", NULL};
     PyObject *topic;
     Py_buffer payload;
     int qos = 0, retain = 0;
-    long long now = pn_broker_now(self->broker);
+    long long lifetime = -1, now = pn_broker_now(self->broker);
     pn_span t;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Uy*|$ipL:publish", names, &topic, &payload, &qos, &retain, &now)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Uy*|$ipLL:publish", names, &topic, &payload, &qos, &retain, &lifetime, &now)) return NULL;
     PyObject *result = NULL;
     if (!span_arg(topic, &t)) {
         /* the error is set */
     } else if (qos < 0 || qos > 2 || (uint64_t)payload.len > PN_REMAINING_LENGTH_MAX ||
                !pn_topic_name_valid(t, PN_STRING_MAX, PN_STRING_MAX)) {
         PyErr_Format(PyExc_ValueError, "cannot publish to %R at QoS %d", topic, qos);
-    } else if (!pn_broker_publish(self->broker, t, pn_span_of(payload.buf, (size_t)payload.len), (uint8_t)qos, retain, now)) {
+    } else if (!pn_broker_publish(self->broker, t, pn_span_of(payload.buf, (size_t)payload.len), (uint8_t)qos, retain,
+                                  lifetime < 0 || lifetime > UINT32_MAX * 1000ll ? PN_NEVER : lifetime, now)) {
         PyErr_NoMemory();
     } else {
         result = events(self);
@@ -1360,7 +1361,7 @@ static PyMethodDef Broker_methods[] = {
     {"explain", (PyCFunction)(void (*)(void))Broker_explain, METH_VARARGS | METH_KEYWORDS,
      "explain(slot, identity, action, topic, retain=False, qos=0) -> (allowed, number of the deciding rule or -1, QoS)."},
     {"publish", (PyCFunction)(void (*)(void))Broker_publish, METH_VARARGS | METH_KEYWORDS,
-     "publish(topic, payload, *, qos=0, retain=False, now) -> events. In the gateway's own name."},
+     "publish(topic, payload, *, qos=0, retain=False, lifetime=-1, now) -> events. In the gateway's own name."},
     {"retained", (PyCFunction)Broker_retained, METH_O, "retained(topic) -> bytes | None."},
     {"dirty", (PyCFunction)Broker_dirty, METH_NOARGS, "dirty() -> list of the links that have new output."},
     {"tick", (PyCFunction)Broker_tick, METH_O, "tick(now) -> events. Lets time pass."},

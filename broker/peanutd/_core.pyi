@@ -96,8 +96,11 @@ class Broker:
         """Whether the rule set allows it, the number of the rule that decides (-1: none), and the QoS that is granted.
         For MAY_SHARE `topic` is the filter without `$share/group/`."""
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, now: int) -> tuple[Event, ...]:
-        """Publishes in the gateway's own name; no rule is asked."""
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, lifetime: int = -1, now: int
+    ) -> tuple[Event, ...]:
+        """Publishes in the gateway's own name; no rule is asked. lifetime: milliseconds after which it waits for nobody
+        any more; less than 0: for ever."""
 
     def retained(self, topic: str) -> bytes | None:
         """The payload of the retained message of exactly this topic."""

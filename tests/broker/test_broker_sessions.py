@@ -270,3 +270,16 @@ def test_the_driver_may_close_a_connection() -> None:
     assert new.only() == {"type": "DISCONNECT", "reason": 0x8B, "properties": []}
     assert old.read() == []
     assert house.stat("sessions") == 2
+
+
+def test_what_the_gateway_says_waits_no_longer_than_it_is_to() -> None:
+    """A command is not obeyed by a node that comes back too late (5.0 §3.3.2.3.3)."""
+    house = House()
+    client = house.keeper()
+    client.subscribe("a", qos=1)
+    client.lose()
+    for lifetime in (10_000, 60_000, -1):
+        house.handle(house.broker.publish("a", b"%d" % lifetime, qos=1, lifetime=lifetime, now=house.now))
+    house.wait(11)
+    again = house.keeper()
+    assert again.payloads() == [b"60000", b"-1"]

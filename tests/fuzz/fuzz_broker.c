@@ -263,7 +263,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             if (p->link) pn_link_close(p->link, argument, pn_span_of("why", argument & 2 ? 3 : 0), now);
             break;
         case 6:
-            pn_broker_publish(b, pn_span_of("/plant/me/state", 15), pn_span_of(&argument, argument >> 2 & 1), argument & 1, argument >> 1 & 1, now);
+            pn_broker_publish(b, pn_span_of("/plant/me/state", 15), pn_span_of(&argument, argument >> 2 & 1), argument & 1, argument >> 1 & 1, argument & 4 ? 1000 : PN_NEVER, now);
             data++, size--;
             break;
         default:

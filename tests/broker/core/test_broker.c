@@ -226,7 +226,7 @@ static void live_a_day(house *h) {
     read_everybody(h);
 
     publish(h, 4, "r/1", "", 1, 2, true);
-    (void)pn_broker_publish(h->broker, text("r/gateway"), text("own"), 1, true, h->now);
+    (void)pn_broker_publish(h->broker, text("r/gateway"), text("own"), 1, true, PN_NEVER, h->now);
     events(h);
     unsubscribe(h, 3, "#");
     subscribe(h, 3, SOME, 2);
