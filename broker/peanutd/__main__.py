@@ -177,7 +177,7 @@ def _serve(
         reload = _Reload(home, settings, server, files)
         loop.add_signal_handler(signal.SIGHUP, reload)
         loop.call_later(LOOK, reload.look, loop)
-        api = _api(home, settings, server, loop, make_loop)
+        api = _api(home, settings, server, ear, loop, make_loop)
         with _metrics(settings.listen.metrics, server), monitor, api as reload.api:
             serving = server.serve(settings.listeners, settings.listen.time, control.listener(home), reload.answer)
             runner.run(serving)
@@ -208,6 +208,7 @@ def _api(
     home: Path,
     settings: Config,
     server: Server,
+    ear: Ear,
     loop: asyncio.AbstractEventLoop,
     make_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> Iterator[Api | None]:
@@ -218,7 +219,8 @@ def _api(
     from peanutd.api.serve import Api, ApiError  # half a second that whoever has none does not wait for
 
     try:
-        api = Api(home, settings.listen.https, settings.https, loop, make_loop, server.log, _version())
+        address, https = settings.listen.https, settings.https
+        api = Api(home, address, https, server, ear, loop, make_loop, server.log, _version())
     except tls.TlsError as error:
         raise ListenError(f"https: {error}") from None
     except ApiError as error:

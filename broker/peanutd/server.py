@@ -373,6 +373,10 @@ class Server:
         """A retained message in the gateway's own name."""
         self.run(self.broker.publish(topic, payload, qos=1, retain=True, now=now_ms()))
 
+    def send(self, topic: str, payload: bytes, *, lifetime: int) -> None:
+        """A message in the gateway's own name, not retained; after `lifetime` milliseconds it waits for nobody."""
+        self.run(self.broker.publish(topic, payload, qos=1, lifetime=lifetime, now=now_ms()))
+
     def run(self, events: Iterable[Event]) -> None:
         """Handles what the core has to say, and has its output written once the loop has gone round.
 

@@ -25,7 +25,20 @@ ORDER = (
 # The same of the API, which only __main__ knows: in there may be awaited, and everything of the gateway imported.
 API_ORDER = (
     *("problem", "shape", "database", "keys", "sessions", "passwords", "audit", "quota", "bridge", "people", "scopes"),
-    *("shares", "services", "table", "openapi", "signin", "static", "app", "door", "serve"),
+    *(
+        "shares",
+        "proofs",
+        "nodes",
+        "signing",
+        "rights",
+        "commands",
+        "services",
+        "table",
+        "openapi",
+        "signin",
+        "devices",
+    ),
+    *("stepup", "static", "app", "door", "serve"),
 )
 
 

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from peanutd.api import openapi, signin
+from peanutd.api import devices, openapi, signin, stepup
 from peanutd.api.openapi import PREFIX
 from peanutd.api.problem import Problem
 from peanutd.api.services import Services
@@ -59,6 +59,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation("GET", "/health", health, "Whether it runs", answers={200: table({"status": words("ok")})}, open=True),
     Operation("GET", "/openapi.json", described, "This document", answers={200: {"type": "object"}}, open=True),
     *signin.OPERATIONS,
+    *stepup.OPERATIONS,
+    *devices.OPERATIONS,
 )
 """Every operation of the API. A part of the gateway that has some adds them here."""
 

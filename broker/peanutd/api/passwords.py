@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
 
+from peanutd.access import Role
 from peanutd.api.problem import Problem
 from peanutd.throttle import MAX_USER, Throttle, network
 from peanutd.users import Store, User
@@ -59,6 +60,11 @@ class Passwords:
         for line in self._store.refresh():
             self._warn(line)
         return self._store.users.get(name)
+
+    def role(self, name: str) -> Role | None:
+        """The role that a user has now, None if there is no such user."""
+        user = self.user(name)
+        return None if user is None else user.role
 
     async def check(self, name: str, password: str, address: str, *, wrong: str = "unauthorized") -> User:
         """The user whose password it is. Problem `wrong`, `too_often` or `busy`."""

@@ -15,23 +15,29 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from peanutd import tls
-from peanutd.api import app, database, keys
+from peanutd._core import MAY_PUBLISH, Broker
+from peanutd.access import Role
+from peanutd.api import app, database, keys, rights
 from peanutd.api.audit import Audit
-from peanutd.api.bridge import Bridge
+from peanutd.api.bridge import Bridge, Relay
+from peanutd.api.commands import Commands
 from peanutd.api.door import Door, Http
+from peanutd.api.nodes import Nodes
 from peanutd.api.passwords import Passwords
+from peanutd.api.rights import NoGroups, Rights
 from peanutd.api.scopes import Scopes
 from peanutd.api.services import Services
 from peanutd.api.sessions import Sessions
 from peanutd.api.shares import Shares
 from peanutd.api.static import Static
 from peanutd.config import FILE_NAME, Address, Https, Listener
+from peanutd.ear import Ear
 from peanutd.log import Log
 from peanutd.sockets import Bound, bind
 from peanutd.users import Store
@@ -50,6 +56,59 @@ class ApiError(Exception):
     """Why the API cannot be served."""
 
 
+class Gateway(Protocol):
+    """What is needed of the server, in its loop."""
+
+    @property
+    def broker(self) -> Broker: ...
+
+    def send(self, topic: str, payload: bytes, *, lifetime: int) -> None:
+        """Publishes in the gateway's own name. lifetime: milliseconds."""
+
+
+def services(
+    home: Path,
+    found: database.Database,
+    secret: keys.Keys,
+    gateway: Gateway,
+    broker_loop: asyncio.AbstractEventLoop,
+    log: Log,
+    version: str = "",
+    clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Services:
+    """Everything that the API works with."""
+    bridge, nodes, sessions = Bridge(broker_loop), Nodes(home, clock), Sessions(found, secret)
+    passwords = Passwords(
+        Store(home),
+        monotonic,
+        partial(log.warning, "api"),
+        lambda name: {family.address for family in sessions.of(name, clock())},
+    )
+    audit = Audit(found, clock, partial(log.info, "api"))
+
+    def rules(role: Role, name: str, action: int, topic: str) -> bool:
+        return gateway.broker.explain(rights.slot(role), name, action, topic, False, action == MAY_PUBLISH)[0]
+
+    return Services(
+        log=log,
+        keys=secret,
+        database=found,
+        sessions=sessions,
+        passwords=passwords,
+        scopes=Scopes(found),
+        shares=Shares(found, secret),
+        audit=audit,
+        bridge=bridge,
+        nodes=nodes,
+        rights=Rights(bridge, nodes, rules, passwords.role, monotonic, NoGroups()),
+        commands=Commands(home, bridge, nodes, audit, gateway.send, clock),
+        clock=clock,
+        monotonic=monotonic,
+        version=version,
+    )
+
+
 class Api:
     """HTTPS in a thread of its own, from `start` to `end`."""
 
@@ -58,13 +117,17 @@ class Api:
         home: Path,
         address: Address,
         https: Https,
+        gateway: Gateway,
+        ear: Ear,
         broker_loop: asyncio.AbstractEventLoop,
         make_loop: Callable[[], asyncio.AbstractEventLoop],
         log: Log,
         version: str = "",
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        """Binds the address and opens what it needs. ListenError, TlsError, ApiError say why that cannot be."""
+        """Binds the address and opens what it needs. ListenError, TlsError, ApiError say why that cannot be.
+
+        `gateway` and `ear` live in `broker_loop`, which does not run yet.
+        """
         self._home = home
         self._log = log
         self._make_loop = make_loop
@@ -75,44 +138,16 @@ class Api:
         self._database: database.Database | None = None
         try:
             self._database = database.Database(home)
-            self.services = self._services(self._database, keys.load(home), broker_loop, version, clock)
+            self.services = services(home, self._database, keys.load(home), gateway, broker_loop, log, version)
         except (database.DatabaseError, keys.NoKeyError) as error:
             self._bound.socket.close()
             raise ApiError(str(error)) from None
+        self._relay = Relay(self.services.nodes.take)
+        self._deaf = ear.listen(self._relay.put)
         self._app: ASGIApp = app.make(self.services, home, Static())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._run, name="api", daemon=True)
-
-    def _services(
-        self,
-        found: database.Database,
-        secret: keys.Keys,
-        broker_loop: asyncio.AbstractEventLoop,
-        version: str,
-        clock: Callable[[], float],
-    ) -> Services:
-        sessions = Sessions(found, secret)
-        passwords = Passwords(
-            Store(self._home),
-            time.monotonic,
-            partial(self._log.warning, "api"),
-            lambda name: {family.address for family in sessions.of(name, clock())},
-        )
-        return Services(
-            log=self._log,
-            keys=secret,
-            database=found,
-            sessions=sessions,
-            passwords=passwords,
-            scopes=Scopes(found),
-            shares=Shares(found, secret),
-            audit=Audit(found, clock, partial(self._log.info, "api")),
-            bridge=Bridge(broker_loop),
-            clock=clock,
-            monotonic=time.monotonic,
-            version=version,
-        )
 
     def start(self) -> None:
         """Serves from now on."""
@@ -121,6 +156,7 @@ class Api:
 
     def end(self) -> None:
         """Serves no more; returns when it is over, or when it takes too long."""
+        self._deaf()
         if self._loop is not None and self._ending is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._ending.set)
@@ -154,6 +190,8 @@ class Api:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ending = asyncio.Event()
+        self.services.nodes.refresh()
+        self._relay.open(self._loop)
         for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
             logger = logging.getLogger(name)
             logger.handlers, logger.propagate = [_Forward(self._log)], False

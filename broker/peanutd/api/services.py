@@ -12,12 +12,16 @@ from dataclasses import dataclass, field, replace
 from peanutd.access import Role
 from peanutd.api.audit import Audit, Origin
 from peanutd.api.bridge import Bridge
+from peanutd.api.commands import Commands
 from peanutd.api.database import Database
 from peanutd.api.keys import Keys
+from peanutd.api.nodes import Nodes
 from peanutd.api.passwords import Passwords
 from peanutd.api.people import Person
 from peanutd.api.problem import Problem
+from peanutd.api.proofs import Proofs
 from peanutd.api.quota import Rate
+from peanutd.api.rights import Rights
 from peanutd.api.scopes import Scopes
 from peanutd.api.sessions import Sessions
 from peanutd.api.shares import Shares
@@ -37,11 +41,15 @@ class Services:
     shares: Shares
     audit: Audit
     bridge: Bridge
+    nodes: Nodes
+    rights: Rights
+    commands: Commands
     clock: Callable[[], float]
     """Unix seconds."""
     monotonic: Callable[[], float]
     version: str = ""
     rate: Rate = field(default_factory=Rate)
+    proofs: Proofs = field(default_factory=Proofs)
 
     def person(self, authorization: str | None, origin: Origin) -> Person:
         """Who calls, by the Authorization header. Problem `unauthorized`."""

@@ -11,6 +11,7 @@ import hmac
 import json
 import secrets
 import sqlite3
+from collections import Counter
 from dataclasses import replace
 from typing import Final
 
@@ -25,6 +26,8 @@ KEPT: Final = 90 * 86400.0
 PER_USER: Final = 100
 """Shares of one user that are not over."""
 PIN_DIGITS: Final = 6
+PIN_GUESSES: Final = 10
+"""Wrong PINs after which a share is over: a million PINs must not be tried in a month."""
 
 
 class Shares:
@@ -38,6 +41,7 @@ class Shares:
         self._by_id = {row[0]: Share(row[0], row[1], tuple(json.loads(row[2])), *row[3:9]) for row in rows}
         self._secrets = {row[9]: row[0] for row in rows}
         self._pins = {row[0]: row[10] for row in rows}
+        self._wrong: Counter[int] = Counter()
 
     def get(self, id: str, now: float) -> Share | None:
         """A share that counts now, by its number in words."""
@@ -53,9 +57,13 @@ class Shares:
         id = self._secrets.get(self._keys.mac("share", secret))
         return None if id is None else self._by_id[id]
 
-    def fits(self, share: Share, pin: str) -> bool:
-        """Whether it is the share's PIN."""
-        return hmac.compare_digest(self._pins[share.id], self._keys.mac("pin", f"{share.id}.{pin}"))
+    async def fits(self, share: Share, pin: str, now: float) -> bool:
+        """Whether it is the share's PIN. Too many wrong ones, and the share is over."""
+        right = hmac.compare_digest(self._pins[share.id], self._keys.mac("pin", f"{share.id}.{pin}"))
+        self._wrong[share.id] = 0 if right else self._wrong[share.id] + 1
+        if self._wrong[share.id] >= PIN_GUESSES:
+            await self.revoke(share, now)
+        return right
 
     def of(self, user: str | None, now: float) -> list[Share]:
         """Those of a user, or everybody's, the newest first; without those that ended long ago."""

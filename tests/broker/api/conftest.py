@@ -7,8 +7,10 @@ core is the one of production, and nodes are links of that core. Only clocks are
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,18 +18,15 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from peanutd.api import app, keys
-from peanutd.api.audit import Audit
-from peanutd.api.bridge import Bridge
+from peanutd import _core
+from peanutd.api import app, keys, serve
+from peanutd.api.bridge import Relay
 from peanutd.api.database import Database
-from peanutd.api.passwords import Passwords
-from peanutd.api.scopes import Scopes
-from peanutd.api.services import Services
-from peanutd.api.sessions import Sessions
-from peanutd.api.shares import Shares
 from peanutd.api.static import Static
+from peanutd.connection import now_ms
+from peanutd.ear import Ear
 from peanutd.log import Log
-from peanutd.users import Store
+from peanutd.server import Server
 from tests.broker.scram_client import user, write_users
 
 PASSWORD = "correct horse"
@@ -54,6 +53,52 @@ class Lines:
         pass
 
 
+class Node(Ear):
+    """A node: a link of the core that hears its commands. `act` says what it answers, one after another."""
+
+    def __init__(self, world: World, root: str) -> None:
+        super().__init__(world.server.broker, world.server.run, world.loop, world.log, now_ms)
+        self.world = world
+        self.root = root
+        self.heard: list[tuple[str, dict[str, Any]]] = []
+        self.act: Callable[[str, dict[str, Any]], list[dict[str, Any]]] = self.obey
+        self._broker.set_rules(14, [(True, _core.MAY_SUBSCRIBE, _core.RETAIN_ANY, "#")])
+        world.nodes.append(self)  # else nobody holds its link
+        self._link = self._broker.open(self, now_ms())
+        hello = {"type": "CONNECT", "version": 4, "client_id": root, "clean_start": True, "keep_alive": 0}
+        self._feed({**hello, "properties": [], "will": None, "username": None, "password": None})
+        self.say("status", {"state": "online", "fw": "1", "sim": True, "ts": 5}, retain=True)
+
+    def told(self, kind: int, reason: int) -> None:
+        if kind == _core.EVENT_CONNECT and self._link is not None:
+            self._run(self._link.accept(session=self.root, identity="node", rules=14, now=now_ms()))
+            options = {"qos": 1, "no_local": False, "retain_as_published": False, "retain_handling": 0}
+            verbs = ("UpdateTemperature", "cmd/+", "unlock", "lock", "start", "stop", "horn")
+            filters = [{"filter": f"{self.root}/{verb}", **options} for verb in verbs]
+            self._feed({"type": "SUBSCRIBE", "id": 1, "properties": [], "filters": filters})
+
+    def _tell(self, topic: str, payload: bytes, retained: bool) -> None:
+        verb = topic.removeprefix(f"{self.root}/")
+        body = json.loads(payload) if payload else {}
+        self.heard.append((verb, body))
+        for answer in self.act(verb, body):
+            leaf = answer.pop("leaf", "ack")
+            self.world.loop.call_soon(lambda leaf=leaf, answer=answer: self.say(leaf, answer))
+
+    def obey(self, verb: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """Accepts and does everything."""
+        said = {"id": body.get("id"), "cmd": verb, "ts": 6}
+        return [
+            {**said, "stage": "accepted"},
+            {**said, "stage": "done", "state": {"setpoint": body.get("temperature")}},
+        ]
+
+    def say(self, leaf: str, content: dict[str, Any] | bytes, *, retain: bool = False) -> None:
+        """A report of its own."""
+        payload = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self._run(self._broker.publish(f"{self.root}/{leaf}", payload, qos=1, retain=retain, now=now_ms()))
+
+
 class World:
     """A gateway's API, and its users maria (operator), vera (viewer) and ada (admin), all with one password."""
 
@@ -67,6 +112,13 @@ class World:
         self.passwords = dict.fromkeys(self.users, PASSWORD)
         self.write_users()
         self.static: Path = home / "static"
+        self.log = Log("debug", self.lines)
+        self.server = Server(_core.Broker(seed=b"a fixed seed"), self.log, self.loop)
+        self.gateway: serve.Gateway = self.server
+        self.ear = Ear(self.server.broker, self.server.run, self.loop, self.log, now_ms)
+        self.ear.open()
+        self.nodes: list[Node] = []
+        self.ledger: list[tuple[str, str]] = []
         self.open()
 
     def write_users(self) -> None:
@@ -75,31 +127,25 @@ class World:
 
     def open(self) -> None:
         """Starts it, as after a restart."""
-        log = Log("debug", self.lines)
-        database, secret = Database(self.home), keys.load(self.home)
-        self.sessions = Sessions(database, secret)
-        self.services = Services(
-            log=log,
-            keys=secret,
-            database=database,
-            sessions=self.sessions,
-            passwords=Passwords(
-                Store(self.home),
-                lambda: self.now,
-                lambda text: log.warning("api", text),
-                lambda name: {family.address for family in self.sessions.of(name, self.now)},
-            ),
-            scopes=Scopes(database),
-            shares=Shares(database, secret),
-            audit=Audit(database, lambda: self.now, lambda text: log.info("api", text)),
-            bridge=Bridge(self.loop),
-            clock=lambda: self.now,
-            monotonic=lambda: self.now,
-            version="1",
+        database = Database(self.home)
+        self.services = serve.services(
+            self.home,
+            database,
+            keys.load(self.home),
+            self.gateway,
+            self.loop,
+            self.log,
+            "1",
+            lambda: self.now,
+            lambda: self.now,
         )
+        self.relay = Relay(self.services.nodes.take)
+        self.relay.open(self.loop)
+        self.deaf = self.ear.listen(self.relay.put)
         self.app = app.make(self.services, self.home, Static(self.static))
 
     def close(self) -> None:
+        self.deaf()
         self.services.passwords.close()
         self.services.database.close()
 
@@ -142,6 +188,30 @@ class World:
             sent.setdefault("Content-Type", "application/json")
         async with httpx.AsyncClient(transport=transport, base_url="https://gateway.local") as client:
             return await client.request(method, url, content=content, headers=sent)
+
+    def enrol(self, *names: str) -> None:
+        """Writes the ledger: greenhouses, and vehicles by their VINs."""
+        self.ledger += [(name, "greenhouse" if name.islower() else "vehicle") for name in names]
+        with contextlib.closing(sqlite3.connect(self.home / "ledger.db")) as ledger, ledger:
+            ledger.execute("CREATE TABLE IF NOT EXISTS device (name TEXT, kind TEXT)")
+            ledger.executemany("INSERT INTO device VALUES (?, ?)", self.ledger[-len(names) :])
+        self.services.nodes.refresh()
+
+    def node(self, name: str) -> Node:
+        """A node that is online and in the ledger."""
+        self.enrol(name)
+        node = Node(self, f"/plant/{name}" if name.islower() else f"vin/{name}")
+        self.settle()
+        return node
+
+    def settle(self) -> None:
+        """Lets everybody hear everything."""
+
+        async def turns() -> None:
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+        self.run(turns())
 
     def sign_in(self, name: str, **more: Any) -> dict[str, Any]:
         """The Session."""
