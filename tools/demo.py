@@ -1,4 +1,4 @@
-"""`make demo`: a gateway and two greenhouses on this machine, and a table that shows what they do.
+"""`make demo`: a gateway and two greenhouses on this machine, the way into the phone app, and a table of what they do.
 
 Rule: everything in it is the real thing, run the way a user runs it: `peanut` makes the fleet, `peanutd` serves it, the
 firmware runs on MicroPython's unix port, and the table is one more MQTT client with the operator's certificate. A fleet
@@ -14,16 +14,19 @@ import re
 import secrets
 import shlex
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import segno
 from paho.mqtt.client import Client, ConnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
@@ -40,10 +43,15 @@ START_S = 20.0  # how long the gateway may take to listen
 TABLE_WIDTH = 120  # columns of a terminal on which the table has room to breathe
 PLAIN_LINE_S = 2.0  # without a terminal: at most a line a greenhouse in this time
 GATEWAY_TOML = """\
-# Made by `make demo`: this machine only. For boards in the field, let it listen on every address: "0.0.0.0:8883".
+# Made by `make demo`: nodes on this machine only. For boards in the field, let it listen on every address:
+# "0.0.0.0:8883". The app is for the phones of this network as well.
 [listen]
 mqtts = "127.0.0.1:8883"
+https = "0.0.0.0:8443"
 """
+APP_USER = "operator"
+FIRST_PASSWORD = "demo.pass"  # in the fleet home, 0600: what APP_USER's password was at first
+LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that looks like another
 
 
 class DemoError(Exception):
@@ -168,8 +176,66 @@ def prepare(home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not (home / "gateway.toml").exists():
             (home / "gateway.toml").write_text(GATEWAY_TOML)
-        peanut(home, "init", "--host", "localhost", "--host", "127.0.0.1", "--generate-passphrase")
+        hosts = ["localhost", "127.0.0.1", *filter(None, [own_address()])]
+        peanut(home, "init", *(word for host in hosts for word in ("--host", host)), "--generate-passphrase")
         print(f"the root key's passphrase is in {home / 'ca' / 'root.pass'}: move both away before you use this fleet")
+
+
+def own_address() -> str | None:
+    """This machine's address in its network, None where it has none. Nothing is sent for it."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.connect(("192.0.2.1", 9))
+        found = str(asking.getsockname()[0])
+        return None if found.startswith(("127.", "0.")) else found
+    return None
+
+
+def first_password(home: Path) -> str | None:
+    """Makes the app's first user in a fleet without users; his password at first, None if others made the users."""
+    path, users = home / FIRST_PASSWORD, home / "users.json"
+    if not users.exists():
+        words = ["".join(secrets.choice(LETTERS) for _ in range(4)) for _ in range(3)]
+        path.touch(mode=0o600)
+        path.write_text("-".join(words) + "\n")
+        peanut(home, "user", "add", APP_USER, "--role", "admin", "--password-file", str(path))
+    return path.read_text().strip() if path.exists() else None
+
+
+def app_url(address: str, hosts: list[str]) -> str:
+    """Where the app is, for the phones of this network if the gateway listens to them under a name of its certificate.
+
+    address: as peanutd says it (`0.0.0.0:8443`).
+    """
+    where, _, port = address.rpartition(":")
+    here = own_address()
+    outside = where in ("0.0.0.0", "[::]") and here in hosts
+    return f"https://{here if outside else 'localhost'}:{port}/"
+
+
+def qr_code(text: str) -> list[str]:
+    """A QR code as lines of half blocks, light on dark as cameras read it from a terminal."""
+    rows = [[bool(dot) for dot in row] for row in segno.make(text, error="l", micro=False).matrix_iter(border=2)]
+    rows += [[False] * len(rows[0])] * (len(rows) % 2)
+    shapes = {(False, False): "█", (False, True): "▀", (True, False): "▄", (True, True): " "}
+    return [
+        "  " + "".join(shapes[pair] for pair in zip(upper, lower, strict=True))
+        for upper, lower in zip(rows[::2], rows[1::2], strict=True)
+    ]
+
+
+def way_in(home: Path, address: str | None, password: str | None, *, drawn: bool) -> list[str]:
+    """The lines that lead into the app: its address, the code of it if there is a terminal, who may sign in."""
+    if address is None:
+        return ["The app is off: gateway.toml names listeners, and no https among them."]
+    with (home / "fleet.toml").open("rb") as file:
+        url = app_url(address, [str(host) for host in tomllib.load(file).get("hosts", [])])
+    who = f"as {APP_USER}, first password {password}" if password else "with a user of yours (peanut user list)"
+    return [
+        f"The app: {url}  Sign in {who}.",
+        *(qr_code(url) if drawn else []),
+        "Your browser does not know this gateway yet and warns: go on, and see Trusted HTTPS in the app.",
+        "",
+    ]
 
 
 def greenhouses(home: Path, port: int) -> list[Path]:
@@ -193,8 +259,8 @@ def greenhouses(home: Path, port: int) -> list[Path]:
 
 
 @contextlib.contextmanager
-def gateway(home: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """Runs peanutd; yields the port of its mutual TLS listener, and the process. Ended at the end."""
+def gateway(home: Path) -> Iterator[tuple[int, str | None, subprocess.Popen[bytes]]]:
+    """Runs peanutd; yields the port of its mutual TLS listener, the app's address, and the process; ends it then."""
     log = home / "peanutd.log"
     start = log.stat().st_size if log.exists() else 0
     with log.open("ab") as out:
@@ -202,7 +268,7 @@ def gateway(home: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
             [BIN / "peanutd", "--home", home], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
     try:
-        yield listening_port(process, log, start), process
+        yield *listening(process, log, start), process
     finally:
         process.terminate()
         try:
@@ -212,13 +278,14 @@ def gateway(home: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
             process.wait()
 
 
-def listening_port(process: subprocess.Popen[bytes], log: Path, start: int) -> int:
-    """The port peanutd says it listens on. DemoError with its last words if it ends instead."""
+def listening(process: subprocess.Popen[bytes], log: Path, start: int) -> tuple[int, str | None]:
+    """What peanutd says of itself: the port for nodes, the app's address. DemoError with its last words if it ends."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         text = log.read_bytes()[start:].decode(errors="replace")
         if found := re.search(r"listening mqtts \S*:(\d+)", text):
-            return int(found.group(1))
+            app = re.search(r"listening https (\S+:\d+)", text)
+            return int(found.group(1)), app.group(1) if app else None
         if process.poll() is not None:
             raise DemoError(f"the gateway did not start:\n{text.strip()}")
         time.sleep(0.05)
@@ -296,7 +363,8 @@ def main() -> int:
     try:
         with contextlib.ExitStack() as stack:
             prepare(home)
-            port, process = stack.enter_context(gateway(home))
+            password = first_password(home)
+            port, app, process = stack.enter_context(gateway(home))
             nodes: list[Node] = []
             for bundle in greenhouses(home, port):
                 node = Node(bundle, home / "nodes" / bundle.name)
@@ -314,7 +382,8 @@ def main() -> int:
             def over(seconds: float) -> bool:
                 return ending.wait(seconds) or process.poll() is not None
 
-            show(board, advice(home, port), over)
+            lines = way_in(home, app, password, drawn=sys.stdout.isatty()) + advice(home, port)
+            show(board, lines, over)
             if not ending.is_set():
                 raise DemoError(f"the gateway has ended by itself; its last words are in {home / 'peanutd.log'}")
             print("ending: gateway and greenhouses", flush=True)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import segno
+
 from tests.system.conftest import wait_for
+from tools.demo import app_url, own_address, qr_code
 from tools.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_demo_runs_without_a_terminal_and_ends_by_itself(tmp_path: Path) -> None:
     home = tmp_path / "fleet"
     home.mkdir(mode=0o700)
-    (home / "gateway.toml").write_text(f'[listen]\nmqtts = "127.0.0.1:{free_port()}"\n')
+    port = free_port()
+    (home / "gateway.toml").write_text(f'[listen]\nmqtts = "127.0.0.1:{free_port()}"\nhttps = "127.0.0.1:{port}"\n')
     done = subprocess.run(
         [sys.executable, "-m", "tools.demo"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         timeout=90, env={**os.environ, "PEANUT_HOME": str(home), "DEMO_SECONDS": "12"},
@@ -28,6 +33,10 @@ def test_demo_runs_without_a_terminal_and_ends_by_itself(tmp_path: Path) -> None
         assert f"greenhouse: {name}" in done.stdout
     assert "status: online" in done.stdout
     assert "mosquitto_pub" in done.stdout
+    password = (home / "demo.pass").read_text().strip()
+    assert f"The app: https://localhost:{port}/  Sign in as operator, first password {password}." in done.stdout
+    assert (home / "demo.pass").stat().st_mode & 0o777 == 0o600
+    assert json.loads((home / "users.json").read_text())["users"]["operator"]["role"] == "admin"
     assert (home / "ca" / "root.pass").stat().st_mode & 0o777 == 0o600
 
     def left_over() -> list[str]:
@@ -61,4 +70,25 @@ def test_demo_takes_the_home_that_is_there(tmp_path: Path) -> None:
     second = run()
     assert "making a fleet" in first
     assert "making a fleet" not in second
+    assert "The app is off" in second
     assert before == {path: path.read_bytes() for path in sorted((home / "ca").iterdir())}
+
+
+def test_the_apps_address_is_one_that_phones_reach_where_there_is_one() -> None:
+    here = own_address()
+    if here is not None:
+        assert app_url("0.0.0.0:8443", ["localhost", here]) == f"https://{here}:8443/"
+    assert app_url("0.0.0.0:8443", ["localhost"]) == "https://localhost:8443/", "no name of the certificate"
+    assert app_url("127.0.0.1:8443", ["localhost", str(here)]) == "https://localhost:8443/"
+
+
+def test_a_qr_code_for_a_terminal_is_the_code() -> None:
+    """Read back, dot by dot, from its half blocks."""
+    text = "https://192.168.178.20:8443/"
+    upper = {"█": (0, 0), "▀": (0, 1), "▄": (1, 0), " ": (1, 1)}
+    rows: list[list[int]] = []
+    for line in qr_code(text):
+        pairs = [upper[char] for char in line[2:]]
+        rows += [[pair[0] for pair in pairs], [pair[1] for pair in pairs]]
+    wanted = [[int(bool(dot)) for dot in row] for row in segno.make(text, error="l", micro=False).matrix_iter(border=2)]
+    assert rows[: len(wanted)] == wanted
