@@ -21,8 +21,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from tests.system.conftest import House
 from tools.ports import free_port
 
-PATIENCE_MS = 45_000
-"""Milliseconds within which what ought to be on the screen is there, on a machine that does eight things at once."""
+PATIENCE_S = 45.0
+"""Seconds within which what ought to be on the screen is there, on a machine that does eight things at once."""
+PATIENCE_MS = PATIENCE_S * 1000
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 860}
 SCREENS = Path(__file__).parent / "screens"

@@ -3,7 +3,7 @@
 // Rule: pure; chance is an argument.
 
 export const BASE_S = 1;
-export const CAP_S = 30;
+export const CAP_S = 15;
 
 /** Seconds before attempt number `attempt` (from 0): between half and all of a time that doubles up to CAP_S. */
 export function wait(attempt: number, chance: number): number {

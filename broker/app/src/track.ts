@@ -2,6 +2,8 @@
 //
 // Rule: pure. North is up; on a piece of ground as small as this the earth is flat.
 
+import type { Series } from "./contract";
+
 export interface Fix {
   lat: number;
   lon: number;
@@ -50,4 +52,14 @@ function round(metres: number): number {
 /** Metres between two places. */
 export function distance(a: Fix, b: Fix): number {
   return Math.hypot((a.lat - b.lat) * DEGREE_M, (a.lon - b.lon) * DEGREE_M * Math.cos((a.lat * Math.PI) / 180));
+}
+
+/** The places in the history of latitude and longitude, in order of time; only those of which both are known. */
+export function track(series: readonly Series[]): Fix[] {
+  const of = (quantity: string) => series.find((one) => one.quantity === quantity)?.points ?? [];
+  const lons = new Map(of("longitude").map(([ts, mean]) => [ts, mean]));
+  return of("latitude").flatMap(([ts, lat]) => {
+    const lon = lons.get(ts);
+    return lon === undefined ? [] : [{ lat, lon }];
+  });
 }

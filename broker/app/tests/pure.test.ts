@@ -9,7 +9,7 @@ import { align, summary } from "../src/history";
 import { begun, ended, failed, heard, settled } from "../src/order";
 import { season } from "../src/recipe";
 import { Parser } from "../src/sse";
-import { HEIGHT, WIDTH, distance, sketch } from "../src/track";
+import { HEIGHT, WIDTH, distance, sketch, track } from "../src/track";
 import { en } from "../src/words/en";
 import { zh } from "../src/words/zh";
 
@@ -161,6 +161,16 @@ describe("the sketch", () => {
     const drawn = sketch([home, other])!;
     const pixels = Math.hypot(drawn.path[1]!.x - drawn.path[0]!.x, drawn.path[1]!.y - drawn.path[0]!.y);
     expect((pixels / drawn.bar) * drawn.scale).toBeCloseTo(distance(home, other), 3);
+  });
+
+  test("history gives the places of which both figures are known", () => {
+    const series = (quantity: string, points: [number, number][]): Series => ({
+      device: "a", quantity, unit: "", step_s: 10, points: points.map(([ts, value]) => [ts, value, value, value, 1]),
+    });
+    expect(track([series("latitude", [[0, 48], [10, 49], [20, 50]]), series("longitude", [[10, 11], [20, 12]])])).toEqual([
+      { lat: 49, lon: 11 }, { lat: 50, lon: 12 },
+    ]);
+    expect(track([])).toEqual([]);
   });
 
   test("a parked car stands in the middle", () => {

@@ -120,7 +120,14 @@ export function GroupCard({ device }: { device: Device }) {
 }
 
 /** Quantities of which nobody wants to know tenths. */
-const WHOLE = new Set(["speed", "rpm", "fuel", "co2", "light", "humidity", "soil"]);
+const WHOLE = new Set(["speed", "rpm", "fuel", "co2", "light", "humidity", "soil", "satellites", "course"]);
+const YES_NO = new Set(["door", "brake", "parked", "locked"]);
+const SHOWN_ELSEWHERE = new Set(["temperature", "latitude", "longitude", "locked"]);
+
+function measured(name: string, value: number | null): string {
+  if (YES_NO.has(name) && value !== null) return t(value ? "yes" : "no");
+  return number(value, WHOLE.has(name) ? 0 : 1);
+}
 
 export function DeviceFacts({ device }: { device: Device }) {
   const full = useLoad((signal) => get<Device>(`/devices/${encodeURIComponent(device.name)}`, { signal }), [device.name]);
@@ -134,8 +141,8 @@ export function DeviceFacts({ device }: { device: Device }) {
   const rssi = health["rssi"];
   if (typeof rssi === "number") facts.push([t("fact.wifi"), `${number(rssi, 0)} dBm`]);
   for (const [name, [value, quality]] of Object.entries(device.readings ?? {})) {
-    if (name === "temperature" || name === "lat" || name === "lon") continue;
-    facts.push([named("quantity", name), quality === "ok" ? number(value, WHOLE.has(name) ? 0 : 1) : named("quality", quality)]);
+    if (SHOWN_ELSEWHERE.has(name)) continue;
+    facts.push([named("quantity", name), quality === "ok" ? measured(name, value) : named("quality", quality)]);
   }
   return (
     <Card title={t("facts")}>

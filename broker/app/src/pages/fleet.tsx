@@ -78,7 +78,8 @@ function vehicleWord(device: Device): string {
 export function findingWords(device: Device, finding: Finding): string {
   switch (finding.what) {
     case "fault":
-      return named("fault", finding.detail);
+      // A vehicle names the sensor that fails, a greenhouse what has come of it.
+      return device.kind === "vehicle" ? t("fault.of", { what: named("quantity", finding.detail) }) : named("fault", finding.detail);
     case "alert":
       return finding.detail;
     case "offline":

@@ -4,17 +4,17 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 
-import { call, may, me } from "../api";
+import { call, get, may, me } from "../api";
 import { useCell } from "../cell";
-import type { Device } from "../contract";
+import type { Device, Series } from "../contract";
 import { finding, numeric } from "../fleet";
 import { alerts, link } from "../live";
 import { to } from "../router";
-import { type Fix, HEIGHT, WIDTH, distance, sketch } from "../track";
+import { type Fix, HEIGHT, WIDTH, distance, sketch, track } from "../track";
 import { ago, named, number, t } from "../words";
 import { Icon, type IconName } from "../ui/icon";
 import { OrderLine, useOrder } from "../ui/order";
-import { Card, Field, Head, Pill, Sheet, Trouble, useSend } from "../ui/parts";
+import { Card, Field, Head, Pill, Sheet, Trouble, useLoad, useSend } from "../ui/parts";
 import { AlertList, DeviceFacts, EventLog } from "./device";
 import { findingWords, toneOf } from "./fleet";
 import { passkeyProof } from "../passkey";
@@ -115,21 +115,35 @@ function Proof({ device, command, close, proved }: {
 /** Metres that it must have moved before there is another point of the track. */
 const MOVED_M = 4;
 const TRACK_MAX = 500;
+/** How far back the track begins, as far as the gateway's history goes. */
+const TRACK_S = 3600;
+
+/** Where it was in the last hour; nothing where there is no history. */
+async function past(device: string): Promise<Fix[]> {
+  const query = `quantity=latitude&quantity=longitude&from=${Math.floor(Date.now() / 1000) - TRACK_S}`;
+  try {
+    const { series } = await get<{ series: Series[] }>(`/devices/${encodeURIComponent(device)}/history?${query}`);
+    return track(series);
+  } catch {
+    return [];
+  }
+}
 
 function Position({ device }: { device: Device }) {
+  const before = useLoad(() => past(device.name), [device.name]).value;
   const fixes = useRef<Fix[]>([]);
-  const lat = numeric(device.readings?.["lat"]?.[0]);
-  const lon = numeric(device.readings?.["lon"]?.[0]);
+  const lat = numeric(device.readings?.["latitude"]?.[0]);
+  const lon = numeric(device.readings?.["longitude"]?.[0]);
   useEffect(() => {
-    fixes.current = [];
-  }, [device.name]);
+    if (before) fixes.current = [...before, ...fixes.current];
+  }, [before]);
   if (lat !== null && lon !== null) {
     const last = fixes.current.at(-1);
     if (!last || distance(last, { lat, lon }) > MOVED_M) fixes.current = [...fixes.current.slice(-TRACK_MAX), { lat, lon }];
   }
   const drawn = sketch(fixes.current);
   const here = drawn?.path.at(-1);
-  const old = device.readings?.["lat"]?.[1] !== "ok";
+  const old = device.readings?.["latitude"]?.[1] !== "ok";
   return (
     <Card title={t("position")} aside={old && drawn ? <Pill tone="warned">{t("position.old")}</Pill> : undefined}>
       {drawn && here ? (

@@ -74,6 +74,6 @@ export function OrderLine({ order }: { order: Order | null }) {
 
 /** A reason begins with a word that we know; the rest is the node's own. */
 function refusal(why: string): string {
-  const lead = /^(malformed|range|expired|retained|unknown|busy)\b/.exec(why)?.[1];
+  const lead = /^(malformed|range|expired|retained|unknown|busy|unsafe|replay|bad_sig)\b/.exec(why)?.[1];
   return lead ? `${named("why", lead)} (${why})` : why;
 }

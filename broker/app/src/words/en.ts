@@ -38,7 +38,9 @@ export const en = {
   facts: "Readings and node", "fact.status": "Status", "fact.firmware": "Firmware", "fact.certificate": "Certificate", "fact.wifi": "Wi-Fi",
   "quantity.outside": "Outside", "quantity.humidity": "Humidity %", "quantity.co2": "CO₂ ppm", "quantity.light": "Light lx",
   "quantity.soil": "Soil %", "quantity.battery": "Battery V", "quantity.fuel": "Fuel %", "quantity.speed": "Speed km/h",
-  "quantity.rpm": "Engine 1/min", "quantity.ambient": "Ambient °C", "quantity.coolant": "Coolant °C", "quantity.tank": "Tank",
+  "quantity.rpm": "Engine 1/min", "quantity.ambient": "Ambient °C", "quantity.coolant": "Coolant °C", "quantity.tank": "Tank", "quantity.satellites": "Satellites", "quantity.course": "Course °",
+  "quantity.door": "Door open", "quantity.brake": "Brake pressed", "quantity.parked": "Parked", "quantity.locked": "Locked",
+  "quantity.codes": "Fault codes", "quantity.latitude": "Position", "quantity.longitude": "Position", yes: "yes", no: "no", "fault.of": "{what}: no reading",
   "quality.ok": "good", "quality.stale": "too old", "quality.crc": "damaged", "quality.missing": "missing",
   "fault.overheat": "Too hot", "fault.frost": "Frost", "fault.sensor": "Sensor fails", "fault.heater": "Heater has no effect",
   "fault.tank": "Tank is empty", "fault.switch": "Switched off at the node", "fault.alone": "Was alone for a while",
@@ -54,6 +56,7 @@ export const en = {
   "why.malformed": "The node did not understand it.", "why.range": "Outside of what the node allows.",
   "why.expired": "It came too late.", "why.retained": "Retained commands do not count.", "why.unknown": "The node does not know this.",
   "why.busy": "Too many changes in a short time.", "why.unsafe": "It would not be safe now.",
+  "why.replay": "This command was used before, or is of another boot.", "why.bad_sig": "Its signature does not fit.",
   // vehicle
   keys: "Keys", "proof.why": "Prove that it is you. The proof is good for this one command.", "proof.passkey": "Use the passkey",
   position: "Position", "position.old": "old", "position.none": "No position yet.", north: "N",

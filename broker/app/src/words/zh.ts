@@ -40,7 +40,9 @@ export const zh: Words = {
   facts: "读数与节点", "fact.status": "状态", "fact.firmware": "固件", "fact.certificate": "证书", "fact.wifi": "无线信号",
   "quantity.outside": "室外", "quantity.humidity": "湿度 %", "quantity.co2": "CO₂ ppm", "quantity.light": "光照 lx",
   "quantity.soil": "土壤湿度 %", "quantity.battery": "电池 V", "quantity.fuel": "燃油 %", "quantity.speed": "车速 公里/小时",
-  "quantity.rpm": "转速 转/分", "quantity.ambient": "环境温度 °C", "quantity.coolant": "冷却液 °C", "quantity.tank": "水箱",
+  "quantity.rpm": "转速 转/分", "quantity.ambient": "环境温度 °C", "quantity.coolant": "冷却液 °C", "quantity.tank": "水箱", "quantity.satellites": "卫星", "quantity.course": "航向 °",
+  "quantity.door": "车门打开", "quantity.brake": "踩下刹车", "quantity.parked": "已驻车", "quantity.locked": "已上锁",
+  "quantity.codes": "故障码", "quantity.latitude": "位置", "quantity.longitude": "位置", yes: "是", no: "否", "fault.of": "{what}：无读数",
   "quality.ok": "良好", "quality.stale": "过旧", "quality.crc": "数据损坏", "quality.missing": "缺失",
   "fault.overheat": "过热", "fault.frost": "霜冻", "fault.sensor": "传感器故障", "fault.heater": "加热无效",
   "fault.tank": "水箱已空", "fault.switch": "已在节点上关闭", "fault.alone": "曾与网关失联",
@@ -56,6 +58,7 @@ export const zh: Words = {
   "why.malformed": "节点无法理解。", "why.range": "超出节点允许的范围。",
   "why.expired": "命令到得太晚。", "why.retained": "保留消息形式的命令无效。", "why.unknown": "节点不认识这个命令。",
   "why.busy": "短时间内更改过多。", "why.unsafe": "现在执行不安全。",
+  "why.replay": "此命令已用过，或属于上一次启动。", "why.bad_sig": "签名不符。",
   // vehicle
   keys: "钥匙", "proof.why": "请证明是您本人。此证明只对这一条命令有效。", "proof.passkey": "使用通行密钥",
   position: "位置", "position.old": "旧", "position.none": "还没有位置。", north: "北",
