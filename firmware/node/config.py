@@ -1,59 +1,42 @@
 """node.json: read whole, checked whole against a schema that is data, before anything starts.
 
 Rule: a node runs on a configuration that it understands wholly, or says what is wrong with it and does not start.
-Unknown keys are refused by name. The board's outputs and sensors are the board file's; of them only what is used here
+Unknown keys are refused by name. What only one kind of node has stands in a module of that kind, which leaves memory
+after each use. The board's outputs and sensors are the board file's; of them only what is used here
 is checked.
 """
 
-from node import ConfigError, schedule, strictjson
+from node import ConfigError, forget, strictjson
 
 NODE_JSON = "node.json"
 MAX_SIZE = 4096  # bytes
 MOST = 8  # Wi-Fi networks
+KINDS = ("greenhouse", "vehicle")
 
-_MUST = object()
+MUST = ...  # in place of a default: must be there
 
 # name: (type, low, high, default) for numbers; (str, words or None, None, default) for text; a dict is a table of its
 # own; `dict` a table of named tables, (dict, …) one that only its driver reads. A default of None: may be left out.
+# The tables that depend on the kind are TABLES of node/KIND_config.py, which has `sense` as well.
 SCHEMA = {
-    "format": (int, 1, 1, _MUST),
-    "name": (str, None, None, _MUST),
-    "kind": (str, ("greenhouse",), None, _MUST),
-    "root": (str, None, None, _MUST),
+    "format": (int, 1, 1, MUST),
+    "name": (str, None, None, MUST),
+    "kind": (str, KINDS, None, MUST),
+    "root": (str, None, None, MUST),
     "gateway": {
-        "host": (str, None, None, _MUST),
-        "port": (int, 1, 65535, _MUST),
+        "host": (str, None, None, MUST),
+        "port": (int, 1, 65535, MUST),
         "second": (str, None, None, None),  # host of a second gateway, same port
         "time_port": (int, 1, 65535, None),  # UDP; the same number as `port` if left out
     },
     "board": {
-        "name": (str, None, None, _MUST),
-        "chip": (str, None, None, _MUST),
+        "name": (str, None, None, MUST),
+        "chip": (str, None, None, MUST),
         "outputs": dict,
         "sensors": dict,
         "buses": dict,
         "led": (dict, None, None, None),
         "button": (dict, None, None, None),
-    },
-    "control": {
-        "setpoint": (float, -20, 44, _MUST),
-        "min": (float, -20, 44, _MUST),
-        "max": (float, -20, 44, _MUST),
-        "hysteresis": (float, 0.1, 10, 0.5),
-        "dead_band": (
-            float,
-            1,
-            10,
-            1.0,
-        ),  # K between "heater off" and "vent open": below 1 the two would chase each other
-        "vent_fail": (str, ("open", "closed"), None, "closed"),
-        "schedule": (str, None, None, None),  # see node/schedule.py
-        "light": (str, None, None, None),
-        "utc_offset_h": (float, -12, 14, 0),  # of the schedules
-        "fallback": (float, -20, 44, None),
-        "fallback_after_s": (float, 60, 86400, 1800),  # without the gateway
-        "water_below": (float, 0, 100, 0),  # % of soil moisture; 0: water by order only
-        "starts_h": (int, 1, 60, 12),  # times that an output may be switched on in any hour
     },
     "report": {
         "telemetry_s": (float, 0.1, 86400, 60),
@@ -71,20 +54,8 @@ SCHEMA = {
         "connect_s": (float, 0.5, 300, 30),
         "keepalive_s": (int, 2, 3600, 60),
     },
-    "simulate": {
-        "speed": (float, 0.1, 3600, 1),
-        "start": (float, -60, 60, 18.0),
-        "outside": (float, -60, 60, 6.0),
-        "swing": (float, 0, 30, 0.0),
-        "hour": (float, 0, 24, 8.0),
-        "sun_w": (float, 0, 20000, 1500.0),
-        "heater_w": (float, 0, 50000, 9000.0),
-        "ua": (float, 1, 5000, 300.0),
-        "vent_ua": (float, 0, 5000, 400.0),
-        "capacity": (float, 1e4, 1e8, 1.08e6),
-    },
 }
-_FILLED = ("report", "link", "buses")  # tables that may be left out: filled with defaults
+_FILLED = ("report", "link", "buses", "vehicle")  # tables that may be left out: filled with defaults
 _ABSENT = ("simulate",)  # tables whose absence means something: left out
 
 
@@ -115,9 +86,22 @@ def check(body, where=""):
     faults = []
     if not isinstance(body, dict):
         raise ConfigError(where + "a JSON object expected")
-    out = _table(SCHEMA, body, "", faults)
+    kind = body.get("kind")
+    if kind not in KINDS:
+        raise ConfigError('%skind: "%s" is not one of: %s' % (where, kind, ", ".join(KINDS)))
+    name = "node.%s_config" % kind
+    try:
+        own = __import__(name, None, None, ("TABLES",))
+    except ImportError:
+        raise ConfigError("%skind: the firmware on this node is not that of a %s" % (where, kind))
+    schema = dict(SCHEMA)
+    schema.update(own.TABLES)
+    out = _table(schema, body, "", faults)
     if not faults:
         _sense(out, faults)
+        own.sense(out, faults)
+    del own
+    forget(name)
     if faults:
         raise ConfigError("\n".join([where + fault for fault in faults]))
     return out
@@ -131,14 +115,14 @@ def _table(schema, body, prefix, faults):
     for key in sorted(schema):
         rule = schema[key]
         where = prefix + key
-        value = body.get(key, _MUST)
+        value = body.get(key, MUST)
         if rule is dict or isinstance(rule, dict):
-            if value is _MUST and key in _ABSENT:
+            if value is MUST and key in _ABSENT:
                 continue
-            if value is _MUST and key in _FILLED:
+            if value is MUST and key in _FILLED:
                 value = {}
             if not isinstance(value, dict):
-                faults.append("%s: %s" % (where, "missing" if value is _MUST else "must be a table"))
+                faults.append("%s: %s" % (where, "missing" if value is MUST else "must be a table"))
             elif rule is dict:
                 out[key] = _things(value, where, faults)
             else:
@@ -164,14 +148,17 @@ def _value(rule, value, where, faults):
     kind, low, high, default = rule
     if value is None and default is None:
         return None  # as left out: what `check` gave can be checked again
-    if value is _MUST:
-        if default is _MUST:
+    if value is MUST:
+        if default is MUST:
             faults.append("%s: missing" % where)
             return None
         return default
     if kind is dict:
         if not isinstance(value, dict):
             faults.append("%s: must be a table" % where)
+    elif kind is bool:
+        if not isinstance(value, bool):
+            faults.append("%s: must be true or false" % where)
     elif kind is str:
         if not isinstance(value, str) or not value:
             faults.append("%s: must be a text" % where)
@@ -186,32 +173,10 @@ def _value(rule, value, where, faults):
 
 def _sense(out, faults):
     """What no single key can tell."""
-    name = out["name"]
-    for c in name:
-        if c not in "abcdefghijklmnopqrstuvwxyz0123456789-":
-            faults.append("name: only a to z, 0 to 9 and - are allowed")
-            break
-    if len(name) > 32 or name[0] == "-" or name[-1] == "-":
-        faults.append("name: 1 to 32 characters, no - at either end")
-    if out["root"] != "/plant/" + name:
-        faults.append("root: must be /plant/%s for this name" % name)
     if len(out["gateway"]["host"]) > 253:
         faults.append("gateway.host: too long")
-    control = out["control"]
-    for key in ("setpoint", "fallback", "schedule", "light"):
-        value = control[key]
-        try:
-            values = [entry[1] for entry in schedule.parse(value)] if isinstance(value, str) else [value]
-        except ValueError as e:
-            faults.append("control.%s: %s" % (key, e))
-            continue
-        for value in values:
-            if key != "light" and value is not None and not control["min"] <= value <= control["max"]:
-                faults.append("control.%s: must lie between control.min and control.max" % key)
     if out["link"]["base_s"] > out["link"]["cap_s"]:
         faults.append("link.base_s: must not be above link.cap_s")
-    if "temperature" not in out["board"]["sensors"]:
-        faults.append("board.sensors.temperature: missing; a greenhouse needs it")
 
 
 def networks(raw):

@@ -153,7 +153,7 @@ def live(old, new):
     """Put `new` in force in `old`, as far as that goes without a restart. Returns whether that was all."""
     whole = True
     for table in TABLES[:4]:
-        for key in new[table]:
+        for key in new.get(table, ()):
             if new[table][key] != old[table].get(key):
                 if "%s.%s" % (table, key) in LIVE:
                     old[table][key] = new[table][key]

@@ -8,7 +8,7 @@ import gc
 import json
 
 from drivers.greenhouse_model import Greenhouse
-from node import command, config, report, schedule, strictjson, ticks
+from node import command, greenhouse_config, report, schedule, strictjson, ticks
 from node.actuator import MODES, NAMES, TIMES, Output
 from node.control import (
     BAD_IN_A_ROW,
@@ -36,7 +36,7 @@ HOUSE = {
     "vent_ua": 400.0,
     "capacity": 1.08e6,
 }
-SETTINGS = {key: rule[3] for key, rule in config.SCHEMA["control"].items()}
+SETTINGS = {key: rule[3] for key, rule in greenhouse_config.TABLES["control"].items()}
 SETTINGS.update({"setpoint": 18.0, "min": 2.0, "max": 40.0})
 BARE = {"heater": {}, "vent": {}}
 OVERHEAT = "overheat: above 45, so heater off and vent open"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from .conftest import ROOT
 from .control_checks import SETTINGS, live
 
-from node import app, blackbox, clock, command, config, link, log, mqtt, recent, report, ring, sntp, ticks, vitals, wifi  # isort: skip
+from node import app, blackbox, clock, command, link, log, mqtt, recent, report, ring, sntp, ticks, vitals, wifi  # isort: skip
 from node.actuator import MODES, NAMES, TIMES  # isort: skip
 from node.control import (  # isort: skip
     ALARMS,
@@ -29,7 +29,7 @@ from node.control import (  # isort: skip
     Climate,
 )
 from drivers.greenhouse_model import Greenhouse  # isort: skip
-from node import greenhouse as node_greenhouse  # isort: skip
+from node import greenhouse as node_greenhouse, greenhouse_config  # isort: skip
 from profiles import greenhouse  # isort: skip
 
 STARTS_H = 4
@@ -379,7 +379,7 @@ def test_a_board_with_pins_that_simulates_needs_none() -> None:
             "sensors": {"temperature": {"driver": "sht4x", "bus": "i2c"}, "co2": {"driver": "scd4x", "bus": "i2c"}},
         },
         "control": SETTINGS,
-        "simulate": {key: rule[3] for key, rule in config.SCHEMA["simulate"].items()},
+        "simulate": {key: rule[3] for key, rule in greenhouse_config.TABLES["simulate"].items()},
     }
     house = greenhouse.house(cfg, 0)
     c = greenhouse.climate(cfg, 0, 25.0, -1)

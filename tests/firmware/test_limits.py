@@ -29,6 +29,7 @@ SMALL_HEAP = "84wK"
 
 SELDOM = (
     "node.config",
+    "node.greenhouse_config",
     "node.desired",
     "node.keys",
     "node.lastlife",
