@@ -244,7 +244,8 @@ class _Line:
         client.set_callback(self._message)
         will = {"state": "offline", "why": "connection lost", "kind": cfg["kind"]}
         client.set_last_will(root + "/status", json.dumps(will), True, 1)
-        client.connect(False)  # the session stays: what was sent meanwhile gets an answer, if only a refusal
+        # The session stays: what was sent meanwhile gets an answer, if only a refusal. A vehicle's does not, ever.
+        client.connect(cfg["kind"] == "vehicle")
         self._client = client
         client.subscribe(root + "/cmd/+", 1)
         status = {"state": "online", "rescue": self._why, "kind": cfg["kind"]}

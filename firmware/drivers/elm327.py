@@ -11,6 +11,7 @@ ROUND_MS = 1000  # from one round of questions to the next
 CODES_EVERY = 30  # rounds between two looks at the fault codes
 MAX_ANSWER = 512  # bytes
 MAX_CODES = 8
+SILENT_MS = 6000  # without a byte: it is not there
 SETUP = ("ATZ", "ATE0", "ATL0", "ATS0", "ATH0", "ATSP0")  # reset; no echo, line feeds, spaces, headers; any protocol
 
 # Mode 01: PID: (name, bytes, function of the bytes)
@@ -117,3 +118,53 @@ class Elm327:
         if told:
             self.codes = codes
         return told
+
+
+class Chip:
+    """The adapter as node/sensing.py asks for it; `codes` beside."""
+
+    QUANTITIES = ("rpm", "speed", "fuel", "ambient", "battery", "codes")
+    EVERY_MS = 100
+
+    def __init__(self, line):
+        self._line = line
+        self._elm = Elm327()
+        self._heard = None  # ticks of the last answer
+        self._given = {}
+
+    @property
+    def codes(self):
+        return self._elm.codes
+
+    def start(self, fresh, now):
+        if fresh:  # it was away, and may be another one, or begun anew
+            self._elm = Elm327()
+            self._given = {}
+            self._heard = now
+        return 0
+
+    def read(self, now):
+        """Each value once; "missing" for all when nothing has come for SILENT_MS."""
+        elm = self._elm
+        data = self._line.read()
+        if data:
+            self._heard = now
+            elm.feed(data, now)
+        elif not 0 <= ticks.diff(now, self._heard) <= SILENT_MS:
+            raise OSError(110)  # ETIMEDOUT
+        question = elm.poll(now)
+        if question:
+            self._line.write(question)
+        if not elm.values and elm.codes is None:
+            return None
+        out = []
+        for name in self.QUANTITIES[:-1]:
+            value, then = elm.values.get(name, (None, None))
+            out.append(None if then == self._given.get(name) else value)
+            self._given[name] = then
+        out.append(None if elm.codes is None else len(elm.codes))
+        return out
+
+
+def open(spec, hw):
+    return Chip(hw.bus(spec["bus"]))

@@ -12,14 +12,17 @@ _KNOT = 1.852  # km/h
 
 
 class Nmea:
-    """Read `fix(now)`: (latitude, longitude, km/h, course, satellites, quality), degrees WGS 84, None while unknown."""
+    """Read `fix(now)`: (latitude, longitude, km/h, course, satellites, quality), degrees WGS 84, None while unknown.
+
+    then: ticks of the last fix.
+    """
 
     def __init__(self):
         self._line = bytearray()
         self._skip = True  # up to the next `$`
         self._place = None  # latitude, longitude
         self._speed = self._course = self._satellites = None
-        self._then = 0
+        self.then = 0
         self.bad = 0  # sentences refused
 
     def feed(self, data, now):
@@ -48,7 +51,7 @@ class Nmea:
         """The last fix; its quality is "missing" without one, "stale" after OLD_MS."""
         if self._place is None:
             return None, None, None, None, self._satellites, "missing"
-        if not 0 <= ticks.diff(now, self._then) <= OLD_MS:
+        if not 0 <= ticks.diff(now, self.then) <= OLD_MS:
             self._place = None
             return None, None, None, None, self._satellites, "stale"
         return self._place[0], self._place[1], self._speed, self._course, self._satellites, "ok"
@@ -82,7 +85,7 @@ class Nmea:
         speed = float(field[7]) * _KNOT if field[7] else None
         if speed is not None and not 0 <= speed < 1000:
             return False
-        self._place, self._speed, self._then = place, speed, now
+        self._place, self._speed, self.then = place, speed, now
         self._course = float(field[8]) if field[8] else None
         return True
 
@@ -94,3 +97,34 @@ def _degrees(text, whole, side, sides, limit):
     if not 0 <= minutes < 60 or value > limit or len(side) != 1 or side not in sides:
         raise ValueError("no place")
     return -value if side == sides[1] else value
+
+
+class Chip:
+    """The receiver as node/sensing.py asks for it."""
+
+    QUANTITIES = ("latitude", "longitude", "speed", "course", "satellites")
+    EVERY_MS = 100
+
+    def __init__(self, line):
+        self._line = line
+        self._nmea = Nmea()
+        self._told = None  # ticks of the last fix that was given out
+
+    def start(self, fresh, now):
+        return 0
+
+    def read(self, now):
+        """Each fix once; the first word without one after OLD_MS."""
+        self._nmea.feed(self._line.read(), now)
+        found = self._nmea.fix(now)
+        if found[5] != "ok":
+            self._told = None
+            return found[5]
+        if self._told == self._nmea.then:
+            return (None, None, None, None, None)
+        self._told = self._nmea.then
+        return found[:5]
+
+
+def open(spec, hw):
+    return Chip(hw.bus(spec["bus"]))

@@ -13,9 +13,11 @@ class Opening:
     """What a driver's `open` has: machine; bus(name), an open bus; spec(name), a bus's table; shared(key, make), one of
     a thing; onewire(), the module that keeps 1-Wire's time slots."""
 
-    def __init__(self, board, now, machine=None, wire=None):
-        """board: the table of node.json. `house` is what came out. Raises ConfigError naming the output or sensor that
-        cannot be opened."""
+    def __init__(self, board, now, machine=None, wire=None, house=House):
+        """board: the table of node.json; house: House, or a class made of it. `house` is what came out.
+
+        Raises ConfigError naming the output or sensor that cannot be opened.
+        """
         if machine is None:
             import machine
         self.machine = machine
@@ -40,7 +42,7 @@ class Opening:
             if quantity not in quantities:
                 raise ConfigError("board.%s: %s does not measure %s" % (where, key[0], quantity))
             probes[name] = unit.probes[quantities.index(quantity)]
-        self.house = House(outputs, probes, list(units.values()))
+        self.house = house(outputs, probes, list(units.values()))
 
     def _open(self, where, driver, spec, *more):
         try:

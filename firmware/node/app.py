@@ -44,6 +44,7 @@ def _read(path):
 
 class App:
     CLEAN = False  # whether a session begins without what was sent while the node was away
+    _before = None  # a coroutine function: what is published before the subscriptions
 
     def __init__(self, profile, box):
         """profile: a module of profiles/, whose `compose` fills in the rest; box: node.blackbox.BlackBox.
@@ -107,11 +108,12 @@ class App:
             self._on_message,
             self._birth,
         )
+        self._client.before = self._before
         self._link = link.Link(cfg["gateway"], cfg["link"], ctx, self._client)
         self._wifi = self._wireless(asked.wifi())
         if self._wifi is not None:
             self._tasks.append(("wifi", self._radio))
-            self._link.network = lambda: self._wifi.up
+        self._link.network = self._reachable
         if not box.was.startswith(("power", "planned")):
             self.event("reset", box.was)
         forget(*SELDOM)
@@ -333,6 +335,10 @@ class App:
 
         station = powerup.wlan(self._cfg["name"], country)
         return None if station is None else wifi.Wifi(station, networks, clock.now())
+
+    def _reachable(self):
+        """Whether this is the time to connect."""
+        return self._wifi is None or self._wifi.up
 
     async def _radio(self, pulse):
         while True:

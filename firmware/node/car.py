@@ -1,8 +1,11 @@
 """What a vehicle does with a command that may act: the safe states, and the pulses to its relays.
 
 Rule: pure; readings and time come in, pulses go out. Nothing moves a relay but a command, and what a command has set
-going (locking again, the end of a remote start): neither a reboot nor a lost link does. What is not known is not safe.
+going (locking again, the end of a remote start): neither a reboot nor a lost link does, and what is to be ended is
+ended also by the life after a reset. What is not known is not safe.
 """
+
+import struct
 
 from node import ticks
 from node.limit import Bucket
@@ -20,7 +23,7 @@ class Car:
     """Read after each `step`: locked (None while unknown), running (the same), reason (a sentence for the driver)."""
 
     def __init__(self, sensors, now, run_s=RUN_S):
-        """sensors: names of what the board can read, of: speed rpm door brake parked ambient; now: ticks."""
+        """sensors: names of what the board can read, of: speed rpm door brake parked locked ambient; now: ticks."""
         self._sensors = sensors
         self._run_ms = int(run_s * 1000)
         self._known = {}  # name: (value, ticks)
@@ -33,10 +36,30 @@ class Car:
         self.running = None
         self.reason = "starting"
 
+    def idle(self):
+        """Whether nothing that a command has set going is still to be ended."""
+        return self._unlocked is None and self._started is None
+
+    def export(self, now):
+        """What is to be ended, for the life after a reset: seconds since then, and what is known of the lock."""
+        ages = [65535 if t is None else min(65534, ticks.diff(now, t) // 1000) for t in (self._unlocked, self._started)]
+        return struct.pack("<HHb", ages[0], ages[1], -1 if self.locked is None else self.locked)
+
+    def restore(self, kept, now):
+        """The life before, as `export` gave it; b"" after a power cut."""
+        if len(kept) != 5:
+            return
+        unlocked, started, locked = struct.unpack("<HHb", kept)
+        self._unlocked = None if unlocked == 65535 else ticks.add(now, -1000 * unlocked)
+        self._started = None if started == 65535 else ticks.add(now, -1000 * started)
+        self.locked = None if locked < 0 else bool(locked)
+
     def sense(self, name, value, quality, now):
-        """A reading: value (km/h, 1/min, deg C, or truth) and "ok" or what is wrong with it."""
+        """A reading of `now`: value (km/h, 1/min, deg C, or truth) and "ok" or what is wrong with it."""
         if quality == "ok" and value is not None and value == value:
             self._known[name] = (value, now)
+            if name == "locked":  # a switch in the lock knows better
+                self.locked = bool(value)
 
     def reading(self, name, now):
         """The last good value of `name`, None if it is older than UNKNOWN_MS."""
@@ -45,6 +68,11 @@ class Car:
             del self._known[name]  # for good: a tick counter that wraps must not make it young again
             return None
         return value
+
+    def open(self, now):
+        """Whether a door is open, None while unknown."""
+        door = self.reading("door", now)
+        return None if door is None else bool(door)
 
     def refuse(self, verb, now):
         """Why `verb` must not act now ("unsafe: …", "busy: …"), or None. Asks the limits, so ask once."""

@@ -88,6 +88,7 @@ class Client:
         self.up = False  # CONNACK was good
         self.ready = False  # subscribed, and the birth is on its way
         self.welcome = False  # the last session got as far as a good CONNACK
+        self.before = None  # a coroutine function, called before the subscriptions
         self.alive = lambda: None  # called each turn in which the deadlines of a session were watched
         self._stream = None
         self._why = None
@@ -167,6 +168,8 @@ class Client:
                     slot[1][0] &= 0xF7  # a new session: a new message
                 slot[2] = clock.now()
                 await self._send(slot[1])
+            if self.before is not None:
+                await self.before()
             ident = self._id()
             parts = [ident.to_bytes(2, "big")]
             for topic in self.subscriptions:

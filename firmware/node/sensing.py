@@ -5,8 +5,8 @@ Rule: pure; nothing sleeps and nothing raises. What a driver of a sensor is:
     QUANTITIES        what it measures, in the order of its answers
     EVERY_MS          from one measurement to the next
     start(fresh, now) begins one, returns the ms until its answer; `fresh`: the chip was away, or was never asked before
-    read(now)         a tuple of values (a word of quality may stand in place of one); a word that is the quality of
-                      them all; or None: not ready, ask again
+    read(now)         a tuple of values (in place of one may stand a word of quality, or None: nothing new); a word that
+                      is the quality of them all; or None: not ready, ask again
     both              raise OSError when nobody answers
 
 The words of quality: ok, stale, range, crc, stuck, missing. A reading is of use to control only if it is ok.
@@ -124,4 +124,6 @@ class Unit:
     def _done(self, now, found):
         self._wait = None
         for i in range(len(self.probes)):
-            self.probes[i].feed(now, found if isinstance(found, str) else found[i])
+            value = found if isinstance(found, str) else found[i]
+            if value is not None:
+                self.probes[i].feed(now, value)

@@ -37,6 +37,8 @@ class Order:
         self.verb = verb
         self.id = ""
         self.args = ""
+        self.echo = ""  # of the payload, for the answer to what has no id
+        self.pulse = 0  # the number of the relay's movement
         self.ctr = None
         self.digest = binascii.hexlify(hashlib.sha256(payload).digest()).decode()
         self.why = None
@@ -60,7 +62,7 @@ class Gate:
         self._keep = keep
         self._forged = []  # ticks of the last bad signatures
         self._locked = None  # ticks since which nothing is judged
-        self._known = []  # [digest, stage, why] of accepted commands, oldest first
+        self._known = []  # [digest, stage, why, id] of accepted commands, oldest first
         self.alarm = False  # a lock-out has begun; who has told it sets it back
 
     def judge(self, verb, payload, retained, now, up_s):
@@ -71,6 +73,16 @@ class Gate:
         except ValueError as e:
             order.why = "malformed: %s" % e
         return order
+
+    def locked(self, now):
+        """For how many more seconds nothing is judged, 0 if it is."""
+        if self._locked is not None:
+            left = LOCKED_MS - ticks.diff(now, self._locked)
+            if 0 < left <= LOCKED_MS:
+                return (left + 999) // 1000
+            self._locked = None
+            self._forged = []
+        return 0
 
     def answered(self, order, stage, why=None):
         """Remember how an accepted command was answered last, for its repetitions."""
@@ -87,17 +99,15 @@ class Gate:
     def _check(self, order, payload, retained, now, up_s):
         if len(payload) > MAX_SIZE:
             return "malformed: more than %d bytes" % MAX_SIZE
-        if self._locked is not None:
-            left = LOCKED_MS - ticks.diff(now, self._locked)
-            if 0 < left <= LOCKED_MS:
-                return "busy: locked for %d s after forged commands" % ((left + 999) // 1000)
-            self._locked = None
-            self._forged = []
+        left = self.locked(now)
+        if left:
+            return "busy: locked for %d s after forged commands" % left
         if retained:
             return "retained: a command must not be retained"
-        for digest, stage, why in self._known:
+        for digest, stage, why, ident in self._known:
             if digest == order.digest:
                 order.again = True
+                order.id = ident
                 order.answer = (stage, why)
                 return None
         body = self._read(payload)
@@ -126,7 +136,7 @@ class Gate:
         order.ctr = self.counter = body["ctr"]
         if len(self._known) >= REPEATS:
             self._known.pop(0)
-        self._known.append([order.digest, "accepted", None])
+        self._known.append([order.digest, "accepted", None, order.id])
         return None
 
     def _forgery(self, now):

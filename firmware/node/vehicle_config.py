@@ -1,7 +1,7 @@
 """What only a vehicle's node.json has: what it may do, its model. Rule: as node/config.py, which uses it.
 
-`vehicle` can be set in the bundle only, never by the gateway (node/desired.py): whoever has the gateway must not be able
-to open a door by switching signatures off.
+`vehicle` can be set in the bundle only, never by the gateway (node/desired.py): whoever has the gateway must not be
+able to open a door by switching signatures off.
 """
 
 from node.signed import VERBS
@@ -53,3 +53,6 @@ def sense(out, faults):
             faults.append("board.outputs.%s: not one of: %s" % (verb, ", ".join(VERBS)))
         elif spec.get("safe", "off") != "off":
             faults.append("board.outputs.%s: a relay of a vehicle rests open" % verb)
+    for verb, end in (("unlock", "lock"), ("start", "stop")):
+        if verb in out["board"]["outputs"] and end not in out["board"]["outputs"]:
+            faults.append("board.outputs.%s: missing; a car that can %s must %s again by itself" % (end, verb, end))

@@ -13,6 +13,7 @@ from peanut.cli_device import device_group
 from peanut.cli_flash import flash_command
 from peanut.cli_init import init_command, operator_group
 from peanut.cli_send import send_command
+from peanut.cli_unseal import unseal_command
 from peanut.cli_user import user_group
 from peanut.cli_wifi import wifi_group
 from peanut.home import resolve
@@ -46,6 +47,7 @@ for command in (
     operator_group,
     push_command,
     send_command,
+    unseal_command,
     user_group,
     wifi_group,
 ):

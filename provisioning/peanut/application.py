@@ -20,7 +20,7 @@ from peanut.shorten import shorten
 
 PLAIN = ("boot.py", "main.py")  # MicroPython starts these, and only as source
 FOLDERS = ("node", "drivers", "profiles")  # wholly ours on the node: what is not in the new application goes
-MODEL = "greenhouse_model"
+MODEL = "_model"  # behind the kind: the driver that stands in for a board's pins
 COMPILE_S = 30.0
 FORMAT = 1
 
@@ -59,7 +59,7 @@ def sources(node: Mapping[str, Any], firmware: Path) -> list[str]:
 def _drivers(node: Mapping[str, Any]) -> list[str]:
     board = node.get("board", {})
     used = {str(t["driver"]) for group in ("outputs", "sensors") for t in board.get(group, {}).values()}
-    return sorted(used | ({MODEL} if "simulate" in node else set()))
+    return sorted(used | ({str(node["kind"]) + MODEL} if "simulate" in node else set()))
 
 
 def compiled(node: Mapping[str, Any], firmware: Path, beside: Mapping[str, str] | None = None) -> Files:

@@ -7,7 +7,7 @@ Rule: agreement 3. boards/README.md tells people what the tables below tell this
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,8 @@ OUTPUT_DRIVERS: Mapping[str, Table] = {
     "greenhouse_model": {},
 }
 QUANTITIES = ("temperature", "humidity", "pressure", "co2", "light", "moisture", "contact")
+OBD_QUANTITIES = ("rpm", "speed", "fuel", "ambient", "battery", "codes")
+GPS_QUANTITIES = ("latitude", "longitude", "speed", "course", "satellites")
 _QUANTITY = Field(str, choices=QUANTITIES)
 SENSOR: Table = {"driver": Field(str), "unit": Field(str)}
 _I2C: Table = {"bus": Field(str), "address": _ADDRESS, "quantity": _QUANTITY}
@@ -109,7 +111,25 @@ MEASURES = {
     "soil": ("moisture",),
     "contact": ("contact",),
     "greenhouse_model": QUANTITIES,
+    "elm327": OBD_QUANTITIES,
+    "nmea": GPS_QUANTITIES,
 }
+# What a vehicle has on this board: the tables in [vehicle], with names and drivers of their own.
+VEHICLE_OUTPUT: Table = {"driver": Field(str), "safe": Field(str, choices=("off",)), "glitch_ok": OUTPUT["glitch_ok"]}
+VEHICLE_OUTPUT_DRIVERS: Mapping[str, Table] = {"gpio": OUTPUT_DRIVERS["gpio"], "vehicle_model": {}}
+VEHICLE_SENSOR: Table = {"driver": Field(str)}
+VEHICLE_SENSOR_DRIVERS: Mapping[str, Table] = {
+    "elm327": {"bus": Field(str), "quantity": Field(str, choices=OBD_QUANTITIES)},
+    "nmea": {"bus": Field(str), "quantity": Field(str, choices=GPS_QUANTITIES)},
+    "contact": SENSOR_DRIVERS["contact"],
+    "vehicle_model": {},
+}
+VEHICLE_OUTPUTS = ("unlock", "lock", "start", "stop", "horn")
+VEHICLE_SENSORS = (
+    "speed", "rpm", "fuel", "battery", "ambient", "codes", "latitude", "longitude", "course", "satellites", "gps_speed",
+    "door", "brake", "parked", "locked",
+)  # fmt: skip
+ENDS = {"unlock": "lock", "start": "stop"}  # who can do the one must be able to end it by itself
 GREENHOUSE_OUTPUTS = ("heater", "vent", "fan", "irrigation", "light")
 GREENHOUSE_SENSORS = ("temperature", "humidity", "outside", "co2", "light", "soil", "pressure", "tank", "override")
 MUST_REST = ("heater", "irrigation")  # left on without a program they cook the crop or drown it
@@ -157,6 +177,21 @@ SIMULATE: Table = {
     "vent_ua": Field(float, 0, 5000, required=False),
     "capacity": Field(float, 1e4, 1e8, required=False),
 }
+VEHICLE: Table = {
+    "compat_plain": Field(str, required=False),
+    "compat_unsafe": Field(bool, required=False),
+    "run_s": Field(float, 60, 900, required=False),
+    "seal": Field(bool, required=False),
+}
+VEHICLE_SIMULATE: Table = {
+    "speed": Field(float, 0.1, 3600),
+    "latitude": Field(float, -80, 80, required=False),
+    "longitude": Field(float, -179, 179, required=False),
+    "kmh": Field(float, 0, 130, required=False),
+    "parked_s": Field(float, 0, 86400, required=False),
+    "drive_s": Field(float, 30, 86400, required=False),
+}
+HARMLESS = ("lock", "horn")  # may be obeyed unsigned without another word
 GATEWAY: Table = {
     "host": Field(str),
     "port": Field(int, 1, 65535),
@@ -166,13 +201,15 @@ GATEWAY: Table = {
 
 # What `--set section.key=value` may set, and what node.json consists of beside the board itself. The node checks the
 # same (agreement 3).
-SECTIONS: Mapping[str, Table] = {
-    "gateway": GATEWAY,
-    "control": CONTROL,
-    "report": REPORT,
-    "link": LINK,
-    "simulate": SIMULATE,
-}
+SECTIONS: Mapping[Kind, Mapping[str, Table]] = {
+    Kind.GREENHOUSE: {
+        "gateway": GATEWAY, "control": CONTROL, "report": REPORT, "link": LINK, "simulate": SIMULATE,
+    },
+    Kind.VEHICLE: {
+        "gateway": GATEWAY, "vehicle": VEHICLE, "report": REPORT, "link": LINK, "simulate": VEHICLE_SIMULATE,
+    },
+}  # fmt: skip
+ALL_SECTIONS = tuple(dict.fromkeys(section for sections in SECTIONS.values() for section in sections))
 
 
 @dataclass(frozen=True)
@@ -183,6 +220,16 @@ class Image:
     version: str
     sha256: str
     offset: int
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What a vehicle has on a board: the table [vehicle] of its file."""
+
+    outputs: Mapping[str, Mapping[str, Value]]
+    sensors: Mapping[str, Mapping[str, Value]]
+    buses: Mapping[str, Mapping[str, Value]]
+    simulate: Mapping[str, Value] | None
 
 
 @dataclass(frozen=True)
@@ -205,6 +252,7 @@ class Board:
     report: Mapping[str, Value]
     link: Mapping[str, Value] | None
     simulate: Mapping[str, Value] | None
+    vehicle: Fitting | None
     warnings: tuple[str, ...]
     capabilities: tuple[str, ...] = ()
     reserved: tuple[int, ...] = ()
@@ -222,6 +270,12 @@ class Board:
     def simulated(self) -> bool:
         """Whether the board has no pins at all, so that a node on it always runs the model."""
         return self.chip == UNIX
+
+    def model(self, kind: Kind) -> Mapping[str, Value] | None:
+        """The settings of the model that stands in for the pins of such a node; None where there is none."""
+        if kind is Kind.GREENHOUSE:
+            return self.simulate
+        return self.vehicle.simulate if self.vehicle is not None else None
 
     def fs_bytes(self, flash_mb: int = 0) -> int:
         """The size of the file system on a flash of this size; the board file's if 0."""
@@ -256,7 +310,8 @@ def read(name: str, boards: Path) -> Board:
 def parse(name: str, data: Mapping[str, Any], where: str) -> Board:
     """A board out of the parsed file. where: named in errors."""
     tables = (
-        *CHIP_TABLES, "pins", "buses", "outputs", "sensors", "led", "button", "control", "report", "link", "simulate"
+        *CHIP_TABLES, "pins", "buses", "outputs", "sensors", "led", "button", "control", "report", "link", "simulate",
+        "vehicle",
     )  # fmt: skip
     unknown = sorted(set(data) - set(TOP) - set(LISTS) - set(tables))
     if unknown:
@@ -279,10 +334,7 @@ def parse(name: str, data: Mapping[str, Any], where: str) -> Board:
         return section(key, table) if key in data else None
 
     def group(key: str, common: Table, variants: Mapping[str, Table], by: str) -> dict[str, dict[str, Value]]:
-        things = data.get(key, {})
-        if not isinstance(things, dict) or not all(map(_WORD.fullmatch, things)):
-            raise PeanutError(f"{where}: [{key}] is not a table of named tables", f"Write [{key}.NAME].")
-        return {n: check_variant(common, variants, by, t, f"{where}: [{key}.{n}]") for n, t in things.items()}
+        return _group(data, key, key, common, variants, by, where)
 
     greenhouse = Kind.GREENHOUSE in words["profiles"]
     fs_offset, fs_size = (0, 0) if bare else _fs(data["fs"], int(head["flash_mb"]), f"{where}: [fs]")
@@ -300,6 +352,7 @@ def parse(name: str, data: Mapping[str, Any], where: str) -> Board:
         report=section("report", REPORT),
         link=maybe("link", LINK),
         simulate=maybe("simulate", SIMULATE),
+        vehicle=_fitting(data["vehicle"], where) if "vehicle" in data else None,
         warnings=words["warnings"],
         capabilities=words["capabilities"],
         reserved=_reserved(data.get("pins", {}), f"{where}: [pins]"),
@@ -323,10 +376,55 @@ def parse(name: str, data: Mapping[str, Any], where: str) -> Board:
                 f"{where}: [sensors.{sensor}]: a {table['driver']} does not measure {table['quantity']}",
                 f"It measures: {', '.join(MEASURES[str(table['driver'])])}.",
             )
+    if Kind.VEHICLE in board.profiles and board.vehicle is not None and board.simulated:
+        _need_model(board.vehicle, where)
     faults = pinout.faults(board)
+    if not faults and board.vehicle is not None:
+        faults = pinout.faults(fitted(board))
     if faults:
         raise PeanutError(f"{where}: {faults[0].what}", faults[0].fix)
     return board
+
+
+def fitted(board: Board) -> Board:
+    """The board as a vehicle has it: its own wiring in place of the greenhouse's."""
+    own = board.vehicle or Fitting({}, {}, {}, None)
+    return replace(board, outputs=own.outputs, sensors=own.sensors, buses=own.buses)
+
+
+def _group(
+    data: Mapping[str, Any], key: str, shown: str, common: Table, variants: Mapping[str, Table], by: str, where: str
+) -> dict[str, dict[str, Value]]:
+    things = data.get(key, {})
+    if not isinstance(things, dict) or not all(map(_WORD.fullmatch, things)):
+        raise PeanutError(f"{where}: [{shown}] is not a table of named tables", f"Write [{shown}.NAME].")
+    return {n: check_variant(common, variants, by, t, f"{where}: [{shown}.{n}]") for n, t in things.items()}
+
+
+def _fitting(data: object, where: str) -> Fitting:
+    """[vehicle]: its outputs, sensors, buses, and its model."""
+    tables = ("outputs", "sensors", "buses", "simulate")
+    if not isinstance(data, dict) or set(data) - set(tables):
+        raise PeanutError(f"{where}: [vehicle] has the tables {', '.join(tables)}", "Mend it.")
+    found = Fitting(
+        _group(data, "outputs", "vehicle.outputs", VEHICLE_OUTPUT, VEHICLE_OUTPUT_DRIVERS, "driver", where),
+        _group(data, "sensors", "vehicle.sensors", VEHICLE_SENSOR, VEHICLE_SENSOR_DRIVERS, "driver", where),
+        _group(data, "buses", "vehicle.buses", BUS, BUSES, "kind", where),
+        check(VEHICLE_SIMULATE, data["simulate"], f"{where}: [vehicle.simulate]") if "simulate" in data else None,
+    )
+    _known(tuple(found.outputs), VEHICLE_OUTPUTS, f"{where}: [vehicle.outputs]")
+    _known(tuple(found.sensors), VEHICLE_SENSORS, f"{where}: [vehicle.sensors]")
+    for verb, end in ENDS.items():
+        if verb in found.outputs and end not in found.outputs:
+            raise PeanutError(
+                f"{where}: [vehicle.outputs.{end}] is missing", f"A car that can {verb} must {end} again by itself."
+            )
+    return found
+
+
+def _need_model(vehicle: Fitting, where: str) -> None:
+    if vehicle.simulate is None:
+        raise PeanutError(f"{where}: a board without pins needs [vehicle.simulate]", "Add the table.")
 
 
 def _known(words: tuple[str, ...], known: tuple[str, ...], where: str) -> None:
@@ -393,8 +491,16 @@ def _words(value: object, key: str, where: str) -> tuple[str, ...]:
 
 
 def check_sense(sections: Mapping[str, Mapping[str, Any]], where: str) -> None:
-    """What no single key can tell: min <= set points <= max, schedules that are some, base <= cap."""
+    """What no single key can tell: min <= set points <= max, schedules, base <= cap, what goes unsigned."""
     control, link = sections.get("control", {}), sections.get("link", {})
+    vehicle = sections.get("vehicle", {})
+    for verb in (word.strip() for word in str(vehicle.get("compat_plain", "")).split(",") if word.strip()):
+        _known((verb,), VEHICLE_OUTPUTS, f"{where}: vehicle: compat_plain")
+        if verb not in HARMLESS and not vehicle.get("compat_unsafe", False):
+            raise PeanutError(
+                f"{where}: vehicle: compat_plain: whoever may publish could {verb} the car",
+                "If that is what you want: --set vehicle.compat_unsafe=true, before it.",
+            )
     if control:
         asked = [("setpoint", control["setpoint"]), ("fallback", control.get("fallback"))]
         asked += [("schedule", value) for value in _day(control, "schedule", where)]

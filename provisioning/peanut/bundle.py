@@ -28,11 +28,12 @@ def parse_settings(texts: Sequence[str]) -> Settings:
         section, _, key = path.strip().partition(".")
         if not equals or not key:
             raise PeanutError(f"--set {text!r} is not SECTION.KEY=VALUE", "For example: --set control.setpoint=16")
-        table = boards.SECTIONS.get(section)
-        if table is None:
-            raise PeanutError(f"--set {text!r}: no section {section!r}", f"Sections: {', '.join(boards.SECTIONS)}.")
-        if key not in table:
-            raise PeanutError(f"--set {text!r}: no key {key!r} in {section}", f"Keys: {', '.join(table)}.")
+        tables = [sections[section] for sections in boards.SECTIONS.values() if section in sections]
+        if not tables:
+            raise PeanutError(f"--set {text!r}: no section {section!r}", f"Sections: {', '.join(boards.ALL_SECTIONS)}.")
+        keys = dict.fromkeys(key for table in tables for key in table)
+        if key not in keys:
+            raise PeanutError(f"--set {text!r}: no key {key!r} in {section}", f"Keys: {', '.join(keys)}.")
         found.append((section, key, value.strip()))
     return found
 
@@ -43,7 +44,8 @@ def new_node(name: str, kind: Kind, board: Board, gateway: Mapping[str, Value], 
         can = ", ".join(board.profiles) or "nothing"
         raise PeanutError(f"the board {board.name!r} is no {kind}", f"It can be: {can}. Choose another --board.")
     greenhouse = kind is Kind.GREENHOUSE
-    if simulate and (board.simulate is None or not greenhouse):
+    model = board.model(kind)
+    if simulate and model is None:
         raise PeanutError(f"there is no model of a {kind} on the board {board.name!r}", "Leave out --simulate.")
     node: Node = {
         "format": FORMAT,
@@ -51,25 +53,24 @@ def new_node(name: str, kind: Kind, board: Board, gateway: Mapping[str, Value], 
         "kind": str(kind),
         "root": topic_root(name, kind),
         "gateway": dict(gateway),
-        "board": _board(board, greenhouse=greenhouse),
+        "board": _board(board if greenhouse else boards.fitted(board)),
     }
     if greenhouse and board.control is not None:
         node["control"] = dict(board.control)
     node["report"] = dict(board.report)
     if board.link is not None:
         node["link"] = dict(board.link)
-    if greenhouse and (simulate or board.simulated) and board.simulate is not None:
-        node["simulate"] = dict(board.simulate)
+    if (simulate or board.simulated) and model is not None:
+        node["simulate"] = dict(model)
     return node
 
 
-def _board(board: Board, *, greenhouse: bool) -> dict[str, Any]:
+def _board(board: Board) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": board.name,
         "chip": board.chip,
-        # The outputs of a board file are a greenhouse's; a car has no vent to open.
-        "outputs": _plain(board.outputs) if greenhouse else {},
-        "sensors": _plain(board.sensors) if greenhouse else {},
+        "outputs": _plain(board.outputs),
+        "sensors": _plain(board.sensors),
     }
     optional = {"buses": _plain(board.buses), "led": board.led, "button": board.button}
     return found | {key: value for key, value in optional.items() if value}
@@ -84,13 +85,16 @@ def apply(node: Node, settings: Settings) -> Node:
     result: Node = json.loads(json.dumps(node))
     for section, key, text in settings:
         where = f"--set {section}.{key}"
-        if section == "link":
+        table = boards.SECTIONS[Kind(result["kind"])].get(section, {})
+        if section in ("link", "vehicle") and table:
             # optional in node.json; the node's own defaults hold for the keys that are not given
-            result.setdefault("link", {})
+            result.setdefault(section, {})
         if section not in result:
             what = "give --simulate as well" if section == "simulate" else "leave this out"
             raise PeanutError(f"{where}: {node['name']} has no {section}", what[0].upper() + what[1:] + ".")
-        field = boards.SECTIONS[section][key]
+        if key not in table:
+            raise PeanutError(f"{where}: {node['name']} has no such key", f"Keys of {section}: {', '.join(table)}.")
+        field = table[key]
         value: object = text
         if field.type is not str:
             try:
@@ -99,7 +103,7 @@ def apply(node: Node, settings: Settings) -> Node:
                 value = text
         result[section][key] = check_value(field, value, where)
     link = result.get("link", {})
-    sections = {"control": result.get("control", {})}
+    sections = {"control": result.get("control", {}), "vehicle": result.get("vehicle", {})}
     if {"base_s", "cap_s"} <= set(link):
         sections["link"] = link
     boards.check_sense(sections, str(node["name"]))

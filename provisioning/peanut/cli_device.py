@@ -30,7 +30,7 @@ def device_group() -> None:
     "texts",
     multiple=True,
     metavar="SECTION.KEY=VALUE",
-    help=f"Change a default of node.json; sections: {', '.join(board.SECTIONS)}. May be given several times.",
+    help=f"Change a default of node.json; sections: {', '.join(board.ALL_SECTIONS)}. May be given several times.",
 )
 @boards_option
 @dry_run_option

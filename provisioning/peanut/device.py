@@ -133,9 +133,11 @@ def _node(
         if request.refit:
             new = _refitted(new, boards.read(request.board or board_name, folder), request)
         elif request.simulate and "simulate" not in old:
-            model = boards.read(board_name, folder).simulate
+            model = boards.read(board_name, folder).model(request.kind)
             if model is None:
-                raise PeanutError(f"the board {board_name!r} has no [simulate] table", "Leave out --simulate.")
+                raise PeanutError(
+                    f"there is no model of a {request.kind} on the board {board_name!r}", "Leave out --simulate."
+                )
             new["simulate"] = dict(model)
         new = bundle.apply(new, request.settings)
     else:
@@ -163,8 +165,8 @@ def _refitted(old: bundle.Node, board: boards.Board, request: Request) -> bundle
     same = old["board"].get("name") == board.name
     simulate = request.simulate if request.simulate is not None else same and "simulate" in old and not board.simulated
     fresh = bundle.new_node(request.name, request.kind, board, old["gateway"], simulate=simulate)
-    kept = ("control", "report", "link", "simulate") if same else ("control",)
-    return fresh | {key: old[key] for key in kept if key in old and key in fresh}
+    kept = ("control", "vehicle", "report", "link", "simulate") if same else ("control", "vehicle")
+    return fresh | {key: old[key] for key in kept if key in old and (key in fresh or key == "vehicle")}
 
 
 def fleet_gateway(home: Home) -> dict[str, Value]:

@@ -76,7 +76,7 @@ _BUS_PINS = {
 _SENSOR_WAYS = {"dht22": Way.BOTH, "soil": Way.ANALOG, "contact": Way.IN}
 _BUS_OF = {  # driver: the kind of bus it hangs on
     "pcf8574": "i2c", "sht3x": "i2c", "sht4x": "i2c", "bme280": "i2c", "scd4x": "i2c", "bh1750": "i2c",
-    "ds18b20": "onewire", "shift595": "shift595",
+    "ds18b20": "onewire", "shift595": "shift595", "elm327": "uart", "nmea": "uart",
 }  # fmt: skip
 
 

@@ -63,12 +63,30 @@ def test_node_json_is_what_agreement_3_shows(made: Path) -> None:
     assert found["simulate"]["speed"] == 60
 
 
-def test_a_vehicle_has_neither_heating_nor_a_model(made: Path) -> None:
+def test_a_vehicle_has_relays_and_a_model_of_its_own(made: Path) -> None:
     found = json.loads((made / "devices/1M8GDM9AXKP042788/node.json").read_text())
     assert (found["kind"], found["root"]) == ("vehicle", "vin/1M8GDM9AXKP042788")
     assert "control" not in found
-    assert "simulate" not in found
-    assert found["board"]["outputs"] == {}
+    assert found["simulate"] == {"speed": 1}
+    assert set(found["board"]["outputs"]) == {"unlock", "lock", "start", "stop", "horn"}
+    assert {"speed", "latitude", "locked"} <= set(found["board"]["sensors"])
+
+
+def test_what_may_be_set_for_a_vehicle(home: Home, run: Run) -> None:
+    vin = "1M8GDM9AXKP042788"
+    assert run("device", "add", vin, "--kind", "vehicle", "--set", "vehicle.compat_plain=lock, horn").exit_code == 0
+    assert json.loads((home.device(vin) / "node.json").read_text())["vehicle"] == {"compat_plain": "lock, horn"}
+    for words, complaint in (
+        ("vehicle.compat_plain=lock, unlock", "compat_unsafe"),
+        ("vehicle.compat_plain=open", "unknown 'open'"),
+        ("simulate.outside=3", "no such key"),
+        ("control.setpoint=3", "has no control"),
+    ):
+        result = run("device", "add", vin, "--kind", "vehicle", "--set", words)
+        assert (result.exit_code, complaint in result.stderr) == (2, True), result.stderr
+    assert run("device", "add", "peanut", "--kind", "greenhouse", "--set", "vehicle.run_s=60").exit_code == 2
+    words = ("--set", "vehicle.compat_unsafe=true", "--set", "vehicle.compat_plain=unlock")
+    assert run("device", "add", vin, "--kind", "vehicle", *words).exit_code == 0
 
 
 def test_adding_twice_changes_nothing(home: Home, run: Run) -> None:
@@ -306,7 +324,7 @@ def test_names_and_boards_that_are_none(home: Home, run: Run) -> None:
         (("bean", "--kind", "greenhouse", "--board", "esp99"), ", sim,"),
         (("bean", "--kind", "greenhouse", "--board", "../sim"), ", sim,"),
         (("peanut", "--kind", "boat"), "greenhouse"),
-        (("1" * 17, "--kind", "vehicle", "--simulate"), "no model of a vehicle"),
+        (("1" * 17, "--kind", "vehicle", "--simulate", "--board", "olimex-esp32-evb"), "no model of a vehicle"),
     ):
         result = run("device", "add", *words)
         assert result.exit_code == 2

@@ -23,6 +23,7 @@ from typing import Any
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
 BUNDLE = ("key.der", "cert.der", "ca.der", "node.json")
+KEY = "sign.key"  # a vehicle's bundle has it too
 LOG = "node.log"
 HEAP = "160wK"  # "w": scaled to the size of a word, so that 64-bit objects have the room of 160 KiB on the chip
 RESTART = 3  # the exit status of a node that wants to be started again: what a reset is on a chip
@@ -56,7 +57,7 @@ def drivers_of(node: Mapping[str, Any]) -> set[str]:
     """The drivers that a node with this node.json (parsed) needs."""
     board = node["board"]
     named = {str(thing["driver"]) for kind in ("outputs", "sensors") for thing in board[kind].values()}
-    return named | ({"greenhouse_model"} if "simulate" in node else set())
+    return named | ({f"{node['kind']}_model"} if "simulate" in node else set())
 
 
 def firmware_files(kind: str, drivers: Iterable[str], firmware: Path = FIRMWARE) -> list[str]:
@@ -83,6 +84,7 @@ class Node:
     """
 
     def __init__(self, bundle: Path, workdir: Path | None = None) -> None:
+        self._files = [*BUNDLE, *([KEY] if (bundle / KEY).is_file() else [])]
         missing = [name for name in BUNDLE if not (bundle / name).is_file()]
         if missing:
             raise FleetError(f"{bundle} is no device bundle: {', '.join(missing)} missing; see `peanut device bundle`")
@@ -107,7 +109,7 @@ class Node:
             target = self.workdir / name
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(FIRMWARE / name, target)
-        for name in BUNDLE:
+        for name in self._files:
             _put(self.workdir / name, (self.bundle / name).read_bytes())
 
     def start(self, cause: str = "power") -> None:

@@ -1,0 +1,27 @@
+"""A serial line of the chip. Rule: never waits; what does not fit into its buffer between two reads is lost."""
+
+ROOM = 1024  # bytes: a second of 9600 baud
+
+
+class Line:
+    def __init__(self, machine, number, spec):
+        pin = machine.Pin
+        self._uart = machine.UART(number, spec["baud"], tx=pin(spec["tx"]), rx=pin(spec["rx"]), rxbuf=ROOM)
+
+    def read(self):
+        """What has come, b"" if nothing has."""
+        return self._uart.read() or b""
+
+    def write(self, data):
+        self._uart.write(data)
+
+    def recover(self):
+        """Nothing holds a line as a chip holds a bus; what it had to say is stale."""
+        self._uart.read()
+
+
+def open(spec, hw):
+    """UART 0 is the console: the lines of a board are 1, 2 in the order in which they are opened."""
+    numbers = hw.shared("uarts", list)
+    numbers.append(len(numbers) + 1)
+    return Line(hw.machine, numbers[-1], spec)
