@@ -36,6 +36,7 @@ from peanutd.ear import Ear
 from peanutd.keyring import Keyring
 from peanutd.log import Background, Log
 from peanutd.monitor import Monitor
+from peanutd.mouth import Mouth
 from peanutd.revoked import Revoked, RevokedError
 from peanutd.rules import Book
 from peanutd.server import SPARE_FILES, Server
@@ -170,7 +171,8 @@ def _serve(
         ear.listen(lambda report: server.watch.seen.heard(report.root.removeprefix("/"), report.leaf, report.payload))
         ear.open()
         server.watch.tally.own = ear.own
-        monitor = Monitor(home, settings, log, rulebook, partial(_expires, server))
+        mouth = Mouth(broker, server.run, loop, now_ms)
+        monitor = Monitor(home, settings, log, rulebook, mouth, partial(_expires, server))
         ear.listen(monitor.recorder.hear)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.end)

@@ -1,4 +1,4 @@
-"""The monitoring side put together: what is heard goes to history and alerts, and couriers tell people of it.
+"""The monitoring side put together: what is heard goes to history, alerts and groups; couriers tell people of it.
 
 The rule it keeps: that some of it cannot be had (a disk, a database of another version) is said, and is no reason for
 the rest not to serve. It holds no logic of its own; whoever asks (the API) finds each part here by its name, or None.
@@ -13,14 +13,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from peanutd import fleet
+from peanutd import fleet, groups
 from peanutd.alert_rules import Rulebook
 from peanutd.alerts import FILE_NAME, Alert, Alerts
 from peanutd.config import Config
 from peanutd.couriers import Couriers
+from peanutd.groups import Groups, Progress
 from peanutd.history import History, HistoryError, Reader
 from peanutd.judges import Node
 from peanutd.log import Log
+from peanutd.mouth import Mouth
 from peanutd.recorder import Recorder
 
 GATEWAY: Final = "gateway"
@@ -31,14 +33,20 @@ class Monitor:
     """Everything that hears the nodes. Between `with` and its end it has threads of its own."""
 
     def __init__(
-        self, home: Path, settings: Config, log: Log, rulebook: Rulebook, expires: Callable[[], datetime | None]
+        self,
+        home: Path,
+        settings: Config,
+        log: Log,
+        rulebook: Rulebook,
+        mouth: Mouth,
+        expires: Callable[[], datetime | None],
     ) -> None:
         """expires: when the gateway's own certificate ends, as it is now."""
         self._home = home
         self._log = log
         self._expires = expires
-        self.told: list[Callable[[Alert], None]] = []
-        """Hear of each change of an alert, in the recorder's thread; they must be quick."""
+        self.told: list[Callable[[Alert | Progress], None]] = []
+        """Hear of each alert that changes and of the progress of groups, in the recorder's thread, quickly."""
         history: History | None = None
         self.reader: Reader | None = None
         """What was measured, for any thread."""
@@ -59,6 +67,13 @@ class Monitor:
             self.recorder.parts.append(alerts)
         except (sqlite3.Error, OSError) as error:
             log.error("alerts", f"there are none: {home / FILE_NAME}: {error}")
+        self.groups: Groups | None = None
+        """To be used by `recorder.ask`, but for what it says any thread may ask."""
+        try:
+            self.groups = Groups(home, log, self.nodes, mouth, time.time(), told=self._tell)
+            self.recorder.parts.append(self.groups)
+        except (sqlite3.Error, OSError) as error:
+            log.error("groups", f"there are none: {home / groups.FILE_NAME}: {error}")
 
     def __enter__(self) -> Monitor:
         self.recorder.__enter__()
@@ -78,6 +93,6 @@ class Monitor:
         own = self._expires()
         return found if own is None else [*found, Node(GATEWAY, "", own.timestamp())]
 
-    def _tell(self, alert: Alert) -> None:
+    def _tell(self, news: Alert | Progress) -> None:
         for told in self.told:
-            told(alert)
+            told(news)

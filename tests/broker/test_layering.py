@@ -18,7 +18,7 @@ ORDER = (
     *("scram", "argon", "users", "explain", "throttle", "login", "bearer"),
     *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door", "ear"),
     *("readings", "history", "recorder", "alert_rules", "judges", "alerts", "webpush", "couriers"),
-    "monitor",
+    *("recipes", "mouth", "groups", "monitor"),
     *("connection", "control", "operate", "metrics", "watch", "reception", "server", "stamps", "__main__"),
 )
 
