@@ -1,6 +1,6 @@
 # Peanut: what a person types. Each target works as the first command on a fresh machine: it runs `setup` itself.
 #
-#   make demo     two greenhouses under a real gateway, on this machine    (DEMO_SECONDS=60 ends it by itself)
+#   make demo     greenhouses and a car under a real gateway, on this machine   (DEMO_SECONDS=60 ends it by itself)
 #   make test     everything that proves it works                          (TESTS=tests/broker for a part)
 #   make test-long   what takes minutes: slow boards and slow lines
 #   make check    linters, types, warnings

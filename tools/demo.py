@@ -1,4 +1,4 @@
-"""`make demo`: a gateway and two greenhouses on this machine, the way into the phone app, and a table of what they do.
+"""`make demo`: a gateway, two greenhouses and a car here, the way into the phone app, and a table of what they do.
 
 Rule: everything in it is the real thing, run the way a user runs it: `peanut` makes the fleet, `peanutd` serves it, the
 firmware runs on MicroPython's unix port, and the table is one more MQTT client with the operator's certificate. A fleet
@@ -39,6 +39,8 @@ from tools.fleet import FleetError, Node
 
 BIN = Path(sys.executable).parent
 GREENHOUSES = ("peanut", "tomato")
+VEHICLE = "PEANUTDEM00000001"
+NODES = {**dict.fromkeys(GREENHOUSES, "greenhouse"), VEHICLE: "vehicle"}
 START_S = 20.0  # how long the gateway may take to listen
 TABLE_WIDTH = 120  # columns of a terminal on which the table has room to breathe
 PLAIN_LINE_S = 2.0  # without a terminal: at most a line a greenhouse in this time
@@ -81,7 +83,7 @@ class House:
         )
 
 
-COLUMNS = ("greenhouse", "set point", "temperature", "heater", "vent", "status", "last ack", "why")
+COLUMNS = ("node", "set point", "temperature", "heater", "vent", "status", "last ack", "why")
 
 
 def degrees(value: object) -> str:
@@ -98,28 +100,28 @@ class Board:
     """The houses, kept current by an MQTT client's thread."""
 
     def __init__(self) -> None:
-        self.houses = {name: House() for name in GREENHOUSES}
+        self.houses = {name: House() for name in NODES}
         self.lock = threading.Lock()
         self.connected = threading.Event()
 
     def take(self, topic: str, payload: bytes | bytearray) -> None:
         """One report of a node. Others' topics and what is not JSON are passed over."""
-        parts = topic.split("/")
-        if len(parts) != 4 or parts[2] not in self.houses:
+        *_, name, leaf = topic.split("/")
+        if name not in self.houses:
             return
         try:
             report = json.loads(payload)
         except ValueError:
             return
         with self.lock:
-            house = self.houses[parts[2]]
-            if parts[3] == "status":
+            house = self.houses[name]
+            if leaf == "status":
                 house.status = report
-            elif parts[3] == "state":
+            elif leaf == "state":
                 house.state = report
-            elif parts[3] == "telemetry":
+            elif leaf == "telemetry":
                 house.readings = report.get("readings", house.readings)
-            elif parts[3] == "ack":
+            elif leaf == "ack":
                 why = report.get("why")
                 house.ack = f"{report.get('cmd')}: {report.get('stage')}" + (f" ({why})" if why else "")
 
@@ -139,7 +141,8 @@ def watch(home: Path, port: int, board: Board) -> Client:
         client: Client, _data: object, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
         if not reason.is_failure:
-            client.subscribe([(f"/plant/+/{report}", 1) for report in ("status", "state", "telemetry", "ack")])
+            reports = ("status", "state", "telemetry", "ack")
+            client.subscribe([(f"{root}/+/{report}", 1) for root in ("/plant", "vin") for report in reports])
             board.connected.set()
 
     def on_message(_client: Client, _data: object, message: MQTTMessage) -> None:
@@ -238,22 +241,22 @@ def way_in(home: Path, address: str | None, password: str | None, *, drawn: bool
     ]
 
 
-def greenhouses(home: Path, port: int) -> list[Path]:
-    """The bundles of the simulated greenhouses, made where they are missing.
+def simulated(home: Path, port: int) -> list[Path]:
+    """The bundles of the nodes that are simulated, made where they are missing.
 
     They live on this machine, so that is where they look for the gateway, at the port that it has today.
     """
     with contextlib.closing(sqlite3.connect(home / "ledger.db")) as ledger:
         boards = dict(ledger.execute("SELECT name, board FROM device").fetchall())
     bundles = []
-    for name in GREENHOUSES:
+    for name, kind in NODES.items():
         if boards.get(name, "sim") != "sim":
             print(f"{name} is a real one: not simulated", flush=True)
             continue
         if name not in boards:
-            print(f"adding greenhouse {name}", flush=True)
+            print(f"adding {kind} {name}", flush=True)
         here = ("--set", "gateway.host=localhost", "--set", f"gateway.port={port}")
-        peanut(home, "device", "add", name, "--kind", "greenhouse", "--board", "sim", *here)
+        peanut(home, "device", "add", name, "--kind", kind, "--board", "sim", *here)
         bundles.append(home / "devices" / name)
     return bundles
 
@@ -308,10 +311,11 @@ def advice(home: Path, port: int) -> list[str]:
     return [
         f"The gateway listens on 127.0.0.1:{port}. Try this in a second terminal:",
         f"  {command} send peanut UpdateTemperature 15",
-        "or the same with a client that is not ours:",
+        f"  {command} send {VEHICLE} unlock",
+        "or the first with a client that is not ours:",
         f"  mosquitto_pub -h localhost -p {port} {keys} -q 1 -t /plant/peanut/UpdateTemperature -m temperature:15",
         f"  mosquitto_sub -h localhost -p {port} {keys} -t '/plant/+/telemetry' -v",
-        "Ctrl-C ends the gateway and both greenhouses.",
+        "Ctrl-C ends it all.",
     ]
 
 
@@ -366,7 +370,7 @@ def main() -> int:
             password = first_password(home)
             port, app, process = stack.enter_context(gateway(home))
             nodes: list[Node] = []
-            for bundle in greenhouses(home, port):
+            for bundle in simulated(home, port):
                 node = Node(bundle, home / "nodes" / bundle.name)
                 stack.callback(node.close)
                 node.start()
@@ -386,7 +390,7 @@ def main() -> int:
             show(board, lines, over)
             if not ending.is_set():
                 raise DemoError(f"the gateway has ended by itself; its last words are in {home / 'peanutd.log'}")
-            print("ending: gateway and greenhouses", flush=True)
+            print("ending: gateway and nodes", flush=True)
     except (DemoError, FleetError, OSError, sqlite3.Error) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import segno
 
 from tests.system.conftest import wait_for
-from tools.demo import app_url, own_address, qr_code
+from tools.demo import VEHICLE, app_url, own_address, qr_code
 from tools.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,9 +30,8 @@ def test_demo_runs_without_a_terminal_and_ends_by_itself(tmp_path: Path) -> None
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\x1b" not in done.stdout + done.stderr
-    for name in ("peanut", "tomato"):
-        assert f"greenhouse: {name}" in done.stdout
-    assert "status: online" in done.stdout
+    for name in ("peanut", "tomato", VEHICLE):
+        assert re.search(f"node: {name} .*status: online", done.stdout), done.stdout
     assert "mosquitto_pub" in done.stdout
     password = (home / "demo.pass").read_text().strip()
     assert f"The app: https://localhost:{port}/  Sign in as operator, first password {password}." in done.stdout
