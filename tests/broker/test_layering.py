@@ -25,20 +25,8 @@ ORDER = (
 # The same of the API, which only __main__ knows: in there may be awaited, and everything of the gateway imported.
 API_ORDER = (
     *("problem", "shape", "database", "keys", "sessions", "passwords", "audit", "quota", "bridge", "people", "scopes"),
-    *(
-        "shares",
-        "proofs",
-        "nodes",
-        "signing",
-        "rights",
-        "commands",
-        "services",
-        "table",
-        "openapi",
-        "signin",
-        "devices",
-    ),
-    *("stepup", "static", "app", "door", "serve"),
+    *("shares", "proofs", "userfile", "nodes", "live", "signing", "rights", "commands", "services", "table", "openapi"),
+    *("signin", "devices", "stepup", "events", "accounts", "sharing", "auditing", "static", "app", "door", "serve"),
 )
 
 

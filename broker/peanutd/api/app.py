@@ -6,6 +6,7 @@ gateway's own files. Scripts and styles come from files only.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from peanutd.api import devices, openapi, signin, stepup
+from peanutd.api import accounts, auditing, devices, events, openapi, sharing, signin, stepup
 from peanutd.api.openapi import PREFIX
 from peanutd.api.problem import Problem
 from peanutd.api.services import Services
@@ -61,8 +62,16 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *signin.OPERATIONS,
     *stepup.OPERATIONS,
     *devices.OPERATIONS,
+    *events.OPERATIONS,
+    *accounts.OPERATIONS,
+    *sharing.OPERATIONS,
+    *auditing.OPERATIONS,
 )
 """Every operation of the API. A part of the gateway that has some adds them here."""
+
+
+SEND_TIMEOUT: Final = 60.0
+"""Seconds that a reader may leave unread what is sent to it, before its request is given up."""
 
 
 class _Headers:
@@ -83,7 +92,8 @@ class _Headers:
                 message["headers"] = [*message.get("headers", ()), *self._headers]
                 if api and not any(key.lower() == b"cache-control" for key, _ in message["headers"]):
                     message["headers"].append((b"cache-control", b"no-store"))
-            await send(message)
+            async with asyncio.timeout(SEND_TIMEOUT):
+                await send(message)
 
         await self._app(scope, receive, sending)
 

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -74,13 +75,24 @@ class Node:
         return self.kind.word
 
 
-@dataclass(frozen=True, slots=True)
-class News:
-    """Something that has just been said; `event` and `data` as the contract has them."""
+def encoded(event: str, data: Mapping[str, Any]) -> bytes:
+    """A server-sent event. JSON has no line breaks of its own."""
+    return f"event: {event}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
-    node: Node
+
+@dataclass(frozen=True)
+class News:
+    """Something that has just happened; `event` and `data` as the contract has them."""
+
+    device: str | None
+    """Whom it is about: only who may see it is told. None: everybody."""
     event: str
     data: Mapping[str, Any]
+
+    @cached_property
+    def wire(self) -> bytes:
+        """As all readers get it."""
+        return encoded(self.event, self.data)
 
 
 Follower = Callable[[News | int], None]
@@ -161,7 +173,10 @@ class Nodes:
         node = self._by_root.get(report.root)
         if node is None or event is None:
             return
-        news = News(node, event, {"device": node.name, **data})
+        self.tell(News(node.name, event, {"device": node.name, **data}))
+
+    def tell(self, news: News) -> None:
+        """Tells all followers."""
         for follower in tuple(self._followers):
             follower(news)
 

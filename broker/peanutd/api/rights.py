@@ -71,14 +71,18 @@ class Rights:
         nodes: Nodes,
         rules: Rulebook,
         role_of: Callable[[str], Role | None],
+        scope_of: Callable[[str], frozenset[str] | None],
         monotonic: Callable[[], float],
         groups: Groups,
     ) -> None:
-        """role_of: the role that a user has now, None if there is no such user."""
+        """role_of, scope_of: the role that a user has now, None if there is no such user; the groups that he is held
+        to.
+        """
         self._bridge = bridge
         self._nodes = nodes
         self._rules = rules
         self._role_of = role_of
+        self._scope_of = scope_of
         self._monotonic = monotonic
         self.groups = groups
         self._seen: dict[tuple[str, Role], _Seen] = {}
@@ -93,8 +97,9 @@ class Rights:
         names = await self._may_see(name, role)
         if person.share is not None:
             names &= {person.share.device}
-        elif person.scope is not None:
-            names &= frozenset[str]().union(*(self.groups.members(group) for group in person.scope))
+        scope = self._scope_of(name)
+        if scope is not None:
+            names &= frozenset[str]().union(*(self.groups.members(group) for group in scope))
         return {key: node for key, node in nodes.items() if key in names}
 
     async def node(self, person: Person, name: str) -> Node:

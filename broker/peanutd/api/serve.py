@@ -28,6 +28,7 @@ from peanutd.api.audit import Audit
 from peanutd.api.bridge import Bridge, Relay
 from peanutd.api.commands import Commands
 from peanutd.api.door import Door, Http
+from peanutd.api.live import Live
 from peanutd.api.nodes import Nodes
 from peanutd.api.passwords import Passwords
 from peanutd.api.rights import NoGroups, Rights
@@ -85,26 +86,29 @@ def services(
         partial(log.warning, "api"),
         lambda name: {family.address for family in sessions.of(name, clock())},
     )
+    scopes = Scopes(found)
     audit = Audit(found, clock, partial(log.info, "api"))
 
     def rules(role: Role, name: str, action: int, topic: str) -> bool:
         return gateway.broker.explain(rights.slot(role), name, action, topic, False, action == MAY_PUBLISH)[0]
 
     return Services(
+        home=home,
         log=log,
         keys=secret,
         database=found,
         sessions=sessions,
         passwords=passwords,
-        scopes=Scopes(found),
+        scopes=scopes,
         shares=Shares(found, secret),
         audit=audit,
         bridge=bridge,
         nodes=nodes,
-        rights=Rights(bridge, nodes, rules, passwords.role, monotonic, NoGroups()),
+        rights=Rights(bridge, nodes, rules, passwords.role, scopes.of, monotonic, NoGroups()),
         commands=Commands(home, bridge, nodes, audit, gateway.send, clock),
         clock=clock,
         monotonic=monotonic,
+        live=Live(nodes),
         version=version,
     )
 
@@ -217,6 +221,7 @@ class Api:
         try:
             await self._ending.wait()
             tasks[0].cancel()
+            self.services.live.end()
             server.should_exit = True
             await asyncio.wait([tasks[1]], timeout=END_TIMEOUT + 0.5)
         finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from peanutd.access import Role
 from peanutd.api.audit import Audit, Origin
@@ -15,6 +16,7 @@ from peanutd.api.bridge import Bridge
 from peanutd.api.commands import Commands
 from peanutd.api.database import Database
 from peanutd.api.keys import Keys
+from peanutd.api.live import Live
 from peanutd.api.nodes import Nodes
 from peanutd.api.passwords import Passwords
 from peanutd.api.people import Person
@@ -32,6 +34,7 @@ from peanutd.log import Log
 class Services:
     """See the fields."""
 
+    home: Path
     log: Log
     keys: Keys
     database: Database
@@ -47,6 +50,7 @@ class Services:
     clock: Callable[[], float]
     """Unix seconds."""
     monotonic: Callable[[], float]
+    live: Live
     version: str = ""
     rate: Rate = field(default_factory=Rate)
     proofs: Proofs = field(default_factory=Proofs)
@@ -70,3 +74,12 @@ class Services:
             raise Problem("unauthorized", "this sign-in is over; sign in again")
         origin = replace(origin, who=access.who)
         return Person(kind, name, user.role, family.id, origin, access.ends, self.scopes.of(name))
+
+    def counts(self, person: Person) -> bool:
+        """Whether somebody who has called is still who he was: what `person` looks at, without the token."""
+        now = self.clock()
+        if person.share is not None:
+            share = self.shares.get(person.name, now)
+            return share is not None and self.passwords.user(share.by) is not None
+        family, user = self.sessions.get(person.session, now), self.passwords.user(person.name)
+        return family is not None and user is not None and family.proof == self.sessions.proof(user)

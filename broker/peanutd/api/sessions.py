@@ -115,6 +115,12 @@ class Sessions:
         """Those of a user."""
         return [family for family in self._families.values() if family.user == user and not _over(family, now)]
 
+    async def prove(self, id: str, user: User) -> None:
+        """The sign-in goes on although the user has another password: it was he who has changed it."""
+        family = self._families.get(id)
+        if family is not None:
+            await self._write(replace(family, proof=self.proof(user)), [])
+
     async def end(self, ids: list[str]) -> None:
         """They are over, at once."""
         found = [(id,) for id in ids if self._families.pop(id, None) is not None]

@@ -86,6 +86,8 @@ class Operation:
     """Codes beside those that every operation of its sort has."""
     shares: bool = False
     """Whether holders of a share may call it."""
+    ticket: bool = False
+    """Whether a ticket in the query does in place of the header."""
 
     @property
     def status(self) -> int:
@@ -120,7 +122,7 @@ async def _serve(services: Services, operations: Mapping[str, Operation], reques
     origin = Origin("-", address, _printable(request.headers.get("user-agent", "")))
     person: Person | None = None
     if not operation.open:
-        person = services.person(request.headers.get("authorization"), origin)
+        person = services.person(_authorization(services, operation, request), origin)
         origin = person.origin
     services.rate.spend(person.who if person is not None else address, services.monotonic())
     if person is not None:
@@ -140,6 +142,13 @@ async def _serve(services: Services, operations: Mapping[str, Operation], reques
     if operation.answers[operation.status] is None:
         return Response(status_code=operation.status)
     return JSONResponse(result, operation.status)
+
+
+def _authorization(services: Services, operation: Operation, request: Request) -> str | None:
+    """The header, or what a ticket stands for."""
+    header = request.headers.get("authorization")
+    ticket = request.query_params.get("ticket") if operation.ticket and header is None else None
+    return header if ticket is None else f"Bearer {services.live.token(ticket, services.clock())}"
 
 
 def _printable(text: str) -> str:
