@@ -178,6 +178,21 @@ def test_packets_of_every_size_come_in_pieces(generator: Generator, payload: int
     assert (figures["delivered"], faults(figures)) == (MESSAGES, [])
 
 
+def test_a_sparse_publisher_keeps_to_its_rate(generator: Generator) -> None:
+    """20 messages a second: the last of 12 is due 0.55 s later, however fast the broker is; none is lost."""
+    status, figures, said = _drive(generator, Liar(), scenario="sparse", publishers=1, rate=20, messages=12, seconds=10)
+    assert (status, said) == (0, "")
+    assert (figures["delivered"], faults(figures)) == (12, [])
+    assert figures["seconds"] > 11 / 20
+
+
+def test_a_sparse_run_ends_in_time(generator: Generator) -> None:
+    """A message a second of which 100 are asked for in one second: what is not yet due is not sent, and is no loss."""
+    _, figures, _ = _drive(generator, Liar(), scenario="sparse", publishers=1, rate=10, messages=100, seconds=1)
+    assert 0 < figures["delivered"] < 20
+    assert faults(figures) == []
+
+
 def test_a_lost_message_is_counted(generator: Generator) -> None:
     status, figures, _ = _drive(generator, Liar(lambda n, packet: [] if n == 30 else [packet]))
     assert status == 0

@@ -19,13 +19,14 @@ from . import codec, report
 from .brokers import BROKERS, Broker, BrokerError, workplace
 from .generator import BUILD, NO_TLS, Case, Generator, GeneratorError, Load, build, faults, run
 
-TRAFFIC = ("fan-in", "fan-out", "pairs")
+TRAFFIC = ("fan-in", "fan-out", "pairs", "sparse")
 KEPT = ("kept", "drain")  # plain only: over TLS the disk costs the same
 CROWDS = ("wildcard", "retained")  # plain only: their topics are for those who may publish everywhere
 SCENARIOS = ("codec", *TRAFFIC, *KEPT, *CROWDS, "idle")
 TRANSPORTS = ("plain", "tls")
 QOS = ("0", "1", "2")
 USUAL_QOS = {"plain": QOS, "tls": ("0", "1")}  # of the traffic, without --qos
+USUAL_SPARSE_QOS = {"plain": ("0", "1"), "tls": ("0",)}
 USUAL_CROWD_QOS = {"kept": ("1", "2"), "drain": ("1",), "wildcard": ("0",), "retained": ("0", "1")}
 RESULTS = BUILD / "results.jsonl"
 TABLE = BUILD / "table.txt"
@@ -90,6 +91,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--clients", type=_positive(5000), default=50, help="publishers, subscribers or pairs (50)")
     add("--idle-clients", type=_positive(40000), default=None, help="connections of the idle run (1000; quick: 300)")
+    add("--sparse", type=_positive(20000), default=None, help="pairs of the sparse run (1000; quick: 200)")
     add("--filters", type=_positive(900_000), default=None, help="of the wildcard run (100000; quick: 20000)")
     add("--retained", type=_positive(900_000), default=None, help="messages of the retained run (10000; quick: 2000)")
     add("--queue", type=_positive(1_000_000), default=None, help="messages of the drain run (100000; quick: 10000)")
@@ -105,6 +107,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     arguments.filters = arguments.filters or (20_000 if arguments.quick else 100_000)
     arguments.retained = arguments.retained or (2_000 if arguments.quick else 10_000)
     arguments.queue = arguments.queue or (10_000 if arguments.quick else 100_000)
+    arguments.sparse = arguments.sparse or (200 if arguments.quick else 1_000)
     arguments.idle_clients = arguments.idle_clients or (300 if arguments.quick else 1_000)
     return arguments
 
@@ -124,7 +127,7 @@ def _cases(arguments: argparse.Namespace, generator: Generator) -> list[Case]:
         for transport in transports
         for scenario in TRAFFIC
         if scenario in arguments.scenario
-        for qos in arguments.qos or USUAL_QOS[transport]
+        for qos in arguments.qos or (USUAL_SPARSE_QOS if scenario == "sparse" else USUAL_QOS)[transport]
     ]
     if "plain" in transports:
         cases += [
@@ -198,6 +201,7 @@ def main(argv: list[str] | None = None) -> int:
         filters=arguments.filters,
         retained=arguments.retained,
         queue=arguments.queue,
+        sparse=arguments.sparse,
     )
     traffic = arguments.scenario != ["codec"]
     names = _brokers(arguments) if traffic else []

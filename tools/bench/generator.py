@@ -20,6 +20,7 @@ FLAGS = ["-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Wshadow", "-Wconversion"
 NO_COMPILER = "no C compiler: apt-get install gcc libc6-dev"
 NO_TLS = "no OpenSSL headers, so no TLS rows: apt-get install libssl-dev"
 RETAINED_TIMES = 4  # deliveries of a retained run: they cost so little that it would be over too soon
+SPARSE_S = 5  # a sparse run is measured for so long, whatever else is asked for
 KILL_MARGIN_S = 15.0  # the generator ends itself at its deadline; this stands behind that
 
 
@@ -50,8 +51,8 @@ class Load:
 
     `clients` is the number of publishers, subscribers or pairs; `window` the messages a publisher may have in flight;
     `filters` what the subscribers of a wildcard run hold in all, `retained` the messages of a retained run and `queue`
-    those of a drain run; `messages` the deliveries measured; `seconds` ends the measuring earlier; `deadline` is
-    that of the whole run.
+    those of a drain run; `sparse` the pairs of a sparse run, each with a message a second; `messages` the deliveries
+    measured; `seconds` ends the measuring earlier (a sparse run lasts SPARSE_S); `deadline` is that of the whole run.
     """
 
     messages: int
@@ -62,6 +63,7 @@ class Load:
     filters: int = 100_000
     retained: int = 10_000
     queue: int = 100_000
+    sparse: int = 1000
     seconds: int = 10
     deadline: int = 60
 
@@ -105,7 +107,7 @@ def run(generator: Generator, endpoint: Endpoint, case: Case, load: Load, core: 
         "broker": endpoint.pid,
         "scenario": case.scenario,
         "qos": case.qos,
-        "publishers": load.clients,
+        "publishers": load.sparse if case.scenario == "sparse" else load.clients,
         "subscribers": load.clients,
         "messages": _messages(case, load),
         "window": load.window,
@@ -114,7 +116,7 @@ def run(generator: Generator, endpoint: Endpoint, case: Case, load: Load, core: 
         "retained": load.retained,
         "clients": load.idle_clients + load.idle_clients // 10,
         "base": load.idle_clients // 10,
-        "seconds": load.seconds,
+        "seconds": SPARSE_S if case.scenario == "sparse" else load.seconds,
         "deadline": load.deadline,
     }
     if endpoint.credentials is not None:
@@ -147,6 +149,8 @@ def run(generator: Generator, endpoint: Endpoint, case: Case, load: Load, core: 
 def _messages(case: Case, load: Load) -> int:
     if case.scenario == "drain":
         return load.queue
+    if case.scenario == "sparse":
+        return load.sparse * SPARSE_S
     return load.messages * (RETAINED_TIMES if case.scenario == "retained" else 1)
 
 

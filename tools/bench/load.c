@@ -64,6 +64,7 @@ enum {
     RECEIVE_SIZE = 256 * 1024,   /* one recv at the most, shared by all connections */
     EVENTS_MAX = 256,            /* ready sockets a turn */
     CONNECTS_AT_ONCE = 32,       /* below the listen backlog of any broker */
+    RATE_MAX = 1000,             /* messages a second of one sparse publisher */
     KEEP_ALIVE_S = 900,          /* longer than DEADLINE_MAX_S: no pings in the figures */
     DEADLINE_MAX_S = 600,
     WAIT_MS = 100,               /* the clock is looked at so often even if nothing happens */
@@ -74,11 +75,12 @@ enum {
 enum { CONNECT = 1, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBSCRIBE, SUBACK };
 
 /* WILDCARD is PAIRS whose subscribers hold a crowd of filters; every message goes to a topic that matches one of them.
+ * SPARSE is PAIRS in which every publisher sends `rate` messages a second, all of them evenly spread: nothing to batch.
  * RETAINED publishes first; then subscribers come one after the other and get what was retained.
  * KEPT is PAIRS whose subscribers have sessions that outlive their connections; DRAIN has one such subscriber, which goes
  * away, and comes back when everything that the publishers have for it is in its queue. */
-enum scenario { FAN_IN, FAN_OUT, PAIRS, KEPT, DRAIN, WILDCARD, RETAINED, IDLE };
-static const char *const scenario_names[] = {"fan-in", "fan-out", "pairs", "kept", "drain", "wildcard", "retained", "idle"};
+enum scenario { FAN_IN, FAN_OUT, PAIRS, SPARSE, KEPT, DRAIN, WILDCARD, RETAINED, IDLE };
+static const char *const scenario_names[] = {"fan-in", "fan-out", "pairs", "sparse", "kept", "drain", "wildcard", "retained", "idle"};
 
 /* Filters of the wildcard run and the topic that each matches; "{}" is the number of the filter, six digits. No topic
  * matches the filter of another number or line, and all are equally long, so that their packets are. */
@@ -98,12 +100,13 @@ static struct {
     unsigned filters, retained;  /* in all; rounded up to as many for every client */
     uint64_t messages;           /* deliveries to measure */
     double seconds, deadline;
+    unsigned rate;               /* SPARSE: messages a second of a publisher */
     unsigned stall;              /* seconds: nothing received for so long, and what is missing is lost */
     pid_t broker;
     const char *topic, *filter;  /* "{}" stands for the publisher's number, four digits */
     const char *ca, *cert, *key, *host, *ciphersuites;
 } opt = {
-    .scenario = FAN_IN, .publishers = 50, .subscribers = 50, .clients = 1100, .base = 100, .window = 4, .payload = 64,
+    .scenario = FAN_IN, .publishers = 50, .subscribers = 50, .clients = 1100, .base = 100, .window = 4, .rate = 1, .payload = 64,
     .filters = 100000, .retained = 10000,
     .messages = 100000, .seconds = 10, .deadline = 60, .stall = 3, .topic = "/plant/n{}/cmd/bench",
     .filter = "/plant/+/cmd/bench", .host = "localhost", .ciphersuites = "TLS_AES_256_GCM_SHA384",
@@ -186,6 +189,7 @@ static bool resumed;             /* DRAIN: it has come back */
 static uint64_t open_filters;    /* WILDCARD: asked for, not granted */
 static uint64_t started, waited, turns;
 static uint64_t unsent, open_slots;
+static uint64_t paced_from, paced, paced_end;  /* SPARSE: since when, messages that were due so far, and in all */
 static uint64_t delivered, duplicated, reordered, damaged;
 static unsigned opening, up;     /* connections on their way, connections that are there */
 
@@ -1000,9 +1004,35 @@ static void flush_all(void)
     flush_count = 0;
 }
 
+/* SPARSE: when its next message is due, monotonic ns; 0: never. */
+static uint64_t next_due(void)
+{
+    return paced < paced_end ? paced_from + paced * UINT64_C(1000000000) / ((uint64_t)n_publishers * opt.rate) : 0;
+}
+
+/* SPARSE: the messages that are due by now may be sent, one publisher after the other. */
+static void pace(void)
+{
+    for (uint64_t due; (due = next_due()) != 0 && due <= now; paced++) {
+        struct publisher *p = &publishers[paced % n_publishers];
+        p->target++;
+        queue_refill(p);
+    }
+}
+
+/* Waits for something to happen, or for the moment of the next message. */
+static int await(struct epoll_event *events)
+{
+    uint64_t due = next_due(), wait = WAIT_MS * UINT64_C(1000000);
+    if (due != 0 && due < now + wait)
+        wait = due > now ? due - now : 0;
+    return epoll_pwait2(epoll_fd, events, EVENTS_MAX, &(struct timespec){.tv_nsec = (long)wait}, NULL);
+}
+
 /* Publishes what the windows allow, writes everything out, waits for something to happen and reads it. */
 static void turn(void)
 {
+    pace();
     for (unsigned i = 0; i < refill_count; i++)
         refill(refill_list[i]);
     refill_count = 0;
@@ -1013,7 +1043,7 @@ static void turn(void)
     now = clock_ns(CLOCK_MONOTONIC);
     if (n == 0) {  /* only here does it wait for the broker */
         uint64_t before = now;
-        n = epoll_wait(epoll_fd, events, EVENTS_MAX, WAIT_MS);
+        n = await(events);
         now = clock_ns(CLOCK_MONOTONIC);
         waited += now - before;
     }
@@ -1050,9 +1080,13 @@ static void phase(uint64_t each, double seconds)
 {
     last_progress = now = clock_ns(CLOCK_MONOTONIC);
     uint64_t end = now + (uint64_t)(seconds * 1e9);
-    for (unsigned i = 0; i < n_publishers; i++) {
-        publishers[i].target += each;
-        queue_refill(&publishers[i]);
+    if (opt.scenario == SPARSE) {
+        paced_from = now, paced = 0, paced_end = each * n_publishers;
+    } else {
+        for (unsigned i = 0; i < n_publishers; i++) {
+            publishers[i].target += each;
+            queue_refill(&publishers[i]);
+        }
     }
     unsent += each * n_publishers;
     while (unsent + open_slots > 0 && !stalled()) {
@@ -1061,6 +1095,7 @@ static void phase(uint64_t each, double seconds)
             for (unsigned i = 0; i < n_publishers; i++)
                 publishers[i].target = publishers[i].sent;
             unsent = 0;
+            paced = paced_end;
         }
     }
     flush_all();  /* the subscribers' last acknowledgements */
@@ -1150,8 +1185,8 @@ static _Noreturn void usage(const char *problem)
 {
     fprintf(stderr,
             "load: %s\n"
-            "usage: load --port PORT [--broker PID] [--scenario fan-in|fan-out|pairs|kept|drain|wildcard|retained|idle]\n"
-            "            [--publishers N] [--filters N] [--retained N]\n"
+            "usage: load --port PORT [--broker PID] [--scenario fan-in|fan-out|pairs|sparse|kept|drain|wildcard|retained|idle]\n"
+            "            [--publishers N] [--rate N] [--filters N] [--retained N]\n"
             "            [--subscribers N] [--clients N] [--base N] [--qos 0|1|2] [--payload BYTES] [--window N]\n"
             "            [--messages DELIVERIES] [--seconds S] [--deadline S] [--stall S] [--topic T] [--filter F]\n"
             "            [--ca FILE --cert FILE --key FILE] [--host NAME] [--ciphersuites LIST]\n",
@@ -1174,10 +1209,10 @@ static unsigned long long number(const char *text, const char *name, unsigned lo
 static void parse_options(int argc, char **argv)
 {
     enum { SCENARIO, PORT, BROKER, PUBLISHERS, SUBSCRIBERS, CLIENTS, BASE, QOS, PAYLOAD, WINDOW, MESSAGES, SECONDS,
-           DEADLINE, STALL, TOPIC, FILTER, CA, CERT, KEY, HOST, CIPHERSUITES, FILTERS, RETAIN, COUNT };
+           RATE, DEADLINE, STALL, TOPIC, FILTER, CA, CERT, KEY, HOST, CIPHERSUITES, FILTERS, RETAIN, COUNT };
     static const char *const names[COUNT] = {
         "scenario", "port", "broker", "publishers", "subscribers", "clients", "base", "qos", "payload", "window",
-        "messages", "seconds", "deadline", "stall", "topic", "filter", "ca", "cert", "key", "host", "ciphersuites",
+        "messages", "seconds", "rate", "deadline", "stall", "topic", "filter", "ca", "cert", "key", "host", "ciphersuites",
         "filters", "retained"};
     struct option options[COUNT + 1] = {{0}};
     for (int i = 0; i < COUNT; i++)
@@ -1206,6 +1241,7 @@ static void parse_options(int argc, char **argv)
         case WINDOW: opt.window = (unsigned)number(optarg, name, 1, WINDOW_MAX); break;
         case MESSAGES: opt.messages = number(optarg, name, 1, 1000000000); break;
         case SECONDS: opt.seconds = (double)number(optarg, name, 1, DEADLINE_MAX_S); break;
+        case RATE: opt.rate = (unsigned)number(optarg, name, 1, RATE_MAX); break;
         case DEADLINE: opt.deadline = (double)number(optarg, name, 1, DEADLINE_MAX_S); break;
         case STALL: opt.stall = (unsigned)number(optarg, name, 1, DEADLINE_MAX_S); break;
         case TOPIC: opt.topic = optarg; break;
@@ -1243,7 +1279,7 @@ static void prepare(void)
     switch (opt.scenario) {
     case FAN_IN: n_publishers = opt.publishers, n_subscribers = 1; break;
     case FAN_OUT: n_publishers = 1, n_subscribers = opt.subscribers; break;
-    case PAIRS: case KEPT: n_publishers = n_subscribers = opt.publishers; break;
+    case PAIRS: case SPARSE: case KEPT: n_publishers = n_subscribers = opt.publishers; break;
     case DRAIN: n_publishers = opt.publishers, n_subscribers = 1; break;
     case WILDCARD:
         n_publishers = n_subscribers = opt.publishers < opt.filters ? opt.publishers : opt.filters;
@@ -1292,7 +1328,7 @@ static void prepare(void)
     for (unsigned i = 0; i < n_subscribers; i++) {
         struct subscriber *s = &subscribers[i];
         s->conn = &conns[n_publishers + i];
-        s->first = opt.scenario == PAIRS || opt.scenario == KEPT || opt.scenario == WILDCARD ? i : 0;
+        s->first = opt.scenario == PAIRS || opt.scenario == SPARSE || opt.scenario == KEPT || opt.scenario == WILDCARD ? i : 0;
         s->count = opt.scenario == FAN_IN || opt.scenario == DRAIN ? n_publishers : opt.scenario == RETAINED ? 0 : 1;  /* 0: has not asked yet */
         s->trackers = allocate(opt.scenario == RETAINED ? n_publishers : s->count, sizeof *s->trackers);
         s->seen = opt.scenario == RETAINED ? allocate(n_publishers * shared_out / 64 + 1, sizeof *s->seen) : NULL;

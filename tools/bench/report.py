@@ -122,7 +122,7 @@ class _Rounds:
                 said.append(f"noise: others took {noise:.0%} of a core")
             elif waits < WAITS:
                 said.append("limited by the generator")
-            elif busy < BUSY:
+            elif busy < BUSY and self.runs[0].case.scenario != "sparse":  # there everybody waits for the clock
                 said.append("limited by neither: both wait")
         return ", ".join(said)
 
