@@ -19,6 +19,7 @@ from peanut.names import Kind
 
 from .conftest import Run
 
+NAMES = {Kind.GREENHOUSE: "bean", Kind.VEHICLE: "1M8GDM9AXKP042788"}
 BOARDS = Path(__file__).parents[2] / "boards"
 
 
@@ -45,7 +46,7 @@ def test_every_board_of_the_house_is_good_and_documented() -> None:
             assert found.image is not None
             assert found.image.sha256 or "SHA-256" in found.checked
             # the wiring tells every pin that the board file uses, and no other for the same thing
-            for use in pinout.uses(found):
+            for use in [*pinout.uses(found), *(pinout.uses(board.fitted(found)) if found.vehicle else [])]:
                 assert re.search(rf"(?<![\d.]){use.pin}(?!\d)", text), f"{name}: pin {use.pin} ({use.what})"
 
 
@@ -53,9 +54,13 @@ def test_every_board_of_the_house_is_good_and_documented() -> None:
 def test_a_node_accepts_every_board_file(name: str, tmp_path: Path) -> None:
     # from the board file to the firmware's own check of node.json
     found = board.read(name, BOARDS)
-    if Kind.GREENHOUSE not in found.profiles:
-        return
-    node = bundle.new_node("bean", Kind.GREENHOUSE, found, {"host": "gw.local", "port": 8883}, simulate=False)
+    for kind in found.profiles:
+        accepted(
+            bundle.new_node(NAMES[kind], kind, found, {"host": "gw.local", "port": 8883}, simulate=False), tmp_path
+        )
+
+
+def accepted(node: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "node.json").write_bytes(bundle.render(node))
     code = "import sys\nfrom node import config\nprint(sorted(config.load(sys.argv[1])['board']['outputs']))"
     environment = {**os.environ, "PYTHONPATH": str(BOARDS.parent / "firmware"), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -63,7 +68,7 @@ def test_a_node_accepts_every_board_file(name: str, tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path / "node.json")], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(sorted(found.outputs))
+    assert done.stdout.strip() == str(sorted(node["board"]["outputs"]))
     assert len(bundle.render(node)) <= 4096
 
 
@@ -71,12 +76,16 @@ def test_the_readme_names_every_key() -> None:
     text = (BOARDS / "README.md").read_text()
     tables = [
         board.TOP, board.IMAGE, board.SERIAL, board.LED, board.BUTTON, board.BUS, board.OUTPUT, board.SENSOR,
-        board.CONTROL, board.REPORT, board.LINK, board.SIMULATE,
+        board.CONTROL, board.REPORT, board.LINK, board.SIMULATE, board.VEHICLE, board.VEHICLE_OUTPUT,
+        board.VEHICLE_SENSOR, board.VEHICLE_SIMULATE,
     ]  # fmt: skip
-    variants = (board.BUSES, board.OUTPUT_DRIVERS, board.SENSOR_DRIVERS)
+    variants = (
+        board.BUSES, board.OUTPUT_DRIVERS, board.SENSOR_DRIVERS, board.VEHICLE_OUTPUT_DRIVERS, board.VEHICLE_SENSOR_DRIVERS,
+    )  # fmt: skip
     tables += [table for group in variants for table in group.values()]
     keys = {key for table in tables for key in table} | set(data()) | set(data("esp32-devkitc"))
     words = {word for group in variants for word in group} | set(board.CAPABILITIES) | set(board.QUANTITIES)
+    words |= {*board.VEHICLE_OUTPUTS, *board.VEHICLE_SENSORS, *board.OBD_QUANTITIES, *board.GPS_QUANTITIES}
     words |= {*board.GREENHOUSE_OUTPUTS, *board.GREENHOUSE_SENSORS, *CHIPS}
     assert not [key for key in keys if not re.search(rf"[`\[]{key}\b", text)]
     assert not [word for word in words if not re.search(rf'`"?{word}"?`', text)]

@@ -197,6 +197,33 @@ class PWM:
         pass
 
 
+class Timer:
+    """Soft, as the ESP32's are: the callback runs when the program gives way, here to its event loop."""
+
+    ONE_SHOT, PERIODIC = 0, 1
+
+    def __init__(self, id):
+        self._task = None
+
+    def init(self, *, mode, period, callback):
+        import asyncio
+
+        async def work():
+            while True:
+                await asyncio.sleep_ms(period)
+                callback(self)
+                if mode == self.ONE_SHOT:
+                    return
+
+        self.deinit()
+        self._task = asyncio.create_task(work())
+
+    def deinit(self):
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+
 def bitstream(pin, encoding, timing, data):
     pass
 
