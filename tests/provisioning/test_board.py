@@ -80,7 +80,8 @@ def test_the_readme_names_every_key() -> None:
         board.VEHICLE_SENSOR, board.VEHICLE_SIMULATE,
     ]  # fmt: skip
     variants = (
-        board.BUSES, board.OUTPUT_DRIVERS, board.SENSOR_DRIVERS, board.VEHICLE_OUTPUT_DRIVERS, board.VEHICLE_SENSOR_DRIVERS,
+        board.BUSES, board.OUTPUT_DRIVERS, board.SENSOR_DRIVERS, board.VEHICLE_OUTPUT_DRIVERS,
+        board.VEHICLE_SENSOR_DRIVERS,
     )  # fmt: skip
     tables += [table for group in variants for table in group.values()]
     keys = {key for table in tables for key in table} | set(data()) | set(data("esp32-devkitc"))
