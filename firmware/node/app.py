@@ -32,7 +32,7 @@ SILENT_MS = 120000  # so long a task may show no progress
 CONTROL_PERIODS = 3  # so many turns the control loop may miss
 CHANGES = (10, 6000)  # changes of one thing at once, and ms to one more: flash and relays wear
 # Not in memory while the node works.
-SELDOM = ("node.desired", "node.config", "node.keys", "node.powerup", "node.schedule", "drivers.opening")
+SELDOM = ("node.desired", "node.config", "node.keys", "node.slots", "node.powerup", "node.schedule", "drivers.opening")
 LINES = (20, 3000)  # the same for log lines about commands
 DAY_S = 86400  # between two notes of the time in flash
 
@@ -54,7 +54,7 @@ class App:
         from node import keys
 
         gc.collect()
-        ctx, valid = keys.context(_read)  # first, while the heap is whole
+        ctx, valid, self._cert, proving = keys.context(_read)  # first, while the heap is whole
         forget("node.keys")
         from node import desired, powerup
 
@@ -62,6 +62,7 @@ class App:
         cfg = self._cfg = asked.load()
         self._asked = asked.told()
         self._root = cfg["root"]
+        self._about = self._root if self._root[0] == "/" else "/" + self._root
         self._sim = "simulate" in cfg
         self._store = Store(nvs=powerup.nvs())
         self._boot = int(self._store.number("boot", 0, 1 << 29, 0)) + 1
@@ -84,9 +85,14 @@ class App:
         self._untold = 0  # log lines left out
         self._changed = True  # the state differs from the one published
         self._configured = self._asked["gen"] or self._asked["errors"]  # config/reported is to be published
+        self._certified = True  # cert/reported is
+        self._renewed = False  # a new certificate waits to be tried
         self._wake = asyncio.Event()
         self._verbs = self._root + "/cmd/"
-        self._topics = {self._root + "/config/desired": self._configure}
+        self._topics = {
+            self._root + "/config/desired": self._configure,
+            "$cert" + self._about: self._renew,
+        }
         self._tasks = [
             ("link", self._connect),
             ("answers", self._answers),
@@ -94,7 +100,8 @@ class App:
             ("report", self._report),
             ("mend", self._mend),
         ]
-        if asked.trial:
+        self._proving = (asked.trial, proving)  # configuration, certificate
+        if asked.trial or proving:
             self._tasks.append(("trial", self._trial))
         self._events = []  # payloads for <root>/event
         self._why = None  # of a planned end
@@ -258,8 +265,30 @@ class App:
             borrow()
         return restart
 
+    def _renew(self, payload, retained):
+        """A certificate from the gateway: stored, and tried by a restart as soon as that does no harm."""
+        if retained or not payload or self._changes["config"].take(clock.now()):
+            return
+        try:
+            if self._with_keys("judge", bytes(payload), "peanut:" + self._about[1:]):
+                self._renewed = True
+        except MemoryError as e:  # not even to judge it; it will come again
+            self._cert["errors"] = ["busy: %s" % e]
+
+    def _with_keys(self, what, *args):
+        """A function of node/keys.py, which is in memory meanwhile only. Returns whether it wants a restart."""
+        self._certified = True
+        self._wake.set()
+        try:
+            from node import keys
+
+            self._cert, restart = getattr(keys, what)(_read, *args)
+        finally:
+            forget(*SELDOM)
+        return restart
+
     async def _trial(self, pulse):
-        """A session proves the network settings; without one in time, those before them return."""
+        """A session proves network settings and certificate; without one in time, those before them return."""
         begun = clock.now()
         limit_s = self._cfg["link"]["trial_s"]
         why = 0
@@ -268,8 +297,9 @@ class App:
             await asyncio.sleep_ms(200)
             if clock.since(begun) > limit_s * 1000:
                 why = "no session in %d s" % limit_s
-        if self._ask("settle", why):
-            self.restart("config")
+        again = self._proving[0] and self._ask("settle", why)
+        if (self._proving[1] and self._with_keys("settle", why)) or again:
+            self.restart("config" if again else "certificate")
 
     # -- reports -----------------------------------------------------------------------------------------------------
 
@@ -357,7 +387,10 @@ class App:
             why = "no Wi-Fi for 30 minutes" if self._wifi is not None and self._wifi.hopeless else None
             if self._link.starving:
                 why = "no memory for TLS"
+            if self._renewed:
+                why = "certificate"
             if why is not None and self._idle():
+                self._renewed = False
                 self.restart(why)
 
     async def _answers(self, pulse):
@@ -385,7 +418,15 @@ class App:
                 await self._state()
             if self._configured and self._client.ready:
                 told = report.configured(self._asked, clock.unix())
-                self._configured = not await self._send("config/reported", told, 1, True)
+                self._configured = False
+                if not await self._send("config/reported", told, 1, True):
+                    self._configured = True
+            if self._certified and self._client.up and (self._client.ready or self._client.limited):
+                self._cert["chip"] = hardware.chip()
+                told = report.configured(self._cert, clock.unix())
+                self._certified = False  # before it is sent: there may be something new meanwhile
+                if not await self._send("cert/reported", told, 1, True):
+                    self._certified = True
             if (self._outbox or self._events) and self._client.ready:
                 self._wake.set()
             await asyncio.sleep_ms(0)

@@ -14,7 +14,7 @@ import binascii
 import hashlib
 import json
 
-from node import ConfigError, config, log, store, strictjson
+from node import ConfigError, config, log, slots, strictjson
 
 MAX_SIZE = 2048  # bytes of a document
 TRIES = 3  # starts on trial without a session
@@ -29,7 +29,7 @@ class Desired:
 
     def __init__(self, paths=("config.a", "config.b")):
         self._paths = paths
-        self._slots = [_read(path) for path in paths]
+        self._slots = [slots.read(path) for path in paths]
         self._slot = None  # the one in force
         self.errors = []
 
@@ -113,21 +113,8 @@ class Desired:
             log.error("config", "cannot be stored (%s)" % e)
 
     def _write(self, i, slot):
-        data = json.dumps(slot).encode()
-        store.replace(self._paths[i], b"%08x" % binascii.crc32(data) + data)
+        slots.write(self._paths[i], slot)
         self._slots[i] = slot
-
-
-def _read(path):
-    """A slot; None if there is none, or not whole."""
-    try:
-        with open(path, "rb") as f:
-            data = f.read()
-        if int(data[:8], 16) == binascii.crc32(data[8:]):
-            return json.loads(data[8:])
-    except (OSError, ValueError):
-        pass
-    return None
 
 
 def lay(body, tables):

@@ -43,6 +43,11 @@ def image():
     return sys.version.split("; ")[-1][:60]
 
 
+def chip():
+    """What tells this chip from every other, in hexadecimal digits; None where there is no such thing."""
+    return "".join(["%02x" % b for b in machine.unique_id()]) if hasattr(machine, "unique_id") else None
+
+
 def tls_room():
     """(free, largest block) in bytes of the heap that TLS takes its buffers from; None where it is not a heap apart."""
     if not hasattr(esp32, "idf_heap_info"):

@@ -89,6 +89,7 @@ class Client:
         self.ready = False  # subscribed, and the birth is on its way
         self.welcome = False  # the last session got as far as a good CONNACK
         self.before = None  # a coroutine function, called before the subscriptions
+        self.limited = False  # it may have its certificate renewed, and nothing else
         self.alive = lambda: None  # called each turn in which the deadlines of a session were watched
         self._stream = None
         self._why = None
@@ -180,6 +181,9 @@ class Client:
             while self._suback is not None:
                 if not await self._change(epoch):
                     return
+            if self.limited:
+                log.warn("mqtt", "let in only to have the certificate renewed")
+                return
             await self._on_session()
             self.ready = self._epoch == epoch and self.up
         except OSError:
@@ -436,10 +440,17 @@ class Client:
             raise Closed("malformed: SUBACK")
         if body[0] << 8 | body[1] != self._suback[0]:
             raise Closed("protocol error: SUBACK for another packet id")
+        refused = []
         for i in range(2, len(body)):
             if body[i] == 0x80:
-                raise Closed("not allowed to subscribe to %s" % self.subscriptions[i - 2], REFUSED)
-            if body[i] > 1:
+                refused.append(self.subscriptions[i - 2])
+            elif body[i] > 1:
                 raise Closed("malformed: SUBACK")  # more than was asked for, or reserved [MQTT-3.9.3-2]
+        # Of what begins with `$` other gateways know nothing. That it is all that is granted is the gateway's way to
+        # say that the certificate is to be renewed before anything else.
+        known = [topic for topic in self.subscriptions if topic[0] != "$"]
+        self.limited = refused == known and known != self.subscriptions
+        if not self.limited and refused and refused[-1][0] != "$":
+            raise Closed("not allowed to subscribe to %s" % refused[-1], REFUSED)
         self._suback = None
         self._moved.set()

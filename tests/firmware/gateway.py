@@ -160,8 +160,11 @@ class Peer:
 class Gateway:
     """A mutual TLS listener on a free port of 127.0.0.1."""
 
-    def __init__(self, pki: Pki, certificate: str = "good", trust: str | None = None) -> None:
-        """certificate: a key of pki.gateways; trust: PEM of the CAs that nodes must come from."""
+    def __init__(
+        self, pki: Pki, certificate: str = "good", trust: str | None = None, after: Gateway | None = None
+    ) -> None:
+        """certificate: a key of pki.gateways; trust: PEM of the CAs that nodes must come from; after: the gateway whose
+        place (its listener) it takes."""
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         with tempfile.NamedTemporaryFile() as file:
             file.write(pki.gateways[certificate].pem())
@@ -169,7 +172,7 @@ class Gateway:
             self._context.load_cert_chain(file.name)
         self._context.load_verify_locations(cadata=pki.trust() if trust is None else trust)
         self._context.verify_mode = ssl.CERT_REQUIRED
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", 0)) if after is None else after._listener
         self._listener.settimeout(DEADLINE_S)
         self.port = int(self._listener.getsockname()[1])
         self._peers: list[Peer] = []

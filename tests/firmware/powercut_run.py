@@ -9,9 +9,10 @@ import gc
 import json
 import os
 
+import keys_checks
 import vfs
 from desired_checks import BODY, doc
-from node import log, ring
+from node import keys, log, ring
 from node.desired import Desired
 from node.ring import Ring
 from node.store import Store
@@ -190,7 +191,39 @@ def ring_sent():
     assert r.batch() is None
 
 
+def keys_before():
+    keys_checks.fresh()
+    keys.judge(keys_checks.bundle(), keys_checks.sent("cd02"), keys_checks.URI)
+    keys.settle(keys_checks.bundle(), 0)
+
+
+def keys_renewed():
+    if not keys.judge(keys_checks.bundle(), keys_checks.sent("ef03", 3), keys_checks.URI)[1]:
+        raise OSError(EIO)  # it was told, and nothing has changed
+
+
+def keys_on_trial():
+    keys_before()
+    keys_renewed()
+
+
+def keys_lost():
+    keys.settle(keys_checks.bundle(), "no session in 600 s")
+
+
+def keys_won():
+    keys.settle(keys_checks.bundle(), 0)
+
+
+def keys_found():
+    told = keys.Keys(keys_checks.bundle()).told()
+    return [told["serial"], told["trial"], keys_checks.in_force(keys_checks.bundle())]
+
+
 CASES = (
+    ("certificate", keys_before, keys_renewed, keys_found, (["cd02", False, "cd02"], ["ef03", True, "ef03"])),
+    ("certificate lost", keys_on_trial, keys_lost, keys_found, (["ef03", True, "ef03"], ["cd02", False, "cd02"])),
+    ("certificate won", keys_on_trial, keys_won, keys_found, (["ef03", True, "ef03"], ["ef03", False, "ef03"])),
     ("set point", set_point_before, set_point, set_point_found, (18.5, 21.0)),
     (
         "configuration",

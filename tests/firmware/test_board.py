@@ -73,7 +73,7 @@ def online(gateway: Gateway, session: int = 0) -> tuple[Peer, dict[str, object]]
     peer = gateway.accept()
     peer.expect(CONNECT)
     peer.connack(session)
-    peer.suback(peer.expect(SUBSCRIBE), 1, 1, 1)
+    peer.suback(peer.expect(SUBSCRIBE))
     return peer, peer.expect(PUBLISH, "/plant/peanut/status").json
 
 

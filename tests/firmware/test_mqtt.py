@@ -69,7 +69,7 @@ def test_birth_after_the_subscriptions(gateway: Gateway, make_node: MakeNode, se
     peer.connack(session)
     subscribe = peer.expect(SUBSCRIBE)
     assert subscribe.first == 0x82
-    filters = [SET.encode(), b"/plant/peanut/config/desired", b"/plant/peanut/cmd/+"]
+    filters = [b"$cert/plant/peanut", SET.encode(), b"/plant/peanut/config/desired", b"/plant/peanut/cmd/+"]
     assert subscribe.body[2:] == b"".join(len(f).to_bytes(2, "big") + f + b"\x01" for f in filters)
     peer.suback(subscribe)
     status = peer.expect(PUBLISH)
@@ -220,7 +220,7 @@ def test_refused_subscription_is_named(gateway: Gateway, make_node: MakeNode) ->
     peer = gateway.accept()
     peer.expect(CONNECT)
     peer.connack()
-    peer.suback(peer.expect(SUBSCRIBE), 1, 1, 0x80)
+    peer.suback(peer.expect(SUBSCRIBE), 1, 1, 1, 0x80)
     peer.expect_closed()
     node.wait_for_log("not allowed to subscribe to /plant/peanut/cmd/+")
 
