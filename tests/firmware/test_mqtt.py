@@ -88,7 +88,7 @@ def test_one_byte_at_a_time(gateway: Gateway, make_node: MakeNode) -> None:
     peer.expect(CONNECT)
     peer.dribble(b"\x20\x02\x00\x00")
     subscribe = peer.expect(SUBSCRIBE)
-    peer.dribble(packet(0x90, subscribe.body[:2] + b"\x01\x01\x01") + command({"temperature": 15.5, "id": "a"}))
+    peer.dribble(packet(0x90, subscribe.body[:2] + b"\x01\x01\x01\x01") + command({"temperature": 15.5, "id": "a"}))
     for stage in ("accepted", "done"):
         ack = peer.expect(PUBLISH, ACK).json
         assert (ack["id"], ack["stage"], ack["state"]["setpoint"]) == ("a", stage, 15.5)
