@@ -179,7 +179,7 @@ def _serve(
         reload = _Reload(home, settings, server, files)
         loop.add_signal_handler(signal.SIGHUP, reload)
         loop.call_later(LOOK, reload.look, loop)
-        api = _api(home, settings, server, ear, loop, make_loop)
+        api = _api(home, settings, server, ear, monitor, loop, make_loop)
         with _metrics(settings.listen.metrics, server), monitor, api as reload.api:
             serving = server.serve(settings.listeners, settings.listen.time, control.listener(home), reload.answer)
             runner.run(serving)
@@ -211,6 +211,7 @@ def _api(
     settings: Config,
     server: Server,
     ear: Ear,
+    monitor: Monitor,
     loop: asyncio.AbstractEventLoop,
     make_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> Iterator[Api | None]:
@@ -222,7 +223,7 @@ def _api(
 
     try:
         address, https = settings.listen.https, settings.https
-        api = Api(home, address, https, server, ear, loop, make_loop, server.log, _version())
+        api = Api(home, address, https, server, ear, loop, make_loop, server.log, _version(), monitor)
     except tls.TlsError as error:
         raise ListenError(f"https: {error}") from None
     except ApiError as error:

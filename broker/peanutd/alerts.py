@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from peanutd import alert_rules, judges
+from peanutd import alert_rules, judges, webpush
 from peanutd.alert_rules import Rulebook
 from peanutd.judges import Judge, Node, Verdict
 from peanutd.log import Log, clean
@@ -307,6 +307,10 @@ class Alerts:
         """Whether there was such a browser of his."""
         with self._transaction():
             return bool(self._db.execute("DELETE FROM subscription WHERE id = ? AND user = ?", (number, user)).rowcount)
+
+    def push_key(self) -> str:
+        """The public key that push services know the gateway by, as browsers want it. OSError when there is none."""
+        return webpush.text_of(webpush.public(webpush.key(self._home)))
 
     def close(self) -> None:
         self._db.close()

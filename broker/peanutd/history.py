@@ -345,7 +345,8 @@ class Reader:
     @contextlib.contextmanager
     def _db(self) -> Iterator[sqlite3.Connection]:
         try:
-            db = sqlite3.connect(f"file:{quote(str(self.path))}?mode=ro", uri=True, timeout=PATIENCE)
+            where = f"file:{quote(str(self.path))}?mode=ro"
+            db = sqlite3.connect(where, uri=True, timeout=PATIENCE, check_same_thread=False)
             with contextlib.closing(db):
                 yield db
         except sqlite3.Error as error:

@@ -6,6 +6,7 @@ the rest not to serve. It holds no logic of its own; whoever asks (the API) find
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -40,8 +41,9 @@ class Monitor:
         rulebook: Rulebook,
         mouth: Mouth,
         expires: Callable[[], datetime | None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """expires: when the gateway's own certificate ends, as it is now."""
+        """expires: when the gateway's own certificate ends, as it is now. clock: Unix seconds."""
         self._home = home
         self._log = log
         self._expires = expires
@@ -57,20 +59,20 @@ class Monitor:
                 self.reader = Reader(path)
             except HistoryError as error:
                 log.error("history", f"nothing is kept: {error}")
-        self.recorder = Recorder(log, settings.history, history)
+        self.recorder = Recorder(log, settings.history, history, clock=clock)
         self.alerts: Alerts | None = None
         """To be used by `recorder.ask`."""
         self._couriers: Couriers | None = None
         try:
-            self.alerts = alerts = Alerts(home, log, self.nodes, rulebook, time.time(), told=self._tell)
-            self._couriers = Couriers(home, log, lambda: alerts.rulebook)
+            self.alerts = alerts = Alerts(home, log, self.nodes, rulebook, clock(), told=self._tell)
+            self._couriers = Couriers(home, log, lambda: alerts.rulebook, clock=clock)
             self.recorder.parts.append(alerts)
         except (sqlite3.Error, OSError) as error:
             log.error("alerts", f"there are none: {home / FILE_NAME}: {error}")
         self.groups: Groups | None = None
         """To be used by `recorder.ask`, but for what it says any thread may ask."""
         try:
-            self.groups = Groups(home, log, self.nodes, mouth, time.time(), told=self._tell)
+            self.groups = Groups(home, log, self.nodes, mouth, clock(), told=self._tell)
             self.recorder.parts.append(self.groups)
         except (sqlite3.Error, OSError) as error:
             log.error("groups", f"there are none: {home / groups.FILE_NAME}: {error}")
@@ -88,7 +90,9 @@ class Monitor:
 
     def nodes(self) -> Sequence[Node]:
         """The fleet as the ledger has it, and the gateway itself. LedgerError when it cannot be read."""
-        ends = fleet.expiries(self._home)
+        ends: dict[str, float] = {}
+        with contextlib.suppress(fleet.LedgerError):  # without this column it is a ledger still
+            ends = fleet.expiries(self._home)
         found = [Node(device.name, device.root, ends.get(device.name)) for device in fleet.devices(self._home)]
         own = self._expires()
         return found if own is None else [*found, Node(GATEWAY, "", own.timestamp())]

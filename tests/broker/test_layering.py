@@ -17,7 +17,7 @@ ORDER = (
     *("tokens", "keyring"),
     *("scram", "argon", "users", "explain", "throttle", "login", "bearer"),
     *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door", "ear"),
-    *("readings", "history", "recorder", "alert_rules", "judges", "alerts", "webpush", "couriers"),
+    *("readings", "history", "recorder", "alert_rules", "judges", "webpush", "alerts", "couriers"),
     *("recipes", "mouth", "groups", "monitor"),
     *("connection", "control", "operate", "metrics", "watch", "reception", "server", "stamps", "__main__"),
 )
@@ -26,7 +26,8 @@ ORDER = (
 API_ORDER = (
     *("problem", "shape", "database", "keys", "sessions", "passwords", "audit", "quota", "bridge", "people", "scopes"),
     *("shares", "proofs", "userfile", "nodes", "live", "signing", "rights", "commands", "services", "table", "openapi"),
-    *("signin", "devices", "stepup", "events", "accounts", "sharing", "auditing", "static", "app", "door", "serve"),
+    *("signin", "devices", "asking", "past", "alerting", "grouping"),
+    *("stepup", "events", "accounts", "sharing", "auditing", "static", "app", "door", "serve"),
 )
 
 

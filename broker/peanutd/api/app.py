@@ -18,7 +18,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from peanutd.api import accounts, auditing, devices, events, openapi, sharing, signin, stepup
+from peanutd.api import (
+    accounts,
+    alerting,
+    auditing,
+    devices,
+    events,
+    grouping,
+    openapi,
+    past,
+    sharing,
+    signin,
+    stepup,
+)
 from peanutd.api.openapi import PREFIX
 from peanutd.api.problem import Problem
 from peanutd.api.services import Services
@@ -66,6 +78,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *accounts.OPERATIONS,
     *sharing.OPERATIONS,
     *auditing.OPERATIONS,
+    *past.OPERATIONS,
+    *alerting.OPERATIONS,
+    *grouping.OPERATIONS,
 )
 """Every operation of the API. A part of the gateway that has some adds them here."""
 

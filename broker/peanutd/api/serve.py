@@ -40,6 +40,7 @@ from peanutd.api.static import Static
 from peanutd.config import FILE_NAME, Address, Https, Listener
 from peanutd.ear import Ear
 from peanutd.log import Log
+from peanutd.monitor import Monitor
 from peanutd.sockets import Bound, bind
 from peanutd.users import Store
 
@@ -77,8 +78,10 @@ def services(
     version: str = "",
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
+    monitor: Monitor | None = None,
 ) -> Services:
     """Everything that the API works with."""
+    groups = monitor.groups if monitor is not None else None
     bridge, nodes, sessions = Bridge(broker_loop), Nodes(home, clock), Sessions(found, secret)
     passwords = Passwords(
         Store(home),
@@ -104,11 +107,12 @@ def services(
         audit=audit,
         bridge=bridge,
         nodes=nodes,
-        rights=Rights(bridge, nodes, rules, passwords.role, scopes.of, monotonic, NoGroups()),
+        rights=Rights(bridge, nodes, rules, passwords.role, scopes.of, monotonic, groups or NoGroups()),
         commands=Commands(home, bridge, nodes, audit, gateway.send, clock),
         clock=clock,
         monotonic=monotonic,
         live=Live(nodes),
+        monitor=monitor,
         version=version,
     )
 
@@ -127,6 +131,7 @@ class Api:
         make_loop: Callable[[], asyncio.AbstractEventLoop],
         log: Log,
         version: str = "",
+        monitor: Monitor | None = None,
     ) -> None:
         """Binds the address and opens what it needs. ListenError, TlsError, ApiError say why that cannot be.
 
@@ -142,7 +147,8 @@ class Api:
         self._database: database.Database | None = None
         try:
             self._database = database.Database(home)
-            self.services = services(home, self._database, keys.load(home), gateway, broker_loop, log, version)
+            secret = keys.load(home)
+            self.services = services(home, self._database, secret, gateway, broker_loop, log, version, monitor=monitor)
         except (database.DatabaseError, keys.NoKeyError) as error:
             self._bound.socket.close()
             raise ApiError(str(error)) from None

@@ -28,6 +28,7 @@ from peanutd.api.scopes import Scopes
 from peanutd.api.sessions import Sessions
 from peanutd.api.shares import Shares
 from peanutd.log import Log
+from peanutd.monitor import Monitor
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class Services:
     """Unix seconds."""
     monotonic: Callable[[], float]
     live: Live
+    monitor: Monitor | None = None
+    """History, alerts and groups; None: there are none."""
     version: str = ""
     rate: Rate = field(default_factory=Rate)
     proofs: Proofs = field(default_factory=Proofs)

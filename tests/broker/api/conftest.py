@@ -26,6 +26,7 @@ from peanutd.api.static import Static
 from peanutd.connection import now_ms
 from peanutd.ear import Ear
 from peanutd.log import Log
+from peanutd.monitor import Monitor
 from peanutd.server import Server
 from tests.broker.scram_client import user, write_users
 
@@ -119,6 +120,7 @@ class World:
         self.ear.open()
         self.nodes: list[Node] = []
         self.ledger: list[tuple[str, str]] = []
+        self.monitor: Monitor | None = None
         self.open()
 
     def write_users(self) -> None:
@@ -138,6 +140,7 @@ class World:
             "1",
             lambda: self.now,
             lambda: self.now,
+            self.monitor,
         )
         self.relay = Relay(self.services.nodes.take)
         self.relay.open(self.loop)
