@@ -26,7 +26,7 @@ ORDER = (
 API_ORDER = (
     *("problem", "shape", "database", "keys", "sessions", "passwords", "audit", "quota", "bridge", "people", "scopes"),
     *("shares", "proofs", "userfile", "nodes", "live", "signing", "rights", "commands", "services", "table", "openapi"),
-    *("signin", "devices", "asking", "past", "alerting", "grouping"),
+    *("signin", "devices", "asking", "past", "alerting", "grouping", "telling"),
     *("stepup", "events", "accounts", "sharing", "auditing", "static", "app", "door", "serve"),
 )
 

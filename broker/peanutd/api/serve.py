@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 from peanutd import tls
 from peanutd._core import MAY_PUBLISH, Broker
 from peanutd.access import Role
-from peanutd.api import app, database, keys, rights
+from peanutd.api import app, database, keys, rights, telling
 from peanutd.api.audit import Audit
 from peanutd.api.bridge import Bridge, Relay
 from peanutd.api.commands import Commands
@@ -202,6 +202,8 @@ class Api:
         self._ending = asyncio.Event()
         self.services.nodes.refresh()
         self._relay.open(self._loop)
+        if self.services.monitor is not None:
+            telling.connect(self.services.monitor, self.services.nodes, self._loop)
         for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
             logger = logging.getLogger(name)
             logger.handlers, logger.propagate = [_Forward(self._log)], False

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from peanutd import alert_rules
-from peanutd.api import past
+from peanutd.api import past, telling
 from peanutd.config import Config, History
 from peanutd.connection import now_ms
 from peanutd.monitor import Monitor
@@ -184,6 +184,20 @@ def test_an_alert_is_shown_and_acknowledged(watched: Watched, refused: Refused) 
     assert refused(watched.ask("POST", "/alerts/x/acknowledge", {}), "not_found")
     (entry,) = watched.world.entries(action="acknowledge")
     assert (entry["who"], entry["target"]) == ("user/maria", "peanut")
+
+
+def test_the_live_stream_tells_of_alerts_and_of_groups(watched: Watched) -> None:
+    world = watched.world
+    heard: list[Any] = []
+    telling.connect(watched.monitor, world.services.nodes, world.loop)
+    node = world.node("peanut")
+    with world.services.nodes.following(heard.append):
+        measure(watched, node, 3.0)
+        watched.ask("PUT", "/groups/all/desired", {"setpoint": 15})
+        watched.until(lambda: [news for news in heard if news.event == "group" and news.data["at"] == 1])
+    (alert,) = [news for news in heard if news.event == "alert" and news.device == "peanut"]
+    assert (alert.data["rule"], alert.data["state"]) == ("cold", "raised")
+    assert all(news.data["devices"] == [] for news in heard if news.event == "group"), "names are not for everybody"
 
 
 def test_alerts_are_for_who_may_see_the_device(watched: Watched, refused: Refused) -> None:
