@@ -1,4 +1,4 @@
-"""The firmware of a Peanut node. Rule: what is pure stays pure; app.py and the module of the kind put them together."""
+"""The firmware of a Peanut node. Rule: what is pure stays pure; assembly.py and the profile put the parts together."""
 
 import gc
 import sys

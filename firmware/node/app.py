@@ -1,26 +1,22 @@
 """What every node does, whatever it is: its link, tasks and pulses, answers, events, reports, its configuration.
 
-Rule: the only module that knows the network and the rest. What a kind of node does itself is a subclass in a module of
-its own (node/greenhouse.py), so that no kind has another's code in memory. The control loop depends on nothing that can
-be away: it starts before the network and runs on when the gateway is gone. If it fails itself, `run` ends with its
-exception, the outputs off; whatever else fails is logged and started again. What the gateway can make this node do
-often has a limit.
+Rule: what a kind of node does itself is a subclass in a module of its own (node/greenhouse.py), so that no kind has
+another's code in memory. The control loop depends on nothing that can be away: it starts before the network and runs on
+when the gateway is gone. If it fails itself, `run` ends with its exception, the outputs off; whatever else fails is
+logged and started again. What the gateway can make this node do often has a limit.
 
 Each task has a pulse (node/supervisor.py), and the watchdog is fed while all of them beat. To hook in:
     self._tasks         (name, coroutine function with a Pulse as its argument): one line more is one task more
     self._topics        topic: function (payload, retained), before its PUBACK: one line more is one subscription more
     self.event(...)     an alarm begins or is over; sent when there is a session
     self.restart(why)   the planned end: `offline` with the reason, outputs off, a reset
-A kind of node fills in what stands under "what a kind of node does itself".
+What it is made of is put together in node/assembly.py. A kind of node fills in what stands under "what a kind of node
+does itself".
 """
 
 import asyncio
-import gc
 
-from node import VERSION, ConfigError, borrow, clock, forget, hardware, link, log, mqtt, report, ticks, wifi
-from node.limit import Bucket
-from node.store import Store
-from node.vitals import Vitals
+from node import VERSION, borrow, clock, forget, hardware, log, report, store, ticks
 
 OUTBOX = 16  # acknowledgements waiting to be sent
 BUSY_ROOM = 4  # of these kept for refusals: a command without room for its two acks outside them is answered `busy`
@@ -30,16 +26,7 @@ AGAIN_S = 5  # before a task that failed is started again
 EVENTS = 8  # waiting to be sent; the oldest give way
 SILENT_MS = 120000  # so long a task may show no progress
 CONTROL_PERIODS = 3  # so many turns the control loop may miss
-CHANGES = (10, 6000)  # changes of one thing at once, and ms to one more: flash and relays wear
-# Not in memory while the node works.
-SELDOM = ("node.desired", "node.config", "node.keys", "node.slots", "node.powerup", "node.schedule", "drivers.opening")
-LINES = (20, 3000)  # the same for log lines about commands
 DAY_S = 86400  # between two notes of the time in flash
-
-
-def _read(path):
-    with open(path, "rb") as f:
-        return f.read()
 
 
 class App:
@@ -47,84 +34,11 @@ class App:
     _before = None  # a coroutine function: what is published before the subscriptions
 
     def __init__(self, profile, box):
-        """profile: a module of profiles/, whose `compose` fills in the rest; box: node.blackbox.BlackBox.
+        """profile: a module of profiles/; box: node.blackbox.BlackBox. Raises ConfigError with what to mend."""
+        from node import assembly
 
-        Raises config.ConfigError or link.LinkError with what to mend.
-        """
-        from node import keys
-
-        gc.collect()
-        ctx, valid, self._cert, proving = keys.context(_read)  # first, while the heap is whole
-        forget("node.keys")
-        from node import desired, powerup
-
-        asked = desired.Desired()
-        cfg = self._cfg = asked.load()
-        self._asked = asked.told()
-        self._root = cfg["root"]
-        self._about = self._root if self._root[0] == "/" else "/" + self._root
-        self._sim = "simulate" in cfg
-        self._store = Store(nvs=powerup.nvs())
-        self._boot = int(self._store.number("boot", 0, 1 << 29, 0)) + 1
-        self._store.put("boot", self._boot)
-        log.level = cfg["report"]["log"]
-        self._seen = int(self._store.number("time", 0, 1 << 40, 0))
-        self._expires = valid[1]
-        clock.begin(max(self._seen, valid[0]))
-        self._time = clock.LoopTime(cfg["simulate"]["speed"] if self._sim else 1)
-        self._house = profile.house(cfg, self._time.now)
-        self._box = box
-        self._vitals = Vitals(box, self._facts)
-        self._pending = []  # commands accepted, to be in force after the next turn of the control loop
-        self._in_force = 0  # how many of them are
-        self._outbox = []  # payloads for <root>/ack
-        self._lost_acks = 0
-        begun = clock.now()
-        self._changes = {"config": Bucket(CHANGES[0], CHANGES[1], begun)}
-        self._lines = Bucket(LINES[0], LINES[1], begun)
-        self._untold = 0  # log lines left out
-        self._changed = True  # the state differs from the one published
-        self._configured = self._asked["gen"] or self._asked["errors"]  # config/reported is to be published
-        self._certified = True  # cert/reported is
-        self._renewed = False  # a new certificate waits to be tried
-        self._wake = asyncio.Event()
-        self._verbs = self._root + "/cmd/"
-        self._topics = {
-            self._root + "/config/desired": self._configure,
-            "$cert" + self._about: self._renew,
-        }
-        self._tasks = [
-            ("link", self._connect),
-            ("answers", self._answers),
-            ("telemetry", self._telemetry),
-            ("report", self._report),
-            ("mend", self._mend),
-        ]
-        self._proving = (asked.trial, proving)  # configuration, certificate
-        if asked.trial or proving:
-            self._tasks.append(("trial", self._trial))
-        self._events = []  # payloads for <root>/event
-        self._why = None  # of a planned end
-        words = profile.compose(self, cfg, begun)
-        self._client = mqtt.Client(
-            cfg["name"],
-            (self._root + "/status", self._status("offline", why="connection lost", will=True)),
-            sorted(self._topics) + [self._verbs + "+"],
-            cfg["link"]["keepalive_s"],
-            self.CLEAN,
-            self._on_message,
-            self._birth,
-        )
-        self._client.before = self._before
-        self._link = link.Link(cfg["gateway"], cfg["link"], ctx, self._client)
-        self._wifi = self._wireless(asked.wifi())
-        if self._wifi is not None:
-            self._tasks.append(("wifi", self._radio))
-        self._link.network = self._reachable
-        if not box.was.startswith(("power", "planned")):
-            self.event("reset", box.was)
-        forget(*SELDOM)
-        log.info("app", "%s, firmware %s, boot %d, %s" % (cfg["name"], VERSION, self._boot, words))
+        assembly.assemble(self, profile, box)
+        forget("node.assembly")
 
     # -- what a kind of node does itself -----------------------------------------------------------------------------
     #
@@ -257,7 +171,7 @@ class App:
         """A function of node/desired.py, which is in memory meanwhile only. Returns whether it wants a restart."""
         self._configured = True
         self._wake.set()
-        desired = borrow("node.desired", "node.config", "node.schedule", "node.strictjson")
+        desired = borrow("node.desired", "node.config", "node.slots", "node.strictjson")
         try:
             self._asked, restart = getattr(desired, what)(*args)
         finally:
@@ -279,27 +193,13 @@ class App:
         """A function of node/keys.py, which is in memory meanwhile only. Returns whether it wants a restart."""
         self._certified = True
         self._wake.set()
+        keys = borrow("node.keys", "node.slots", "node.strictjson")
         try:
-            from node import keys
-
-            self._cert, restart = getattr(keys, what)(_read, *args)
+            self._cert, restart = getattr(keys, what)(store.read, *args)
         finally:
-            forget(*SELDOM)
+            del keys
+            borrow()
         return restart
-
-    async def _trial(self, pulse):
-        """A session proves network settings and certificate; without one in time, those before them return."""
-        begun = clock.now()
-        limit_s = self._cfg["link"]["trial_s"]
-        why = 0
-        while not (self._client.ready or why):
-            pulse.beat(clock.now())
-            await asyncio.sleep_ms(200)
-            if clock.since(begun) > limit_s * 1000:
-                why = "no session in %d s" % limit_s
-        again = self._proving[0] and self._ask("settle", why)
-        if (self._proving[1] and self._with_keys("settle", why)) or again:
-            self.restart("config" if again else "certificate")
 
     # -- reports -----------------------------------------------------------------------------------------------------
 
@@ -351,39 +251,25 @@ class App:
     async def _report(self, pulse):
         await self._vitals.report(pulse, lambda: self._client.ready, self._send)
 
-    def _wireless(self, asked):
-        """The Wi-Fi of this node, or None where there is none to join. asked: in place of wifi.json, or None."""
-        from node import config
-
-        try:
-            country, networks = config.networks(asked or _read("wifi.json"))
-        except OSError:  # wired, or a PC
-            return None
-        except ValueError as e:
-            raise ConfigError("wifi.json: %s" % e)
-        from node import powerup
-
-        station = powerup.wlan(self._cfg["name"], country)
-        return None if station is None else wifi.Wifi(station, networks, clock.now())
-
-    def _reachable(self):
-        """Whether this is the time to connect."""
-        return self._wifi is None or self._wifi.up
-
     async def _radio(self, pulse):
         while True:
             ms = self._wifi.step(clock.now())
             pulse.beat(clock.now(), ms)
             await asyncio.sleep_ms(ms)
 
-    async def _connect(self, pulse):
-        await self._link.run(pulse)
+    def _reachable(self):
+        """Whether this is the time to connect."""
+        return self._wifi is None or self._wifi.up
 
     async def _mend(self, pulse):
-        """A restart that nobody ordered, where nothing else can help, and at a moment when it does no harm."""
+        """Restarts that nobody ordered: where nothing else can help, at a moment when that does no harm; and at the end
+        of a trial, where what was before returns."""
+        begun = clock.now()
         while True:
             pulse.beat(clock.now(), 1000)
             await asyncio.sleep_ms(1000)
+            if self._trials:
+                self._judge_trials(begun)
             why = "no Wi-Fi for 30 minutes" if self._wifi is not None and self._wifi.hopeless else None
             if self._link.starving:
                 why = "no memory for TLS"
@@ -392,6 +278,18 @@ class App:
             if why is not None and self._idle():
                 self._renewed = False
                 self.restart(why)
+
+    def _judge_trials(self, begun):
+        """A session proves network settings and certificate; without one in time, those before them return."""
+        limit_s = self._cfg["link"]["trial_s"]
+        if not self._client.ready and clock.since(begun) <= limit_s * 1000:
+            return
+        config, cert = self._trials
+        self._trials = None
+        why = 0 if self._client.ready else "no session in %d s" % limit_s
+        again = config and self._ask("settle", why)
+        if (cert and self._with_keys("settle", why)) or again:
+            self.restart("config" if again else "certificate")
 
     async def _answers(self, pulse):
         """What waits for a place in flight: acks, events, state, by turns: a flood of commands starves none of them."""

@@ -15,8 +15,7 @@ import binascii
 import hashlib
 import ssl
 
-from node import log, slots, strictjson
-from node.link import LinkError
+from node import ConfigError, log, slots, strictjson
 
 MAX_SIZE = 3584  # bytes of what the gateway sends
 MAX_PART = 1024  # bytes of a certificate or a key
@@ -122,7 +121,7 @@ def context(read):
     """(the TLS context, the validity of this node's certificate, Keys.told(), whether it is on trial): made once, kept
     for life (it costs memory).
 
-    read: function (file name) -> bytes. Raises LinkError naming the file that cannot be used.
+    read: function (file name) -> bytes. Raises ConfigError naming the file that cannot be used.
     """
     keys = Keys(read)
     while True:
@@ -135,7 +134,7 @@ def context(read):
                 ctx.load_verify_locations(cadata=root)
         except (OSError, ValueError) as e:
             if keys.slot is None:
-                raise LinkError(
+                raise ConfigError(
                     "key.der, cert.der or ca.der cannot be used (%s): put the device bundle on this node" % e
                 )
             keys.mark("cannot be used (%s)" % e)

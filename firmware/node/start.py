@@ -10,7 +10,7 @@ import gc
 import os
 import sys
 
-from node import forget, hardware, log
+from node import ConfigError, forget, hardware, log
 from node.blackbox import CRASHES_TO_RESCUE, BlackBox
 
 BENCH_MS = 3600000  # a watchdog cannot be stopped, so whoever interrupts the node gets an hour
@@ -49,7 +49,7 @@ def run():
         if app is not None:
             app.safe()
         box.ending("%s: %s" % (type(e).__name__, e))
-        if type(e).__name__ in ("ConfigError", "LinkError"):
+        if isinstance(e, ConfigError):
             for line in str(e).split("\n"):
                 log.error("config", line)
             from node import powerup

@@ -73,3 +73,9 @@ def replace(path, data):
     with open(path + ".tmp", "wb") as f:
         f.write(data)
     os.rename(path + ".tmp", path)
+
+
+def read(path):
+    """What is in the file. Raises OSError."""
+    with open(path, "rb") as f:
+        return f.read()

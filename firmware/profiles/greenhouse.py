@@ -17,7 +17,7 @@ def app(box):
 def compose(app, cfg, now):
     """What a greenhouse has beside what every node has, see node/greenhouse.py. Returns words for the log."""
     from node.actuator import NAMES
-    from node.app import CHANGES
+    from node.assembly import CHANGES
     from node.control import NOTHING, SETPOINT
     from node.limit import Bucket
     from node.recent import Recent

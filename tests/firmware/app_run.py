@@ -10,7 +10,7 @@ import json
 import os
 
 import micropython
-from node import app, clock, hardware, log, store, vitals
+from node import app, assembly, clock, hardware, log, store, vitals
 from node.blackbox import BlackBox
 from node.greenhouse import Greenhouse
 from profiles import greenhouse
@@ -308,7 +308,7 @@ async def check_set_points_without_end_spare_the_flash():
     with Moved() as time:
         a = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
         counting = store.os = CountingOs()
-        size, refill_ms = app.CHANGES
+        size, refill_ms = assembly.CHANGES
         for i in range(6000):
             value = 10 + i % 97 / 10
             before = counting.renames
@@ -352,7 +352,7 @@ async def check_rejections_without_end_are_few_lines():
         a = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
         task = asyncio.create_task(a._answers(a._vitals.watch("answers", 1000)))
         seen = _lines()
-        size, refill_ms = app.LINES
+        size, refill_ms = assembly.LINES
         total = 3000
         for i in range(total):
             assert _order(a, i, temperature=99).startswith("range")

@@ -41,6 +41,7 @@ class Stream:
         self.marks = (TOTAL // 2, TOTAL, TOTAL + PIECES, None)
         self.alloc = []
         self.pieces = []
+        self.held = 0  # bytes of them
 
     async def readinto(self, view):
         while not self.inward:
@@ -53,7 +54,7 @@ class Stream:
                     await asyncio.sleep_ms(5)
                 await asyncio.sleep_ms(500)  # what is under way has arrived: like is compared with like
                 gc.collect()
-                self.alloc.append(gc.mem_alloc())
+                self.alloc.append(gc.mem_alloc() - self.held)
                 if len(self.alloc) == 2:
                     self.cut()
             if self.count < TOTAL + PIECES and self.pubacks == self.count:
@@ -74,6 +75,7 @@ class Stream:
         for i in range(0, len(self.pieces), 2):
             self.pieces[i] = None
         gc.collect()
+        self.held = gc.mem_alloc() - self.alloc[1]
 
     async def write(self, data):
         kind = data[0] >> 4
