@@ -10,8 +10,13 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.heard import leaks, secrets_below, transcript
+
+# A machine that does something else meanwhile takes its time; that says nothing of what is tested.
+settings.register_profile("peanut", deadline=None)
+settings.load_profile("peanut")
 
 subprocess.Popen = transcript.popen()  # type: ignore[misc,assignment]
 
