@@ -14,6 +14,7 @@ from peanut.cli_flash import flash_command
 from peanut.cli_init import init_command, operator_group
 from peanut.cli_send import send_command
 from peanut.cli_unseal import unseal_command
+from peanut.cli_update import update_group
 from peanut.cli_user import user_group
 from peanut.cli_wifi import wifi_group
 from peanut.home import resolve
@@ -48,6 +49,7 @@ for command in (
     push_command,
     send_command,
     unseal_command,
+    update_group,
     user_group,
     wifi_group,
 ):

@@ -6,9 +6,10 @@ not need stays at home.
 """
 
 import os
+import re
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from peanut.fsimage import Files
 from peanut.shorten import shorten
 
 PLAIN = ("boot.py", "main.py")  # MicroPython starts these, and only as source
-FOLDERS = ("node", "drivers", "profiles")  # wholly ours on the node: what is not in the new application goes
+# Wholly ours on the node: what is not in the new application goes, and with it what came over the air.
+FOLDERS = ("node", "drivers", "profiles", "a", "b", "image")
+PARTS = ("rescue", "slots", "slot")  # the last is slot.json
 MODEL = "_model"  # behind the kind: the driver that stands in for a board's pins
 COMPILE_S = 30.0
 FORMAT = 1
@@ -36,14 +39,7 @@ def folder(override: Path | None = None) -> Path:
 
 def sources(node: Mapping[str, Any], firmware: Path) -> list[str]:
     """Paths of what this node gets, relative to the firmware's folder. node: its node.json."""
-    path = firmware / "manifest.toml"
-    try:
-        manifest = tomllib.loads(store.read(path).decode())
-        if manifest["format"] != FORMAT:
-            raise PeanutError(f"{path} is of a newer format", "Bring `peanut` and the firmware to the same version.")
-        common, kinds, drivers = list(manifest["common"]), dict(manifest["kind"]), dict(manifest["driver"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise PeanutError(f"{path} is not a manifest: {error}", "Put it back from the checkout.") from None
+    common, kinds, drivers = _manifest(firmware)
     if node["kind"] not in kinds:
         raise PeanutError(
             f"the firmware knows no nodes of the kind {node['kind']!r} yet", f"Kinds: {', '.join(kinds)}."
@@ -54,6 +50,34 @@ def sources(node: Mapping[str, Any], firmware: Path) -> list[str]:
             raise PeanutError(f"the firmware has no driver {name!r}", f"Drivers: {', '.join(drivers)}.")
         wanted += drivers[name]
     return list(dict.fromkeys(wanted))
+
+
+def _manifest(firmware: Path) -> tuple[list[str], dict[str, list[str]], dict[str, list[str]]]:
+    path = firmware / "manifest.toml"
+    try:
+        manifest = tomllib.loads(store.read(path).decode())
+        if manifest["format"] != FORMAT:
+            raise PeanutError(f"{path} is of a newer format", "Bring `peanut` and the firmware to the same version.")
+        return list(manifest["common"]), dict(manifest["kind"]), dict(manifest["driver"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise PeanutError(f"{path} is not a manifest: {error}", "Put it back from the checkout.") from None
+
+
+def released(kind: str, firmware: Path, nodes: Sequence[Mapping[str, Any]] = ()) -> Files:
+    """The application of a kind of node for a slot of its own, with the drivers of these nodes (their node.json), or
+    with all that there are."""
+    drivers = sorted({name for node in nodes for name in _drivers(node)}) or sorted(_manifest(firmware)[2])
+    every = {"kind": kind, "board": {"outputs": {name: {"driver": name} for name in drivers}}}
+    files = compiled(every, firmware)
+    return {path: files[path] for path in sorted(files) if path not in PLAIN}
+
+
+def version(firmware: Path) -> str:
+    """What the firmware calls itself."""
+    found = re.search(r'^VERSION = "([^"]{1,40})"$', store.read(firmware / "node/__init__.py").decode(), re.MULTILINE)
+    if found is None:
+        raise PeanutError(f"the firmware at {firmware} does not say its version", "Give --version.")
+    return found[1]
 
 
 def _drivers(node: Mapping[str, Any]) -> list[str]:
@@ -71,7 +95,7 @@ def compiled(node: Mapping[str, Any], firmware: Path, beside: Mapping[str, str] 
     files: Files = {name: store.read(firmware / name) for name in named if name in PLAIN}
     texts = _texts(firmware) | dict(beside or {})
     try:
-        short = shorten(texts)
+        short = shorten(texts, [data.decode() for data in files.values()])
     except SyntaxError as error:
         raise PeanutError(f"{error.filename} does not compile: {error.msg}, line {error.lineno}", "Mend it.") from None
     compiler = _compiler()
@@ -113,4 +137,4 @@ def _compile(compiler: str, text: str, name: str, scratch: Path) -> bytes:
 
 def owns(path: str) -> bool:
     """Whether a file on the board belongs to the application, and goes when a new one comes."""
-    return path in PLAIN or path.split("/")[0] in FOLDERS or path.split(".")[0] == "rescue"
+    return path in PLAIN or path.split("/")[0] in FOLDERS or path.split(".")[0] in PARTS

@@ -161,6 +161,7 @@ LINK: Table = {
     "first_s": Field(float, 0, 300),
     "settle_s": Field(float, 0, 3600, required=False),
     "trial_s": Field(float, 1, 86400, required=False),
+    "health_s": Field(float, 1, 86400, required=False),
     "refused_cap_s": Field(float, 0.05, 3600, required=False),
     "connect_s": Field(float, 0.5, 300, required=False),
     "keepalive_s": Field(int, 2, 3600, required=False),

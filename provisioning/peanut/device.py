@@ -15,7 +15,7 @@ from typing import Any
 from cryptography import x509
 
 from peanut import board as boards
-from peanut import bundle, ca, credentials, ledger, modes, names, settings, signing, store
+from peanut import bundle, ca, credentials, ledger, modes, names, settings, signing, store, updatekey
 from peanut.errors import PeanutError
 from peanut.fields import Value
 from peanut.home import PUBLIC, SECRET, Home, make_private_dir, write_file
@@ -85,6 +85,7 @@ def plan(home: Home, request: Request, folder: Path, now: datetime) -> list[Step
         *_signing_step(home, kind, where / signing.KEY_FILE),
         certificate_step,
         credentials.root_step(home, where / "ca.der"),
+        *updatekey.device_step(home, name),
         *_device_toml(home, request, node, explicit),  # before node.json: what was asked for shall outlive a kill
         node_step,
         _row(home, name, row, node, certificate_step.state is not State.THERE, now),
@@ -103,9 +104,10 @@ def _signing_step(home: Home, kind: Kind, path: Path) -> list[Step]:
 
 
 def bundle_files(kind: Kind) -> Mapping[str, int]:
-    """The files of a device bundle and their modes; the keys come first."""
+    """The files of a device bundle and their modes; the keys come first. A fleet of before has no update.pub."""
     secret = ("key.der", signing.KEY_FILE) if kind is Kind.VEHICLE else ("key.der",)
-    return {name: SECRET if name in secret else PUBLIC for name in dict.fromkeys((*secret, *bundle.FILES))}
+    names = dict.fromkeys((*secret, *bundle.FILES, updatekey.PUB))
+    return {name: SECRET if name in secret else PUBLIC for name in names}
 
 
 def wanted(home: Home, request: Request, folder: Path) -> bundle.Node:
@@ -357,7 +359,9 @@ def copy_bundle(home: Home, name: str, out: Path, say: Callable[[str], None], *,
             f"{out} is not empty, and holds something else than a bundle of {name}",
             "Name another directory, or replace the bundle's files in it with --force.",
         )
-    files = bundle_files(Kind(found.kind))
+    files = {
+        n: mode for n, mode in bundle_files(Kind(found.kind)).items() if n != updatekey.PUB or (source / n).exists()
+    }
     for file in files:
         say(f"  copy  {out / file}")
     if dry_run:

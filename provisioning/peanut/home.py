@@ -69,6 +69,10 @@ class Home:
         return self.path / "wifi.toml"
 
     @property
+    def updates(self) -> Path:
+        return self.path / "updates"
+
+    @property
     def images_toml(self) -> Path:
         return self.path / "images.toml"
 
@@ -124,7 +128,14 @@ class Home:
 
     def _sweep(self) -> None:
         # With the lock held nobody is writing, so every temporary file is what a killed writer left.
-        for pattern in (".*.tmp", "ca/.*.tmp", "gateway/.*.tmp", "operators/*/.*.tmp", "devices/*/.*.tmp"):
+        for pattern in (
+            ".*.tmp",
+            "ca/.*.tmp",
+            "gateway/.*.tmp",
+            "operators/*/.*.tmp",
+            "devices/*/.*.tmp",
+            "updates/.*.tmp",
+        ):
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from peanut import ca, device, ledger, modes, operators, settings, store
+from peanut import ca, device, ledger, modes, operators, settings, store, updatekey
 from peanut.errors import PeanutError
 from peanut.home import PUBLIC, SECRET, Home, write_file
 from peanut.plan import State, Step, there
@@ -87,6 +87,7 @@ def plan(
     steps += _gateway(home, hosts, now)
     for name in [operator] if operator else operators.existing(home) or [DEFAULT_OPERATOR]:
         steps += operators.plan(home, name, now)
+    steps += updatekey.plan(home)
     steps.append(_gateway_toml(home))
     steps += _ledger(home)
     return steps

@@ -16,16 +16,20 @@ What a string also says (it may be meant for getattr), what a file imports from 
 import ast
 import builtins
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-def shorten(sources: Mapping[str, str]) -> dict[str, str]:
-    """{path: source} of a whole firmware, rewritten. SyntaxError for what Python cannot read."""
+def shorten(sources: Mapping[str, str], callers: Iterable[str] = ()) -> dict[str, str]:
+    """{path: source} of a whole firmware, rewritten. SyntaxError for what Python cannot read.
+
+    callers: sources that stay as they are; what they ask for keeps its name.
+    """
     trees = {path: ast.parse(text, path) for path, text in sources.items()}
     said = {text for tree in trees.values() for text in _said(tree)}
-    kept = said | {name for tree in trees.values() for name in _asked_of_others(tree)}
+    asking = [*trees.values(), *map(ast.parse, callers)]
+    kept = said | {name for tree in asking for name in _asked_of_others(tree)}
     for tree in trees.values():
         _put_numbers(tree, kept)
         _letter_arguments(tree, kept)

@@ -20,7 +20,7 @@ from tests.programs import program
 
 from .conftest import Run, invoke, start, tree
 
-FILES = {"key.der": 0o600, "cert.der": 0o644, "ca.der": 0o644, "node.json": 0o644}
+FILES = {"key.der": 0o600, "cert.der": 0o644, "ca.der": 0o644, "node.json": 0o644, "update.pub": 0o644}
 
 
 def node(home: Home, name: str) -> dict[str, dict[str, object]]:
@@ -105,7 +105,7 @@ def test_dry_run(home: Home, run: Run) -> None:
     assert tree(home.path) == before
 
 
-SUBSETS = [set(s) for s in chain.from_iterable(combinations([*FILES, "row"], n) for n in range(6))]
+SUBSETS = [set(s) for s in chain.from_iterable(combinations([*FILES, "row"], n) for n in range(7))]
 
 
 @pytest.mark.parametrize("lost", SUBSETS, ids=lambda s: "+".join(sorted(s)) or "nothing")

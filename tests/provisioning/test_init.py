@@ -38,6 +38,8 @@ FILES = {
     "operators/operator/operator.crt": 0o644,
     "operators/operator/operator.key": 0o600,
     "operators/operator/ca.crt": 0o644,
+    "updates/signing.key": 0o600,
+    "updates/update.pub": 0o644,
     "fleet.toml": 0o644,
     "gateway.toml": 0o644,
     "ledger.db": 0o600,
@@ -47,7 +49,7 @@ FILES = {
 def whole(home: Path) -> None:
     """The home is what init promises: every file with its mode, and the chains hold."""
     assert {name: mode for name, (mode, _) in tree(home).items()} == FILES
-    for directory in ("", "ca", "gateway", "operators", "operators/operator"):
+    for directory in ("", "ca", "gateway", "operators", "operators/operator", "updates"):
         assert (home / directory).stat().st_mode & 0o777 == 0o700
     h = Home(home)
     issuing, root = store.issuing(h).certificate, store.root_certificate(h)
@@ -203,6 +205,7 @@ def test_whatever_is_lost_init_completes_or_refuses_untouched(plain: Path, tmp_p
         return
     assert result.exit_code == 0, result.output
     optional = {"ca/root.key", "ca/root.pass"} if root_kept and issuing_kept else set()
+    optional |= set() if "updates/update.pub" in lost else {"updates/signing.key"}
     assert set(FILES) - set(after) <= optional
     reissued = {"gateway/gateway.crt", "operators/operator/operator.crt", "operators/operator/ca.crt"}
     changed = {name for name in before if after[name] != before[name]} - {"ledger.db"}

@@ -11,10 +11,11 @@ PACKAGE = Path(peanut.__file__).parent
 ORDER = [
     "errors", "names", "home", "plan", "ca", "store", "control", "revocation", "credentials", "modes",
     "ledger", "fields", "chips", "pinout",
-    "board", "settings", "bundle", "operators", "signing", "sealing", "device", "init", "password", "user", "session",
-    "send", "wifi", "programs", "serialport", "loader", "fsimage", "shorten", "application", "image", "flash",
-    "watch", "install", "bench", "carton", "labels", "cli", "cli_init", "cli_board", "cli_device", "cli_user",
-    "cli_send", "cli_unseal", "cli_flash", "cli_wifi", "cli_bench", "__main__",
+    "board", "settings", "bundle", "operators", "signing", "release", "updatekey", "sealing", "device", "init",
+    "password", "user", "session", "send", "rollout", "courier", "wifi", "programs", "serialport", "loader", "fsimage",
+    "shorten", "application", "image", "flash", "watch", "install", "bench", "carton", "labels", "cli", "cli_init",
+    "cli_board", "cli_device", "cli_user", "cli_send", "cli_unseal", "cli_update", "cli_flash", "cli_wifi", "cli_bench",
+    "__main__",
 ]  # fmt: skip
 
 
