@@ -3,12 +3,21 @@
 import sys
 
 try:
+    import slots
+
+    sys.path[0] = slots.pick()
+    del slots, sys.modules["slots"]
+except Exception as e:
+    sys.print_exception(e)
+try:
     from node import start
 
     start.run()
 except Exception as e:
     print("main: the node ends:")
     sys.print_exception(e)
+    why = "main: %s: %s" % (type(e).__name__, e)
+    sys.path[0] = ""  # from here on, only what `peanut flash` wrote
     import rescue
 
-    rescue.run(None, "main: %s: %s" % (type(e).__name__, e))
+    rescue.run(None, why)

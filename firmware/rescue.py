@@ -29,6 +29,8 @@ def run(box, why=None):
     """box: node.blackbox.BlackBox, or None where there is not even that. Ends in a reset."""
     why = why or box.was
     print("rescue: " + why)
+    if box is None and _returns(why):
+        _reset()
     try:
         import machine
 
@@ -65,6 +67,17 @@ def run(box, why=None):
         box.crashes = 0 if line.restart else LAST_TRY
         box.ending("rescue is over", planned=True)
     _reset()
+
+
+def _returns(why):
+    """Whether what could not even be imported came over the air: then what was before it returns at the next start."""
+    try:
+        import slots
+
+        return slots.back(why)
+    except Exception as e:
+        print("rescue: slots:", e)
+        return False
 
 
 def _serve(house, line, dog):

@@ -53,6 +53,10 @@ class App:
     # _state_body()               the payload of <root>/state
     # _measured(ts)               send the readings, a coroutine
 
+    def _ailing(self):
+        """Words for what is wrong with the control: what an update must not make worse."""
+        return []
+
     # -- its life ----------------------------------------------------------------------------------------------------
 
     async def run(self, stopping=None):

@@ -8,6 +8,7 @@ import asyncio
 
 from node import VERSION, ConfigError, clock, forget, log, store
 from node.limit import Bucket
+from node.ota import Ota
 
 CHANGES = (10, 6000)  # changes of one thing at once, and ms to one more: flash and relays wear
 LINES = (20, 3000)  # the same for log lines about commands
@@ -74,7 +75,7 @@ def _queues(app):
     app._in_force = 0  # how many of them are
     app._outbox = []  # payloads for <root>/ack
     app._lost_acks = 0
-    app._changes = {"config": Bucket(CHANGES[0], CHANGES[1], begun)}
+    app._changes = {name: Bucket(CHANGES[0], CHANGES[1], begun) for name in ("config", "ota")}
     app._lines = Bucket(LINES[0], LINES[1], begun)
     app._untold = 0  # log lines left out
     app._changed = True  # the state differs from the one published
@@ -85,8 +86,15 @@ def _queues(app):
     app._why = None  # of a planned end
     app._wake = asyncio.Event()
     app._verbs = app._root + "/cmd/"
-    app._topics = {app._root + "/config/desired": app._configure, "$cert" + app._about: app._renew}
+    update = Ota(app)
+    app._topics = {
+        app._root + "/config/desired": app._configure,
+        app._root + "/ota/desired": update.desired,
+        app._root + "/ota/chunk": update.chunk,
+        "$cert" + app._about: app._renew,
+    }
     app._tasks = [("answers", app._answers), ("telemetry", app._telemetry), ("mend", app._mend)]
+    app._tasks.append(("update", update.run))
 
 
 def _connect(app, ctx):

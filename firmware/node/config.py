@@ -51,6 +51,7 @@ SCHEMA = {
         "settle_s": (float, 0, 3600, 60),
         "refused_cap_s": (float, 0.05, 3600, 300),
         "trial_s": (float, 1, 86400, 600),  # for a session with new network settings, before the old ones return
+        "health_s": (float, 1, 86400, 300),  # so long an update must do well before it stays
         "connect_s": (float, 0.5, 300, 30),
         "keepalive_s": (int, 2, 3600, 60),
     },

@@ -28,6 +28,9 @@ class Greenhouse(App):
         """Nothing heats."""
         return not self._climate.heater.on
 
+    def _ailing(self):
+        return self._climate.faults
+
     # -- control -----------------------------------------------------------------------------------------------------
 
     async def _control(self, pulse):

@@ -11,7 +11,7 @@ import os
 import sys
 
 from node import ConfigError, forget, hardware, log
-from node.blackbox import CRASHES_TO_RESCUE, BlackBox
+from node.blackbox import CRASHES_TO_OTHER, CRASHES_TO_RESCUE, BlackBox
 
 BENCH_MS = 3600000  # a watchdog cannot be stopped, so whoever interrupts the node gets an hour
 
@@ -30,6 +30,7 @@ def run():
 
     box = BlackBox(hardware.memory, powerup.cause())
     log.keep = box.line
+    _judge(box)
     if box.crashes >= CRASHES_TO_RESCUE:
         import rescue
 
@@ -49,6 +50,11 @@ def run():
         if app is not None:
             app.safe()
         box.ending("%s: %s" % (type(e).__name__, e))
+        import slots
+
+        if slots.back("%s: %s" % (type(e).__name__, e), True):  # an update that was only to be tried
+            log.fault("update", "it fails, and what was before returns", e)
+            hardware.reset()
         if isinstance(e, ConfigError):
             for line in str(e).split("\n"):
                 log.error("config", line)
@@ -60,6 +66,16 @@ def run():
         hardware.reset()
     if why is not None:
         box.ending(why, planned=True)
+        hardware.reset()
+
+
+def _judge(box):
+    """Whether the application that is here is the one to run."""
+    import slots
+
+    other = slots.judge(box, CRASHES_TO_OTHER)
+    forget("slots")
+    if other:
         hardware.reset()
 
 

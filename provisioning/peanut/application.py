@@ -66,7 +66,9 @@ def _manifest(firmware: Path) -> tuple[list[str], dict[str, list[str]], dict[str
 def released(kind: str, firmware: Path, nodes: Sequence[Mapping[str, Any]] = ()) -> Files:
     """The application of a kind of node for a slot of its own, with the drivers of these nodes (their node.json), or
     with all that there are."""
-    drivers = sorted({name for node in nodes for name in _drivers(node)}) or sorted(_manifest(firmware)[2])
+    drivers = sorted({name for node in nodes for name in _drivers(node)})
+    if not drivers:
+        drivers = sorted(n for n in _manifest(firmware)[2] if not n.endswith(MODEL) or n == kind + MODEL)
     every = {"kind": kind, "board": {"outputs": {name: {"driver": name} for name in drivers}}}
     files = compiled(every, firmware)
     return {path: files[path] for path in sorted(files) if path not in PLAIN}

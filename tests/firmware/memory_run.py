@@ -81,11 +81,12 @@ class Stream:
         kind = data[0] >> 4
         if kind == 8:
             codes = b""
-            at = 4
+            head = 2 if data[1] < 128 else 3
+            at = head + 2
             while at < len(data):
                 at += 3 + int.from_bytes(data[at : at + 2], "big")
                 codes += b"\x01"
-            self.inward.extend(b"\x90" + bytes((2 + len(codes),)) + data[2:4] + codes)
+            self.inward.extend(b"\x90" + bytes((2 + len(codes),)) + data[head : head + 2] + codes)
         elif kind == 4:
             self.pubacks += 1
         elif kind == 3 and data[0] & 6:

@@ -34,15 +34,21 @@ SELDOM = (
     "node.greenhouse_config",
     "node.vehicle_config",
     "node.desired",
+    "node.image",
     "node.keys",
     "node.lastlife",
+    "node.offer",
     "node.powerup",
+    "node.receive",
     "node.schedule",
     "node.sntp",
+    "node.trial",
+    "node.update",
     "node.words",
     "drivers.opening",
     "profiles.greenhouse",
     "profiles.vehicle",
+    "slots",
 )
 
 PURE = (
@@ -66,6 +72,7 @@ PURE = (
     "signed",
     "greenhouse_config",
     "vehicle_config",
+    "trial",
 )
 PURE_MAY_IMPORT = {
     "node",

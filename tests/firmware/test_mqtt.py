@@ -25,6 +25,7 @@ from .gateway import (
     publish,
 )
 
+FILTERS = (b"config/desired", b"ota/chunk", b"ota/desired", b"cmd/+")  # below the root, beside SET and $cert
 SET = "/plant/peanut/UpdateTemperature"
 VENT = "/plant/peanut/cmd/vent"
 ACK = "/plant/peanut/ack"
@@ -69,7 +70,7 @@ def test_birth_after_the_subscriptions(gateway: Gateway, make_node: MakeNode, se
     peer.connack(session)
     subscribe = peer.expect(SUBSCRIBE)
     assert subscribe.first == 0x82
-    filters = [b"$cert/plant/peanut", SET.encode(), b"/plant/peanut/config/desired", b"/plant/peanut/cmd/+"]
+    filters = [b"$cert/plant/peanut", SET.encode(), *(b"/plant/peanut/" + name for name in FILTERS)]
     assert subscribe.body[2:] == b"".join(len(f).to_bytes(2, "big") + f + b"\x01" for f in filters)
     peer.suback(subscribe)
     status = peer.expect(PUBLISH)
@@ -88,7 +89,8 @@ def test_one_byte_at_a_time(gateway: Gateway, make_node: MakeNode) -> None:
     peer.expect(CONNECT)
     peer.dribble(b"\x20\x02\x00\x00")
     subscribe = peer.expect(SUBSCRIBE)
-    peer.dribble(packet(0x90, subscribe.body[:2] + b"\x01\x01\x01\x01") + command({"temperature": 15.5, "id": "a"}))
+    granted = packet(0x90, subscribe.body[:2] + b"\x01" * (2 + len(FILTERS)))
+    peer.dribble(granted + command({"temperature": 15.5, "id": "a"}))
     for stage in ("accepted", "done"):
         ack = peer.expect(PUBLISH, ACK).json
         assert (ack["id"], ack["stage"], ack["state"]["setpoint"]) == ("a", stage, 15.5)
@@ -220,7 +222,7 @@ def test_refused_subscription_is_named(gateway: Gateway, make_node: MakeNode) ->
     peer = gateway.accept()
     peer.expect(CONNECT)
     peer.connack()
-    peer.suback(peer.expect(SUBSCRIBE), 1, 1, 1, 0x80)
+    peer.suback(peer.expect(SUBSCRIBE), 1, 1, 1, 1, 1, 0x80)
     peer.expect_closed()
     node.wait_for_log("not allowed to subscribe to /plant/peanut/cmd/+")
 

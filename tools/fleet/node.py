@@ -24,6 +24,7 @@ from typing import Any
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
 BUNDLE = ("key.der", "cert.der", "ca.der", "node.json")
 KEY = "sign.key"  # a vehicle's bundle has it too
+OPTIONAL = ("update.pub",)  # of the bundle: a fleet that was made before there were updates has none
 LOG = "node.log"
 HEAP = "160wK"  # "w": scaled to the size of a word, so that 64-bit objects have the room of 160 KiB on the chip
 RESTART = 3  # the exit status of a node that wants to be started again: what a reset is on a chip
@@ -109,7 +110,7 @@ class Node:
             target = self.workdir / name
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(FIRMWARE / name, target)
-        for name in self._files:
+        for name in (*self._files, *(name for name in OPTIONAL if (self.bundle / name).is_file())):
             _put(self.workdir / name, (self.bundle / name).read_bytes())
 
     def start(self, cause: str = "power") -> None:
