@@ -215,8 +215,8 @@ COMMANDS = {
     Kind.VIN: ["unlock", "lock", "start", "stop", "horn", "cmd/locate"],
 }
 TO_NODE = ["config/desired", "ota/desired", "ota/chunk"]
-KEPT = ["status", "state", "config/reported"]
-REPORTS = ["ack", "telemetry", "health", "event", "log", "ota/status"]
+KEPT = ["status", "state", "config/reported", "ota/status"]
+REPORTS = ["ack", "telemetry", "health", "event", "log"]
 MINE = {Kind.PLANT: ("peanut", "/plant/peanut"), Kind.VIN: (VIN, f"vin/{VIN}")}
 ANOTHER = {Kind.PLANT: "/plant/tomato", Kind.VIN: "vin/WVWZZZ1JZXW000002"}
 SLOTS = {Kind.PLANT: Slot.PLANT, Kind.VIN: Slot.VIN, Kind.OPERATOR: Slot.OPERATOR}
