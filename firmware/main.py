@@ -3,10 +3,10 @@
 import sys
 
 try:
-    import slots
+    import choice
 
-    sys.path[0] = slots.pick()
-    del slots, sys.modules["slots"]
+    sys.path[0] = choice.pick()
+    del choice, sys.modules["choice"]
 except Exception as e:
     sys.print_exception(e)
 try:

@@ -72,11 +72,11 @@ def run(box, why=None):
 def _returns(why):
     """Whether what could not even be imported came over the air: then what was before it returns at the next start."""
     try:
-        import slots
+        import choice
 
-        return slots.back(why)
+        return choice.back(why)
     except Exception as e:
-        print("rescue: slots:", e)
+        print("rescue: choice:", e)
         return False
 
 

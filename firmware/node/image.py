@@ -6,7 +6,7 @@ that all is well: a trial has one start, and power that is cut meanwhile ends it
 received or on trial (see node.forget).
 """
 
-import slots
+import choice
 
 from node.receive import Files, digest
 
@@ -69,14 +69,14 @@ class Image(Files):
 
     def begin_trial(self, seq, version):
         """The next start is that of the new image. Raises OSError, also where the image does not check."""
-        s = slots.read()
+        s = choice.read()
         s["image"] = [self._partition.info()[4], seq, version, TRIAL]
-        slots.write(s)
+        choice.write(s)
         self._partition.set_boot()
 
 
 def on_trial(s, running=None):
-    """Whether the image that runs is on trial. s: slots.read(). One that the boot loader has taken back is `gone`."""
+    """Whether the image that runs is on trial. s: choice.read(). One that the boot loader has taken back is `gone`."""
     image = s.get("image")
     if not image or image[3] != TRIAL:
         return False
@@ -84,24 +84,24 @@ def on_trial(s, running=None):
         return True
     s["gone"] = [image[1], image[4] if len(image) > 4 else "image: the boot loader returned to the one before"]
     s["image"] = ["", 0, "", ""]
-    slots.write(s)
+    choice.write(s)
     return False
 
 
 def commit(running=None):
     """The image on trial is in force: the boot loader keeps it."""
     (running or _running()).mark_app_valid_cancel_rollback()
-    s = slots.read()
+    s = choice.read()
     s["image"][3] = "run"
     s.pop("gone", None)
-    slots.write(s)
+    choice.write(s)
 
 
 def give_up(why):
     """The image on trial is to go: the boot loader does that at the next reset."""
-    s = slots.read()
+    s = choice.read()
     s["image"].append(why)
     try:
-        slots.write(s)
+        choice.write(s)
     except OSError:
         pass  # it goes all the same

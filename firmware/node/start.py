@@ -50,9 +50,9 @@ def run():
         if app is not None:
             app.safe()
         box.ending("%s: %s" % (type(e).__name__, e))
-        import slots
+        import choice
 
-        if slots.back("%s: %s" % (type(e).__name__, e), True):  # an update that was only to be tried
+        if choice.back("%s: %s" % (type(e).__name__, e), True):  # an update that was only to be tried
             log.fault("update", "it fails, and what was before returns", e)
             hardware.reset()
         if isinstance(e, ConfigError):
@@ -71,10 +71,10 @@ def run():
 
 def _judge(box):
     """Whether the application that is here is the one to run."""
-    import slots
+    import choice
 
-    other = slots.judge(box, CRASHES_TO_OTHER)
-    forget("slots")
+    other = choice.judge(box, CRASHES_TO_OTHER)
+    forget("choice")
     if other:
         hardware.reset()
 

@@ -27,9 +27,9 @@ class Job:
 
     def begin(self, now):
         """At the start of the node: what runs, how the last update ended, and whether one is on trial."""
-        import slots
+        import choice
 
-        s = slots.read()
+        s = choice.read()
         if "trial" in s:
             self._begin_trial("app", s["trial"], now)
         elif "image" in s:
@@ -37,7 +37,7 @@ class Job:
 
             if image.on_trial(s):
                 self._begin_trial("image", s["image"], now)
-            s = slots.read()
+            s = choice.read()
         if self._trial is None:
             self._say("returned" if "gone" in s else "running")
             self.over = True
@@ -52,9 +52,9 @@ class Job:
 
     def _say(self, stage, why=None):
         """What runs, and how it stands with an update."""
-        import slots
+        import choice
 
-        s = slots.read()
+        s = choice.read()
         run = s["run"]
         self._told = {"stage": stage, "slot": run[0] or "factory", "seq": run[1], "version": run[2]}
         if s.get("image"):
@@ -66,7 +66,7 @@ class Job:
             self._told["offer"], self._told["why"] = s["gone"]
         elif why is not None:
             self._told["why"] = why
-        forget("slots")
+        forget("choice")
 
     def tell(self):
         """What is to be told on <root>/ota/status: (payload, whether it is retained), or None."""
@@ -109,17 +109,17 @@ class Job:
 
     def _refuse(self, why, seq):
         """Why not; of what was tried already, how that ended."""
-        import slots
+        import choice
 
-        self._say("returned" if slots.read().get("gone", (None,))[0] == seq and seq else "refused", why)
+        self._say("returned" if choice.read().get("gone", (None,))[0] == seq and seq else "refused", why)
         self._told["offer"] = seq
 
     def _take(self, raw, now):
-        import slots
+        import choice
 
         from node import offer, receive
 
-        s = slots.read()
+        s = choice.read()
         cfg = self._app._cfg
         seqs = (max(s["run"][1], BUILT), s["image"][1] if s.get("image") else 0)
         m = offer.judge(raw, cfg["kind"], cfg["board"]["name"], seqs, s.get("gone", (None,))[0])
@@ -132,8 +132,8 @@ class Job:
                 raise ValueError("image: too large for its slot")
         else:
             self._image = None
-            place = receive.Files(slots.spare())
-        forget("slots")
+            place = receive.Files(choice.spare())
+        forget("choice")
         log.info("update", "receiving %d, %s" % (m["seq"], m["version"]))
         self._receiver = receive.Receiver(raw, m, place, now)
 
@@ -186,9 +186,9 @@ class Job:
         if self._image is not None:
             self._image.begin_trial(r.seq, r.version)
         else:
-            import slots
+            import choice
 
-            slots.begin(r.slot, r.seq, r.version, self._app._ailing())
+            choice.begin(r.slot, r.seq, r.version, self._app._ailing())
 
     def _look(self, now):
         self._trial.step(now, self._app._client.ready, self._app._ailing())
@@ -199,9 +199,9 @@ class Job:
             return self._back(verdict)
         try:
             if self._on_trial == "app":
-                import slots
+                import choice
 
-                slots.commit()
+                choice.commit()
             else:
                 from node import image
 
@@ -215,10 +215,10 @@ class Job:
 
     def _back(self, why):
         """What was before returns at the next start; the boot loader does it for an image."""
-        import slots
+        import choice
 
         if self._on_trial == "app":
-            slots.back(why, True)
+            choice.back(why, True)
         else:
             from node import image
 

@@ -22,7 +22,7 @@ from peanut.shorten import shorten
 PLAIN = ("boot.py", "main.py")  # MicroPython starts these, and only as source
 # Wholly ours on the node: what is not in the new application goes, and with it what came over the air.
 FOLDERS = ("node", "drivers", "profiles", "a", "b", "image")
-PARTS = ("rescue", "slots", "slot")  # the last is slot.json
+PARTS = ("rescue", "choice", "slot")  # the last is slot.json
 MODEL = "_model"  # behind the kind: the driver that stands in for a board's pins
 COMPILE_S = 30.0
 FORMAT = 1

@@ -48,7 +48,7 @@ SELDOM = (
     "drivers.opening",
     "profiles.greenhouse",
     "profiles.vehicle",
-    "slots",
+    "choice",
 )
 
 PURE = (

@@ -60,7 +60,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def files(seed: int) -> dict[str, bytes]:
         noise.seed(seed)
-        sizes = {"node/__init__.mpy": 300, "node/big.mpy": 9000, "slots.mpy": 1024, "node/start.mpy": 8500}
+        sizes = {"node/__init__.mpy": 300, "node/big.mpy": 9000, "choice.mpy": 1024, "node/start.mpy": 8500}
         return {name: noise.randbytes(size) for name, size in sizes.items()}
 
     def put(name: str, content: dict[str, bytes] | None = None, key: release.SigningKey = key, **more: object) -> None:

@@ -6,7 +6,7 @@ NAME.update is a file as `peanut update build` writes it.
 
 import os
 
-import slots
+import choice
 from node import offer, receive, trial
 from node.receive import CHUNK, WINDOW, Files, Receiver
 
@@ -88,7 +88,7 @@ def tree(folder):
     return out
 
 
-WHOLE = ["index", "node/__init__.mpy", "node/big.mpy", "node/start.mpy", "offer", "slots.mpy"]
+WHOLE = ["choice.mpy", "index", "node/__init__.mpy", "node/big.mpy", "node/start.mpy", "offer"]
 
 
 # -- whose it is, and for whom -----------------------------------------------------------------------------------------
@@ -282,70 +282,70 @@ def check_a_full_flash_is_said():
 
 
 def check_a_trial_has_three_starts():
-    assert slots.pick() == ""
-    assert slots.spare() == "a"
-    slots.begin("a", 10, "1.0", [])
-    assert [slots.pick() for _ in range(5)] == ["/a", "/a", "/a", "", ""]
-    assert slots.read()["gone"] == [10, "no proof in 3 starts"]
-    assert slots.read()["run"][0] == ""
+    assert choice.pick() == ""
+    assert choice.spare() == "a"
+    choice.begin("a", 10, "1.0", [])
+    assert [choice.pick() for _ in range(5)] == ["/a", "/a", "/a", "", ""]
+    assert choice.read()["gone"] == [10, "no proof in 3 starts"]
+    assert choice.read()["run"][0] == ""
 
 
 def check_what_proved_itself_stays():
-    slots.begin("a", 10, "1.0", [])
-    slots.pick()
-    slots.commit()
-    assert [slots.pick() for _ in range(5)] == ["/a"] * 5
-    assert slots.spare() == "b"
-    slots.begin("b", 11, "1.1", [])
-    slots.pick()
-    slots.commit()
-    assert slots.read()["run"] == ["b", 11, "1.1"]
-    assert slots.read()["old"] == ["a", 10, "1.0"]
-    assert not slots.back("only if on trial", True)
-    assert slots.back("three crashes")  # b -> a -> what was flashed
-    assert slots.pick() == "/a"
-    assert slots.read()["gone"] == [11, "three crashes"]
-    assert slots.back("three more")
-    assert slots.pick() == ""
-    assert not slots.back("and there is nothing before")
+    choice.begin("a", 10, "1.0", [])
+    choice.pick()
+    choice.commit()
+    assert [choice.pick() for _ in range(5)] == ["/a"] * 5
+    assert choice.spare() == "b"
+    choice.begin("b", 11, "1.1", [])
+    choice.pick()
+    choice.commit()
+    assert choice.read()["run"] == ["b", 11, "1.1"]
+    assert choice.read()["old"] == ["a", 10, "1.0"]
+    assert not choice.back("only if on trial", True)
+    assert choice.back("three crashes")  # b -> a -> what was flashed
+    assert choice.pick() == "/a"
+    assert choice.read()["gone"] == [11, "three crashes"]
+    assert choice.back("three more")
+    assert choice.pick() == ""
+    assert not choice.back("and there is nothing before")
 
 
 def check_the_slot_that_is_overwritten_is_no_way_back():
-    slots.begin("a", 10, "1.0", [])
-    slots.commit()
-    slots.begin("b", 11, "1.1", [])
-    slots.commit()
-    assert slots.spare() == "a"
-    assert slots.back("crashes")
-    assert slots.pick() == ""  # not half of a
+    choice.begin("a", 10, "1.0", [])
+    choice.commit()
+    choice.begin("b", 11, "1.1", [])
+    choice.commit()
+    assert choice.spare() == "a"
+    assert choice.back("crashes")
+    assert choice.pick() == ""  # not half of a
 
 
 def check_a_trial_that_fails_returns_at_once():
-    slots.begin("a", 10, "1.0", [])
-    slots.pick()
-    assert slots.back("ImportError: node", True)
-    assert slots.pick() == ""
-    assert slots.read()["gone"] == [10, "ImportError: node"]
+    choice.begin("a", 10, "1.0", [])
+    choice.pick()
+    assert choice.back("ImportError: node", True)
+    assert choice.pick() == ""
+    assert choice.read()["gone"] == [10, "ImportError: node"]
 
 
 def check_damage_means_what_was_flashed():
     for text in ("", "{", "[]", "3", "{}", '{"run":["c",1,""]}', '{"run":["a"]}', '{"run":null}', '{"run":[[],1,2]}'):
-        with open(slots.FILE, "w") as f:
+        with open(choice.FILE, "w") as f:
             f.write(text)
-        assert slots.pick() == "", text
-    with open(slots.FILE, "w") as f:
+        assert choice.pick() == "", text
+    with open(choice.FILE, "w") as f:
         f.write('{"run":["a",10,"1"],"trial":["../x",1,"",3,[]]}')
-    assert slots.pick() == ""
+    assert choice.pick() == ""
 
 
 def check_a_start_that_cannot_be_counted_is_not_given():
-    slots.begin("a", 10, "1.0", [])
-    write, slots.write = slots.write, _refuse
+    choice.begin("a", 10, "1.0", [])
+    write, choice.write = choice.write, _refuse
     try:
-        assert slots.pick() == ""
+        assert choice.pick() == ""
     finally:
-        slots.write = write
-    assert slots.pick() == "/a"
+        choice.write = write
+    assert choice.pick() == "/a"
 
 
 def _refuse(s):
@@ -436,12 +436,12 @@ def check_an_image_goes_to_the_other_partition():
     assert running.other.data[: len(body)] == body
     place.begin_trial(m["seq"], m["version"])
     assert running.other.boot
-    s = slots.read()
+    s = choice.read()
     assert image.on_trial(s, running.other)
     image.commit(running.other)
     assert running.other.valid
-    assert not image.on_trial(slots.read(), running.other)
-    assert judged(raw, running=(0, slots.read()["image"][1])) == "seq: 10 is not newer than 10"
+    assert not image.on_trial(choice.read(), running.other)
+    assert judged(raw, running=(0, choice.read()["image"][1])) == "seq: 10 is not newer than 10"
 
 
 def check_an_image_that_the_boot_loader_took_back_is_told():
@@ -453,8 +453,8 @@ def check_an_image_that_the_boot_loader_took_back_is_told():
         image.Image(running).begin_trial(10, "1.28")
         if why:
             image.give_up(why)
-        assert not image.on_trial(slots.read(), running)
-        assert slots.read()["gone"] == [10, why or "image: the boot loader returned to the one before"]
+        assert not image.on_trial(choice.read(), running)
+        assert choice.read()["gone"] == [10, why or "image: the boot loader returned to the one before"]
     try:
         image.Image(Block("factory", 16))
     except ValueError:
