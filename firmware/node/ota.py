@@ -11,7 +11,7 @@ from node import clock, forget
 STEP_MS = 20  # between two pieces of work
 BUSY_MS = 60  # between two looks whether there is more to ask for
 IDLE_MS = 250
-HELPERS = ("node.update", "node.offer", "node.receive", "node.image", "node.trial", "choice")
+HELPERS = ("node.update", "node.receive", "node.image", "node.trial", "choice")
 
 
 class Ota:

@@ -7,7 +7,7 @@ only while there is an update (see node.forget).
 
 import json
 
-from node import BUILT, clock, forget, log
+from node import BUILT, borrow, clock, forget, log
 
 
 class Job:
@@ -117,13 +117,15 @@ class Job:
     def _take(self, raw, now):
         import choice
 
-        from node import offer, receive
+        from node import receive
 
+        offer = borrow("node.offer", "node.strictjson")
         s = choice.read()
         cfg = self._app._cfg
         seqs = (max(s["run"][1], BUILT), s["image"][1] if s.get("image") else 0)
         m = offer.judge(raw, cfg["kind"], cfg["board"]["name"], seqs, s.get("gone", (None,))[0])
-        forget("node.offer")
+        del offer
+        borrow()  # its room is the receiver's
         if m["image"]:
             from node import image
 
