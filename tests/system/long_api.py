@@ -13,4 +13,4 @@ from tests.system.test_api import check, serving
 def test_schemathesis_at_length(tmp_path: Path) -> None:
     with serving(tmp_path) as gateway, gateway.house.node("peanut"):
         gateway.online(gateway.sign_in("vera"), "peanut")
-        check(gateway, tmp_path, "coverage,fuzzing,stateful", 50)
+        check(gateway, tmp_path, "coverage,fuzzing,stateful", 50, "all")

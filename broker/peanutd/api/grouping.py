@@ -198,6 +198,8 @@ async def remove_recipe(call: Call) -> Any:
         raise Problem("conflict", str(error)) from None
 
 
+BODY_MAX: Final = 512 * 1024
+"""Bytes of the members of a group: so many names fit."""
 _USUAL: Final = ("unavailable",)
 
 OPERATIONS: Final = (
@@ -214,6 +216,7 @@ OPERATIONS: Final = (
             {"members": listed(text(32, 1), module.MAX_MEMBERS)},
             {"title": text(module.MAX_TITLE)},
         ),
+        body_max=BODY_MAX,
         problems=("invalid", "forbidden", *_USUAL),
     ),
     Operation(

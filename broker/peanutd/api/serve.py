@@ -48,7 +48,7 @@ KEEP_ALIVE: Final = 60
 """Seconds that a connection stays open without a request."""
 HEAD_MAX: Final = 32 * 1024
 """Bytes of a request's headers."""
-END_TIMEOUT: Final = 2
+END_TIMEOUT: Final = 1.0
 """Seconds for what is under way when the gateway ends."""
 SWEEP: Final = 60.0
 """Seconds between two looks at what is over: sign-ins, failures."""
@@ -170,7 +170,7 @@ class Api:
         if self._loop is not None and self._ending is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._ending.set)
-        self._thread.join(END_TIMEOUT + 1)
+        self._thread.join(2 * END_TIMEOUT + 1)
 
     def reload(self, https: Https) -> None:
         """Takes the certificate anew, for connections to come. TlsError, and then the old one stays."""
@@ -218,7 +218,7 @@ class Api:
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=END_TIMEOUT,
+            timeout_graceful_shutdown=None,
             h11_max_incomplete_event_size=HEAD_MAX,
         )
         config.load()
@@ -231,7 +231,10 @@ class Api:
             tasks[0].cancel()
             self.services.live.end()
             server.should_exit = True
-            await asyncio.wait([tasks[1]], timeout=END_TIMEOUT + 0.5)
+            await asyncio.wait([tasks[1]], timeout=END_TIMEOUT)
+            for connection in tuple(server.server_state.connections):  # of those who keep theirs, whatever is said
+                connection.transport.abort()
+            await asyncio.wait([tasks[1]], timeout=END_TIMEOUT)
         finally:
             for task in tasks:
                 task.cancel()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from peanutd.api.services import Services
 
 BODY_MAX: Final = 64 * 1024
-"""Bytes of a request's body."""
+"""Bytes of a request's body, unless the operation says more."""
 BODY_TIMEOUT: Final = 15.0
 """Seconds in which it must be there."""
 QUERY_MAX: Final = 8 * 1024
@@ -86,6 +86,8 @@ class Operation:
     """Codes beside those that every operation of its sort has."""
     shares: bool = False
     """Whether holders of a share may call it."""
+    body_max: int = BODY_MAX
+    """Bytes of its body."""
     ticket: bool = False
     """Whether a ticket in the query does in place of the header."""
 
@@ -209,8 +211,8 @@ async def _body(operation: Operation, request: Request) -> Any:
         async with asyncio.timeout(BODY_TIMEOUT):
             async for chunk in request.stream():
                 data += chunk
-                if len(data) > BODY_MAX:
-                    raise Problem("too_large", f"a body has at most {BODY_MAX} bytes")
+                if len(data) > operation.body_max:
+                    raise Problem("too_large", f"this body has at most {operation.body_max} bytes")
     except TimeoutError:
         raise Problem("malformed", f"the body was not there within {BODY_TIMEOUT:g} s") from None
     try:
