@@ -10,8 +10,8 @@ from node.sensing import Probe, Unit
 
 
 class Opening:
-    """What a driver's `open` has: machine; bus(name), an open bus; spec(name), a bus's table; shared(key, make), one of
-    a thing; onewire(), the module that keeps 1-Wire's time slots."""
+    """What a driver's `open` has: machine; buses, their tables; bus(name), an open bus; spec(name), a bus's table;
+    shared(key, make), one of a thing; onewire(), the module that keeps 1-Wire's time slots."""
 
     def __init__(self, board, now, machine=None, wire=None, house=House):
         """board: the table of node.json; house: House, or a class made of it. `house` is what came out.
@@ -22,7 +22,7 @@ class Opening:
             import machine
         self.machine = machine
         self._wire = wire
-        self._buses = board.get("buses", {})
+        self.buses = board.get("buses", {})
         self._things = {}
         outputs = {}
         for name, spec in sorted(board.get("outputs", {}).items()):
@@ -56,10 +56,10 @@ class Opening:
         return self._things[key]
 
     def spec(self, name):
-        return self._buses[name]
+        return self.buses[name]
 
     def bus(self, name):
-        spec = self._buses[name]
+        spec = self.buses[name]
         return self.shared("bus " + name, lambda: self._open("buses." + name, spec["kind"], spec))
 
     def onewire(self):

@@ -21,7 +21,9 @@ class Line:
 
 
 def open(spec, hw):
-    """UART 0 is the console: the lines of a board are 1, 2 in the order in which they are opened."""
-    numbers = hw.shared("uarts", list)
-    numbers.append(len(numbers) + 1)
-    return Line(hw.machine, numbers[-1], spec)
+    """UART 0 is the console: the lines of a board are 1 and 2, in the order of their names."""
+    lines = [name for name in sorted(hw.buses) if hw.buses[name]["kind"] == "uart"]
+    for i in range(len(lines)):
+        if hw.buses[lines[i]] is spec:
+            return Line(hw.machine, i + 1, spec)
+    raise ValueError("no line of this board")

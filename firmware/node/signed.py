@@ -62,7 +62,7 @@ class Gate:
         self._keep = keep
         self._forged = []  # ticks of the last bad signatures
         self._locked = None  # ticks since which nothing is judged
-        self._known = []  # [digest, stage, why, id] of accepted commands, oldest first
+        self._known = []  # [digest, stage, why, id, verb] of accepted commands, oldest first
         self.alarm = False  # a lock-out has begun; who has told it sets it back
 
     def judge(self, verb, payload, retained, now, up_s):
@@ -99,20 +99,20 @@ class Gate:
     def _check(self, order, payload, retained, now, up_s):
         if len(payload) > MAX_SIZE:
             return "malformed: more than %d bytes" % MAX_SIZE
-        left = self.locked(now)
-        if left:
-            return "busy: locked for %d s after forged commands" % left
         if retained:
             return "retained: a command must not be retained"
-        for digest, stage, why, ident in self._known:
-            if digest == order.digest:
+        for digest, stage, why, ident, verb in self._known:
+            if digest == order.digest and verb == order.verb:
                 order.again = True
                 order.id = ident
                 order.answer = (stage, why)
                 return None
         body = self._read(payload)
-        order.id = body["id"]
+        order.id = body["id"]  # so that its sender hears why
         order.args = body["args"]
+        left = self.locked(now)
+        if left:
+            return "busy: locked for %d s after forged commands" % left
         if body["cmd"] != order.verb:
             return "malformed: the command says %s" % body["cmd"]
         if order.verb not in VERBS:
@@ -136,7 +136,7 @@ class Gate:
         order.ctr = self.counter = body["ctr"]
         if len(self._known) >= REPEATS:
             self._known.pop(0)
-        self._known.append([order.digest, "accepted", None, order.id])
+        self._known.append([order.digest, "accepted", None, order.id, order.verb])
         return None
 
     def _forgery(self, now):

@@ -77,7 +77,7 @@ class Vehicle(App):
                 self._due.set()
             self._wake.set()
             pulse.beat(clock.now())
-            await asyncio.sleep_ms(PERIOD_MS)
+            await asyncio.sleep_ms(self._time.period_ms)
 
     def _sense(self, now):
         car = self._car

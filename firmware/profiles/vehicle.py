@@ -32,6 +32,7 @@ def compose(app, cfg, now):
     from node.vehicle_config import plain
 
     key = _key()
+    app._time.period_ms = vehicle.PERIOD_MS
     app._sensors = sorted(cfg["board"]["sensors"])
     app._car = Car(app._sensors, app._time.now, cfg["vehicle"]["run_s"])
     app._car.restore(app._box.actuators, app._time.now)

@@ -220,7 +220,8 @@ def test_a_repetition_gets_the_same_answer_and_no_second_act() -> None:
     order = judge(here, payload)
     here.answered(order, "done")
     again = judge(here, payload)
-    assert (again.why, again.again, again.answer) == (None, True, ("done", None))
+    assert (again.why, again.again, again.answer, again.id) == (None, True, ("done", None), "a")
+    assert judge(here, payload, "start").why.startswith("malformed"), "on another topic it is no repetition"
     assert judge(here, payload + b" ").why.startswith("replay"), "the same command in other bytes"
     for number in range(2, REPEATS + 2):
         assert judge(here, make(ctr=number)).why is None

@@ -298,17 +298,15 @@ def test_the_lines_of_a_board_are_its_uarts_one_and_two() -> None:
         machine = Machine
 
         def __init__(self) -> None:
-            self.things: dict[str, Any] = {}
-
-        def shared(self, key: str, make: Any) -> Any:
-            return self.things.setdefault(key, make())
+            obd = {"kind": "uart", "baud": 38400, "tx": 18, "rx": 35}
+            self.buses = {"obd": obd, "gps": {"kind": "uart", "baud": 9600, "tx": 5, "rx": 34}, "a": {"kind": "i2c"}}
 
     opening = Opening()
-    first = uart.open({"baud": 9600, "tx": 5, "rx": 34}, opening)
-    uart.open({"baud": 38400, "tx": 18, "rx": 35}, opening)
+    uart.open(opening.buses["obd"], opening)
+    first = uart.open(opening.buses["gps"], opening)
     assert made == [
-        (1, 9600, {"tx": 5, "rx": 34, "rxbuf": uart.ROOM}),
         (2, 38400, {"tx": 18, "rx": 35, "rxbuf": uart.ROOM}),
+        (1, 9600, {"tx": 5, "rx": 34, "rxbuf": uart.ROOM}),
     ]
     assert first.read() == b""
 
