@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import shutil
+import ssl
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -60,6 +64,25 @@ class AppHouse(House):
         certificate = x509.load_pem_x509_certificate((self.home / "gateway" / "gateway.crt").read_bytes())
         key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return base64.b64encode(hashlib.sha256(key).digest()).decode()
+
+
+class Api:
+    """The gateway's API for what a test prepares; anna asks."""
+
+    def __init__(self, house: AppHouse) -> None:
+        self._base = house.url + "api/v1"
+        self._context = ssl.create_default_context(cafile=str(house.home / "ca" / "root.crt"))
+        self._token = ""
+        self._token = self.ask("POST", "/session", {"user": "anna", "password": PASSWORDS["anna"]})["access_token"]
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The answer's body, or an empty one; urllib's HTTPError for what is refused."""
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
+        sent = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._base + path, sent, headers, method=method)
+        with urllib.request.urlopen(request, timeout=PATIENCE_S, context=self._context) as answer:
+            found: dict[str, Any] = json.loads(answer.read() or b"{}")
+            return found
 
 
 def chromium() -> str:

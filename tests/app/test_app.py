@@ -6,10 +6,78 @@ Rule: each test is a story with an end that a person would see; one house serves
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterator
+from typing import Any
 
-from playwright.sync_api import BrowserContext, expect
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.app.conftest import AppHouse, accessible, shoot, sign_in, watched
+from tests.app.conftest import (
+    DESKTOP,
+    PASSWORDS,
+    PATIENCE_MS,
+    PATIENCE_S,
+    Api,
+    AppHouse,
+    accessible,
+    shoot,
+    sign_in,
+    watched,
+)
+from tests.system.conftest import wait_for
+from tools.fleet import Node
+
+SHARE_S = 15.0
+"""Seconds of a share that expires: enough to open a page on a machine that does eight things at once."""
+GREENHOUSE = "peanut"
+VIN = "PEANUTTEST0000001"
+MOST = 20.0
+"""What this greenhouse allows, so that a person gets a refusal with a few taps."""
+
+
+@pytest.fixture(scope="module")
+def greenhouse(home_of_app: AppHouse) -> Iterator[Node]:
+    """A running greenhouse."""
+    with home_of_app.node(GREENHOUSE, f"control.max={MOST}") as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def vehicle(home_of_app: AppHouse) -> Iterator[Node]:
+    """A running car, parked for as long as these tests last."""
+    quick = ("report.telemetry_s=1", "link.base_s=0.2", "link.cap_s=2", "link.first_s=0.5", "simulate.parked_s=3600")
+    sets = [word for setting in quick for word in ("--set", setting)]
+    home_of_app.peanut("device", "add", VIN, "--kind", "vehicle", "--board", "sim", *sets, check=True)
+    with Node(home_of_app.home / "devices" / VIN) as node:
+        yield node
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A page in which nothing goes wrong."""
+    made = context.new_page()
+    wrong = watched(made)
+    yield made
+    assert not wrong, wrong
+
+
+def settle(page: Page, wanted: float, by: float = 0.8) -> None:
+    """Waits until the big number is near enough."""
+    number = page.get_by_test_id("temperature")
+    wait_for(lambda: abs(float(number.inner_text().removesuffix("°C")) - wanted) <= by, f"{wanted} °C", PATIENCE_S)
+
+
+def steps(page: Page, wanted: float) -> None:
+    """Taps the stepper until it says `wanted`."""
+    draft = page.get_by_test_id("draft")
+    for _ in range(60):
+        now = float(draft.inner_text().split()[0])
+        if now == wanted:
+            return
+        page.get_by_role("button", name="Warmer" if now < wanted else "Colder").click()
+        expect(draft).not_to_have_text(f"{now:.1f} °C")
+    raise AssertionError(f"the stepper does not come to {wanted}")
 
 
 def test_the_door(context: BrowserContext, home_of_app: AppHouse) -> None:
@@ -41,3 +109,149 @@ def test_trusted_https_is_tried_not_assumed(context: BrowserContext, home_of_app
     expect(page.get_by_text(re.compile(r"([0-9A-F]{2}:){31}[0-9A-F]{2}"))).to_be_visible()
     accessible(page)
     shoot(page, "trust", whole=True)
+
+
+def test_a_temperature_is_changed_and_settles(page: Page, home_of_app: AppHouse, greenhouse: Node) -> None:
+    """Through the fleet to the greenhouse; the node's word, and then the temperature itself; then a refusal and why."""
+    sign_in(page, home_of_app)
+    tile = page.get_by_role("link", name=re.compile(f"^{GREENHOUSE}"))
+    expect(tile).to_contain_text(re.compile(r"\d+\.\d°"))
+    accessible(page)
+    shoot(page, "fleet")
+    tile.click()
+    steps(page, 15.0)
+    page.get_by_role("button", name="Set to 15.0 °C").click()
+    expect(page.locator("[data-stage=done]")).to_contain_text("Set point: done")
+    expect(page.get_by_test_id("setpoint")).to_have_text("15.0 °C")
+    settle(page, 15.0)
+    steps(page, MOST + 1)
+    page.get_by_role("button", name=f"Set to {MOST + 1:.1f} °C").click()
+    expect(page.locator("[data-stage=refused]")).to_contain_text(re.compile(r"refused.*range"))
+    expect(page.get_by_test_id("setpoint")).to_have_text("15.0 °C")
+    accessible(page)
+    shoot(page, "refused")
+
+
+def test_a_car_is_unlocked_with_a_second_proof(page: Page, home_of_app: AppHouse, vehicle: Node) -> None:
+    """The wrong password opens nothing; the right one opens once; the horn needs none; what is not safe is refused."""
+    sign_in(page, home_of_app, address=f"#/device/{VIN}")
+    unlock = page.get_by_role("button", name="Unlock", exact=True)
+    unlock.click()
+    proof = page.get_by_role("dialog")
+    accessible(page)
+    proof.get_by_label("Password").fill("let me in")
+    proof.get_by_role("button", name="Unlock").click()
+    expect(proof.get_by_role("alert")).to_be_visible()
+    shoot(page, "step-up")
+    proof.get_by_label("Password").fill(PASSWORDS["anna"])
+    proof.get_by_role("button", name="Unlock").click()
+    expect(page.locator("[data-stage=done]")).to_contain_text("Unlock: done")
+    expect(page.get_by_test_id("locked")).to_have_text("Unlocked")
+    shoot(page, "vehicle")
+    page.get_by_role("button", name="Lock", exact=True).click()
+    expect(page.locator("[data-stage=done]")).to_contain_text("Lock: done")
+    expect(page.get_by_test_id("locked")).to_have_text("Locked")
+    accessible(page)
+
+
+def test_a_share_is_taken_back_and_another_one_expires(page: Page, home_of_app: AppHouse, vehicle: Node) -> None:
+    """The mechanic locks the car with the link and can do nothing else; when it is over he is outside, at once."""
+    api = Api(home_of_app)
+
+    def share(lasts_s: float) -> dict[str, Any]:
+        now = time.time()
+        asked = {"device": VIN, "commands": ["lock"], "from": now - 60, "until": now + lasts_s, "note": "mechanic"}
+        made = api.ask("POST", "/shares", asked)
+        page.goto(f"{home_of_app.url}#/share/{made['secret']}")
+        page.get_by_role("button", name="Go in").click()
+        expect(page.get_by_role("navigation")).to_be_visible()
+        return made
+
+    given = share(3600)
+    page.get_by_role("link", name=re.compile(VIN)).click()
+    expect(page.get_by_role("button", name="Unlock", exact=True)).to_have_count(0)
+    page.get_by_role("button", name="Lock", exact=True).click()
+    expect(page.locator("[data-stage=done]")).to_contain_text("Lock: done")
+    shoot(page, "share")
+    api.ask("DELETE", f"/shares/{given['id']}")
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    share(SHARE_S)
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+
+
+def test_a_viewer_sees_and_changes_nothing(page: Page, home_of_app: AppHouse, greenhouse: Node) -> None:
+    sign_in(page, home_of_app, "joe", f"#/device/{GREENHOUSE}")
+    expect(page.get_by_test_id("temperature")).to_contain_text(re.compile(r"\d"))
+    expect(page.get_by_text("You may look, but not change anything here.")).to_be_visible()
+    expect(page.get_by_role("button", name="Warmer")).to_have_count(0)
+    page.get_by_role("link", name="More").click()
+    expect(page.get_by_role("link", name="Users")).to_have_count(0)
+
+
+def test_every_page_in_both_languages_and_sizes(browser: Browser, home_of_app: AppHouse, greenhouse: Node) -> None:
+    """On a phone in Chinese, on a desk in the dark; axe finds nothing serious on any of them."""
+    pages = {
+        "fleet": "", "greenhouse": f"device/{GREENHOUSE}", "alerts": "alerts", "groups": "groups", "recipes": "recipes",
+        "more": "more", "settings": "settings", "users": "users", "shares": "shares", "onboard": "onboard",
+        "certificates": "certificates", "audit": "audit", "console": "console", "trust": "trust",
+    }  # fmt: skip
+    context = browser.new_context(viewport=DESKTOP, locale="en-GB", color_scheme="dark")
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    wrong = watched(page)
+    sign_in(page, home_of_app)
+    for name, address in pages.items():
+        page.goto(f"{home_of_app.url}#/{address}")
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        expect(page.get_by_text("One moment…")).to_have_count(0)
+        accessible(page)
+        shoot(page, f"{name}-desktop-dark")
+    page.goto(f"{home_of_app.url}#/settings")
+    page.get_by_role("button", name="中文").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("设置")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.emulate_media(color_scheme="light")
+    for name, address in pages.items():
+        page.goto(f"{home_of_app.url}#/{address}")
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        expect(page.get_by_text("请稍候…")).to_have_count(0)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is wider than the phone"
+        shoot(page, f"{name}-phone-zh", whole=True)
+    assert page.evaluate("document.documentElement.lang") == "zh-CN"
+    assert not wrong, wrong
+    context.close()
+
+
+def test_the_console_speaks_mqtt(page: Page, home_of_app: AppHouse, greenhouse: Node) -> None:
+    sign_in(page, home_of_app, address="#/console")
+    page.get_by_role("button", name="Connect", exact=True).click()
+    expect(page.get_by_text("Connected", exact=True).first).to_be_visible()
+    page.get_by_role("button", name="Subscribe").click()
+    heard = page.get_by_role("log")
+    expect(heard).to_contain_text("subscribed")
+    expect(heard).to_contain_text("/plant/peanut/state")
+    page.get_by_label("Topic", exact=True).fill(f"/plant/{GREENHOUSE}/UpdateTemperature")
+    page.get_by_label("Payload").fill("temperature:16")
+    page.get_by_role("button", name="Publish").click()
+    expect(heard).to_contain_text("published")
+    expect(heard).to_contain_text('"setpoint": 16')
+    shoot(page, "console-phone")
+
+
+def test_the_gateway_restarts_under_an_open_page(page: Page, home_of_app: AppHouse, greenhouse: Node) -> None:
+    """What was known stays, marked as old, even over a reload without a gateway; then all comes back by itself."""
+    sign_in(page, home_of_app, address=f"#/device/{GREENHOUSE}")
+    expect(page.get_by_test_id("temperature")).to_contain_text(re.compile(r"\d"))
+    wait_for(lambda: page.evaluate("navigator.serviceWorker.controller !== null"), "the service worker", PATIENCE_S)
+    old = page.get_by_test_id("old")
+    expect(old).to_have_count(0)
+    home_of_app.stop()
+    expect(old).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile("^Set to"))).to_be_disabled()
+    page.reload()
+    expect(old).to_be_visible()
+    expect(page.get_by_test_id("temperature")).to_contain_text(re.compile(r"\d"))
+    shoot(page, "offline")
+    home_of_app.start()
+    expect(old).to_have_count(0)
+    expect(page.locator(".pill", has_text="Offline")).to_have_count(0)

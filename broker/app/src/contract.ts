@@ -171,3 +171,12 @@ export interface Entry {
   outcome: string;
   why: string | null;
 }
+
+export interface Certificate {
+  device: string;
+  serial: string | null;
+  not_after: number | null;
+  last: number | null;
+  chip: string | null;
+  revoked: { since: number; why: string } | null;
+}

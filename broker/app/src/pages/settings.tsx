@@ -4,7 +4,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import { call, get, me } from "../api";
+import { Problem, call, get, me } from "../api";
 import { useCell } from "../cell";
 import { makePasskey, passkeysWork } from "../passkey";
 import { notices, noticesPossible, wantNotices } from "../push";
@@ -104,6 +104,7 @@ function Passkeys() {
     setName("");
     await known();
   });
+  if (keys.error instanceof Problem && keys.error.status === 404) return null;
   return (
     <Card title={t("passkeys")}>
       <p class="soft small">{t("passkeys.text")}</p>

@@ -18,7 +18,7 @@ export const en = {
   user: "User", password: "Password", "sign-in": "Sign in", "signing-in": "Signing in…", "sign-out": "Sign out", pin: "PIN",
   // fleet
   "fleet.kind": "Kind", "fleet.search": "Search by name or group", "fleet.none": "There is nothing here yet. Add the first node under More.",
-  "fleet.fine": "All {all} are well", "fleet.wrong": "{n} of {all} need you",
+  "fleet.fine": "All well: {all} of {all}", "fleet.wrong": "Need you: {n} of {all}",
   "kind.all": "All", "kind.greenhouse": "Greenhouse", "kind.vehicle": "Vehicle",
   "setpoint.short": "Set point {value}°", "offline.since": "Offline, {ago}", sleeping: "Sleeping", unseen: "Not seen yet",
   heating: "Heating", venting: "Venting", holding: "Holding",
@@ -101,10 +101,11 @@ export const en = {
   "onboard.wait": "Is it there?", "onboard.waiting": "Waiting for its first word. It comes by itself when the node is online.",
   "onboard.there": "{name} is online. Open it", "onboard.label": "Label", "onboard.label.text": "Stick this on the node: a phone's camera opens its page.",
   // certificates
-  certificates: "Certificates", "certificates.text": "Days that are left, as each node says.", "certificates.ca": "Fleet's CA",
-  "certificates.revoke": "Revoke", "certificates.revoke.title": "Revoke {name}",
-  "certificates.revoke.text": "Only the PC with the fleet's keys can do it. Run there:",
-  "certificates.revoke.after": "The gateway cuts the node off within a second and does not let it in again. To take it back: peanut device restore.",
+  certificates: "Certificates", "certificates.text": "How long each node's is good for, as the gateway has seen it.", "certificates.ca": "Fleet's CA",
+  "certificates.seen": "last seen {ago}", "certificates.revoke": "Revoke", "certificates.restore": "Let in again", "certificates.revoked": "Revoked {when}",
+  "certificates.why": "Why, for those who wonder later",
+  "certificates.revoke.text": "The gateway cuts the node off within a second and lets it in no more, whatever is restarted.",
+  "certificates.restore.text": "The node may come in again with the certificate that it has.",
   // audit
   audit: "Audit log", "audit.whole": "Whole", "audit.broken": "Tampered with",
   "outcome.done": "done", "outcome.ok": "ok", "outcome.rejected": "refused", "outcome.refused": "refused", "outcome.not_answered": "no answer",

@@ -103,10 +103,11 @@ export const zh: Words = {
   "onboard.wait": "上线了吗？", "onboard.waiting": "等待它的第一条消息。节点上线后会自动显示。",
   "onboard.there": "{name} 已上线，打开", "onboard.label": "标签", "onboard.label.text": "贴在节点上：手机相机扫码即可打开它的页面。",
   // certificates
-  certificates: "证书", "certificates.text": "各节点报告的剩余天数。", "certificates.ca": "机群 CA",
-  "certificates.revoke": "吊销", "certificates.revoke.title": "吊销 {name}",
-  "certificates.revoke.text": "只有存放机群密钥的电脑可以执行。请在那里运行：",
-  "certificates.revoke.after": "网关会在一秒内断开该节点，并不再允许它接入。恢复：peanut device restore。",
+  certificates: "证书", "certificates.text": "各节点证书的有效期，以网关所见为准。", "certificates.ca": "机群 CA",
+  "certificates.seen": "最近出现：{ago}", "certificates.revoke": "吊销", "certificates.restore": "恢复接入", "certificates.revoked": "{when} 已吊销",
+  "certificates.why": "原因，供日后查阅",
+  "certificates.revoke.text": "网关会在一秒内断开该节点，此后不再允许接入，重启后仍然有效。",
+  "certificates.restore.text": "该节点可以用现有证书重新接入。",
   // audit
   audit: "审计日志", "audit.whole": "完整", "audit.broken": "被篡改",
   "outcome.done": "完成", "outcome.ok": "成功", "outcome.rejected": "被拒绝", "outcome.refused": "被拒绝", "outcome.not_answered": "没有应答",
