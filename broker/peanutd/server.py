@@ -35,7 +35,7 @@ from peanutd._core import (
     Link,
 )
 from peanutd.census import QUOTA_EXCEEDED, Census, Limits
-from peanutd.config import FILE_NAME, Address, Jwt, Listen, Listener, Mqtt, UnixPath
+from peanutd.config import FILE_NAME, Address, Jwt, Listen, Listener, Mqtt, Policy, UnixPath
 from peanutd.connection import (
     KINDS,
     PLAIN_BUFFER,
@@ -51,6 +51,7 @@ from peanutd.ear import Ear
 from peanutd.keeper import Keeper
 from peanutd.log import Log, clean
 from peanutd.reception import Reception
+from peanutd.revoked import Entry
 from peanutd.rules import Book, built_in
 from peanutd.sntp import TimeServer
 from peanutd.sockets import BACKLOG, Bound, ListenError, bind, bind_udp
@@ -71,6 +72,10 @@ FAR: Final = 1e9
 """Seconds ahead that are as good as never."""
 SPARE_FILES: Final = 64
 """File descriptors that are kept for other things than connections."""
+ADOPTED: Final = Listener(
+    UnixPath("https"), "ws", Policy("none", password=True), proxy_from=(), where=f"https in [listen] of {FILE_NAME}"
+)
+"""What holds for MQTT over WebSocket at the app's address; whose TLS ends in the API's thread."""
 SHOWN_OUT: Final = 0.05
 """What closing a connection at once costs, against making something of it."""
 FULL: Final = "there are as many connections as there may be (max_connections in [mqtt])"
@@ -264,6 +269,17 @@ class Server:
         self._report(time.monotonic())
         self._timer = self._loop.call_later(TICK, self._tick)
         return found
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Serves MQTT over WebSocket on a connected socket: the app's HTTPS has ended TLS, and a PROXY header says who
+        is there. Users may log in, as on a listener with `password`.
+        """
+        make = partial(KINDS[ADOPTED.transport], self, ADOPTED)
+        self._enter(ADOPTED, make, sock, Address("app", 0))
+
+    def standing(self) -> tuple[Mapping[str, dict[str, Any]], Mapping[str, Entry]]:
+        """Who has been seen and who is revoked, by identity."""
+        return self.watch.seen.records, self.watch.revoked.entries
 
     async def listen_to_operator(self, where: Listener, answer: Callable[[Question], Answer] | None = None) -> None:
         """Opens the control socket (control.py). ListenError when another gateway has it, for example."""

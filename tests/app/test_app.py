@@ -224,6 +224,10 @@ def test_every_page_in_both_languages_and_sizes(browser: Browser, home_of_app: A
 
 def test_the_console_speaks_mqtt(page: Page, home_of_app: AppHouse, greenhouse: Node) -> None:
     sign_in(page, home_of_app, address="#/console")
+    page.get_by_label("Password").fill("not this one")
+    page.get_by_role("button", name="Connect", exact=True).click()
+    expect(page.get_by_role("log")).to_contain_text("Closed")
+    page.get_by_label("Password").fill(PASSWORDS["anna"])
     page.get_by_role("button", name="Connect", exact=True).click()
     expect(page.get_by_text("Connected", exact=True).first).to_be_visible()
     page.get_by_role("button", name="Subscribe").click()
@@ -236,6 +240,24 @@ def test_the_console_speaks_mqtt(page: Page, home_of_app: AppHouse, greenhouse: 
     expect(heard).to_contain_text("published")
     expect(heard).to_contain_text('"setpoint": 16')
     shoot(page, "console-phone")
+
+
+def test_a_node_is_revoked_and_let_in_again(page: Page, home_of_app: AppHouse, greenhouse: Node) -> None:
+    """With the password once more; it is offline at once, as the gateway says, and comes back by itself."""
+    sign_in(page, home_of_app, address="#/certificates")
+    for verb, then in (("Revoke", "Offline"), ("Let in again", "Hold|Heat|Vent")):
+        page.get_by_role("button", name=f"{verb}: {GREENHOUSE}", exact=True).click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Password").fill(PASSWORDS["anna"])
+        dialog.get_by_role("button", name=verb).click()
+        expect(dialog).to_have_count(0)
+        if verb == "Revoke":
+            expect(page.get_by_role("button", name=f"Let in again: {GREENHOUSE}", exact=True)).to_be_visible()
+            shoot(page, "revoked")
+        page.goto(f"{home_of_app.url}#/device/{GREENHOUSE}")
+        expect(page.get_by_text(re.compile(f"^({then})")).first).to_be_visible()
+        page.goto(f"{home_of_app.url}#/certificates")
+    expect(page.get_by_text(re.compile(r"^\d+ days$")).first).to_be_visible()
 
 
 def test_the_gateway_restarts_under_an_open_page(page: Page, home_of_app: AppHouse, greenhouse: Node) -> None:

@@ -31,8 +31,6 @@ const WHO = "peanut.who";
 let token = "";
 let renewing: Promise<boolean> | undefined;
 
-export const accessToken = (): string => token;
-
 async function send(method: string, path: string, body?: unknown, more: RequestInit = {}): Promise<Response> {
   const headers = new Headers(more.headers);
   if (body !== undefined) headers.set("Content-Type", "application/json");

@@ -13,11 +13,12 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from peanutd.api.splice import PATH, Splice
 from peanutd.log import Log
 from peanutd.throttle import network
 
@@ -36,9 +37,13 @@ REST: Final = 1.0
 
 
 class Http(H11Protocol):
-    """uvicorn's HTTP/1.1, which waits for headers, but not for ever."""
+    """uvicorn's HTTP/1.1, which waits for headers, but not for ever, and leaves WebSockets to the broker."""
 
     _head: asyncio.TimerHandle | None = None
+
+    def __init__(self, splice: Splice, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._splice = splice
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -55,6 +60,17 @@ class Http(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel()
         super().connection_lost(exc)
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return self.scope["path"] == PATH
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._cancel()
+        self.connections.discard(self)
+        fields = [b"%s: %s\r\n" % (name, value) for name, value in event.headers.raw_items()]
+        head = b"".join((event.method, b" ", event.target, b" HTTP/1.1\r\n", *fields, b"\r\n"))
+        behind, _ = self.conn.trailing_data
+        self._splice.begin(self.transport, self.client, head + behind, self.connection_lost)
 
     def _expect(self) -> None:
         self._head = self.loop.call_later(HEAD_TIMEOUT, self.transport.abort)

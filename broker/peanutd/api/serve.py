@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl
 import threading
 import time
@@ -26,6 +27,7 @@ from peanutd.access import Role
 from peanutd.api import app, database, keys, rights, telling
 from peanutd.api.audit import Audit
 from peanutd.api.bridge import Bridge, Relay
+from peanutd.api.certificates import Certificates, Standing
 from peanutd.api.commands import Commands
 from peanutd.api.door import Door, Http
 from peanutd.api.live import Live
@@ -36,6 +38,7 @@ from peanutd.api.scopes import Scopes
 from peanutd.api.services import Services
 from peanutd.api.sessions import Sessions
 from peanutd.api.shares import Shares
+from peanutd.api.splice import Splice
 from peanutd.api.static import Static
 from peanutd.config import FILE_NAME, Address, Https, Listener
 from peanutd.ear import Ear
@@ -66,6 +69,12 @@ class Gateway(Protocol):
 
     def send(self, topic: str, payload: bytes, *, lifetime: int) -> None:
         """Publishes in the gateway's own name. lifetime: milliseconds."""
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Serves MQTT over WebSocket on a connected socket; a PROXY header comes first."""
+
+    def standing(self) -> Standing:
+        """Who has been seen, and who is revoked."""
 
 
 def services(
@@ -112,9 +121,23 @@ def services(
         clock=clock,
         monotonic=monotonic,
         live=Live(nodes),
+        certificates=Certificates(home, bridge, gateway.standing),
         monitor=monitor,
         version=version,
     )
+
+
+def _there(loop: asyncio.AbstractEventLoop, adopt: Callable[[socket.socket], None], sock: socket.socket) -> None:
+    """Has the broker's loop adopt the socket, and close it if that fails."""
+
+    def adopting() -> None:
+        try:
+            adopt(sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    loop.call_soon_threadsafe(adopting)
 
 
 class Api:
@@ -152,6 +175,7 @@ class Api:
         except (database.DatabaseError, keys.NoKeyError) as error:
             self._bound.socket.close()
             raise ApiError(str(error)) from None
+        self._splice = Splice(lambda sock: _there(broker_loop, gateway.adopt, sock))
         self._relay = Relay(self.services.nodes.take)
         self._deaf = ear.listen(self._relay.put)
         self._app: ASGIApp = app.make(self.services, home, Static())
@@ -223,7 +247,7 @@ class Api:
         )
         config.load()
         server = _Uvicorn(config)
-        make = partial(Http, config=config, server_state=server.server_state, app_state={})
+        make = partial(Http, self._splice, config=config, server_state=server.server_state, app_state={})
         door = Door(self._bound.socket, self.context, make, self._log)
         tasks = [asyncio.create_task(work) for work in (door.serve(), server.serve(sockets=[]), self._sweep())]
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from peanutd.access import Role
 from peanutd.api.audit import Audit, Origin
 from peanutd.api.bridge import Bridge
+from peanutd.api.certificates import Certificates
 from peanutd.api.commands import Commands
 from peanutd.api.database import Database
 from peanutd.api.keys import Keys
@@ -52,6 +53,7 @@ class Services:
     """Unix seconds."""
     monotonic: Callable[[], float]
     live: Live
+    certificates: Certificates
     monitor: Monitor | None = None
     """History, alerts and groups; None: there are none."""
     version: str = ""

@@ -4,7 +4,8 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 
-import { accessToken, renew } from "../api";
+import { me } from "../api";
+import { useCell } from "../cell";
 import { Client, type Heard } from "../mqtt/client";
 import { to } from "../router";
 import { t } from "../words";
@@ -37,6 +38,8 @@ export function Console() {
   const [filter, setFilter] = useState("/plant/+/state");
   const [topic, setTopic] = useState("");
   const [payload, setPayload] = useState("");
+  const [password, setPassword] = useState("");
+  const who = useCell(me);
   const count = useRef(0);
   const write = (subject: string, text: string, bad = false): void => {
     count.current += 1;
@@ -60,10 +63,11 @@ export function Console() {
         return write(heard.topic, printable(heard.payload));
     }
   };
-  const connect = async (): Promise<void> => {
+  const connect = (event: Event): void => {
+    event.preventDefault();
     setOpen("opening");
-    await renew().catch(() => false);
-    client.current = new Client(`${location.origin.replace(/^http/, "ws")}/mqtt`, "", accessToken(), hear);
+    client.current = new Client(`${location.origin.replace(/^http/, "ws")}/mqtt`, who?.name ?? "", password, hear);
+    setPassword("");
   };
   useEffect(() => () => client.current?.close(), []);
   const ready = open === "open";
@@ -71,10 +75,17 @@ export function Console() {
     <>
       <Head title={t("console")} back={{ href: to("more"), label: t("more") }}>
         <Pill tone={ready ? "fine" : "quiet"}>{t(`console.${open}`)}</Pill>
-        {open === "closed"
-          ? <button class="little primary" onClick={() => void connect()}>{t("console.connect")}</button>
-          : <button class="little" onClick={() => client.current?.close()}>{t("console.disconnect")}</button>}
+        {open !== "closed" && <button class="little" onClick={() => client.current?.close()}>{t("console.disconnect")}</button>}
       </Head>
+      {open === "closed" && (
+        <section class="card" aria-label={t("console.connect")} style={{ marginBottom: "16px" }}>
+          <form onSubmit={connect}>
+            <Field label={t("password")} hint={t("console.password")} type="password" autocomplete="current-password" required
+              value={password} onInput={(event) => setPassword(event.currentTarget.value)} />
+            <button class="primary">{t("console.connect")}</button>
+          </form>
+        </section>
+      )}
       <div class="columns">
         <div class="stack">
           <Card>

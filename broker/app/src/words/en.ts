@@ -111,7 +111,7 @@ export const en = {
   "outcome.done": "done", "outcome.ok": "ok", "outcome.rejected": "refused", "outcome.refused": "refused", "outcome.not_answered": "no answer",
   // console
   console: "MQTT console", "console.connect": "Connect", "console.disconnect": "Disconnect", "console.closed": "Closed", "console.opening": "Connecting", "console.open": "Connected",
-  "console.opened": "Connected", "console.filter": "Topic filter", "console.subscribe": "Subscribe", "console.topic": "Topic", "console.payload": "Payload", "console.publish": "Publish",
+  "console.opened": "Connected", "console.password": "MQTT asks for it once more; it is not kept.", "console.filter": "Topic filter", "console.subscribe": "Subscribe", "console.topic": "Topic", "console.payload": "Payload", "console.publish": "Publish",
   "console.heard": "Heard", "console.nothing": "Nothing yet.", "console.clear": "Clear", "console.granted": "subscribed", "console.taken": "published", "console.refused": "refused (0x{code})",
   // trust
   "trust.title": "Trusted HTTPS", "trust.text": "Your gateway is in your own house, so no browser knows it yet. One of three ways changes that.",

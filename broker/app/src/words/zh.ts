@@ -113,7 +113,7 @@ export const zh: Words = {
   "outcome.done": "完成", "outcome.ok": "成功", "outcome.rejected": "被拒绝", "outcome.refused": "被拒绝", "outcome.not_answered": "没有应答",
   // console
   console: "MQTT 控制台", "console.connect": "连接", "console.disconnect": "断开", "console.closed": "已断开", "console.opening": "正在连接", "console.open": "已连接",
-  "console.opened": "已连接", "console.filter": "主题过滤器", "console.subscribe": "订阅", "console.topic": "主题", "console.payload": "内容", "console.publish": "发布",
+  "console.opened": "已连接", "console.password": "MQTT 需要再次输入密码；不会保存。", "console.filter": "主题过滤器", "console.subscribe": "订阅", "console.topic": "主题", "console.payload": "内容", "console.publish": "发布",
   "console.heard": "收到", "console.nothing": "还没有消息。", "console.clear": "清空", "console.granted": "已订阅", "console.taken": "已发布", "console.refused": "被拒绝 (0x{code})",
   // trust
   "trust.title": "可信的 HTTPS", "trust.text": "网关在您自己家里，浏览器还不认识它。以下三种方法任选其一。",
