@@ -18,7 +18,7 @@ export const en = {
   user: "User", password: "Password", "sign-in": "Sign in", "signing-in": "Signing in…", "sign-out": "Sign out", pin: "PIN",
   // fleet
   "fleet.kind": "Kind", "fleet.search": "Search by name or group", "fleet.none": "There is nothing here yet. Add the first node under More.",
-  "fleet.fine": "All well: {all} of {all}", "fleet.wrong": "Need you: {n} of {all}",
+  "fleet.fine": "All well: {all}", "fleet.wrong": "Need you: {n} of {all}",
   "kind.all": "All", "kind.greenhouse": "Greenhouse", "kind.vehicle": "Vehicle",
   "setpoint.short": "Set point {value}°", "offline.since": "Offline, {ago}", sleeping: "Sleeping", unseen: "Not seen yet",
   heating: "Heating", venting: "Venting", holding: "Holding",
