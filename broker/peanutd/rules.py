@@ -108,6 +108,8 @@ RENEWAL: Final[tuple[Rule, ...]] = (
     Rule(_RENEWAL, True, MAY_SUBSCRIBE, ("$cert/vin/{id}",), _NODES["vin"]),
     Rule(_RENEWAL, True, MAY_PUBLISH, ("/plant/{id}/cert/reported",), _NODES["plant"]),
     Rule(_RENEWAL, True, MAY_PUBLISH, ("vin/{id}/cert/reported",), _NODES["vin"]),
+    Rule(_RENEWAL, True, MAY_PUBLISH, ("/plant/{id}/status",), frozenset((Slot.PLANT_EXPIRED,))),  # it has a will
+    Rule(_RENEWAL, True, MAY_PUBLISH, ("vin/{id}/status",), frozenset((Slot.VIN_EXPIRED,))),
     Rule(_RENEWAL, False, MAY_PUBLISH | _READ, ("$cert/#",)),
 )
 """Before all others, and whatever a file says: a node alone reads what comes with its new key, and the gateway alone

@@ -12,6 +12,7 @@ from peanut.cli_board import board_group
 from peanut.cli_device import device_group
 from peanut.cli_flash import flash_command
 from peanut.cli_init import init_command, operator_group
+from peanut.cli_renew import renew_command
 from peanut.cli_send import send_command
 from peanut.cli_unseal import unseal_command
 from peanut.cli_update import update_group
@@ -35,7 +36,7 @@ def main(ctx: click.Context, home: Path | None) -> None:
       peanut device add peanut --kind greenhouse
       peanut send peanut UpdateTemperature 15
     """
-    ctx.obj = resolve(home, os.environ.get("PEANUT_HOME"))
+    ctx.obj = resolve(home, os.environ.get("PEANUT_HOME"), os.environ.get("PEANUT_CONTROL"))
 
 
 for command in (
@@ -47,6 +48,7 @@ for command in (
     logs_command,
     operator_group,
     push_command,
+    renew_command,
     send_command,
     unseal_command,
     update_group,

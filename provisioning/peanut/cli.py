@@ -9,18 +9,28 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from peanut import ca, plan, revocation
+from peanut import ca, ledger, plan, renewal, revocation
 from peanut.errors import Exit, PeanutError
 from peanut.home import Home
 
 pass_home = click.make_pass_decorator(Home)
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+wait_option = click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0, 86400),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For nodes to try what they got; they do when nothing heats. What takes longer is finished by the next run.",
+)
 why_option = click.option("--why", default="", metavar="TEXT", help="For the log, and for those who wonder later.")
 boards_option = click.option(
     "--boards",
@@ -112,6 +122,23 @@ def restore(home: Home, uris: Sequence[str], *, dry_run: bool) -> None:
         done = plan.carry_out(revocation.restore(home, uris), say, dry_run=dry_run)
         if done and not dry_run:
             say(revocation.tell_gateway(home))
+
+
+def renew_nodes(home: Home, rows: Sequence[ledger.Device] | None, now: datetime, *, force: bool, wait_s: float) -> None:
+    """Renew these nodes, or all that are due, by way of the gateway, and say what came of it. PeanutError if one of
+    them does not have what it was to get.
+    """
+    found = renewal.conduct(home, rows, lambda: home.lock(warn), now, force=force, wait_s=wait_s)
+    if found is None:
+        raise PeanutError("no gateway runs here, and nodes are reached through it", "Start it: peanutd")
+    for task in found:
+        say(f"{task.row.name}: {task.done or task.failed or ('has not answered yet' if task.sent else 'is away')}")
+    failed = [task.row.name for task in found if task.failed]
+    late = [task.row.name for task in found if not task.done and not task.failed]
+    if late and (force or not failed):
+        warn(f"{len(late)} to be finished by the next `peanut renew`, when they are there: {', '.join(late[:20])}")
+    if failed:
+        raise PeanutError(f"not renewed: {', '.join(failed)}", "Each has what it had; it is tried again next time.")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

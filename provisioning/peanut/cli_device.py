@@ -1,4 +1,4 @@
-"""`peanut device add|list|show|bundle|labels|revoke|restore`."""
+"""`peanut device add|list|show|bundle|labels|renew|revoke|restore`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from peanut import board, bundle, ca, cli, device, labels, ledger, names, plan
+from peanut import board, bundle, ca, cli, device, labels, ledger, names, plan, renewal, revocation
 from peanut.cli import boards_option, dry_run_option, json_option, pass_home, say, say_json, table, warn, why_option
 from peanut.errors import PeanutError
 from peanut.home import Home
@@ -227,6 +227,39 @@ def restore_command(home: Home, device_names: tuple[str, ...], dry_run: bool) ->
       peanut device restore peanut
     """
     cli.restore(home, _uris(home, device_names), dry_run=dry_run)
+
+
+@device_group.command("renew")
+@click.argument("device_names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--here", is_flag=True, help="Put it into the bundle at once, for a board that is about to be flashed.")
+@cli.wait_option
+@pass_home
+def renew_command(home: Home, device_names: tuple[str, ...], here: bool, wait_s: float) -> None:
+    """Give a device a new key and a new certificate, whether they are due or not.
+
+    They go to the node over its own session; it tries them, keeps them or returns to what it had, and only what it
+    was seen with takes the place in its bundle. For a device that is revoked, or with --here, they are put into the
+    bundle at once: flash a board with them. What is due is renewed by itself: see `peanut renew`.
+
+    \b
+    Examples:
+      peanut device renew peanut
+      peanut device renew peanut --here && peanut flash peanut     # the new board in place of a stolen one
+    """
+    uris = _uris(home, device_names)
+    now, entries = ca.utc_now(), revocation.read(home)
+    rows = [device.row(home, name) for name in dict.fromkeys(device_names)]
+    revoked = {row for row, uri in zip(rows, uris, strict=True) if revocation.is_revoked(entries, uri, row.serial)}
+    at_once = rows if here else [row for row in rows if row in revoked]
+    with home.lock(warn):
+        for row in at_once:
+            made = renewal.renew_here(home, row, now)
+            say(
+                f"{row.name}: new key and certificate in its bundle, {ca.until(made.not_valid_after_utc)}; now flash it"
+            )
+    rest = [row for row in rows if row not in at_once]
+    if rest:
+        cli.renew_nodes(home, rest, now, force=True, wait_s=wait_s)
 
 
 def _uris(home: Home, device_names: Sequence[str]) -> list[str]:

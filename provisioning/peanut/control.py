@@ -1,7 +1,8 @@
 """The gateway that runs on this fleet home, told and asked over its control socket.
 
 Rule: a question is one line of JSON, the answer another. That no gateway runs is no error: it reads the files when it
-starts. Only the gateway's own user may open the socket; from another machine it is reached by forwarding it with ssh.
+starts. Only the gateway's own user may open the socket; from another machine it is forwarded with ssh, and
+PEANUT_CONTROL names it.
 """
 
 import json
@@ -27,17 +28,17 @@ def ask(home: Home, question: dict[str, Any]) -> dict[str, Any] | None:
     """The gateway's answer; None if no gateway runs here. PeanutError if it does not answer, or refuses."""
     directory = -1
     try:
-        path = home.path / NAME
+        path = socket_path(home)
         name = os.fsencode(path)
         if len(name) > _PATH_MAX:
-            directory = os.open(home.path, os.O_PATH | os.O_DIRECTORY)
-            name = f"/proc/self/fd/{directory}/{NAME}".encode()
+            directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+            name = f"/proc/self/fd/{directory}/{path.name}".encode()
         answer = json.loads(_exchange(name, json.dumps(question).encode() + b"\n"))
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except PermissionError:
         raise PeanutError(
-            f"{home.path / NAME} may not be opened", "Run this as the user that the gateway runs as."
+            f"{socket_path(home)} may not be opened", "Run this as the user that the gateway runs as."
         ) from None
     except (OSError, ValueError) as error:
         raise PeanutError(f"the gateway does not answer: {error}", "Look at its log.") from None
@@ -62,4 +63,4 @@ def _exchange(name: bytes, line: bytes) -> bytes:
 
 def socket_path(home: Home) -> Path:
     """Where the socket is, while a gateway runs."""
-    return home.path / NAME
+    return home.control or home.path / NAME

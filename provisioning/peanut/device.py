@@ -235,6 +235,15 @@ def _row(home: Home, name: str, row: ledger.Device | None, node: bundle.Node, re
     return there(what, f"row of {name}")
 
 
+def record(home: Home, name: str) -> None:
+    """The ledger's row of a device, as its bundle is now."""
+    node, made = read_node(home.device(name) / "node.json"), store.certificate(home.device(name) / "cert.der")
+    known = ledger.device(home.ledger, name)
+    created = known.created if known else int(made.not_valid_before_utc.timestamp())
+    with ledger.opened(home.ledger) as connection:
+        ledger.put(connection, _row_of(name, node, made, created))
+
+
 def _row_of(name: str, node: bundle.Node, certificate: x509.Certificate, created: int) -> ledger.Device:
     return ledger.Device(
         name=name,

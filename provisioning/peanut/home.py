@@ -27,6 +27,7 @@ class Home:
     """Paths of one fleet home; makes nothing by itself."""
 
     path: Path
+    control: Path | None = None  # the gateway's control socket where it is not in the home: forwarded with ssh, say
 
     @property
     def ca(self) -> Path:
@@ -190,6 +191,7 @@ def mode_of(path: Path) -> int:
     return path.stat().st_mode & 0o7777
 
 
-def resolve(option: Path | None, environment: str | None) -> Home:
-    """--home, else $PEANUT_HOME, else ./fleet; an empty variable counts as not set."""
-    return Home((option or Path(environment or "fleet")).absolute())
+def resolve(option: Path | None, environment: str | None, control: str | None = None) -> Home:
+    """--home, else $PEANUT_HOME, else ./fleet; an empty variable counts as not set. control: $PEANUT_CONTROL."""
+    where = (option or Path(environment or "fleet")).absolute()
+    return Home(where, Path(control).absolute() if control else None)

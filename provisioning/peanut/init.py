@@ -215,7 +215,12 @@ def _fleet(home: Home, wanted: Sequence[str]) -> tuple[list[str], Step]:
     return hosts, Step(state, what, note, lambda: write_file(home.fleet_toml, settings.fleet_toml(home, hosts), PUBLIC))
 
 
-def _gateway(home: Home, hosts: Sequence[str], now: datetime) -> list[Step]:
+def renew_gateway(home: Home, now: datetime) -> list[Step]:
+    """The steps that give the gateway a new certificate for its key; a gateway that runs takes it up by itself."""
+    return _gateway(home, settings.hosts(home), now, due="has lived two thirds of its life")
+
+
+def _gateway(home: Home, hosts: Sequence[str], now: datetime, due: str = "") -> list[Step]:
     key, crt, issuing = home.gateway / "gateway.key", home.gateway / "gateway.crt", home.ca / "issuing.crt"
     if key.exists():
         store.key(key)
@@ -250,9 +255,10 @@ def _gateway(home: Home, hosts: Sequence[str], now: datetime) -> list[Step]:
         why = f"adds {', '.join(missing)}"
     else:
         why = ca.why_reissue(found, store.key(key), store.certificate(issuing), now)
+        why = why or due
         why = why and f"the present one {why}"
     if why:
-        return [*steps, Step(State.CHANGE, what, f"new certificate: {why}; reload the gateway (SIGHUP)", issue)]
+        return [*steps, Step(State.CHANGE, what, f"new certificate: {why}; the gateway takes it up by itself", issue)]
     return [*steps, there(what, f"certificate of the gateway, {ca.validity(found, now)}")]
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from peanut import ca, credentials, modes, names, store
 from peanut.home import PUBLIC, Home, write_file
-from peanut.plan import Step
+from peanut.plan import State, Step
 
 KEY, CERTIFICATE, ROOT = "operator.key", "operator.crt", "ca.crt"
 
@@ -20,7 +20,12 @@ def existing(home: Home) -> list[str]:
     return sorted(name for name in found if names.is_name(name))
 
 
-def plan(home: Home, name: str, now: datetime) -> list[Step]:
+def renew(home: Home, name: str, now: datetime) -> list[Step]:
+    """The step that gives an operator a new certificate for the same key."""
+    return plan(home, name, now, due=True)
+
+
+def plan(home: Home, name: str, now: datetime, *, due: bool = False) -> list[Step]:
     """The steps that make this operator, complete a half-made one or renew an expiring one."""
     names.check_name(name, "operator's name")
     folder = home.operator(name)
@@ -33,6 +38,10 @@ def plan(home: Home, name: str, now: datetime) -> list[Step]:
         write_file(folder / CERTIFICATE, ca.certificate_pem(made), PUBLIC)
 
     uri = names.operator_uri(name)
+    if due:
+        what = home.relative(folder / CERTIFICATE)
+        note = f"new certificate for {uri}: two thirds of its life are lived; give it to whoever uses it elsewhere"
+        return [Step(State.CHANGE, what, note, issue)]
     steps.append(credentials.client_step(home, folder / CERTIFICATE, folder / KEY, uri, now, issue))
     steps.append(credentials.root_step(home, folder / ROOT))
     return steps

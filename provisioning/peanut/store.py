@@ -65,6 +65,19 @@ def issuing(home: Home) -> ca.Authority:
     return authority
 
 
+def certificates(path: Path) -> list[x509.Certificate]:
+    """All certificates of a PEM file, in their order."""
+    try:
+        return x509.load_pem_x509_certificates(read(path))
+    except ValueError:
+        raise PeanutError(f"{path} is not a certificate", "Put it back from a backup, or move it away.") from None
+
+
+def roots(home: Home) -> list[x509.Certificate]:
+    """Every root that the fleet trusts: the present one first, and those of before while nodes still need them."""
+    return certificates(home.ca / "root.crt")
+
+
 def root_certificate(home: Home) -> x509.Certificate:
     """The root's certificate."""
     return certificate(home.ca / "root.crt")

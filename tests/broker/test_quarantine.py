@@ -82,7 +82,7 @@ def test_the_rules_of_renewal_stand_before_every_file() -> None:
         assert first[:1] == ([node] if node else ["$cert/#"])
         topics = [item[3] for item, _ in book.sets[slot]]
         if slot.expired:
-            assert len(topics) == 3
+            assert len(topics) == 4
         else:
             assert topics.index("$cert/#") < topics.index("#"), "denied before it is allowed"
 
@@ -103,7 +103,7 @@ def test_it_may_be_renewed_and_nothing_else(fleet: Any, start: Any, dial: Any, v
     fresh.disconnect()
     fresh.closed()
     node = dial(daemon.port(), fleet.context(expired(fleet, 3)), version)
-    assert node.connect("peanut", clean=False)[1] == 0
+    assert node.connect("peanut", clean=False, will=("/plant/peanut/status", b"offline"))[1] == 0
     daemon.line("connected, only to have its certificate renewed who=plant/peanut")
     no = b"\x80" if version == 4 else b"\x87"
     asked = ("$cert/plant/peanut", "/plant/peanut/cmd/+", "fleet/#", "#", "$cert/plant/tomato", "$cert/#", "$SYS/#")

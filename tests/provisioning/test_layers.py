@@ -11,9 +11,11 @@ PACKAGE = Path(peanut.__file__).parent
 ORDER = [
     "errors", "names", "home", "plan", "ca", "store", "control", "revocation", "credentials", "modes",
     "ledger", "fields", "chips", "pinout",
-    "board", "settings", "bundle", "operators", "signing", "release", "updatekey", "sealing", "device", "init",
+    "board", "settings", "bundle", "operators", "signing", "release", "updatekey", "sealing", "device",
+    "renewal", "init",
     "password", "user", "session", "send", "rollout", "courier", "wifi", "programs", "serialport", "loader", "fsimage",
     "shorten", "application", "image", "flash", "watch", "install", "bench", "carton", "labels", "cli", "cli_init",
+    "cli_renew",
     "cli_board", "cli_device", "cli_user", "cli_send", "cli_unseal", "cli_update", "cli_flash", "cli_wifi", "cli_bench",
     "__main__",
 ]  # fmt: skip
