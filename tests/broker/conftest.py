@@ -255,7 +255,7 @@ class Daemon:
             return found[count - 1] if len(found) >= count else None
 
         try:
-            return str(wait_for(find, f"a line with {pattern!r}"))
+            return str(wait_for(find, f"a line with {pattern!r}", 3 * DEADLINE))
         except AssertionError as error:
             raise AssertionError(f"{error}; the log:\n" + "\n".join(self.lines)) from None
 
