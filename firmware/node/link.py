@@ -1,24 +1,16 @@
-"""The way to the gateway: name, TCP, TLS with a certificate on both sides, and coming back when it was lost.
+"""The link to the gateway: kept for ever, and coming back when it was lost. How one is made stands in connect.py.
 
-Rule: the gateway proves itself or there is no connection. Verification and host name are always set (MicroPython's
-defaults are neither), and no clock, retry or setting takes them off. Every failure, whatever it is, is told in plain
-words and tried again later.
+Rule: every failure, whatever it is, is told in plain words and tried again later.
 """
 
 import asyncio
 import errno
 import random
-import socket
 
-from node import clock, forget, hardware, log, mqtt
+from node import borrow, clock, forget, log, mqtt
 from node.backoff import Backoff
 
 POLL_MS = 10  # between two tries of a handshake or a write that would block
-
-TIME_MS = 86400000  # between two questions for the time, once it is known
-SOON_MS = 60000  # and while it is not
-TLS_BLOCK = 20000  # bytes that TLS wants in one piece of the IDF's heap: 16.8 KB, and some beside
-STARVED = 5  # tries without, after which a restart is asked for
 TWIN_S = 5  # a session cut so soon after its welcome may be cut by another node of the same name
 TWIN_CUTS = 5  # so often in a row, it is
 
@@ -119,7 +111,6 @@ class Link:
                 await asyncio.sleep_ms(200)
             pulse.beat(clock.now(), self._connect_ms)
             try:
-                self._roomy()
                 self.host = self._hosts[self._failures % len(self._hosts)]
                 stream = await self._open()
                 begun = clock.now()
@@ -148,88 +139,13 @@ class Link:
             pulse.beat(clock.now(), int(delay * 1000))
             await asyncio.sleep_ms(int(delay * 1000))
 
-    def _roomy(self):
-        """Raises LinkError where TLS would fail for want of memory, after which not even Wi-Fi is sure to live."""
-        room = hardware.tls_room()
-        if room is None or room[1] >= TLS_BLOCK:
-            self._starved = 0
-            return
-        self._starved += 1
-        self.starving = self._starved >= STARVED
-        raise LinkError("no memory for TLS: the largest block is %d bytes of %d" % (room[1], TLS_BLOCK))
-
-    async def _time(self, info):
-        """Ask the gateway for the time, before TLS judges certificates by it; what the clock says stands if it is
-        silent."""
-        if self._asked is not None and clock.since(self._asked) < (TIME_MS if clock.quality() == "ntp" else SOON_MS):
-            return
-        self._asked = clock.now()
-        try:
-            if self._time_port != self.port:
-                info = socket.getaddrinfo(self.host, self._time_port, 0, socket.SOCK_DGRAM)[0]
-            from node import sntp  # before TLS, and once a day
-
-            told = await sntp.ask(info[0], info[-1])
-        except (OSError, MemoryError):
-            told = None
-        forget("node.sntp")
-        if told is None:
-            log.warn("time", "%s does not tell it: going by what is known (%s)" % (self.host, clock.quality()))
-        else:
-            clock.put(told, self.host)
-
     async def _open(self):
-        """A connected stream on which CONNECT has been written: the first write of a TLS stream makes the handshake.
-
-        Raises LinkError.
-        """
-        host, port = self.host, self.port
+        """A connected stream on which CONNECT has been written. Raises LinkError."""
         try:
-            # Blocks, as MicroPython has no other (README.md says what that means for the control loop); asked again at
-            # each try, because the gateway may have moved. An IP address is answered without asking DNS.
-            found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-        except OSError as e:
-            raise LinkError("the name %s cannot be found (DNS: %s)" % (host, e))
-        # A name may have several addresses (IPv6 and IPv4): each failure moves on to the next of them.
-        info = found[self._failures // len(self._hosts) % len(found)]
-        await self._time(info)
-        sock = deadline = None
-        shaking = False
+            way = borrow("node.connect", "node.sntp", "node.words")
+        except (ImportError, OSError, MemoryError) as e:  # not even to read how it is done
+            raise LinkError(NO_ROOM % e)
         try:
-            sock = socket.socket(info[0], info[1], info[2])
-            sock.setblocking(False)
-            try:
-                sock.connect(info[-1])
-            except OSError as e:
-                if e.errno != errno.EINPROGRESS:
-                    raise
-            sock = self._ctx.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
-            sock.setblocking(False)
-            stream = Stream(sock)
-            deadline = asyncio.create_task(self._expire(stream))
-            shaking = True
-            begun = clock.now()
-            await stream.write(self._client.hello())
-            self.shake_ms = clock.since(begun)
-            sock = None
-            return stream
-        except Exception as e:
-            if deadline is not None and deadline.done():
-                raise LinkError("no answer from %s:%d within %d s" % (host, port, self._connect_ms // 1000))
-            try:
-                from node import words
-
-                said = words.explain(e, host, port, shaking)
-            except (OSError, MemoryError):  # not even to read the words
-                said = (NO_ROOM % e, mqtt.LOST)
-            forget("node.words")
-            raise LinkError(*said)
+            return await way.connect(self)
         finally:
-            if deadline is not None:
-                deadline.cancel()
-            if sock is not None:
-                sock.close()
-
-    async def _expire(self, stream):
-        await asyncio.sleep_ms(self._connect_ms)
-        stream.close()
+            borrow()

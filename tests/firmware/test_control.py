@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from .conftest import ROOT
 from .control_checks import SETTINGS, live
 
-from node import app, blackbox, clock, command, link, log, mqtt, recent, report, ring, sntp, ticks, vitals, wifi  # isort: skip
+from node import app, blackbox, clock, command, connect, link, log  # isort: skip
+from node import mqtt, recent, report, ring, sntp, ticks, vitals, wifi  # isort: skip
 from node.actuator import MODES, NAMES, TIMES  # isort: skip
 from node.control import (  # isort: skip
     ALARMS,
@@ -359,8 +360,8 @@ def test_the_readme_of_the_firmware_tells_the_limits_of_the_node_as_they_are() -
     assert f"gets {wifi.OWN_MS // 1000} s to come back by itself" in text
     assert f"three answers that agree to {sntp.SPREAD_MS // 1000} s" in text
     assert (sntp.SAMPLES, (clock.CEILING - clock.FLOOR) // 31557600) == (3, 15)
-    assert f"unless the IDF's heap has {link.TLS_BLOCK:,} bytes" in text
-    assert ("in five tries" in text, link.STARVED) == (True, 5)
+    assert f"unless the IDF's heap has {connect.TLS_BLOCK:,} bytes" in text
+    assert ("in five tries" in text, connect.STARVED) == (True, 5)
     assert f"within {link.TWIN_S} s of its welcome, five times in a row" in text
     assert link.TWIN_CUTS == 5
     assert ("`health`, every five minutes" in text, vitals.HEALTH_S) == (True, 300)

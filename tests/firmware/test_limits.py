@@ -190,6 +190,7 @@ def test_only_app_knows_everybody() -> None:
         if path.name not in (
             "assembly.py",
             "link.py",
+            "connect.py",
             "mqtt.py",
             "start.py",
             "sntp.py",
