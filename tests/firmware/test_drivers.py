@@ -127,7 +127,7 @@ def test_the_whole_app_on_pins(make_node: MakeNode) -> None:
 
 
 def test_a_board_that_cannot_be_opened_is_said(make_node: MakeNode) -> None:
-    """This PC has no pins: the node names the output and ends as one whose configuration is wrong."""
+    """This PC has no ADC: the node names the sensor and ends as one whose configuration is wrong."""
     outputs = {"heater": {"driver": "gpio", "pin": 25, "safe": "off"}, "vent": {"driver": "gpio", "pin": 26}}
     node = make_node(
         1,
@@ -145,4 +145,4 @@ def test_a_board_that_cannot_be_opened_is_said(make_node: MakeNode) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert node.returncode == 2
-    assert "error config board.outputs.heater: cannot be opened" in node.log
+    assert "error config board.sensors.temperature: cannot be opened" in node.log
