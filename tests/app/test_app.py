@@ -179,6 +179,37 @@ def test_a_share_is_taken_back_and_another_one_expires(page: Page, home_of_app: 
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
 
 
+def test_a_group_is_brought_there(page: Page, home_of_app: AppHouse, greenhouse: Node) -> None:
+    """A group is brought to a recipe, then to a set point by one act; its members are counted, a chart is drawn."""
+    sign_in(page, home_of_app, address="#/recipes")
+    page.get_by_role("button", name="New recipe").click()
+    page.get_by_label("Name").fill("lettuce")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("img", name=re.compile("06:00: 20.0 °C"))).to_be_visible()
+    page.goto(f"{home_of_app.url}#/groups")
+    page.get_by_role("button", name="New group").click()
+    page.get_by_label("Name").fill("north")
+    page.get_by_label("Title").fill("North side")
+    page.get_by_label(re.compile(f"^{GREENHOUSE}")).check()
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("North side")
+    page.get_by_role("button", name="Recipe", exact=True).click()
+    page.get_by_label("Recipe").select_option("lettuce")
+    page.get_by_role("button", name="All to this recipe").click()
+    expect(page.get_by_text("recipe lettuce")).to_be_visible()
+    page.get_by_role("button", name="Set point", exact=True).click()
+    steps(page, 16.0)
+    page.get_by_role("button", name="All to 16.0 °C").click()
+    expect(page.get_by_text("are at 16.0 °C")).to_be_visible()
+    expect(page.get_by_test_id("progress")).to_have_text("1 / 1")
+    shoot(page, "group")
+    page.goto(f"{home_of_app.url}#/device/{GREENHOUSE}")
+    expect(page.get_by_test_id("setpoint")).to_have_text("16.0 °C")
+    expect(page.get_by_role("img", name=re.compile("on average"))).to_be_visible()
+    expect(page.locator("canvas")).to_be_visible()
+    shoot(page, "greenhouse", whole=True)
+
+
 def test_a_viewer_sees_and_changes_nothing(page: Page, home_of_app: AppHouse, greenhouse: Node) -> None:
     sign_in(page, home_of_app, "joe", f"#/device/{GREENHOUSE}")
     expect(page.get_by_test_id("temperature")).to_contain_text(re.compile(r"\d"))

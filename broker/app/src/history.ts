@@ -32,6 +32,14 @@ function held(values: (number | null)[]): (number | null)[] {
   return values.map((value) => (last = value ?? last));
 }
 
+/** Seconds that a chart shows at least. */
+const LEAST_S = 900;
+
+/** Where a chart begins: not long before there was anything (`first`), as in a house that is new. */
+export function begin(first: number | null, from: number, to: number): number {
+  return Math.max(from, Math.min(first ?? to, to - LEAST_S));
+}
+
 export interface Summary {
   least: number;
   most: number;

@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { CAP_S, wait } from "../src/backoff";
 import type { Alert, Device, Outcome, Series } from "../src/contract";
 import { Grade, applied, finding, fleetOf, ranked, temperature, withAlert } from "../src/fleet";
-import { align, summary } from "../src/history";
+import { align, begin, summary } from "../src/history";
 import { begun, ended, failed, heard, settled } from "../src/order";
 import { season } from "../src/recipe";
 import { Parser } from "../src/sse";
@@ -133,6 +133,13 @@ describe("history", () => {
     expect(most![0]).toBe(6);
     expect(setpoint!.every((value) => value === 15)).toBe(true);
     expect(heater![1]).toBe(0.5);
+  });
+
+  test("a chart of a new house begins with its first measurement", () => {
+    expect(begin(90_000, 10_000, 100_000)).toBe(90_000);
+    expect(begin(90_000, 95_000, 100_000)).toBe(95_000);
+    expect(begin(99_990, 10_000, 100_000)).toBe(99_100);
+    expect(begin(null, 10_000, 100_000)).toBe(99_100);
   });
 
   test("the mean counts how often was measured", () => {

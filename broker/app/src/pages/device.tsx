@@ -37,7 +37,7 @@ export function AlertItem({ alert, linked = false }: { alert: Alert; linked?: bo
   return (
     <li>
       <span class="grow">
-        {linked && <><a href={to("device", alert.device)}>{alert.device}</a> </>}
+        {linked && (fleet.value.has(alert.device) ? <a href={to("device", alert.device)}>{alert.device}</a> : alert.device)}{" "}
         <span>{alert.text}</span>
         <br />
         <small class="soft">

@@ -5,10 +5,10 @@
 import type uPlot from "uplot";
 import { useEffect, useRef, useState } from "preact/hooks";
 
-import { get } from "../api";
+import { get, request } from "../api";
 import { useCell } from "../cell";
 import type { Series } from "../contract";
-import { align, summary } from "../history";
+import { align, begin, summary } from "../history";
 import { theme } from "../settings";
 import { locale, number, t, words } from "../words";
 import { Card, Segments, Trouble, useLoad } from "./parts";
@@ -16,22 +16,31 @@ import { Card, Segments, Trouble, useLoad } from "./parts";
 const SPANS = { day: 86_400, week: 7 * 86_400, month: 30 * 86_400 } as const;
 type Span = keyof typeof SPANS;
 
-/** How often a chart of today is drawn anew. */
+/** How often a chart is drawn anew; sooner while there is not even an hour in it. */
 const AGAIN_MS = 60_000;
+const SOON_MS = 10_000;
+const YOUNG_S = 3600;
 const HEIGHT = 250;
+
+const path = (device: string): string => `/devices/${encodeURIComponent(device)}`;
+const query = (from: number, to: number): string =>
+  `quantity=temperature&quantity=setpoint&quantity=heater&from=${from}&to=${to}`;
 
 export function Chart({ device }: { device: string }) {
   const [span, setSpan] = useState<Span>("day");
   const history = useLoad(async (signal) => {
     const to = Math.ceil(Date.now() / 1000);
-    const query = `quantity=temperature&quantity=setpoint&quantity=heater&from=${to - SPANS[span]}&to=${to}`;
-    const found = await get<{ series: Series[] }>(`/devices/${encodeURIComponent(device)}/history?${query}`, { signal });
-    return { from: to - SPANS[span], to, series: found.series };
+    const { quantities } = await get<{ quantities: { name: string; first: number }[] }>(`${path(device)}/quantities`, { signal });
+    const first = quantities.find(({ name }) => name === "temperature")?.first ?? null;
+    const from = begin(first, to - SPANS[span], to);
+    const { series } = await get<{ series: Series[] }>(`${path(device)}/history?${query(from, to)}`, { signal });
+    return { from, to, series };
   }, [device, span]);
+  const young = !history.value || history.value.to - history.value.from < YOUNG_S;
   useEffect(() => {
-    const timer = setInterval(history.again, AGAIN_MS);
+    const timer = setInterval(history.again, young ? SOON_MS : AGAIN_MS);
     return () => clearInterval(timer);
-  }, []);
+  }, [young]);
   const drawn = history.value;
   const told = drawn && summary(drawn.series.find(({ quantity }) => quantity === "temperature"));
   const label = told ? t("chart.label", { least: number(told.least), most: number(told.most), mean: number(told.mean) }) : t("chart.none");
@@ -59,10 +68,8 @@ export function Chart({ device }: { device: string }) {
 }
 
 async function save(device: string, span: Span): Promise<void> {
-  const { request } = await import("../api");
   const to = Math.ceil(Date.now() / 1000);
-  const query = `quantity=temperature&quantity=setpoint&quantity=heater&from=${to - SPANS[span]}&to=${to}`;
-  const answer = await request("GET", `/devices/${encodeURIComponent(device)}/history.csv?${query}`);
+  const answer = await request("GET", `${path(device)}/history.csv?${query(to - SPANS[span], to)}`);
   const url = URL.createObjectURL(await answer.blob());
   const link = Object.assign(document.createElement("a"), { href: url, download: `${device}-${span}.csv` });
   link.click();
