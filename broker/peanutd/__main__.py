@@ -29,6 +29,7 @@ from peanutd import alert_rules, control, explain, fleet, operate, rules, tls
 from peanutd._core import LIMITS, MAY_PUBLISH, RETAIN_ANY, Broker
 from peanutd.access import Role
 from peanutd.alert_rules import Rulebook
+from peanutd.caretaker import Caretaker, program
 from peanutd.census import Limits
 from peanutd.config import FILE_NAME, Address, Config, ConfigError, Listen, Listener, Mqtt, load
 from peanutd.connection import now_ms
@@ -180,14 +181,19 @@ def _serve(
         loop.add_signal_handler(signal.SIGHUP, reload)
         loop.call_later(LOOK, reload.look, loop)
         api = _api(home, settings, server, ear, monitor, loop, make_loop)
-        with _metrics(settings.listen.metrics, server), monitor, api as reload.api:
+        caretaker = Caretaker(home, log, loop, settings.access.renew_hours, program())
+        caretaker.start()
+        if settings.secure and caretaker.problem:
+            log.info("renew", caretaker.problem)
+        reload.caretaker = caretaker
+        with _metrics(settings.listen.metrics, server, home), monitor, api as reload.api:
             serving = server.serve(settings.listeners, settings.listen.time, control.listener(home), reload.answer)
             runner.run(serving)
     return OK
 
 
 @contextlib.contextmanager
-def _metrics(address: Address | None, server: Server) -> Iterator[None]:
+def _metrics(address: Address | None, server: Server, home: Path) -> Iterator[None]:
     """Serves the metrics meanwhile, if they are wanted. ListenError when the address cannot be had."""
     if address is None:
         yield
@@ -195,7 +201,7 @@ def _metrics(address: Address | None, server: Server) -> Iterator[None]:
     from peanutd.metrics import Metrics  # a tenth of a second that whoever has none does not wait for
 
     try:
-        metrics = Metrics(address, server.snapshot_from_afar)
+        metrics = Metrics(address, server.snapshot_from_afar, partial(_enrolled, home))
     except OSError as error:
         raise ListenError(f"{address}: {error.strerror}; change metrics in [listen]") from None
     server.log.info("server", f"listening metrics {metrics.address}/metrics")
@@ -233,6 +239,15 @@ def _api(
         yield api
     finally:
         api.end()
+
+
+def _enrolled(home: Path) -> dict[str, float]:
+    """When the certificates of the nodes in the ledger end (Unix seconds), by identity; none without a ledger."""
+    try:
+        ends = fleet.expiries(home)
+        return {f"{device.kind.value}/{device.name}": ends[device.name] for device in fleet.devices(home)}
+    except (fleet.LedgerError, KeyError):
+        return {}
 
 
 def _expires(server: Server) -> datetime | None:
@@ -477,6 +492,7 @@ class _Reload:
         self._server = server
         self._files = files
         self.api: Api | None = None
+        self.caretaker: Caretaker | None = None
         own = (settings.https.certificate, settings.https.key) if settings.https.certificate else ()
         watched = (FILE_NAME, rules.FILE_NAME, *(tls.FILES if settings.secure else ()), *own)
         self._stamps = Stamps([home / name for name in watched])
@@ -506,6 +522,8 @@ class _Reload:
             credentials = _credentials(self._home, replace(new, listeners=old.listeners))
             if self.api is not None:
                 self.api.reload(new.https)
+            if self.caretaker is not None:
+                self.caretaker.hours = new.access.renew_hours
         except (ConfigError, tls.TlsError) as error:
             for line in str(error).splitlines():
                 log.error("peanutd", f"not reloaded, the old settings, rules and certificates stay: {line}")

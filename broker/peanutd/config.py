@@ -175,6 +175,7 @@ class BanRules:
 
 
 GRACE_DAYS_MAX: Final = 366
+RENEW_HOURS_MAX: Final = 24 * 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,8 @@ class Access:
     anonymous: bool = False
     renew_grace_days: int = 30
     """Days that a node's certificate that has expired still lets it in, to be renewed and for nothing else; 0: none."""
+    renew_hours: int = 6
+    """Hours between two runs of `peanut renew`, where the issuing CA's key is in the fleet home; 0: never."""
 
 
 ALGORITHMS: Final = ("ES256", "EdDSA", "RS256", "HS256", "HS384", "HS512")
@@ -373,7 +376,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "accept_rate",
         "stall_timeout",
     ),
-    "access": ("anonymous", "renew_grace_days"),
+    "access": ("anonymous", "renew_grace_days", "renew_hours"),
     "https": ("certificate", "key"),
     "jwt": (
         "keys",
@@ -460,6 +463,7 @@ class _Reader:
             renew_grace_days=self._number(
                 ("access", "renew_grace_days"), tables["access"], Access().renew_grace_days, 0
             ),
+            renew_hours=self._number(("access", "renew_hours"), tables["access"], Access().renew_hours, 0),
         )
         more = self._listeners()
         self._judge(listen, access, bool(more) or _LISTENER in self._document)
@@ -673,6 +677,8 @@ class _Reader:
             )
         if access.renew_grace_days > GRACE_DAYS_MAX:
             self._mistake(("access", "renew_grace_days"), f"is {access.renew_grace_days}; at most {GRACE_DAYS_MAX}")
+        if access.renew_hours > RENEW_HOURS_MAX:
+            self._mistake(("access", "renew_hours"), f"is {access.renew_hours}; at most {RENEW_HOURS_MAX}")
         if plain is None and listen.mqtts is None and not others and not self._mistakes:
             self._mistake(("listen", "mqtts"), 'nothing to listen on; set mqtts = "0.0.0.0:8883"')
 

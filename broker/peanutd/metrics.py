@@ -1,14 +1,15 @@
 """Metrics for Prometheus at /metrics, as text.
 
 The rule it keeps: numbers in, text out, and the gateway is not held up: a thread serves and writes them, and asks the
-loop for one snapshot (server.py) each time. Every label is a word of ours. Names end as Prometheus wants them
-(`_total`, `_bytes`, `_seconds`); README.md has the list.
+loop for one snapshot (server.py) each time. Every label is a word of ours, or the name of a device that the fleet's CA
+has certified. Names end as Prometheus wants them (`_total`, `_bytes`, `_seconds`); README.md has the list.
 """
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from socketserver import ThreadingMixIn
 from typing import Any, Final
@@ -44,8 +45,9 @@ _GAUGES: Final = {
 
 
 class _Peanut(Collector):
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot], ledger: Callable[[], Mapping[str, float]]) -> None:
         self._snapshot = snapshot
+        self._ledger = ledger
 
     def collect(self) -> Iterator[Any]:
         found = self._snapshot()
@@ -80,11 +82,22 @@ class _Peanut(Collector):
             ("banned", "Bans made by what peers did", "kind"),
         ):
             yield _labelled(CounterMetricFamily, name, help_, label, found[name])
+        yield _certificates(found["certificates"], self._ledger(), time.time())
         yield CounterMetricFamily("peanut_connections_accepted", "Connections accepted", found["accepted"])
         yield _histogram("loop_lag", "How late the event loop is", found["lag"])
         yield _histogram("journal_commit", "How long commits of the store take", found["journal"])
         failing = found["store"] is not None and found["store"]["failure"] is not None
         yield GaugeMetricFamily("peanut_store_failing", "1: what would have to be kept is refused", int(failing))
+
+
+def _certificates(
+    found: Mapping[str, Mapping[str, float]], ledger: Mapping[str, float], now: float
+) -> GaugeMetricFamily:
+    metric = GaugeMetricFamily("peanut_certificate_days", "Until a certificate ends", labels=["kind", "identity"])
+    for kind, ends in {**found, "device": {**ledger, **found["device"]}}.items():
+        for identity, end in ends.items():
+            metric.add_metric([kind, identity], (end - now) / 86400)
+    return metric
 
 
 def _labelled(family: Any, name: str, help_: str, label: str, values: Mapping[str, float]) -> Any:
@@ -117,13 +130,19 @@ class _Threads6(_Threads):
 
 
 class Metrics:
-    """Serves /metrics until `end`. `snapshot` is called in threads of ours and may take its time. OSError when the
-    address cannot be had.
+    """Serves /metrics until `end`. `snapshot` is called in threads of ours and may take its time, and so may `ledger`:
+    when the certificates of enrolled devices end, for those that were never seen. OSError when the address cannot be
+    had.
     """
 
-    def __init__(self, address: Address, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(
+        self,
+        address: Address,
+        snapshot: Callable[[], Snapshot],
+        ledger: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Peanut(snapshot))
+        registry.register(_Peanut(snapshot, ledger))
         kind = _Threads6 if ":" in address.host else _Threads
         self._server = make_server(address.host, address.port, make_wsgi_app(registry), kind, _Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)

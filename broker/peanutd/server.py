@@ -676,7 +676,20 @@ class Server:
             "lag": tally.lag,
             "journal": tally.journal,
             "store": None if self.keeper is None else {"failure": self.keeper.failure},
+            "certificates": self._certificates(),
         }
+
+    def _certificates(self) -> dict[str, dict[str, float]]:
+        """When certificates end (Unix seconds): by kind, then by whose they are. Devices as they were seen last."""
+        found: dict[str, dict[str, float]] = {"device": {}, "gateway": {}, "ca": {}}
+        for identity, record in self.watch.seen.records.items():
+            if not identity.startswith("operator/") and "not_after" in record:
+                found["device"][identity] = record["not_after"]
+        if (known := self.credentials) is not None:
+            found["gateway"]["gateway"] = known.certificate.not_valid_after_utc.timestamp()
+            for authority in known.authorities:
+                found["ca"][authority.subject.rfc4514_string()] = authority.not_valid_after_utc.timestamp()
+        return found
 
     def _stats(self) -> dict[str, int]:
         """The core's numbers, without the gateway's own session."""

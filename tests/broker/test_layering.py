@@ -19,7 +19,7 @@ ORDER = (
     *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door", "ear"),
     *("readings", "history", "recorder", "alert_rules", "judges", "webpush", "alerts", "couriers"),
     *("recipes", "mouth", "groups", "monitor"),
-    *("connection", "control", "operate", "metrics", "watch", "reception", "server", "stamps", "__main__"),
+    *("connection", "control", "operate", "metrics", "watch", "reception", "server", "stamps", "caretaker", "__main__"),
 )
 
 # The same of the API, which only __main__ knows: in there may be awaited, and everything of the gateway imported.
