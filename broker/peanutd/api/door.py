@@ -84,7 +84,10 @@ class Http(H11Protocol):
 class Door:
     """Accepts until it is closed."""
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, make: Callable[[], Http], log: Log) -> None:
+    def __init__(
+        self, sock: socket.socket, context: Callable[[], ssl.SSLContext], make: Callable[[], Http], log: Log
+    ) -> None:
+        """`context` is asked for each connection: the certificate may change."""
         self._socket = sock
         self._context = context
         self._make = make
@@ -131,7 +134,7 @@ class Door:
             await loop.connect_accepted_socket(
                 make,
                 sock,
-                ssl=self._context,
+                ssl=self._context(),
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
                 ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
             )

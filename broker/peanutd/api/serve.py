@@ -199,9 +199,7 @@ class Api:
     def reload(self, https: Https) -> None:
         """Takes the certificate anew, for connections to come. TlsError, and then the old one stays."""
         chain, key = _files(self._home, https)
-        tls.web(chain, key)  # would it do?
-        with contextlib.suppress(ssl.SSLError, OSError):
-            self.context.load_cert_chain(chain, key, password=lambda: b"")
+        self.context = tls.web(chain, key)  # whole: a half-changed one would serve nobody
 
     def _run(self) -> None:
         try:
@@ -248,7 +246,7 @@ class Api:
         config.load()
         server = _Uvicorn(config)
         make = partial(Http, self._splice, config=config, server_state=server.server_state, app_state={})
-        door = Door(self._bound.socket, self.context, make, self._log)
+        door = Door(self._bound.socket, lambda: self.context, make, self._log)
         tasks = [asyncio.create_task(work) for work in (door.serve(), server.serve(sockets=[]), self._sweep())]
         try:
             await self._ending.wait()
