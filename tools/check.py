@@ -42,10 +42,12 @@ def mypy() -> str:
 
 
 def c_warnings() -> str:
-    """The C core without a warning, with the compiler's strict set."""
+    """The C of core and native loop without a warning, with the compiler's strict set."""
     with tempfile.TemporaryDirectory() as scratch:
-        sources = sorted(path for path in (ROOT / "broker/core").glob("*.c") if path.name != "module.c")
-        outputs = (run("gcc", *C_FLAGS, "-c", path, "-o", f"{scratch}/{path.name}.o") for path in sources)
+        found = sorted([*(ROOT / "broker/core").glob("*.c"), *(ROOT / "broker/native").glob("*.c")])
+        sources = [path for path in found if path.name not in ("module.c", "pyloop.c")]
+        include = f"-I{ROOT / 'broker/core'}"
+        outputs = (run("gcc", *C_FLAGS, include, "-c", path, "-o", f"{scratch}/{path.name}.o") for path in sources)
         return "\n".join(filter(None, outputs))
 
 

@@ -11,6 +11,10 @@
 #include <structmember.h>
 
 #include "broker.h"
+#include "../native/objects.h"
+#ifdef PN_NATIVE
+#include "../native/loop.h"
+#endif
 
 /* ==== Module state ============================================================================================== */
 
@@ -722,19 +726,28 @@ static PyType_Spec decoder_spec = {
 
 /* ==== Broker and Link: broker.h for Python ====================================================================== */
 
-/* A Link owns its pn_link and dies with it; the pn_link's owner is the Link, borrowed. So every event's owner is a live object. */
+/* A Link owns its pn_link and dies with it; the pn_link's owner is the Link, borrowed. So every event's owner is a live object.
+ *
+ * With a native loop in the house (native/loop.h), another thread calls the core as well. So every call here is between `enter` and `leave` or
+ * `leave_with_events`, and in between nothing is done that could run Python's collector or let go of Python's own lock: only objects that the
+ * collector does not know (bytes, str, int) are made there. */
 
-typedef struct {
-    PyObject_HEAD
-    pn_broker *broker;
-} BrokerObject;
+static int64_t enter(BrokerObject *self, int64_t now) { return pn_house_enter(&self->house, now); }
 
-typedef struct {
-    PyObject_HEAD
-    pn_link *link;        /* NULL once lost */
-    BrokerObject *broker; /* strong */
-    PyObject *owner;      /* strong */
-} LinkObject;
+static void leave(BrokerObject *self) { pn_house_leave(&self->house); }
+
+/* The same where the time may not have been said (0): then it is the latest. */
+static int64_t enter_late(BrokerObject *self, int64_t now) {
+    int64_t at = enter(self, now);
+    return now ? at : pn_broker_now(self->house.broker);
+}
+
+/* Ends what `enter` has begun, with ValueError. Returns NULL. */
+static PyObject *leave_without(BrokerObject *self, const char *why) {
+    leave(self);
+    PyErr_SetString(PyExc_ValueError, why);
+    return NULL;
+}
 
 static bool span_arg(PyObject *o, pn_span *out) {
     Py_ssize_t n;
@@ -748,24 +761,44 @@ static bool span_arg(PyObject *o, pn_span *out) {
     return true;
 }
 
-/* The events raised so far, as the tuple that every such call returns. */
-static PyObject *events(BrokerObject *self) {
-    PyObject *list = NULL;
-    for (pn_event e; pn_broker_event(self->broker, &e);) {
-        PyObject *owner = Py_NewRef((PyObject *)e.owner); /* first of all: what follows may run the collector */
-        PyObject *one = Py_BuildValue("(iNiN)", e.kind, owner, e.reason, text_of(e.text));
-        if (one && !list) list = PyList_New(0);
-        if (!one || !list || PyList_Append(list, one) < 0) {
-            Py_XDECREF(one);
-            Py_XDECREF(list);
-            return NULL;
+typedef struct raised {
+    PyObject *owner, *text; /* strong; a text may be NULL, with an exception set */
+    uint8_t kind, reason;
+} raised;
+
+/* Ends what `enter` has begun. The events raised so far, as the tuple that every such call returns. */
+static PyObject *leave_with_events(BrokerObject *self) {
+    raised few[8], *all = few;
+    Py_ssize_t count = 0, room = COUNT(few);
+    bool whole = true;
+    for (pn_event e; pn_house_event(&self->house, &e);) {
+        if (count == room) {
+            raised *more = PyMem_Malloc((size_t)room * 2 * sizeof *more);
+            if (!more) {
+                whole = false;
+                break;
+            }
+            memcpy(more, all, (size_t)room * sizeof *more);
+            if (all != few) PyMem_Free(all);
+            all = more;
+            room *= 2;
         }
-        Py_DECREF(one);
+        PyObject *owner = ((pn_owner *)e.owner)->object;
+        all[count++] = (raised){Py_NewRef(owner), text_of(e.text), e.kind, e.reason};
     }
-    if (!list) return PyTuple_New(0);
-    PyObject *tuple = PyList_AsTuple(list);
-    Py_DECREF(list);
-    return tuple;
+    leave(self);
+    PyObject *tuple = PyTuple_New(count);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *one = whole && tuple && all[i].text ? Py_BuildValue("(iOiO)", all[i].kind, all[i].owner, all[i].reason, all[i].text) : NULL;
+        Py_DECREF(all[i].owner);
+        Py_XDECREF(all[i].text);
+        if (!one) whole = false;
+        if (tuple) PyTuple_SET_ITEM(tuple, i, one);
+    }
+    if (all != few) PyMem_Free(all);
+    if (whole && tuple) return tuple;
+    Py_XDECREF(tuple);
+    return PyErr_Occurred() ? NULL : PyErr_NoMemory();
 }
 
 /* --- Link --- */
@@ -785,8 +818,15 @@ static int Link_clear(LinkObject *self) {
 static void Link_dealloc(LinkObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    /* Dropped without lost(): the same, but nobody hears of it. The collector may come here while `events` is at work. */
-    if (self->link) pn_link_drop(self->link, pn_broker_now(self->broker->broker));
+    /* Dropped without lost(): the same, but nobody hears of it. */
+    if (self->link) {
+        enter(self->broker, 0);
+        pn_link_drop(self->link, pn_broker_now(self->broker->house.broker));
+        leave(self->broker);
+    }
+#ifdef PN_NATIVE
+    if (self->broker->house.loop) pn_loop_forget(self->broker->house.loop, &self->own);
+#endif
     Py_CLEAR(self->owner);
     Py_XDECREF(self->broker);
     type->tp_free(self);
@@ -804,9 +844,11 @@ static PyObject *Link_feed(LinkObject *self, PyObject *const *args, Py_ssize_t n
     Py_buffer view;
     if (n != 2) return PyErr_Format(PyExc_TypeError, "feed() takes data and now");
     if (!now_arg(args[1], &now) || PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0) return NULL;
+    now = enter(self->broker, now);
     if (self->link) pn_link_feed(self->link, view.buf, (size_t)view.len, now);
+    PyObject *result = leave_with_events(self->broker);
     PyBuffer_Release(&view);
-    return events(self->broker);
+    return result;
 }
 
 /* Binary data of a property. */
@@ -826,7 +868,7 @@ static PyObject *Link_accept(LinkObject *self, PyObject *args, PyObject *kwargs)
     const char *proof = NULL;
     Py_ssize_t proof_n = 0;
     int rules;
-    long long now = pn_broker_now(self->broker->broker);
+    long long now = 0; /* not said: the latest */
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UUi|OLy#O:accept", names, &session, &identity, &rules, &assigned, &now,
                                      &proof, &proof_n, &information)) {
         return NULL;
@@ -840,30 +882,26 @@ static PyObject *Link_accept(LinkObject *self, PyObject *args, PyObject *kwargs)
         return PyErr_Format(PyExc_ValueError, "rules is a slot from 0 to %d, not %d", PN_RULE_SETS - 1, rules);
     }
     v.rules = (uint8_t)rules;
+    now = enter_late(self->broker, now);
     pn_packet p;
-    if (!self->link || !pn_link_connect(self->link, &p)) {
-        PyErr_SetString(PyExc_ValueError, "no CONNECT waits for a verdict on this link");
-        return NULL;
-    }
+    if (!self->link || !pn_link_connect(self->link, &p)) return leave_without(self->broker, "no CONNECT waits for a verdict on this link");
     pn_link_accept(self->link, &v, now);
-    return events(self->broker);
+    return leave_with_events(self->broker);
 }
 
 static PyObject *Link_refuse(LinkObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"reason", "text", "now", NULL};
     PyObject *text = NULL;
     unsigned char reason;
-    long long now = pn_broker_now(self->broker->broker);
+    long long now = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "b|U$L:refuse", names, &reason, &text, &now)) return NULL;
     pn_span t = {0};
     if (text && !span_arg(text, &t)) return NULL;
+    now = enter_late(self->broker, now);
     pn_packet p;
-    if (!self->link || !pn_link_connect(self->link, &p)) {
-        PyErr_SetString(PyExc_ValueError, "no CONNECT waits for a verdict on this link");
-        return NULL;
-    }
+    if (!self->link || !pn_link_connect(self->link, &p)) return leave_without(self->broker, "no CONNECT waits for a verdict on this link");
     pn_link_refuse(self->link, reason, t, now);
-    return events(self->broker);
+    return leave_with_events(self->broker);
 }
 
 static PyObject *Link_close(LinkObject *self, PyObject *args) {
@@ -872,8 +910,9 @@ static PyObject *Link_close(LinkObject *self, PyObject *args) {
     PyObject *text = NULL;
     pn_span t = {0};
     if (!PyArg_ParseTuple(args, "bL|U:close", &reason, &now, &text) || (text && !span_arg(text, &t))) return NULL;
+    now = enter(self->broker, now);
     if (self->link) pn_link_close(self->link, reason, t, now);
-    return events(self->broker);
+    return leave_with_events(self->broker);
 }
 
 /* challenge and authenticated: data, and now by keyword. */
@@ -881,14 +920,12 @@ static PyObject *answer_auth(LinkObject *self, PyObject *args, PyObject *kwargs,
     static char *names[] = {"data", "now", NULL};
     const char *data = NULL;
     Py_ssize_t n = 0;
-    long long now = pn_broker_now(self->broker->broker);
+    long long now = 0;
     pn_span d;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|y#$L", names, &data, &n, &now) || !data_arg(data, n, &d)) return NULL;
-    if (!self->link || !answer(self->link, d, now)) {
-        PyErr_SetString(PyExc_ValueError, "nothing to authenticate waits on this link");
-        return NULL;
-    }
-    return events(self->broker);
+    now = enter_late(self->broker, now);
+    if (!self->link || !answer(self->link, d, now)) return leave_without(self->broker, "nothing to authenticate waits on this link");
+    return leave_with_events(self->broker);
 }
 
 static PyObject *Link_challenge(LinkObject *self, PyObject *args, PyObject *kwargs) {
@@ -902,50 +939,68 @@ static PyObject *Link_authenticated(LinkObject *self, PyObject *args, PyObject *
 static PyObject *Link_authentication(LinkObject *self, void *closure) {
     (void)closure;
     pn_span method, data;
-    if (!self->link || !pn_link_proof(self->link, &method, &data)) Py_RETURN_NONE;
-    return Py_BuildValue("(NN)", text_of(method), bytes_of(data));
+    enter(self->broker, 0);
+    bool waits = self->link && pn_link_proof(self->link, &method, &data);
+    PyObject *name = waits ? text_of(method) : NULL, *proof = waits ? bytes_of(data) : NULL;
+    leave(self->broker);
+    if (!waits) Py_RETURN_NONE;
+    return Py_BuildValue("(NN)", name, proof);
 }
 
 static PyObject *Link_proved_until(LinkObject *self, PyObject *args) {
     long long until, now;
     if (!PyArg_ParseTuple(args, "LL:proved_until", &until, &now)) return NULL;
+    now = enter(self->broker, now);
     if (self->link) pn_link_proved_until(self->link, until, now);
+    leave(self->broker);
     Py_RETURN_NONE;
 }
 
 static PyObject *Link_lost(LinkObject *self, PyObject *arg) {
     int64_t now;
     if (!now_arg(arg, &now)) return NULL;
+    now = enter(self->broker, now);
     if (self->link) {
         pn_link *link = self->link;
         self->link = NULL;
         pn_link_lost(link, now);
     }
-    return events(self->broker);
+    return leave_with_events(self->broker);
 }
 
 static PyObject *Link_take(LinkObject *self, PyObject *args) {
     Py_ssize_t limit = PY_SSIZE_T_MAX;
     if (!PyArg_ParseTuple(args, "|n:take", &limit)) return NULL;
     if (!self->link || limit <= 0) return PyBytes_FromStringAndSize(NULL, 0);
+    enter(self->broker, 0);
     pn_span out = pn_link_output(self->link);
     size_t n = out.n < (size_t)limit ? out.n : (size_t)limit;
     PyObject *bytes = PyBytes_FromStringAndSize((const char *)out.p, (Py_ssize_t)n);
-    if (bytes) pn_link_sent(self->link, n, pn_broker_now(self->broker->broker));
+    if (bytes) pn_link_sent(self->link, n, pn_broker_now(self->broker->house.broker));
+    leave(self->broker);
     return bytes;
 }
 
 static PyObject *Link_pending(LinkObject *self, void *closure) {
     (void)closure;
-    return PyLong_FromUnsignedLong(self->link ? pn_link_output(self->link).n : 0);
+    enter(self->broker, 0);
+    uint32_t n = self->link ? pn_link_output(self->link).n : 0;
+    leave(self->broker);
+    return PyLong_FromUnsignedLong(n);
 }
 
 static PyObject *Link_connect(LinkObject *self, void *closure) {
     (void)closure;
     pn_packet p;
-    if (!self->link || !pn_link_connect(self->link, &p)) Py_RETURN_NONE;
+    if (!self->link) Py_RETURN_NONE;
     PyObject *v = PyStructSequence_New((PyTypeObject *)state_of((PyObject *)self)->connect_type);
     if (!v) return NULL;
+    enter(self->broker, 0);
+    if (!pn_link_connect(self->link, &p)) {
+        leave(self->broker);
+        Py_DECREF(v);
+        Py_RETURN_NONE;
+    }
     pn_prop method;
     bool authenticates = pn_prop_find(&p.props, PN_AUTHENTICATION_METHOD, &method);
     pn_prop data;
@@ -961,6 +1016,7 @@ static PyObject *Link_connect(LinkObject *self, void *closure) {
         authenticates ? text_of(method.value) : Py_NewRef(Py_None),
         proves ? bytes_of(data.value) : Py_NewRef(Py_None),
     };
+    leave(self->broker);
     bool whole = true;
     for (Py_ssize_t i = 0; i < (Py_ssize_t)(sizeof items / sizeof *items); i++) {
         whole = whole && items[i];
@@ -1069,8 +1125,9 @@ static PyObject *Broker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (!seeded) return PyErr_Format(PyExc_TypeError, "Broker() needs seed: 8 or more random bytes");
     BrokerObject *self = (BrokerObject *)type->tp_alloc(type, 0);
     if (!self) return NULL;
-    self->broker = pn_broker_new(&limits, seed);
-    if (!self->broker) {
+    pn_lock_init(&self->house.lock);
+    self->house.broker = pn_broker_new(&limits, seed);
+    if (!self->house.broker) {
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
@@ -1079,7 +1136,8 @@ static PyObject *Broker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 
 static void Broker_dealloc(BrokerObject *self) {
     PyTypeObject *type = Py_TYPE(self);
-    pn_broker_free(self->broker); /* every Link holds a reference to us, so there is none left */
+    if (self->house.broker) pn_broker_free(self->house.broker); /* every Link, and the Loop, holds a reference to us, so there is none left */
+    pn_lock_end(&self->house.lock);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -1093,7 +1151,10 @@ static PyObject *Broker_open(BrokerObject *self, PyObject *args) {
     if (!link) return NULL;
     link->broker = (BrokerObject *)Py_NewRef((PyObject *)self);
     link->owner = Py_NewRef(owner);
-    link->link = pn_link_open(self->broker, link, now);
+    link->own = (pn_owner){.object = link};
+    now = enter(self, now);
+    link->link = pn_link_open(self->house.broker, &link->own, now);
+    leave(self);
     if (!link->link) {
         Py_DECREF(link);
         return PyErr_NoMemory();
@@ -1161,7 +1222,7 @@ static PyObject *Broker_set_rules(BrokerObject *self, PyObject *args) {
     }
     PyObject *fast = PySequence_Fast(sequence, "rules is a sequence");
     if (!fast) return NULL;
-    pn_rules *rules = pn_rules_new(pn_broker_seed(self->broker));
+    pn_rules *rules = pn_rules_new(pn_broker_seed(self->house.broker));
     if (!rules) PyErr_NoMemory();
     for (Py_ssize_t i = 0; rules && i < PySequence_Fast_GET_SIZE(fast); i++) {
         if (add_rule(rules, PySequence_Fast_GET_ITEM(fast, i), i)) continue;
@@ -1170,7 +1231,9 @@ static PyObject *Broker_set_rules(BrokerObject *self, PyObject *args) {
     }
     Py_DECREF(fast);
     if (!rules) return NULL;
-    pn_broker_set_rules(self->broker, (uint8_t)slot, rules);
+    enter(self, 0);
+    pn_broker_set_rules(self->house.broker, (uint8_t)slot, rules);
+    leave(self);
     Py_RETURN_NONE;
 }
 
@@ -1182,7 +1245,9 @@ static PyObject *Broker_set_limits(BrokerObject *self, PyObject *args, PyObject 
     for (Py_ssize_t at = 0; kwargs && PyDict_Next(kwargs, &at, &name, &value);) {
         if (!set_limit(&limits, name, value)) return NULL;
     }
-    pn_broker_set_limits(self->broker, &limits);
+    enter(self, 0);
+    pn_broker_set_limits(self->house.broker, &limits);
+    leave(self);
     Py_RETURN_NONE;
 }
 
@@ -1192,7 +1257,9 @@ static PyObject *Broker_revoke(BrokerObject *self, PyObject *args) {
     long long now;
     pn_span id;
     if (!PyArg_ParseTuple(args, "iUL:revoke", &slot, &identity, &now) || !span_arg(identity, &id)) return NULL;
-    if (slot >= 0 && slot < PN_RULE_SETS) pn_broker_revoke(self->broker, (uint8_t)slot, id, now);
+    now = enter(self, now);
+    if (slot >= 0 && slot < PN_RULE_SETS) pn_broker_revoke(self->house.broker, (uint8_t)slot, id, now);
+    leave(self);
     Py_RETURN_NONE;
 }
 
@@ -1204,7 +1271,7 @@ static PyObject *Broker_explain(BrokerObject *self, PyObject *args, PyObject *kw
     pn_span id, t;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iUiU|pb:explain", names, &slot, &identity, &action, &topic, &retain, &qos)) return NULL;
     if (!span_arg(identity, &id) || !span_arg(topic, &t)) return NULL;
-    const pn_rules *rules = slot < 0 ? NULL : pn_broker_rules(self->broker, slot < PN_RULE_SETS ? (uint8_t)slot : PN_RULE_SETS);
+    const pn_rules *rules = slot < 0 ? NULL : pn_broker_rules(self->house.broker, slot < PN_RULE_SETS ? (uint8_t)slot : PN_RULE_SETS);
     bool may = rules && (action == PN_MAY_PUBLISH ? pn_rules_may_publish(rules, id, t, qos, retain, &rule)
                                                   : pn_rules_may_subscribe(rules, id, t, action == PN_MAY_SHARE, &qos, &rule));
     return Py_BuildValue("(Oii)", may ? Py_True : Py_False, rule, qos);
@@ -1215,7 +1282,7 @@ static PyObject *Broker_publish(BrokerObject *self, PyObject *args, PyObject *kw
     PyObject *topic;
     Py_buffer payload;
     int qos = 0, retain = 0;
-    long long lifetime = -1, now = pn_broker_now(self->broker);
+    long long lifetime = -1, now = 0;
     pn_span t;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Uy*|$ipLL:publish", names, &topic, &payload, &qos, &retain, &lifetime, &now)) return NULL;
     PyObject *result = NULL;
@@ -1224,11 +1291,15 @@ static PyObject *Broker_publish(BrokerObject *self, PyObject *args, PyObject *kw
     } else if (qos < 0 || qos > 2 || (uint64_t)payload.len > PN_REMAINING_LENGTH_MAX ||
                !pn_topic_name_valid(t, PN_STRING_MAX, PN_STRING_MAX)) {
         PyErr_Format(PyExc_ValueError, "cannot publish to %R at QoS %d", topic, qos);
-    } else if (!pn_broker_publish(self->broker, t, pn_span_of(payload.buf, (size_t)payload.len), (uint8_t)qos, retain,
-                                  lifetime < 0 || lifetime > UINT32_MAX * 1000ll ? PN_NEVER : lifetime, now)) {
-        PyErr_NoMemory();
     } else {
-        result = events(self);
+        now = enter_late(self, now);
+        lifetime = lifetime < 0 || lifetime > UINT32_MAX * 1000ll ? PN_NEVER : lifetime;
+        if (pn_broker_publish(self->house.broker, t, pn_span_of(payload.buf, (size_t)payload.len), (uint8_t)qos, retain, lifetime, now)) {
+            result = leave_with_events(self);
+        } else {
+            leave(self);
+            PyErr_NoMemory();
+        }
     }
     PyBuffer_Release(&payload);
     return result;
@@ -1238,41 +1309,53 @@ static PyObject *Broker_retained(BrokerObject *self, PyObject *topic) {
     pn_span t;
     if (!PyUnicode_Check(topic)) return PyErr_Format(PyExc_TypeError, "a topic is a str");
     if (!span_arg(topic, &t)) return NULL;
-    const pn_message *m = pn_broker_retained(self->broker, t);
-    if (!m) Py_RETURN_NONE;
-    return bytes_of(m->payload);
+    enter(self, 0);
+    const pn_message *m = pn_broker_retained(self->house.broker, t);
+    PyObject *payload = m ? bytes_of(m->payload) : Py_NewRef(Py_None);
+    leave(self);
+    return payload;
 }
 
 static PyObject *Broker_dirty(BrokerObject *self, PyObject *unused) {
     (void)unused;
     PyObject *list = PyList_New(0);
     if (!list) return NULL;
-    for (pn_link *l; (l = pn_broker_dirty(self->broker)) != NULL;) {
-        if (PyList_Append(list, pn_link_owner(l)) < 0) {
-            Py_DECREF(list);
-            return NULL;
-        }
+    bool whole = true;
+    enter(self, 0);
+    for (pn_link *l; whole && (l = pn_broker_dirty(self->house.broker)) != NULL;) {
+        const pn_owner *owner = pn_link_owner(l);
+        if (!owner->conn) whole = PyList_Append(list, owner->object) == 0;
+#ifdef PN_NATIVE
+        else pn_loop_order(self->house.loop, PN_ORDER_FLUSH, owner->conn, NULL);
+#endif
     }
+    leave(self);
+    if (!whole) Py_CLEAR(list);
     return list;
 }
 
 static PyObject *Broker_tick(BrokerObject *self, PyObject *arg) {
     int64_t now;
     if (!now_arg(arg, &now)) return NULL;
-    pn_broker_tick(self->broker, now);
-    return events(self);
+    now = enter(self, now);
+    pn_broker_tick(self->house.broker, now);
+    return leave_with_events(self);
 }
 
 static PyObject *Broker_work(BrokerObject *self, PyObject *arg) {
     int64_t now;
     if (!now_arg(arg, &now)) return NULL;
-    pn_broker_work(self->broker, now);
-    return events(self);
+    now = enter(self, now);
+    pn_broker_work(self->house.broker, now);
+    return leave_with_events(self);
 }
 
 static PyObject *Broker_busy(BrokerObject *self, void *closure) {
     (void)closure;
-    return PyBool_FromLong(pn_broker_busy(self->broker));
+    enter(self, 0);
+    bool busy = pn_broker_busy(self->house.broker);
+    leave(self);
+    return PyBool_FromLong(busy);
 }
 
 static PyObject *Broker_keep(BrokerObject *self, PyObject *args, PyObject *kwargs) {
@@ -1280,7 +1363,10 @@ static PyObject *Broker_keep(BrokerObject *self, PyObject *args, PyObject *kwarg
     int waits;
     long long wall;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$pL:keep", names, &waits, &wall)) return NULL;
-    if (!pn_broker_keep(self->broker, waits, wall)) {
+    enter(self, 0);
+    bool keeps = pn_broker_keep(self->house.broker, waits, wall);
+    leave(self);
+    if (!keeps) {
         PyErr_SetString(PyExc_RuntimeError, "keep() comes before the first session");
         return NULL;
     }
@@ -1297,7 +1383,7 @@ static PyObject *Broker_restore(BrokerObject *self, PyObject *args) {
         PyObject *key = PyTuple_Check(row) && PyTuple_GET_SIZE(row) == 2 ? PyTuple_GET_ITEM(row, 0) : NULL;
         PyObject *value = key ? PyTuple_GET_ITEM(row, 1) : NULL;
         bool whole = key && PyBytes_Check(key) && PyBytes_Check(value) && PyBytes_GET_SIZE(key) <= INT32_MAX && PyBytes_GET_SIZE(value) <= INT32_MAX;
-        bad += !whole || !pn_broker_restore(self->broker, pn_span_of(PyBytes_AS_STRING(key), (size_t)PyBytes_GET_SIZE(key)),
+        bad += !whole || !pn_broker_restore(self->house.broker, pn_span_of(PyBytes_AS_STRING(key), (size_t)PyBytes_GET_SIZE(key)),
                                             pn_span_of(PyBytes_AS_STRING(value), (size_t)PyBytes_GET_SIZE(value)), now);
     }
     return PyLong_FromSsize_t(bad);
@@ -1306,39 +1392,49 @@ static PyObject *Broker_restore(BrokerObject *self, PyObject *args) {
 static PyObject *Broker_restored(BrokerObject *self, PyObject *arg) {
     int64_t now;
     if (!now_arg(arg, &now)) return NULL;
-    pn_broker_restored(self->broker, now);
-    return events(self);
+    now = enter(self, now);
+    pn_broker_restored(self->house.broker, now);
+    return leave_with_events(self);
 }
 
 static PyObject *Broker_journal(BrokerObject *self, PyObject *unused) {
     (void)unused;
     pn_span batch;
-    if (!pn_broker_batch(self->broker, &batch)) Py_RETURN_NONE;
-    PyObject *bytes = bytes_of(batch); /* first: without memory for it the batch stays where it is */
-    return bytes ? Py_BuildValue("(KN)", (unsigned long long)pn_broker_taken(self->broker), bytes) : NULL;
+    enter(self, 0);
+    bool some = pn_broker_batch(self->house.broker, &batch);
+    PyObject *bytes = some ? bytes_of(batch) : NULL; /* first: without memory for it the batch stays where it is */
+    unsigned long long number = bytes ? pn_broker_taken(self->house.broker) : 0;
+    self->house.idle = !some;
+    leave(self);
+    if (!some) Py_RETURN_NONE;
+    return bytes ? Py_BuildValue("(KN)", number, bytes) : NULL;
 }
 
 static PyObject *Broker_committed(BrokerObject *self, PyObject *args) {
     unsigned long long number;
     long long now;
     if (!PyArg_ParseTuple(args, "KL:committed", &number, &now)) return NULL;
-    pn_broker_committed(self->broker, number, now);
-    return events(self);
+    now = enter(self, now);
+    pn_broker_committed(self->house.broker, number, now);
+    return leave_with_events(self);
 }
 
 static PyObject *Broker_failing(BrokerObject *self, PyObject *args) {
     int fails;
     long long now;
     if (!PyArg_ParseTuple(args, "pL:failing", &fails, &now)) return NULL;
-    pn_broker_failing(self->broker, fails, now);
-    return events(self);
+    now = enter(self, now);
+    pn_broker_failing(self->house.broker, fails, now);
+    return leave_with_events(self);
 }
 
 static PyObject *Broker_stats(BrokerObject *self, PyObject *unused) {
     (void)unused;
     PyObject *d = PyDict_New();
     if (!d) return NULL;
-    const pn_stats *stats = pn_broker_stats(self->broker);
+    enter(self, 0);
+    const pn_stats now = *pn_broker_stats(self->house.broker), *stats = &now;
+    leave(self);
     for (const pn_stat_row *row = pn_stat_table; row->name; row++) {
         uint64_t n = *(const uint64_t *)((const char *)stats + row->offset);
         PyObject *v = PyLong_FromUnsignedLongLong(n);
@@ -1408,8 +1504,6 @@ static int add_broker(PyObject *module, core_state *state) {
         failed = !v || PyDict_SetItemString(limits, row->name, v) < 0;
         Py_XDECREF(v);
     }
-    Py_XDECREF(broker);
-    Py_XDECREF(limits);
     static const struct {
         const char *name;
         int value;
@@ -1422,6 +1516,11 @@ static int add_broker(PyObject *module, core_state *state) {
     for (size_t i = 0; !failed && i < sizeof constants / sizeof *constants; i++) {
         failed = PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0;
     }
+#ifdef PN_NATIVE
+    failed = failed || pn_add_native(module) < 0;
+#endif
+    Py_XDECREF(broker);
+    Py_XDECREF(limits);
     return failed ? -1 : 0;
 }
 

@@ -210,3 +210,77 @@ class Link:
     @property
     def pending(self) -> int:
         """Bytes of output waiting in take()."""
+
+# --- the native loop, where it was built (setup.py) -------------------------------------------------------------------
+
+# Kinds of post beside the EVENT_* of the core, which come with their Link; a post is (kind, object, reason, text), and
+# the object is what `add` was given:
+#   POST_HELLO     the first bytes of a client of TLS: say begin(), more() or finish()
+#   POST_READY     the handshake is done, reason 3 for TLS 1.3, 2 for 1.2; text is the certificate in DER, or empty; say
+#                  attach(), or abort(): what ends the handshake of TLS 1.2 is not sent before
+#   POST_FAILED    it is not; text has OpenSSL's words, reason the X509_V_ERR_…; the connection ends by itself
+#   POST_LOST      the connection has given up its link: say link.lost()
+#   POST_STALLED   it reads nothing, and was cut
+#   POST_PESTERS   it reads nothing and makes TLS answer, and was cut
+#   POST_GONE      its socket is closed; the last one
+#   POST_PUMP      a Link of another driver has output
+#   POST_JOURNAL   there is something for Broker.journal(); no object
+POST_HELLO: int
+POST_READY: int
+POST_FAILED: int
+POST_LOST: int
+POST_STALLED: int
+POST_PESTERS: int
+POST_GONE: int
+POST_PUMP: int
+POST_JOURNAL: int
+TLS_NONE: int
+TLS_OPTIONAL: int
+TLS_REQUIRED: int
+
+@final
+class Tls:
+    """What handshakes go by: PEM texts, and OpenSSL's names. ValueError says what is not usable."""
+
+    def __init__(
+        self, *, chain: bytes, key: bytes, authorities: bytes, certificate: int, ciphers: str, curve: str
+    ) -> None: ...
+
+@final
+class Loop:
+    """The native driver of a Broker; native/loop.h is the manual. Orders for connections that are gone do nothing."""
+
+    def __init__(self, broker: Broker, *, stall: float = 0, linger: float = 0) -> None:
+        """stall: seconds until who reads nothing is cut (0: never); linger: until who does not close is."""
+
+    def start(self) -> None:
+        """Turns in a thread of its own from now on."""
+
+    def turn(self, timeout: int) -> None:
+        """One turn without a thread: waits that many milliseconds at the most, -1 for ever."""
+
+    def end(self) -> None:
+        """Ends the thread and closes every connection."""
+
+    def fileno(self) -> int:
+        """Is readable while there are posts."""
+
+    def posts(self) -> list[tuple[int, object, int, str | bytes]]: ...
+    def set_times(self, *, stall: float, linger: float) -> None: ...
+    def add(self, fd: int, object: object, link: Link | None = None) -> int:
+        """The socket, which must not block, is the loop's from now on. With a link it speaks plain MQTT, else TLS. The
+        connection's name for all below."""
+
+    def begin(self, name: int, tls: Tls) -> None: ...
+    def more(self, name: int) -> None: ...
+    def attach(self, name: int, link: Link) -> None: ...
+    def hold(self, name: int) -> None:
+        """EVENT_PAUSE or EVENT_RESUME has been returned for its link: reads no more for now, or again."""
+
+    def seen(self, name: int) -> None:
+        """EVENT_CONNECT or EVENT_AUTH has come for it as a post, and been handled: what is behind it is read."""
+
+    def finish(self, name: int) -> None: ...
+    def abort(self, name: int) -> None: ...
+    def counts(self) -> dict[str, int]:
+        """connections of now; turns, receives and sends so far."""

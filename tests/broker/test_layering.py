@@ -19,7 +19,8 @@ ORDER = (
     *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door", "ear"),
     *("readings", "history", "recorder", "alert_rules", "judges", "webpush", "alerts", "couriers"),
     *("recipes", "mouth", "groups", "monitor"),
-    *("connection", "control", "operate", "metrics", "watch", "reception", "server", "stamps", "caretaker", "__main__"),
+    *("connection", "native", "control", "operate", "metrics", "watch", "reception", "server", "stamps", "caretaker"),
+    "__main__",
 )
 
 # The same of the API, which only __main__ knows: in there may be awaited, and everything of the gateway imported.
@@ -94,6 +95,18 @@ def test_only_the_server_awaits(path: Path) -> None:
 def test_only_module_c_knows_python(path: Path) -> None:
     knows = re.search(r'#\s*include\s*[<"]Python\.h[>"]', path.read_text()) is not None
     assert knows == (path.name == "module.c")
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "broker" / "native").glob("*.[ch]")), ids=lambda path: path.name)
+def test_only_pyloop_c_knows_python(path: Path) -> None:
+    knows = re.search(r'#\s*include\s*[<"]Python\.h[>"]', path.read_text()) is not None
+    assert knows == (path.name == "pyloop.c")
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "broker" / "core").glob("*.[ch]")), ids=lambda path: path.name)
+def test_the_core_does_not_know_its_drivers(path: Path) -> None:
+    """But module.c, which makes the objects of Python that they share."""
+    assert path.name == "module.c" or "native/" not in path.read_text()
 
 
 def test_gateway_and_command_line_share_no_code() -> None:

@@ -1,0 +1,889 @@
+/* loop.c: the work of loop.h. */
+#define _GNU_SOURCE
+#include "loop.h"
+
+#include <errno.h>
+#include <openssl/crypto.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "mail.h"
+#include "mem.h"
+#include "tls.h"
+
+enum state {
+    GREETING, /* TLS: nothing came yet, or not enough */
+    ASKING,   /* its first bytes, in `in`, have been posted */
+    SHAKING,  /* in the handshake */
+    PROVED,   /* the certificate has been posted */
+    LIVE,     /* has a link */
+    ENDING,   /* no link any more: sends what is in `out`, then half closes */
+    SHUT,     /* half closed: waits for the peer */
+    DEAD,     /* closed; freed at the end of the turn */
+};
+
+/* Connections that must have moved on by `due`, in that order. */
+typedef struct waiting {
+    struct pn_conn *first, *last;
+} waiting;
+
+struct pn_conn {
+    int fd;
+    uint8_t state, armed; /* enum state; what epoll looks for */
+    bool held;            /* reads no more for now */
+    bool parked;          /* nor does it while Python has not seen its CONNECT, or AUTH */
+    bool deaf;            /* the peer sends no more */
+    bool blocked;         /* the socket takes no more for now */
+    uint64_t name;
+    void *object;
+    pn_link *link; /* while LIVE */
+    SSL_CTX *context; /* owned: from BEGIN to the first step */
+    SSL *ssl;      /* owned */
+    pn_buf in;     /* what came before it can be read: the first bytes, and what followed the handshake at once */
+    pn_buf out;    /* encrypted, or what the link has left behind */
+    int64_t due;
+    waiting *list; /* that it is in */
+    struct pn_conn *prev, *next;
+    struct pn_conn *same; /* hash chain */
+    struct pn_conn *after; /* in the queue for a step of the handshake, or among the dead */
+    bool queued;
+};
+typedef struct pn_conn pn_conn;
+
+typedef struct order {
+    uint64_t name;
+    void *thing;
+    uint8_t kind;
+} order;
+
+struct pn_loop {
+    pn_house *house;
+    int epoll;
+    pthread_t thread;
+    bool threaded;
+    atomic_bool ending;
+    atomic_uint_fast64_t names;
+    atomic_int_fast64_t stall, linger;
+    atomic_uint_fast64_t turns, receives, sends, count;
+    pn_mail orders, posts;
+    pn_conn **table; /* owned: hash table of all connections by name */
+    uint32_t table_cap, table_count;
+    pn_conn *steps, *last_step; /* those whose handshake can go on */
+    pn_conn *dead;
+    waiting stalled, lingering;
+    pn_tls_pipe pipe;
+    int64_t now;
+    bool busy; /* the core has work to go on with */
+    uint8_t received[PN_RECEIVE_BUFFER], plain[PN_RECEIVE_BUFFER];
+};
+
+/* Milliseconds, as Python counts them (now_ms of peanutd/connection.py). */
+static int64_t clock_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* The core's time never goes back: whoever had the lock before may have looked at the clock later. */
+static void look_at_the_clock(pn_loop *l) {
+    int64_t now = clock_now(), latest = pn_broker_now(l->house->broker);
+    l->now = now > latest ? now : latest;
+}
+
+static void enter(pn_loop *l) {
+    pn_lock_take(&l->house->lock);
+    look_at_the_clock(l);
+}
+
+static void share(pn_loop *l) {
+    if (pn_lock_share(&l->house->lock)) look_at_the_clock(l);
+}
+
+/* ==== Posts ===================================================================================================== */
+
+/* False without memory: then it is as lost as a packet on the line, and who waits for an answer has its deadline. POST_GONE is tried again. */
+static bool post(pn_loop *l, pn_post p, const void *text, size_t n) {
+    if (n && (p.text = pn_malloc(n)) != NULL) {
+        memcpy(p.text, text, n);
+        p.n = (uint32_t)n;
+    }
+    bool put = pn_mail_put(&l->posts, &p, sizeof p);
+    if (!put) pn_free(p.text);
+    return put;
+}
+
+static bool tell(pn_loop *l, const pn_conn *c, uint8_t kind, uint8_t reason, const void *text, size_t n) {
+    return post(l, (pn_post){.kind = kind, .reason = reason, .object = c->object}, text, n);
+}
+
+pn_post *pn_loop_posts(pn_loop *l, uint32_t *count) {
+    pn_buf items = pn_mail_take(&l->posts);
+    pn_post *posts = (pn_post *)(void *)items.p; /* a queue that is taken whole begins at its head */
+    *count = pn_buf_len(&items) / (uint32_t)sizeof *posts;
+    for (uint32_t i = 0; i < *count; i++) {
+        if (posts[i].owner) posts[i].object = posts[i].owner->object;
+    }
+    return posts;
+}
+
+void pn_loop_forget(pn_loop *l, const pn_owner *owner) {
+    pthread_mutex_lock(&l->posts.mutex);
+    pn_post *posts = (pn_post *)(void *)l->posts.items.p;
+    for (uint32_t i = 0; i < pn_buf_len(&l->posts.items) / sizeof *posts; i++) {
+        if (posts[i].owner == owner) posts[i].owner = NULL;
+    }
+    pthread_mutex_unlock(&l->posts.mutex);
+}
+
+int pn_loop_bell(const pn_loop *l) { return l->posts.bell; }
+
+/* ==== Connections =============================================================================================== */
+
+static uint32_t slot_of(const pn_loop *l, uint64_t name) {
+    return (uint32_t)(name * 0x9e3779b97f4a7c15u >> 32) & (l->table_cap - 1);
+}
+
+static pn_conn *find(const pn_loop *l, uint64_t name) {
+    pn_conn *c = l->table_cap ? l->table[slot_of(l, name)] : NULL;
+    while (c && c->name != name) c = c->same;
+    return c;
+}
+
+static bool table_add(pn_loop *l, pn_conn *c) {
+    if (l->table_count == l->table_cap) {
+        uint32_t old_cap = l->table_cap;
+        pn_conn **old = l->table, **table = pn_calloc(old_cap ? old_cap * 2u : 64, sizeof *table);
+        if (!table) return false;
+        l->table = table;
+        l->table_cap = old_cap ? old_cap * 2 : 64;
+        for (uint32_t i = 0; i < old_cap; i++) {
+            for (pn_conn *one = old[i], *next; one; one = next) {
+                next = one->same;
+                one->same = table[slot_of(l, one->name)];
+                table[slot_of(l, one->name)] = one;
+            }
+        }
+        pn_free(old);
+    }
+    c->same = l->table[slot_of(l, c->name)];
+    l->table[slot_of(l, c->name)] = c;
+    atomic_store_explicit(&l->count, ++l->table_count, memory_order_relaxed);
+    return true;
+}
+
+static void table_remove(pn_loop *l, const pn_conn *c) {
+    pn_conn **at = &l->table[slot_of(l, c->name)];
+    while (*at && *at != c) at = &(*at)->same;
+    if (!*at) return;
+    *at = c->same;
+    atomic_store_explicit(&l->count, --l->table_count, memory_order_relaxed);
+}
+
+/* --- deadlines --- */
+
+static void wait_no_more(pn_conn *c) {
+    if (!c->list) return;
+    *(c->prev ? &c->prev->next : &c->list->first) = c->next;
+    *(c->next ? &c->next->prev : &c->list->last) = c->prev;
+    c->list = NULL;
+}
+
+static void wait_in(pn_conn *c, waiting *list, int64_t due) {
+    wait_no_more(c);
+    c->list = list;
+    c->due = due;
+    c->prev = list->last;
+    c->next = NULL;
+    *(list->last ? &list->last->next : &list->first) = c;
+    list->last = c;
+}
+
+/* --- what epoll looks for --- */
+
+static void arm(pn_loop *l, pn_conn *c) {
+    static const bool reads[] = {[GREETING] = true, [SHAKING] = true, [LIVE] = true, [ENDING] = true, [SHUT] = true, [DEAD] = false};
+    bool hears = reads[c->state] && !c->deaf && !c->queued && !((c->held || c->parked) && c->state == LIVE);
+    uint8_t mask = (uint8_t)((hears ? EPOLLIN : 0) | (c->blocked ? EPOLLOUT : 0));
+    if (c->state == DEAD || mask == c->armed) return;
+    struct epoll_event event = {.events = mask, .data.ptr = c};
+    epoll_ctl(l->epoll, EPOLL_CTL_MOD, c->fd, &event);
+    c->armed = mask;
+}
+
+/* --- the end --- */
+
+/* The link is Python's to give up. Under the lock, if there is a link. */
+static void lose(pn_loop *l, pn_conn *c) {
+    if (!c->link) return;
+    pn_owner *owner = pn_link_owner(c->link);
+    owner->conn = 0;
+    owner->at = NULL;
+    c->link = NULL;
+    tell(l, c, PN_POST_LOST, 0, NULL, 0);
+}
+
+/* Closes the socket. Under the lock, if there is a link. */
+static void die(pn_loop *l, pn_conn *c) {
+    if (c->state == DEAD) return;
+    lose(l, c);
+    wait_no_more(c);
+    c->state = DEAD;
+    close(c->fd);
+    table_remove(l, c);
+    if (!c->queued) { /* else whoever empties the queue does this */
+        c->after = l->dead;
+        l->dead = c;
+    }
+}
+
+static void cut(pn_loop *l, pn_conn *c) {
+    static const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    if (c->state != DEAD) setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once); /* what it has not read goes with it */
+    die(l, c);
+}
+
+static void bury(pn_loop *l) {
+    pn_conn *c = l->dead;
+    l->dead = NULL;
+    for (pn_conn *next; c; c = next) {
+        next = c->after;
+        if (!tell(l, c, PN_POST_GONE, 0, NULL, 0)) {
+            c->after = l->dead;
+            l->dead = c;
+            continue;
+        }
+        SSL_free(c->ssl);
+        SSL_CTX_free(c->context);
+        pn_buf_free(&c->in);
+        pn_buf_free(&c->out);
+        pn_free(c);
+    }
+}
+
+/* ==== Sending =================================================================================================== */
+
+/* How many bytes the socket took; -1: the connection is dead now. */
+static ssize_t send_bytes(pn_loop *l, pn_conn *c, const uint8_t *p, size_t n) {
+    atomic_fetch_add_explicit(&l->sends, 1, memory_order_relaxed);
+    ssize_t sent = send(c->fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent >= 0) return sent;
+    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) return 0;
+    die(l, c);
+    return -1;
+}
+
+/* The socket took less than there is. */
+static void block(pn_loop *l, pn_conn *c, bool moved) {
+    int64_t stall = atomic_load_explicit(&l->stall, memory_order_relaxed);
+    if (stall && c->state != ENDING && (!c->blocked || moved)) wait_in(c, &l->stalled, l->now + stall);
+    c->blocked = true;
+}
+
+static void unblock(pn_conn *c) {
+    c->blocked = false;
+    if (c->state != ENDING && c->state != SHUT) wait_no_more(c);
+}
+
+/* Sends what is in `out`; true when nothing is left. */
+static bool send_out(pn_loop *l, pn_conn *c) {
+    if (pn_buf_len(&c->out) == 0) return true;
+    ssize_t sent = send_bytes(l, c, pn_buf_head(&c->out), pn_buf_len(&c->out));
+    if (sent < 0) return false;
+    pn_buf_drop(&c->out, (size_t)sent);
+    if (pn_buf_len(&c->out)) {
+        block(l, c, sent > 0);
+        return false;
+    }
+    pn_buf_free(&c->out);
+    return true;
+}
+
+/* Sends what a session of TLS has written. False: something is left, or the connection is dead. */
+static bool send_pipe(pn_loop *l, pn_conn *c) {
+    enum { KEEP = 64 * 1024 };
+    pn_buf *out = &l->pipe.out;
+    bool done = true;
+    if (l->pipe.full) {
+        l->pipe.full = false;
+        die(l, c);
+    }
+    if (c->state == DEAD) {
+        done = false;
+    } else if (pn_buf_len(out)) {
+        ssize_t sent = pn_buf_len(&c->out) ? 0 : send_bytes(l, c, pn_buf_head(out), pn_buf_len(out));
+        done = sent == (ssize_t)pn_buf_len(out);
+        if (sent >= 0 && !done) {
+            pn_buf_drop(out, (size_t)sent);
+            if (pn_buf_add(&c->out, pn_buf_head(out), pn_buf_len(out))) {
+                block(l, c, sent > 0);
+            } else {
+                die(l, c);
+            }
+        }
+    }
+    pn_buf_drop(out, pn_buf_len(out));
+    if (out->cap > KEEP + PN_SEND_TURN) pn_buf_free(out);
+    return done;
+}
+
+/* Keeps what a session of TLS has written. */
+static void keep_pipe(pn_loop *l, pn_conn *c) {
+    pn_buf *out = &l->pipe.out;
+    if (l->pipe.full || !pn_buf_add(&c->out, pn_buf_head(out), pn_buf_len(out))) die(l, c);
+    l->pipe.full = false;
+    pn_buf_drop(out, pn_buf_len(out));
+}
+
+/* Sends the output of a link, until there is none or the socket takes no more. Under the lock. */
+static void flush(pn_loop *l, pn_conn *c) {
+    size_t most = PN_SEND_TURN;
+    if (c->state != LIVE || !send_out(l, c)) {
+        arm(l, c);
+        return;
+    }
+    bool done = true;
+    while (done) {
+        pn_span out = pn_link_output(c->link);
+        if (!out.n) break;
+        if (!most) { /* more in the next turn: a socket that takes it is ready at once */
+            done = false;
+            block(l, c, true);
+            break;
+        }
+        size_t n = out.n < most ? out.n : most;
+        if (c->ssl) {
+            if (!pn_tls_write(c->ssl, out.p, n)) {
+                die(l, c);
+                return;
+            }
+            pn_link_sent(c->link, n, l->now);
+            most -= n;
+            /* Unless there is more, which may go along with it: one send for all. */
+            if (pn_link_output(c->link).n && most) continue;
+            done = send_pipe(l, c);
+        } else {
+            ssize_t sent = send_bytes(l, c, out.p, n);
+            if (sent < 0) return;
+            pn_link_sent(c->link, (size_t)sent, l->now);
+            most -= (size_t)sent;
+            done = (size_t)sent == n;
+            if (!done) block(l, c, sent > 0);
+        }
+        if (c->state != LIVE) return;
+    }
+    if (done) unblock(c);
+    arm(l, c);
+}
+
+/* `out` is empty, and nothing more comes from a link. */
+static void all_sent(pn_loop *l, pn_conn *c) {
+    unblock(c);
+    if (c->state == ENDING) {
+        c->state = SHUT;
+        shutdown(c->fd, SHUT_WR);
+    }
+    arm(l, c);
+}
+
+/* Nothing more comes from the link: what is in `out` goes, and then the socket is half closed. */
+static void end(pn_loop *l, pn_conn *c) {
+    if (c->state >= ENDING) return;
+    c->state = ENDING;
+    wait_in(c, &l->lingering, l->now + atomic_load_explicit(&l->linger, memory_order_relaxed));
+    if (send_out(l, c)) all_sent(l, c);
+    arm(l, c);
+}
+
+/* The core is done with the link: the rest of its output, the goodbye of TLS. Under the lock. */
+static void finish(pn_loop *l, pn_conn *c) {
+    if (c->state >= ENDING) return;
+    if (c->link) {
+        for (pn_span out; (out = pn_link_output(c->link)).n;) {
+            if (c->ssl ? !pn_tls_write(c->ssl, out.p, out.n) : !pn_buf_add(&c->out, out.p, out.n)) {
+                die(l, c);
+                return;
+            }
+            pn_link_sent(c->link, out.n, l->now);
+        }
+    }
+    if (c->ssl && SSL_is_init_finished(c->ssl)) pn_tls_goodbye(c->ssl);
+    if (c->ssl) send_pipe(l, c);
+    if (c->state == DEAD) return;
+    lose(l, c);
+    end(l, c);
+}
+
+/* ==== What the core says ======================================================================================== */
+
+static void pass_on_events(pn_loop *l) {
+    for (pn_event e; pn_house_event(l->house, &e);) {
+        pn_owner *owner = e.owner;
+        pn_conn *c = owner->conn ? owner->at : NULL;
+        pn_post p = {.kind = e.kind, .reason = e.reason, .owner = owner};
+        if (c && e.kind == PN_EVENT_PAUSE) {
+            c->held = owner->held;
+            arm(l, c);
+            if (!e.reason) continue;
+        } else if (c && e.kind == PN_EVENT_RESUME) {
+            c->held = owner->held;
+            arm(l, c);
+            continue;
+        } else if (e.kind == PN_EVENT_DENIED && pn_mail_bytes(&l->posts) / sizeof p >= PN_POSTS_MAX) {
+            continue;
+        }
+        post(l, p, e.text.p, e.text.n);
+        if (c && (e.kind == PN_EVENT_CONNECT || e.kind == PN_EVENT_AUTH)) {
+            c->parked = true;
+            arm(l, c);
+        }
+        if (c && e.kind == PN_EVENT_CLOSED) finish(l, c);
+    }
+}
+
+/* ==== Receiving ================================================================================================= */
+
+static void feed(pn_loop *l, pn_conn *c, const uint8_t *data, size_t n) {
+    pn_link_feed(c->link, data, n, l->now);
+    pass_on_events(l);
+}
+
+/* Decrypts what is in the pipe and feeds it. Under the lock. */
+static void decrypt(pn_loop *l, pn_conn *c) {
+    int result = PN_TLS_DONE;
+    while (result == PN_TLS_DONE && c->state == LIVE && !c->parked) {
+        size_t n = pn_tls_read(c->ssl, l->plain, sizeof l->plain, &result);
+        if (n) feed(l, c, l->plain, n);
+    }
+    if (c->parked && !pn_buf_add(&c->in, l->pipe.in, l->pipe.in_n)) die(l, c);
+    l->pipe.in_n = 0;
+    if (c->state == DEAD) return;
+    if (c->state == LIVE && result == PN_TLS_FAILED) {
+        finish(l, c);
+    } else if (c->state == LIVE && pn_buf_len(&l->pipe.out)) { /* of TLS itself */
+        if (c->blocked) {
+            tell(l, c, PN_POST_PESTERS, 0, NULL, 0);
+            cut(l, c);
+        }
+        send_pipe(l, c);
+        arm(l, c);
+    }
+}
+
+/* Goes on with what came before it could be read. Under the lock. */
+static void decrypt_first(pn_loop *l, pn_conn *c) {
+    pn_buf first = c->in;
+    c->in = (pn_buf){0};
+    l->pipe.in = pn_buf_head(&first);
+    l->pipe.in_n = pn_buf_len(&first);
+    decrypt(l, c);
+    pn_buf_free(&first);
+}
+
+/* The peer sends no more, so MQTT is over; what is written goes out still. Under the lock. */
+static void hear_the_end(pn_loop *l, pn_conn *c) {
+    flush(l, c);
+    if (c->state != LIVE) return;
+    if (c->blocked) {
+        for (pn_span out; !c->ssl && (out = pn_link_output(c->link)).n && pn_buf_add(&c->out, out.p, out.n);) {
+            pn_link_sent(c->link, out.n, l->now);
+        }
+        lose(l, c);
+        end(l, c);
+    } else {
+        die(l, c);
+    }
+}
+
+/* Under the lock. */
+static void receive_live(pn_loop *l, pn_conn *c) {
+    atomic_fetch_add_explicit(&l->receives, 1, memory_order_relaxed);
+    ssize_t n = recv(c->fd, l->received, sizeof l->received, MSG_DONTWAIT);
+    if (n < 0) {
+        if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) die(l, c);
+    } else if (n == 0) {
+        hear_the_end(l, c);
+    } else if (c->ssl) {
+        l->pipe.in = l->received;
+        l->pipe.in_n = (size_t)n;
+        decrypt(l, c);
+    } else {
+        feed(l, c, l->received, (size_t)n);
+    }
+}
+
+/* Bytes of somebody who is not to be heard: they are thrown away. */
+static void receive_nothing(pn_loop *l, pn_conn *c) {
+    ssize_t n = recv(c->fd, l->received, sizeof l->received, MSG_DONTWAIT);
+    if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR))) return;
+    if (n == 0 && c->state == ENDING) { /* it half closed, and may still read the rest */
+        c->deaf = true;
+        arm(l, c);
+        return;
+    }
+    die(l, c);
+}
+
+/* --- handshakes, without the lock --- */
+
+static void queue_step(pn_loop *l, pn_conn *c) {
+    if (c->queued) return;
+    c->queued = true;
+    c->after = NULL;
+    *(l->last_step ? &l->last_step->after : &l->steps) = c;
+    l->last_step = c;
+    arm(l, c);
+}
+
+static void receive_greeting(pn_loop *l, pn_conn *c) {
+    uint32_t before = pn_buf_len(&c->in);
+    ssize_t n = recv(c->fd, l->received, sizeof l->received, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (n <= 0 || !pn_buf_add(&c->in, l->received, (size_t)n)) {
+        die(l, c);
+        return;
+    }
+    uint32_t held = pn_buf_len(&c->in);
+    if (before >= PN_HELLO_BYTES) return;
+    c->state = ASKING;
+    tell(l, c, PN_POST_HELLO, 0, pn_buf_head(&c->in), held < PN_HELLO_BYTES ? held : PN_HELLO_BYTES);
+    arm(l, c);
+}
+
+static void proved(pn_loop *l, pn_conn *c) {
+    size_t n;
+    uint8_t *der = pn_tls_peer(c->ssl, &n);
+    c->state = PROVED;
+    tell(l, c, PN_POST_READY, SSL_version(c->ssl) == TLS1_3_VERSION ? 3 : 2, der, n);
+    OPENSSL_free(der);
+    arm(l, c);
+}
+
+/* A step of the handshake, with `in` or what the socket has. */
+static void shake(pn_loop *l, pn_conn *c) {
+    pn_buf first = c->in;
+    c->in = (pn_buf){0};
+    if (!c->ssl) {
+        c->ssl = pn_tls_session(c->context, &l->pipe);
+        SSL_CTX_free(c->context);
+        c->context = NULL;
+    }
+    ssize_t n = pn_buf_len(&first);
+    if (n == 0) n = recv(c->fd, l->received, sizeof l->received, MSG_DONTWAIT);
+    if (!c->ssl || n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+        die(l, c);
+    } else if (n > 0) {
+        pn_tls_failure failure = {0};
+        l->pipe.in = pn_buf_len(&first) ? pn_buf_head(&first) : l->received;
+        l->pipe.in_n = (size_t)n;
+        int result = pn_tls_handshake(c->ssl, &failure);
+        if (result == PN_TLS_DONE) keep_pipe(l, c); /* what finishes the handshake of TLS 1.2 goes when it is known who that is */
+        else send_pipe(l, c);
+        if (c->state == DEAD) {
+            /* it has gone meanwhile */
+        } else if (result == PN_TLS_FAILED) {
+            tell(l, c, PN_POST_FAILED, (uint8_t)failure.verify, failure.reason, strlen(failure.reason));
+            end(l, c);
+        } else if (result == PN_TLS_DONE) {
+            if (l->pipe.in_n && !pn_buf_add(&c->in, l->pipe.in, l->pipe.in_n)) {
+                die(l, c);
+            } else {
+                proved(l, c);
+            }
+        }
+        arm(l, c);
+    }
+    l->pipe.in_n = 0;
+    pn_buf_free(&first);
+}
+
+static void take_steps(pn_loop *l) {
+    for (uint32_t i = 0; i < PN_STEPS_TURN && l->steps; i++) {
+        pn_conn *c = l->steps;
+        l->steps = c->after;
+        if (!l->steps) l->last_step = NULL;
+        c->queued = false;
+        if (c->state == DEAD) {
+            c->after = l->dead;
+            l->dead = c;
+            continue;
+        }
+        if (c->state == SHAKING) shake(l, c);
+        arm(l, c);
+    }
+}
+
+/* ==== Orders ==================================================================================================== */
+
+uint64_t pn_loop_add(pn_loop *l, int fd, void *object, pn_link *link) {
+    pn_conn *c = pn_calloc(1, sizeof *c);
+    if (!c) return 0;
+    c->fd = fd;
+    c->object = object;
+    c->link = link;
+    c->state = link ? LIVE : GREETING;
+    c->name = atomic_fetch_add_explicit(&l->names, 1, memory_order_relaxed);
+    uint64_t name = c->name; /* the loop may be done with it before we are */
+    if (pn_mail_put(&l->orders, &(order){name, c, PN_ORDER_ADD}, sizeof(order))) return name;
+    pn_free(c);
+    return 0;
+}
+
+bool pn_loop_order(pn_loop *l, uint8_t kind, uint64_t conn, void *thing) {
+    return pn_mail_put(&l->orders, &(order){conn, thing, kind}, sizeof(order));
+}
+
+/* Under the lock. */
+static void attach(pn_conn *c, pn_link *link) {
+    pn_owner *owner = pn_link_owner(link);
+    c->link = link;
+    c->state = LIVE;
+    owner->conn = c->name;
+    owner->at = c;
+}
+
+static void begin(pn_loop *l, pn_conn *c) {
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+    pn_link *link = c->link;
+    c->link = NULL;
+    c->armed = EPOLLIN;
+    if (!table_add(l, c)) {
+        close(c->fd);
+        c->state = DEAD;
+        c->after = l->dead;
+        l->dead = c;
+    } else if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, c->fd, &event) < 0) {
+        die(l, c);
+    } else if (link) {
+        attach(c, link);
+    }
+}
+
+/* Under the lock. */
+static void obey(pn_loop *l, const order *o) {
+    pn_conn *c = o->kind == PN_ORDER_ADD ? o->thing : find(l, o->name);
+    if (!c) {
+        if (o->kind == PN_ORDER_BEGIN) SSL_CTX_free(o->thing);
+        return;
+    }
+    switch (o->kind) {
+    case PN_ORDER_ADD: begin(l, c); break;
+    case PN_ORDER_BEGIN:
+        if (c->state != ASKING) {
+            SSL_CTX_free(o->thing);
+            break;
+        }
+        c->context = o->thing;
+        c->state = SHAKING;
+        queue_step(l, c);
+        break;
+    case PN_ORDER_MORE:
+        if (c->state == ASKING) c->state = GREETING;
+        break;
+    case PN_ORDER_ATTACH:
+        if (c->state != PROVED) break;
+        attach(c, o->thing);
+        send_out(l, c);
+        if (c->state == DEAD) break;
+        if (pn_buf_len(&c->in)) decrypt_first(l, c);
+        break;
+    case PN_ORDER_READ:
+        if (c->link) c->held = ((const pn_owner *)pn_link_owner(c->link))->held;
+        if (o->thing && c->parked) {
+            c->parked = false;
+            if (c->ssl && c->state == LIVE) decrypt_first(l, c);
+        }
+        break;
+    case PN_ORDER_FINISH: finish(l, c); break;
+    case PN_ORDER_ABORT: cut(l, c); break;
+    case PN_ORDER_FLUSH:
+        if (!c->blocked) flush(l, c);
+        break;
+    default: break;
+    }
+    arm(l, c);
+}
+
+/* ==== Turns ===================================================================================================== */
+
+static void obey_all(pn_loop *l) {
+    pn_buf items = pn_mail_take(&l->orders);
+    const order *orders = (const order *)(const void *)items.p;
+    uint32_t count = pn_buf_len(&items) / (uint32_t)sizeof *orders;
+    if (count) enter(l);
+    for (uint32_t i = 0; i < count; i++) {
+        obey(l, &orders[i]);
+        if (i % PN_SHARE_EVERY == PN_SHARE_EVERY - 1) share(l);
+    }
+    if (count) pn_lock_give(&l->house->lock);
+    pn_buf_free(&items);
+}
+
+/* Under the lock. */
+static void cut_the_late(pn_loop *l) {
+    for (pn_conn *c; (c = l->stalled.first) != NULL && c->due <= l->now;) {
+        tell(l, c, PN_POST_STALLED, 0, NULL, 0);
+        cut(l, c);
+    }
+    for (pn_conn *c; (c = l->lingering.first) != NULL && c->due <= l->now;) cut(l, c);
+}
+
+/* Sends what has gathered, and says what others have to do. Under the lock. */
+static void settle(pn_loop *l) {
+    pn_house *house = l->house;
+    pn_link *link;
+    uint32_t count = 0;
+    if (pn_broker_busy(house->broker)) {
+        pn_broker_work(house->broker, l->now);
+        pass_on_events(l);
+    }
+    while ((link = pn_broker_dirty(house->broker)) != NULL) {
+        pn_owner *owner = pn_link_owner(link);
+        if (owner->conn) {
+            if (!owner->at->blocked) flush(l, owner->at);
+            pass_on_events(l);
+        } else {
+            post(l, (pn_post){.kind = PN_POST_PUMP, .owner = owner}, NULL, 0);
+        }
+        if (++count % PN_SHARE_EVERY == 0) share(l);
+    }
+    l->busy = pn_broker_busy(house->broker);
+    pn_span batch;
+    if (house->idle && pn_broker_batch(house->broker, &batch)) {
+        house->idle = false;
+        post(l, (pn_post){.kind = PN_POST_JOURNAL}, NULL, 0);
+    }
+}
+
+/* What a socket that is ready is ready for. Under the lock when it has a link. */
+static void look_at(pn_loop *l, pn_conn *c, uint32_t events) {
+    if (c->state == DEAD) return;
+    if (events & EPOLLOUT) {
+        if (c->state == LIVE) {
+            flush(l, c);
+        } else if (send_out(l, c)) {
+            all_sent(l, c);
+        }
+    }
+    if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)) || c->state == DEAD) return;
+    switch (c->state) {
+    case GREETING: receive_greeting(l, c); break;
+    case SHAKING:
+        if (events & EPOLLIN) queue_step(l, c);
+        else die(l, c);
+        break;
+    case LIVE: receive_live(l, c); break;
+    case ENDING:
+    case SHUT: receive_nothing(l, c); break;
+    default: die(l, c); break; /* it was reset while it waited */
+    }
+}
+
+void pn_loop_turn(pn_loop *l, int timeout) {
+    struct epoll_event ready[PN_READY_TURN];
+    pn_house *house = l->house;
+    enum { TICK = 500 };
+    if (l->steps || l->busy) timeout = 0;
+    if ((timeout < 0 || timeout > TICK) && (l->stalled.first || l->lingering.first || l->dead)) timeout = TICK;
+    int n = epoll_wait(l->epoll, ready, PN_READY_TURN, timeout);
+    l->now = clock_now();
+    atomic_fetch_add_explicit(&l->turns, 1, memory_order_relaxed);
+    bool ordered = false;
+    for (int i = 0; i < n; i++) {
+        pn_conn *c = ready[i].data.ptr;
+        if (!c) ordered = true;
+        else if (c->state != LIVE) look_at(l, c, ready[i].events);
+    }
+    if (ordered) obey_all(l);
+    take_steps(l);
+    enter(l);
+    for (int i = 0; i < n; i++) {
+        pn_conn *c = ready[i].data.ptr;
+        if (c && c->state == LIVE) look_at(l, c, ready[i].events);
+        if (i % (int)PN_SHARE_EVERY == (int)PN_SHARE_EVERY - 1) share(l);
+    }
+    cut_the_late(l);
+    settle(l);
+    pn_lock_give(&house->lock);
+    bury(l);
+}
+
+static void *turn_and_turn(void *arg) {
+    pn_loop *l = arg;
+    while (!atomic_load(&l->ending)) pn_loop_turn(l, -1);
+    return NULL;
+}
+
+bool pn_loop_start(pn_loop *l) {
+    sigset_t all, before;
+    atomic_store(&l->ending, false);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the threads of Python */
+    l->threaded = pthread_create(&l->thread, NULL, turn_and_turn, l) == 0;
+    if (l->threaded) pthread_setname_np(l->thread, "peanut-loop");
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return l->threaded;
+}
+
+void pn_loop_stop(pn_loop *l) {
+    if (!l->threaded) return;
+    atomic_store(&l->ending, true);
+    pn_mail_ring(&l->orders);
+    pthread_join(l->thread, NULL);
+    l->threaded = false;
+}
+
+void pn_loop_set_times(pn_loop *l, const pn_loop_times *times) {
+    atomic_store_explicit(&l->stall, times->stall, memory_order_relaxed);
+    atomic_store_explicit(&l->linger, times->linger, memory_order_relaxed);
+}
+
+pn_loop_counts pn_loop_count(pn_loop *l) {
+    return (pn_loop_counts){.connections = atomic_load_explicit(&l->count, memory_order_relaxed),
+                            .turns = atomic_load_explicit(&l->turns, memory_order_relaxed),
+                            .receives = atomic_load_explicit(&l->receives, memory_order_relaxed),
+                            .sends = atomic_load_explicit(&l->sends, memory_order_relaxed)};
+}
+
+pn_loop *pn_loop_new(pn_house *house, const pn_loop_times *times) {
+    pn_loop *l = pn_calloc(1, sizeof *l);
+    if (!l) return NULL;
+    l->house = house;
+    l->epoll = epoll_create1(EPOLL_CLOEXEC);
+    atomic_store(&l->names, 1);
+    pn_loop_set_times(l, times);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    bool made = pn_mail_init(&l->orders);
+    made = pn_mail_init(&l->posts) && made;
+    made = pn_tls_pipe_init(&l->pipe) && made;
+    if (made && l->epoll >= 0 && epoll_ctl(l->epoll, EPOLL_CTL_ADD, l->orders.bell, &event) == 0) return l;
+    pn_loop_free(l, NULL);
+    return NULL;
+}
+
+void pn_loop_free(pn_loop *l, void (*give)(void *)) {
+    uint32_t count;
+    obey_all(l); /* what was added last is known then, and goes like the others */
+    pn_lock_take(&l->house->lock);
+    for (uint32_t i = 0; i < l->table_cap; i++) {
+        while (l->table[i]) die(l, l->table[i]);
+    }
+    pn_lock_give(&l->house->lock);
+    while (l->steps) take_steps(l);
+    bury(l);
+    pn_post *posts = pn_loop_posts(l, &count);
+    for (uint32_t i = 0; i < count; i++) {
+        if (posts[i].kind == PN_POST_GONE) give(posts[i].object);
+        pn_free(posts[i].text);
+    }
+    pn_free(posts);
+    pn_tls_pipe_end(&l->pipe);
+    pn_mail_end(&l->orders);
+    pn_mail_end(&l->posts);
+    if (l->epoll >= 0) close(l->epoll);
+    pn_free(l->table);
+    pn_free(l);
+}

@@ -1,0 +1,212 @@
+/* tls.c: the work of tls.h. */
+#include "tls.h"
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#include <stdio.h>
+
+/* --- contexts --- */
+
+/* Keys of the fleet home are not encrypted; without this OpenSSL would ask at the terminal. */
+static int no_password(char *buf, int size, int writing, void *arg) {
+    (void)buf, (void)size, (void)writing, (void)arg;
+    return 0;
+}
+
+static BIO *reader(pn_span text) { return BIO_new_mem_buf(text.p, (int)text.n); }
+
+/* The certificates of a PEM text, one by one, to `use`; how many, or -1. */
+static int each_certificate(pn_span text, int (*use)(SSL_CTX *, X509 *, int), SSL_CTX *context) {
+    BIO *bio = reader(text);
+    int count = 0;
+    for (X509 *one; bio && (one = PEM_read_bio_X509(bio, NULL, no_password, NULL)) != NULL; count++) {
+        int used = use(context, one, count);
+        X509_free(one);
+        if (!used) {
+            count = -1;
+            break;
+        }
+    }
+    if (count > 0) ERR_clear_error(); /* the end of the text is an error to PEM_read */
+    BIO_free(bio);
+    return count;
+}
+
+static int use_of_chain(SSL_CTX *context, X509 *one, int at) {
+    return at == 0 ? SSL_CTX_use_certificate(context, one) : (int)SSL_CTX_add1_chain_cert(context, one);
+}
+
+static int use_authority(SSL_CTX *context, X509 *one, int at) {
+    (void)at;
+    return X509_STORE_add_cert(SSL_CTX_get_cert_store(context), one);
+}
+
+static int use_key(SSL_CTX *context, pn_span text) {
+    BIO *bio = reader(text);
+    EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_password, NULL) : NULL;
+    int used = key && SSL_CTX_use_PrivateKey(context, key) && SSL_CTX_check_private_key(context);
+    EVP_PKEY_free(key);
+    BIO_free(bio);
+    return used;
+}
+
+static int allow(SSL_CTX *context, const pn_tls_files *files) {
+    static const unsigned char name[] = "peanut";
+    X509_VERIFY_PARAM *verify = SSL_CTX_get0_param(context);
+    int mode = files->certificate == PN_TLS_NONE       ? SSL_VERIFY_NONE
+               : files->certificate == PN_TLS_OPTIONAL ? SSL_VERIFY_PEER
+                                                       : SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+    SSL_CTX_set_verify(context, mode, NULL);
+    SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
+                                     SSL_OP_CIPHER_SERVER_PREFERENCE);
+    SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+    return SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) && SSL_CTX_set_num_tickets(context, 0) &&
+           SSL_CTX_set_session_id_context(context, name, sizeof name - 1) &&
+           X509_VERIFY_PARAM_set_flags(verify, X509_V_FLAG_NO_CHECK_TIME | X509_V_FLAG_TRUSTED_FIRST) &&
+           SSL_CTX_set_cipher_list(context, files->ciphers) && SSL_CTX_set1_groups_list(context, files->curve);
+}
+
+SSL_CTX *pn_tls_context(const pn_tls_files *files, char *why, size_t size) {
+    ERR_clear_error();
+    SSL_CTX *context = SSL_CTX_new(TLS_server_method());
+    const char *what = "no memory";
+    if (context && !allow(context, files)) {
+        what = "the settings of TLS";
+    } else if (context && each_certificate(files->chain, use_of_chain, context) <= 0) {
+        what = "the gateway's certificate";
+    } else if (context && !use_key(context, files->key)) {
+        what = "the gateway's key";
+    } else if (context && each_certificate(files->authorities, use_authority, context) <= 0) {
+        what = "the CA certificates";
+    } else if (context) {
+        return context;
+    }
+    const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+    snprintf(why, size, "%s: %s", what, reason ? reason : "not usable");
+    ERR_clear_error();
+    SSL_CTX_free(context);
+    return NULL;
+}
+
+/* --- the pipe --- */
+
+static int pipe_read(BIO *bio, char *to, size_t n, size_t *got) {
+    pn_tls_pipe *pipe = BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    *got = n < pipe->in_n ? n : pipe->in_n;
+    if (*got == 0) {
+        BIO_set_retry_read(bio);
+        return 0;
+    }
+    memcpy(to, pipe->in, *got);
+    pipe->in += *got;
+    pipe->in_n -= *got;
+    return 1;
+}
+
+static int pipe_write(BIO *bio, const char *from, size_t n, size_t *put) {
+    pn_tls_pipe *pipe = BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    *put = 0;
+    if (!pn_buf_add(&pipe->out, from, n)) {
+        pipe->full = true;
+        return 0;
+    }
+    *put = n;
+    return 1;
+}
+
+static long pipe_control(BIO *bio, int command, long number, void *pointer) {
+    (void)bio, (void)number, (void)pointer;
+    return command == BIO_CTRL_FLUSH;
+}
+
+bool pn_tls_pipe_init(pn_tls_pipe *pipe) {
+    *pipe = (pn_tls_pipe){0};
+    pipe->method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "peanut");
+    bool made = pipe->method && BIO_meth_set_read_ex(pipe->method, pipe_read) && BIO_meth_set_write_ex(pipe->method, pipe_write) &&
+                BIO_meth_set_ctrl(pipe->method, pipe_control);
+    pipe->bio = made ? BIO_new(pipe->method) : NULL;
+    if (!pipe->bio) {
+        pn_tls_pipe_end(pipe);
+        return false;
+    }
+    BIO_set_data(pipe->bio, pipe);
+    BIO_set_init(pipe->bio, 1);
+    return true;
+}
+
+void pn_tls_pipe_end(pn_tls_pipe *pipe) {
+    BIO_free(pipe->bio);
+    BIO_meth_free(pipe->method);
+    pn_buf_free(&pipe->out);
+    *pipe = (pn_tls_pipe){0};
+}
+
+/* --- sessions --- */
+
+SSL *pn_tls_session(SSL_CTX *context, pn_tls_pipe *pipe) {
+    SSL *ssl = SSL_new(context);
+    if (!ssl) return NULL;
+    BIO_up_ref(pipe->bio);
+    SSL_set0_rbio(ssl, pipe->bio);
+    BIO_up_ref(pipe->bio);
+    SSL_set0_wbio(ssl, pipe->bio);
+    SSL_set_accept_state(ssl);
+    return ssl;
+}
+
+int pn_tls_handshake(SSL *ssl, pn_tls_failure *failure) {
+    ERR_clear_error();
+    int done = SSL_do_handshake(ssl);
+    if (done == 1) return PN_TLS_DONE;
+    int error = SSL_get_error(ssl, done);
+    if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) return PN_TLS_MORE;
+    unsigned long code = ERR_peek_last_error();
+    const char *reason = code ? ERR_reason_error_string(code) : NULL;
+    snprintf(failure->reason, sizeof failure->reason, "%s", reason ? reason : "");
+    bool verify = ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_REASON(code) == SSL_R_CERTIFICATE_VERIFY_FAILED;
+    failure->verify = verify ? SSL_get_verify_result(ssl) : 0;
+    ERR_clear_error();
+    return PN_TLS_FAILED;
+}
+
+size_t pn_tls_read(SSL *ssl, uint8_t *to, size_t n, int *result) {
+    size_t filled = 0, got;
+    ERR_clear_error();
+    while (filled < n) {
+        if (SSL_read_ex(ssl, to + filled, n - filled, &got)) {
+            filled += got;
+            continue;
+        }
+        *result = SSL_get_error(ssl, 0) == SSL_ERROR_WANT_READ ? PN_TLS_MORE : PN_TLS_FAILED;
+        return filled;
+    }
+    *result = PN_TLS_DONE;
+    return filled;
+}
+
+bool pn_tls_write(SSL *ssl, const uint8_t *from, size_t n) {
+    size_t put = 0;
+    ERR_clear_error();
+    for (; n; from += put, n -= put) {
+        if (!SSL_write_ex(ssl, from, n, &put)) return false;
+    }
+    return true;
+}
+
+void pn_tls_goodbye(SSL *ssl) {
+    ERR_clear_error();
+    (void)SSL_shutdown(ssl);
+    ERR_clear_error();
+}
+
+uint8_t *pn_tls_peer(SSL *ssl, size_t *n) {
+    X509 *peer = SSL_get0_peer_certificate(ssl);
+    unsigned char *der = NULL;
+    int size = peer ? i2d_X509(peer, &der) : -1;
+    *n = size > 0 ? (size_t)size : 0;
+    return size > 0 ? der : NULL;
+}

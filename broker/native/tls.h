@@ -1,0 +1,63 @@
+/* tls.h: TLS by OpenSSL, for the native loop: bytes in, bytes out, no socket.
+ *
+ * The rule it keeps: what a context allows is what peanutd/tls.py says of Python's contexts: TLS 1.2 and 1.3, P-256, AEAD ciphers with
+ * forward secrecy, certificates of this fleet; OpenSSL does not look at the clock. No tickets, and no sessions are kept either, so a handshake
+ * is always a whole one. All sessions of a loop share one BIO without state of its own: what a session reads is what the loop has
+ * just received, and what it writes gathers in one buffer, so that there is one receive and one send a turn.
+ */
+#ifndef PEANUT_TLS_H
+#define PEANUT_TLS_H
+
+#include <openssl/ssl.h>
+
+#include "buf.h"
+
+/* Whether a client must have a certificate. */
+enum pn_tls_certificate { PN_TLS_NONE, PN_TLS_OPTIONAL, PN_TLS_REQUIRED };
+
+/* What a context is made of: PEM texts and OpenSSL's names. Borrowed. */
+typedef struct pn_tls_files {
+    pn_span chain, key, authorities;
+    const char *ciphers, *curve; /* those of TLS 1.2; the only group */
+    int certificate;             /* enum pn_tls_certificate */
+} pn_tls_files;
+
+/* Owned (SSL_CTX_free); NULL with the reason in `why`. Any thread. */
+SSL_CTX *pn_tls_context(const pn_tls_files *files, char *why, size_t size);
+
+/* Between sessions and sockets; one for a loop. */
+typedef struct pn_tls_pipe {
+    const uint8_t *in; /* borrowed: received, and not read yet */
+    size_t in_n;
+    pn_buf out; /* owned: to be sent */
+    bool full;  /* there was no memory for what was to be sent: the session is broken */
+    BIO *bio;   /* owned */
+    BIO_METHOD *method; /* owned */
+} pn_tls_pipe;
+
+bool pn_tls_pipe_init(pn_tls_pipe *pipe); /* false without memory */
+void pn_tls_pipe_end(pn_tls_pipe *pipe);  /* after all sessions */
+
+/* A session of a server, at its beginning. Owned (SSL_free); NULL without memory. */
+SSL *pn_tls_session(SSL_CTX *context, pn_tls_pipe *pipe);
+
+enum pn_tls_result { PN_TLS_MORE, PN_TLS_DONE, PN_TLS_FAILED };
+
+/* Why a handshake failed. */
+typedef struct pn_tls_failure {
+    char reason[96]; /* OpenSSL's words, "" when it has none */
+    long verify;     /* X509_V_ERR_…, 0 when it was not about the client's certificate */
+} pn_tls_failure;
+
+/* Goes on with the handshake by what is in the pipe. */
+int pn_tls_handshake(SSL *ssl, pn_tls_failure *failure);
+/* Decrypts up to `n` bytes; how many, and in `*result` MORE (all is read), DONE (there may be more) or FAILED (the session is over). */
+size_t pn_tls_read(SSL *ssl, uint8_t *to, size_t n, int *result);
+/* Encrypts all of `n` bytes; false when the session is broken. */
+bool pn_tls_write(SSL *ssl, const uint8_t *from, size_t n);
+void pn_tls_goodbye(SSL *ssl); /* close_notify */
+
+/* The certificate of the peer in DER: owned (OPENSSL_free), its length in `*n`; NULL when there is none. */
+uint8_t *pn_tls_peer(SSL *ssl, size_t *n);
+
+#endif

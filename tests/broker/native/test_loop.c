@@ -1,0 +1,517 @@
+/* test_loop.c: the native loop with clients that are sockets of this process, a turn at a time, and once with threads.
+ *
+ * What a client gets to see is proved from Python as well, by the whole suite (tests/broker); here is what only C can see: how many system calls
+ * a turn makes, what is read and what is left, and that two threads never touch the same thing.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "loop.h"
+#include "mem.h"
+#include "test.h"
+#include "tls.h"
+
+enum { MANY = 20, TURNS = 200, BYTES = 1 << 16 };
+
+/* A client, and what Python would know of it. */
+typedef struct peer {
+    int fd; /* the client's end */
+    uint64_t name;
+    pn_link *link;
+    pn_owner owner;
+    int hellos, ready, failed, connects, lost, gone, stalled, closed;
+    uint32_t certificate; /* bytes */
+    char why[100];
+    SSL *ssl; /* the client's */
+} peer;
+
+typedef struct scene {
+    pn_house house;
+    pn_loop *loop;
+    peer peers[MANY];
+    SSL_CTX *context;
+    bool park; /* CONNECTs are not judged */
+} scene;
+
+static int64_t now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static scene *scene_new(int64_t stall) {
+    scene *s = calloc(1, sizeof *s);
+    pn_limits limits;
+    pn_limits_default(&limits);
+    pn_lock_init(&s->house.lock);
+    s->house.broker = pn_broker_new(&limits, 1);
+    pn_rules *rules = pn_rules_new(1);
+    pn_rule all = {.allow = true, .actions = PN_MAY_PUBLISH | PN_MAY_SUBSCRIBE, .filter = pn_span_of("#", 1), .qos_max = 2};
+    CHECK(rules && pn_rules_add(rules, &all) == 0);
+    pn_broker_set_rules(s->house.broker, 0, rules);
+    s->loop = s->house.loop = pn_loop_new(&s->house, &(pn_loop_times){.stall = stall, .linger = 5000});
+    CHECK(s->loop);
+    return s;
+}
+
+/* --- what Python does --- */
+
+static void judge(scene *s, peer *p) {
+    int64_t at = pn_house_enter(&s->house, now());
+    pn_packet c;
+    if (pn_link_connect(p->link, &c)) {
+        char key[64];
+        int n = snprintf(key, sizeof key, "me/%.*s", (int)c.client_id.n, (const char *)c.client_id.p);
+        pn_verdict v = {.session = pn_span_of(key, (size_t)n), .identity = pn_span_of("me", 2)};
+        CHECK(pn_link_accept(p->link, &v, at));
+    }
+    pn_house_leave(&s->house);
+    pn_loop_order(s->loop, PN_ORDER_READ, p->name, s);
+}
+
+static void hear(scene *s) {
+    uint32_t count;
+    pn_post *posts = pn_loop_posts(s->loop, &count);
+    for (uint32_t i = 0; i < count; i++) {
+        peer *p = posts[i].object;
+        if (!p) continue;
+        switch (posts[i].kind) {
+        case PN_EVENT_CONNECT:
+            p->connects++;
+            if (!s->park) judge(s, p);
+            break;
+        case PN_EVENT_CLOSED: p->closed++; break;
+        case PN_POST_HELLO:
+            p->hellos++;
+            if (posts[i].text[0] != 0x16) {
+                pn_loop_order(s->loop, PN_ORDER_FINISH, p->name, NULL);
+            } else if (posts[i].n < PN_HELLO_BYTES) {
+                pn_loop_order(s->loop, PN_ORDER_MORE, p->name, NULL);
+            } else {
+                SSL_CTX_up_ref(s->context);
+                pn_loop_order(s->loop, PN_ORDER_BEGIN, p->name, s->context);
+            }
+            break;
+        case PN_POST_READY: {
+            p->ready++;
+            p->certificate = posts[i].n;
+            int64_t at = pn_house_enter(&s->house, now());
+            p->owner = (pn_owner){.object = p};
+            p->link = pn_link_open(s->house.broker, &p->owner, at);
+            pn_house_leave(&s->house);
+            pn_loop_order(s->loop, PN_ORDER_ATTACH, p->name, p->link);
+            break;
+        }
+        case PN_POST_FAILED:
+            p->failed++;
+            snprintf(p->why, sizeof p->why, "%.*s", (int)posts[i].n, posts[i].text);
+            break;
+        case PN_POST_LOST: {
+            int64_t at = pn_house_enter(&s->house, now());
+            CHECK_EQ(p->owner.conn, 0);
+            pn_link_lost(p->link, at);
+            p->link = NULL;
+            pn_house_leave(&s->house);
+            p->lost++;
+            break;
+        }
+        case PN_POST_STALLED: p->stalled++; break;
+        case PN_POST_GONE: p->gone++; break;
+        default: break;
+        }
+        pn_free(posts[i].text);
+    }
+    pn_free(posts);
+}
+
+static void turn(scene *s) {
+    pn_loop_turn(s->loop, 0);
+    hear(s);
+}
+
+static void give(void *object) { ((peer *)object)->gone++; }
+
+static void scene_end(scene *s) {
+    pn_loop_free(s->loop, give);
+    s->house.loop = NULL;
+    for (int i = 0; i < MANY; i++) {
+        if (s->peers[i].link) pn_link_lost(s->peers[i].link, now());
+        if (s->peers[i].name) {
+            SSL_free(s->peers[i].ssl);
+            close(s->peers[i].fd);
+            CHECK_EQ(s->peers[i].gone, 1);
+        }
+    }
+    SSL_CTX_free(s->context);
+    pn_broker_free(s->house.broker);
+    pn_lock_end(&s->house.lock);
+    free(s);
+}
+
+/* --- clients --- */
+
+static peer *dial(scene *s, int i, bool plain) {
+    int ends[2];
+    peer *p = &s->peers[i];
+    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+    p->fd = ends[0];
+    if (plain) {
+        p->owner = (pn_owner){.object = p};
+        int64_t at = pn_house_enter(&s->house, now());
+        p->link = pn_link_open(s->house.broker, &p->owner, at);
+        pn_house_leave(&s->house);
+    }
+    p->name = pn_loop_add(s->loop, ends[1], p, plain ? p->link : NULL);
+    CHECK(p->name);
+    return p;
+}
+
+static void say(const peer *p, const void *data, size_t n) { CHECK_EQ(write(p->fd, data, n), (ssize_t)n); }
+
+static size_t connect_packet(uint8_t *at, int i) {
+    uint8_t head[] = {0x10, 14, 0, 4, 'M', 'Q', 'T', 'T', 4, 2, 0, 0, 0, 2, 'c', (uint8_t)('a' + i)};
+    memcpy(at, head, sizeof head);
+    return sizeof head;
+}
+
+/* What has come for a client, with turns until there are `want` bytes. */
+static size_t get(scene *s, const peer *p, uint8_t *to, size_t want) {
+    size_t n = 0;
+    for (int i = 0; i < TURNS && n < want; i++) {
+        turn(s);
+        ssize_t got = read(p->fd, to + n, BYTES - n);
+        if (got > 0) n += (size_t)got;
+    }
+    return n;
+}
+
+static peer *come_in(scene *s, int i) {
+    uint8_t data[64], answer[BYTES];
+    peer *p = dial(s, i, true);
+    say(p, data, connect_packet(data, i));
+    CHECK_EQ(get(s, p, answer, 4), 4);
+    CHECK_BYTES(answer, 4, "\x20\x02\0\0", 4);
+    return p;
+}
+
+static const uint8_t subscribe[] = {0x82, 6, 0, 1, 0, 1, 't', 0}, publish[] = {0x30, 5, 0, 1, 't', 'h', 'i'}, ping[] = {0xC0, 0};
+
+static uint64_t receives(scene *s) { return pn_loop_count(s->loop).receives; }
+static uint64_t sends(scene *s) { return pn_loop_count(s->loop).sends; }
+
+/* --- plain --- */
+
+TEST(one_receive_and_one_send_for_all_that_came) {
+    scene *s = scene_new(0);
+    uint8_t answer[BYTES];
+    peer *p = come_in(s, 0);
+    uint64_t got = receives(s), sent = sends(s);
+    for (int i = 0; i < 100; i++) say(p, ping, 2);
+    CHECK_EQ(get(s, p, answer, 200), 200);
+    CHECK_EQ(receives(s) - got, 1);
+    CHECK_EQ(sends(s) - sent, 1);
+    scene_end(s);
+}
+
+TEST(one_send_for_a_subscriber_and_turn) {
+    scene *s = scene_new(0);
+    uint8_t answer[BYTES];
+    for (int i = 0; i < MANY; i++) come_in(s, i);
+    for (int i = 1; i < MANY; i++) {
+        say(&s->peers[i], subscribe, sizeof subscribe);
+        CHECK_EQ(get(s, &s->peers[i], answer, 5), 5);
+    }
+    uint64_t sent = sends(s);
+    for (int i = 0; i < 10; i++) say(&s->peers[0], publish, sizeof publish);
+    turn(s);
+    CHECK_EQ(sends(s) - sent, MANY - 1);
+    for (int i = 1; i < MANY; i++) CHECK_EQ(get(s, &s->peers[i], answer, 70), 70);
+    CHECK_EQ(sends(s) - sent, MANY - 1);
+    scene_end(s);
+}
+
+TEST(a_connect_parks_its_link_and_nobody_else) {
+    scene *s = scene_new(0);
+    uint8_t data[64], answer[BYTES];
+    peer *other = come_in(s, 1), *p = dial(s, 0, true);
+    s->park = true;
+    say(p, data, connect_packet(data, 0));
+    while (!p->connects) turn(s);
+    uint64_t got = receives(s);
+    say(p, ping, 2);
+    for (int i = 0; i < 3; i++) turn(s);
+    CHECK_EQ(receives(s) - got, 0);
+    say(other, ping, 2);
+    CHECK_EQ(get(s, other, answer, 2), 2);
+    judge(s, p);
+    CHECK_EQ(get(s, p, answer, 6), 6);
+    CHECK_BYTES(answer, 6, "\x20\x02\0\0\xD0\0", 6);
+    scene_end(s);
+}
+
+TEST(who_reads_nothing_is_cut_and_waited_for_only_when_it_takes_no_more) {
+    scene *s = scene_new(1);
+    uint8_t answer[BYTES];
+    static uint8_t large[8192] = {0x30, 0xFD, 0x3F, 0, 1, 't'};
+    peer *p = come_in(s, 0), *slow = come_in(s, 1);
+    say(slow, subscribe, sizeof subscribe);
+    CHECK_EQ(get(s, slow, answer, 5), 5);
+    for (int i = 0; i < 2000 && !slow->gone; i++) {
+        ssize_t n = write(p->fd, large, sizeof large);
+        CHECK(n == sizeof large || (n < 0 && errno == EAGAIN));
+        turn(s);
+        if (i % 100 == 99) usleep(2000); /* the time that it may stall */
+    }
+    CHECK_EQ(slow->stalled, 1);
+    CHECK_EQ(slow->lost, 1);
+    CHECK_EQ(slow->gone, 1);
+    CHECK_EQ(p->gone, 0);
+    scene_end(s);
+}
+
+TEST(finish_sends_the_rest_and_waits_for_the_peer) {
+    scene *s = scene_new(0);
+    uint8_t answer[BYTES];
+    peer *p = come_in(s, 0);
+    pn_house_enter(&s->house, now());
+    pn_link_close(p->link, PN_SERVER_SHUTTING_DOWN, (pn_span){0}, now());
+    pn_event e;
+    while (pn_house_event(&s->house, &e)) {}
+    pn_house_leave(&s->house);
+    pn_loop_order(s->loop, PN_ORDER_FINISH, p->name, NULL);
+    for (int i = 0; i < 3; i++) turn(s);
+    CHECK_EQ(read(p->fd, answer, sizeof answer), 0); /* half closed */
+    CHECK_EQ(p->lost, 1);
+    CHECK_EQ(p->gone, 0);
+    shutdown(p->fd, SHUT_WR);
+    for (int i = 0; i < 3; i++) turn(s);
+    CHECK_EQ(p->gone, 1);
+    scene_end(s);
+}
+
+TEST(orders_for_one_that_is_gone_do_nothing) {
+    scene *s = scene_new(0);
+    peer *p = come_in(s, 0);
+    shutdown(p->fd, SHUT_RDWR);
+    for (int i = 0; i < 5 && !p->gone; i++) turn(s);
+    CHECK_EQ(p->gone, 1);
+    for (uint8_t kind = PN_ORDER_MORE; kind <= PN_ORDER_FLUSH; kind++) pn_loop_order(s->loop, kind, p->name, s);
+    turn(s);
+    CHECK_EQ(pn_loop_count(s->loop).connections, 0);
+    scene_end(s);
+}
+
+/* --- TLS --- */
+
+typedef struct pair {
+    EVP_PKEY *key;
+    X509 *certificate;
+} pair;
+
+static pair make(const char *name, const pair *issuer, bool authority) {
+    pair made = {EVP_EC_gen("P-256"), X509_new()};
+    X509_set_version(made.certificate, 2);
+    ASN1_INTEGER_set(X509_get_serialNumber(made.certificate), issuer ? 2 : 1);
+    X509_gmtime_adj(X509_getm_notBefore(made.certificate), -3600);
+    X509_gmtime_adj(X509_getm_notAfter(made.certificate), 3600);
+    X509_set_pubkey(made.certificate, made.key);
+    X509_NAME *subject = X509_get_subject_name(made.certificate);
+    X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0);
+    X509_set_issuer_name(made.certificate, issuer ? X509_get_subject_name(issuer->certificate) : subject);
+    X509_EXTENSION *basic = X509V3_EXT_conf_nid(NULL, NULL, NID_basic_constraints, authority ? "critical,CA:TRUE" : "CA:FALSE");
+    X509_add_ext(made.certificate, basic, -1);
+    X509_EXTENSION_free(basic);
+    CHECK(X509_sign(made.certificate, issuer ? issuer->key : made.key, EVP_sha256()));
+    return made;
+}
+
+static void unmake(pair p) {
+    EVP_PKEY_free(p.key);
+    X509_free(p.certificate);
+}
+
+static pn_span pem(BIO *bio) {
+    char *text;
+    long n = BIO_get_mem_data(bio, &text);
+    return pn_span_of(text, (size_t)n);
+}
+
+/* The gateway's context, and a client's, with a certificate or without. */
+static SSL_CTX *contexts(scene *s, bool certified) {
+    pair root = make("root", NULL, true), gateway = make("gateway", &root, false), client = make("client", &root, false);
+    BIO *chain = BIO_new(BIO_s_mem()), *key = BIO_new(BIO_s_mem()), *authorities = BIO_new(BIO_s_mem());
+    PEM_write_bio_X509(chain, gateway.certificate);
+    PEM_write_bio_PrivateKey(key, gateway.key, NULL, NULL, 0, NULL, NULL);
+    PEM_write_bio_X509(authorities, root.certificate);
+    pn_tls_files files = {.chain = pem(chain), .key = pem(key), .authorities = pem(authorities), .ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256",
+                          .curve = "prime256v1", .certificate = PN_TLS_REQUIRED};
+    char why[100];
+    s->context = pn_tls_context(&files, why, sizeof why);
+    CHECK(s->context);
+    files.key = pem(chain);
+    CHECK(!pn_tls_context(&files, why, sizeof why));
+    CHECK(strncmp(why, "the gateway's key: ", 19) == 0);
+    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+    X509_STORE_add_cert(SSL_CTX_get_cert_store(context), root.certificate);
+    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
+    if (certified) {
+        SSL_CTX_use_certificate(context, client.certificate);
+        SSL_CTX_use_PrivateKey(context, client.key);
+    }
+    BIO_free(chain);
+    BIO_free(key);
+    BIO_free(authorities);
+    unmake(root);
+    unmake(gateway);
+    unmake(client);
+    return context;
+}
+
+static peer *dial_tls(scene *s, int i, SSL_CTX *context) {
+    peer *p = dial(s, i, false);
+    p->ssl = SSL_new(context);
+    SSL_set_fd(p->ssl, p->fd);
+    for (int t = 0; t < TURNS && !SSL_is_init_finished(p->ssl) && !p->failed; t++) {
+        SSL_connect(p->ssl);
+        turn(s);
+    }
+    return p;
+}
+
+static size_t get_tls(scene *s, peer *p, uint8_t *to, size_t want) {
+    size_t n = 0, got;
+    for (int i = 0; i < TURNS && n < want; i++) {
+        turn(s);
+        while (n < want && SSL_read_ex(p->ssl, to + n, want - n, &got)) n += got;
+    }
+    return n;
+}
+
+TEST(mutual_tls_there_and_back_one_send_a_turn) {
+    scene *s = scene_new(0);
+    SSL_CTX *client = contexts(s, true);
+    uint8_t data[BYTES], answer[BYTES];
+    peer *p = dial_tls(s, 0, client);
+    size_t n = connect_packet(data, 0);
+    SSL_write(p->ssl, data, (int)n);
+    CHECK_EQ(get_tls(s, p, answer, 4), 4);
+    CHECK_EQ(p->ready, 1);
+    CHECK(p->certificate > 100);
+    SSL_write(p->ssl, subscribe, sizeof subscribe);
+    CHECK_EQ(get_tls(s, p, answer, 5), 5);
+    /* 40 KB there and back: three records, cut anywhere */
+    memset(data, 'x', 40000);
+    memcpy(data, "\x30\xBD\xB8\x02\0\1t", 7); /* 0x30, 39997 - 1 - … as a variable byte integer */
+    size_t body = 0x3D + 0x38 * 128 + 2 * 16384;
+    uint64_t sent = sends(s);
+    for (size_t at = 0; at < body + 4;) {
+        int put = SSL_write(p->ssl, data + at, (int)(body + 4 - at < 7000 ? body + 4 - at : 7000));
+        CHECK(put > 0);
+        at += (size_t)put;
+        turn(s);
+    }
+    CHECK_EQ(get_tls(s, p, answer, body + 4), body + 4);
+    CHECK_BYTES(answer, body + 4, data, body + 4);
+    CHECK(sends(s) - sent <= 4);
+    SSL_shutdown(p->ssl);
+    for (int i = 0; i < TURNS && !p->lost; i++) turn(s);
+    CHECK_EQ(p->lost, 1);
+    SSL_CTX_free(client);
+    scene_end(s);
+}
+
+TEST(without_a_certificate_the_handshake_fails_in_words) {
+    scene *s = scene_new(0);
+    SSL_CTX *client = contexts(s, false);
+    peer *p = dial_tls(s, 0, client);
+    CHECK_EQ(p->failed, 1);
+    CHECK_EQ(strcmp(p->why, "peer did not return a certificate"), 0);
+    CHECK_EQ(p->ready, 0);
+    shutdown(p->fd, SHUT_WR);
+    for (int i = 0; i < TURNS && !p->gone; i++) turn(s);
+    CHECK_EQ(p->gone, 1);
+    SSL_CTX_free(client);
+    scene_end(s);
+}
+
+TEST(what_is_not_tls_and_what_comes_byte_by_byte) {
+    scene *s = scene_new(0);
+    SSL_CTX *client = contexts(s, true);
+    peer *wrong = dial(s, 0, false), *slow = dial(s, 1, false);
+    say(wrong, "GET / HTTP/1.1", 14);
+    for (int i = 0; i < 8; i++) {
+        say(slow, "\x16\x03\x01\0\xff\x01\0\0" + i, 1);
+        turn(s);
+        turn(s);
+    }
+    CHECK_EQ(wrong->hellos, 1);
+    CHECK_EQ(slow->hellos, 8);
+    CHECK_EQ(slow->ready + slow->failed, 0);
+    SSL_CTX_free(client);
+    scene_end(s);
+}
+
+/* --- threads --- */
+
+enum { ROUNDS = 300 };
+
+static void *chatter(void *arg) {
+    peer *p = arg;
+    uint8_t answer[256];
+    for (int i = 0; i < ROUNDS; i++) {
+        if (send(p->fd, publish, sizeof publish, MSG_NOSIGNAL) < 0 && errno != EAGAIN) break;
+        if (read(p->fd, answer, sizeof answer) < 0) usleep(100);
+    }
+    return NULL;
+}
+
+/* Four clients talk, Python publishes, looks at numbers, judges and cuts; the thread sanitizer looks on. */
+TEST(two_threads_and_a_house) {
+    scene *s = scene_new(1000);
+    enum { TALKERS = 4 };
+    pthread_t threads[TALKERS];
+    uint8_t data[64];
+    CHECK(pn_loop_start(s->loop));
+    for (int i = 0; i < TALKERS; i++) {
+        peer *p = dial(s, i, true);
+        say(p, data, connect_packet(data, i));
+        for (int t = 0; t < 30000 && !p->connects; t++) {
+            hear(s);
+            usleep(1000);
+        }
+        CHECK_EQ(p->connects, 1);
+        say(p, subscribe, sizeof subscribe);
+    }
+    for (int i = 0; i < TALKERS; i++) CHECK_EQ(pthread_create(&threads[i], NULL, chatter, &s->peers[i]), 0);
+    for (int i = 0; i < ROUNDS; i++) {
+        int64_t at = pn_house_enter(&s->house, now());
+        CHECK(pn_broker_publish(s->house.broker, pn_span_of("t", 1), pn_span_of("x", 1), 0, false, PN_NEVER, at));
+        for (pn_link *l; (l = pn_broker_dirty(s->house.broker)) != NULL;) {
+            pn_loop_order(s->loop, PN_ORDER_FLUSH, ((pn_owner *)pn_link_owner(l))->conn, NULL);
+        }
+        CHECK(pn_broker_stats(s->house.broker)->links >= 1);
+        pn_house_leave(&s->house);
+        hear(s);
+        if (i == ROUNDS / 2) pn_loop_order(s->loop, PN_ORDER_ABORT, s->peers[0].name, NULL);
+    }
+    for (int i = 0; i < TALKERS; i++) pthread_join(threads[i], NULL);
+    for (int t = 0; t < 30000 && !s->peers[0].gone; t++) {
+        hear(s);
+        usleep(1000);
+    }
+    CHECK_EQ(s->peers[0].gone, 1);
+    pn_loop_stop(s->loop);
+    hear(s);
+    scene_end(s);
+}
+
+TEST_MAIN(CASE(one_receive_and_one_send_for_all_that_came), CASE(one_send_for_a_subscriber_and_turn),
+          CASE(a_connect_parks_its_link_and_nobody_else), CASE(who_reads_nothing_is_cut_and_waited_for_only_when_it_takes_no_more),
+          CASE(finish_sends_the_rest_and_waits_for_the_peer), CASE(orders_for_one_that_is_gone_do_nothing),
+          CASE(mutual_tls_there_and_back_one_send_a_turn), CASE(without_a_certificate_the_handshake_fails_in_words),
+          CASE(what_is_not_tls_and_what_comes_byte_by_byte), CASE(two_threads_and_a_house))
