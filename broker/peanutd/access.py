@@ -7,6 +7,7 @@ law. Nothing here awaits or touches a socket.
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -154,17 +155,29 @@ def _issuers(
     certificate: x509.Certificate, authorities: Sequence[x509.Certificate], who: str
 ) -> list[x509.Certificate]:
     """The CAs above `certificate`, the root last. Only our own files count, not what the peer has sent along."""
-    chain: list[x509.Certificate] = []
-    below = certificate
+    issuer = next((authority for authority in authorities if _issued(certificate, authority)), None)
+    above = None if issuer is None else _up_to_the_root(issuer, tuple(authorities))
+    if above is None:
+        raise IdentityError(f"{who} is not issued by this fleet's CA")
+    return [*above]
+
+
+@functools.lru_cache(maxsize=64)
+def _up_to_the_root(
+    first: x509.Certificate, authorities: tuple[x509.Certificate, ...]
+) -> tuple[x509.Certificate, ...] | None:
+    """A CA and those above it, the root last; None when there is no way to a root. It is the same for every client, and
+    what is looked at is signatures, which do not depend on the time: so they are looked at once.
+    """
+    chain = [first]
     while len(chain) <= len(authorities):
-        issuer = next((authority for authority in authorities if _issued(below, authority)), None)
+        issuer = next((authority for authority in authorities if _issued(chain[-1], authority)), None)
         if issuer is None:
             break
         if issuer in chain:  # the root, which issued itself
-            return chain
+            return tuple(chain)
         chain.append(issuer)
-        below = issuer
-    raise IdentityError(f"{who} is not issued by this fleet's CA")
+    return None
 
 
 def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
