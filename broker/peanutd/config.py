@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, get_args
@@ -66,6 +67,9 @@ UNIX_PATH_MAX: Final = 107
 
 Certificate = Literal["required", "optional", "none"]
 Transport = Literal["tcp", "tls", "ws", "wss"]
+Driver = Literal["native", "asyncio"]
+DRIVER: Final[Driver] = "asyncio" if os.environ.get("PEANUTD_DRIVER") == "asyncio" else "native"
+"""What is taken where gateway.toml says nothing; the tests say it by PEANUTD_DRIVER."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LOOPBACK: Final[tuple[Network, ...]] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
@@ -100,6 +104,8 @@ class Listener:
     """Of the WebSocket."""
     mode: int = 0o660
     """Permissions of the Unix socket."""
+    driver: Driver = DRIVER
+    """What moves the bytes, where there is a choice (native.py)."""
     where: str = "gateway.toml"
     """Where it is configured, for messages."""
 
@@ -143,6 +149,8 @@ class Listen:
     """Where Prometheus finds the metrics, as plain HTTP; None is nowhere."""
     https: Address | None = Address("0.0.0.0", 8443)
     """The app and its API; off where `mqtts` is set and `https` is not: who names addresses names all of them."""
+    driver: Driver = DRIVER
+    """What moves the bytes of TCP and TLS: a loop in C where it was built, or Python's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +383,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "handshake_rate",
         "accept_rate",
         "stall_timeout",
+        "driver",
     ),
     "access": ("anonymous", "renew_grace_days", "renew_hours"),
     "https": ("certificate", "key"),
@@ -428,10 +437,11 @@ _MAX_NUMBER: Final = 0xFFFFFFFF
 def _simple(listen: Listen, access: Access) -> Iterator[Listener]:
     """What [listen] says, as listeners."""
     if listen.mqtts is not None:
-        yield Listener(listen.mqtts, where=f"mqtts in [listen] of {FILE_NAME}")
+        yield Listener(listen.mqtts, driver=listen.driver, where=f"mqtts in [listen] of {FILE_NAME}")
     if listen.mqtt is not None:
         policy = Policy("none", anonymous=access.anonymous)
-        yield Listener(listen.mqtt, "tcp", policy, where=f"mqtt in [listen] of {FILE_NAME}")
+        where = f"mqtt in [listen] of {FILE_NAME}"
+        yield Listener(listen.mqtt, "tcp", policy, driver=listen.driver, where=where)
 
 
 class _Reader:
@@ -465,7 +475,7 @@ class _Reader:
             ),
             renew_hours=self._number(("access", "renew_hours"), tables["access"], Access().renew_hours, 0),
         )
-        more = self._listeners()
+        more = [replace(listener, driver=listen.driver) for listener in self._listeners()]
         self._judge(listen, access, bool(more) or _LISTENER in self._document)
         limits = [key for key in tables["mqtt"] if key not in _MQTT]
         config = Config(
@@ -507,6 +517,7 @@ class _Reader:
             stall_timeout=number("stall_timeout", usual.stall_timeout, 0),
             metrics=self._address(("listen", "metrics"), table, usual.metrics),
             https=self._address(("listen", "https"), table, None if "mqtts" in table else usual.https),
+            driver=self._driver(table),
         )
 
     def _https(self, table: _Table) -> Https:
@@ -835,6 +846,10 @@ class _Reader:
             self._mistake(key, 'must be permissions in octal, as a string, e.g. "0660"')
             return 0o660
         return int(value, 8)
+
+    def _driver(self, table: _Table) -> Driver:
+        word = self._word(("listen", "driver"), table, DRIVER, get_args(Driver))
+        return "native" if word == "native" else "asyncio"
 
     def _word(self, key: _Key, table: _Table, usual: str, words: Sequence[str]) -> str:
         value = table.get(key[-1], usual)

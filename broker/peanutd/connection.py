@@ -134,6 +134,9 @@ class Home(Protocol):
     def report(self, connection: Connection, what: str, why: str, kind: str = "") -> None:
         """A log line about a connection that has not come as far as a CONNECT. kind: the word of tally.py for it."""
 
+    def note(self, connection: Connection, happened: str, level: str, /, **fields: object) -> None:
+        """A log line about a client."""
+
 
 class Connection(asyncio.BufferedProtocol):
     """One transport connection and its link in the core; the kinds differ in what lies between them."""
@@ -193,7 +196,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._name(transport.get_extra_info("peername"))
+        self._set_peer(transport.get_extra_info("peername"))
         if problem := self.server.admit(self):
             self._turn_away(problem)
             return
@@ -320,7 +323,25 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- inside ---
 
-    def _name(self, name: object) -> None:
+    def _identify(self, certificate: bytes | None) -> None:
+        """Sets `credential`, or else `problem`: then the CONNECT is refused with it, so that the node can show why.
+        `certificate` is what the handshake has proved the peer to own.
+        """
+        self.problem = "the certificate was not checked"  # fail closed, whatever happens below
+        if self.server.credentials is None:
+            return
+        if certificate is None and self.listener.policy.certificate != "required":
+            self.problem = None
+            return
+        try:
+            known = self.server.credentials
+            self.credential = access.identify(certificate, known.authorities, self.server.wall_clock(), known.grace)
+        except access.IdentityError as error:
+            self.problem = str(error)
+        else:
+            self.problem = None
+
+    def _set_peer(self, name: object) -> None:
         """Sets who is at the other end of the socket."""
         if isinstance(name, tuple):
             self.peer_host, self.peer = name[0], str(Address(name[0], name[1]))
@@ -510,7 +531,7 @@ class Secure(Connection):
             self._write(self._outgoing.read())  # the alert
             self._shut_down()
             return False
-        self._identify()
+        self._identify(self._tls.getpeercert(binary_form=True))
         if self.credential is not None and (why := self.server.revoked(self.credential)) is not None:
             # What would finish the handshake of TLS 1.2 is not sent; with 1.3 the peer hears nothing more.
             self._done = True
@@ -521,23 +542,6 @@ class Secure(Connection):
         self._ready = True
         self._open_link()
         return True
-
-    def _identify(self) -> None:
-        """Sets `credential`, or else `problem`: then the CONNECT is refused with it, so that the node can show why."""
-        self.problem = "the certificate was not checked"  # fail closed, whatever happens below
-        if self._tls is None or self.server.credentials is None:
-            return
-        certificate = self._tls.getpeercert(binary_form=True)
-        if certificate is None and self.listener.policy.certificate != "required":
-            self.problem = None
-            return
-        try:
-            known = self.server.credentials
-            self.credential = access.identify(certificate, known.authorities, self.server.wall_clock(), known.grace)
-        except access.IdentityError as error:
-            self.problem = str(error)
-        else:
-            self.problem = None
 
     def _decrypt(self) -> None:
         """Hands everything that can be decrypted to the core, in chunks as large as there are."""

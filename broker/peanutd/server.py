@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from peanutd import access, status, tls
+from peanutd import access, native, status, tls
 from peanutd._core import (
     EVENT_AUTH,
     EVENT_CLOSED,
@@ -176,8 +176,8 @@ class Server:
         self.waits = Waits(handshake_timeout, Listen().stall_timeout)
         self._loop = loop
         self._reception = Reception(self, loop, log, users or Store(), lambda: self.wall_clock().timestamp())
-        self._listening: list[tuple[asyncio.Server | Door, Bound]] = []
-        self._clock: TimeServer | None = None
+        self._listening: list[tuple[asyncio.Server | Door | TimeServer, Bound | None]] = []
+        self._native: native.Driver | None = None
         self._status = status.Status(version, time.monotonic())
         self.keeper: Keeper | None = None
         self._events: deque[Event] = deque()
@@ -244,6 +244,8 @@ class Server:
         try:
             for listener in listeners:
                 bound = bind(listener)
+                if self._native is None and listener.driver == "native" and native.serves(listener):
+                    self._native = native.Driver(self, self._loop)
                 make = partial(KINDS[listener.transport], self, listener)
                 server: asyncio.Server | Door
                 if isinstance(bound.address, UnixPath):
@@ -261,7 +263,7 @@ class Server:
                 await self._loop.create_datagram_endpoint(
                     lambda: clock, sock=bind_udp(time_at, f"time in [listen] of {FILE_NAME}")
                 )
-                self._clock = clock
+                self._listening.append((clock, None))
                 self.log.info("server", f"telling the time at {time_at} (UDP)")
         except BaseException:
             self._stop_listening()
@@ -302,6 +304,9 @@ class Server:
             self.watch.tally.turned_away["banned"] += 1
             sock.close()
             return SHOWN_OUT
+        if self._native is not None and listener.driver == "native" and native.serves(listener):
+            self._native.enter(listener, sock, peer)
+            return 1.0
         connection = make()
         connection.peer_host, connection.peer = peer.host, str(peer)  # a socket that is reset by now cannot say it
         task = self._loop.create_task(self._take(connection, sock))
@@ -332,6 +337,8 @@ class Server:
         if (sightings := self.watch.seen.contents()) is not None:
             self.watch.save_seen(sightings)
         await asyncio.sleep(0)  # lets the loop tell the cut connections
+        if self._native is not None:
+            self._native.end()
         if self.keeper is not None:
             self.keeper.end()
 
@@ -614,6 +621,8 @@ class Server:
         if self.keeper is not None:
             self.keeper.tick()
         self.run(self.broker.tick(now_ms()))
+        if self._native is not None:
+            self._native.tick()
         waits = self.waits
         for connection in waits.handshaking.over(now):
             why = f"not finished in {waits.handshaking.seconds:g} s"
@@ -755,10 +764,9 @@ class Server:
     def _stop_listening(self) -> None:
         for server, bound in self._listening:
             server.close()
-            bound.remove()
+            if bound is not None:
+                bound.remove()
         self._listening.clear()
-        if self._clock is not None:
-            self._clock.close()
 
 
 def _refused(events: Iterable[Event], link: Link) -> int | None:

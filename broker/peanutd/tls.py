@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
+from peanutd import _core
 from peanutd.config import Certificate
 
 NO_CHECK_TIME: Final = 0x200000
@@ -44,6 +45,15 @@ class TlsError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Material:
+    """What contexts are made of, as PEM: the gateway's chain and key, and whom it trusts."""
+
+    chain: bytes
+    key: bytes = field(repr=False)
+    trusted: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Credentials:
     """What new connections are served with: a context for each policy on client certificates.
 
@@ -54,6 +64,7 @@ class Credentials:
     authorities: tuple[x509.Certificate, ...]
     certificate: x509.Certificate
     warnings: tuple[str, ...]
+    material: Material
     grace: timedelta = timedelta(0)
     """How long a node's certificate that has expired still lets it in to be renewed."""
 
@@ -80,8 +91,27 @@ def load(home: Path, now: datetime, grace: timedelta = timedelta(0)) -> Credenti
             context.load_verify_locations(cadata=trusted)
     except (ssl.SSLError, OSError, ValueError) as error:
         raise TlsError(f"{roots} and {issuing}: not usable as CA certificates: {error}") from None
+    material = Material(chain.read_bytes(), key.read_bytes(), trusted.encode())
     warnings = _warnings(authorities, certificate, chain, key, now)
-    return Credentials(contexts, authorities, certificate, warnings, grace)
+    return Credentials(contexts, authorities, certificate, warnings, material, grace)
+
+
+def native_context(credentials: Credentials, policy: Certificate) -> _core.Tls:
+    """The same for the native loop (native.py)."""
+    modes: Mapping[Certificate, int] = {
+        "required": _core.TLS_REQUIRED,
+        "optional": _core.TLS_OPTIONAL,
+        "none": _core.TLS_NONE,
+    }
+    material = credentials.material
+    return _core.Tls(
+        chain=material.chain,
+        key=material.key,
+        authorities=material.trusted,
+        certificate=modes[policy],
+        ciphers=CIPHERS,
+        curve=CURVE,
+    )
 
 
 _MODES: Final[Mapping[Certificate, ssl.VerifyMode]] = {

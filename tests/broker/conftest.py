@@ -227,13 +227,18 @@ def signer() -> type[Signer]:
 
 
 class Daemon:
-    """A peanutd process; its log is read as it comes."""
+    """A peanutd process; its log is read as it comes.
 
-    def __init__(self, home: Path, *arguments: str, loop: str = "asyncio") -> None:
+    A test for each of the loops is one for each of the drivers too: asyncio moves its bytes itself, and beside uvloop
+    the native loop does. Without a loop it is asyncio with the native loop. PEANUTD_DRIVER has the last word.
+    """
+
+    def __init__(self, home: Path, *arguments: str, loop: str | None = None) -> None:
+        driver = os.environ.get("PEANUTD_DRIVER", "asyncio" if loop == "asyncio" else "native")
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "peanutd", "--home", str(home), *arguments],
-            env={**os.environ, "PEANUTD_LOOP": loop},
+            env={**os.environ, "PEANUTD_LOOP": loop or "asyncio", "PEANUTD_DRIVER": driver},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

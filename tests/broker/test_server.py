@@ -837,7 +837,9 @@ def test_what_every_connection_has_and_how_long_it_may_linger(monkeypatch: pytes
 
     async def scenario(connected: Callable[[Server], None]) -> None:
         server = Server(Broker(seed=b"not a secret"), Log(stream=StringIO()), asyncio.get_running_loop())
-        (address,) = await server.start([Listener(parse_address("127.0.0.1:0"), "tcp", Policy("none"))])
+        (address,) = await server.start(
+            [Listener(parse_address("127.0.0.1:0"), "tcp", Policy("none"), driver="asyncio")]
+        )
         reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
         writer.write(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01x")
         assert await reader.readexactly(4) == b"\x20\x02\x00\x05"

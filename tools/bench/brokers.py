@@ -175,6 +175,7 @@ class Peanutd(Broker):
     """The gateway daemon of this repository, from the environment that `make setup` makes."""
 
     name = "peanutd"
+    driver = "native"
     _bin = Path(sys.executable).parent
 
     @classmethod
@@ -217,6 +218,7 @@ class Peanutd(Broker):
             'metrics = ""\n'
             "handshake_rate = 0\n"  # a run connects everybody at once; mosquitto does not pace either
             "accept_rate = 0\n"
+            f'driver = "{self.driver}"\n'
             "[access]\n"
             f"anonymous = {'true' if plain else 'false'}\n"
             "[mqtt]\n"
@@ -234,7 +236,14 @@ class Peanutd(Broker):
         return [str(self._bin / "peanutd"), "--home", str(home)], None if plain else credentials
 
 
-BROKERS: dict[str, type[Broker]] = {each.name: each for each in (Mosquitto, Peanutd)}
+class PeanutdAsyncio(Peanutd):
+    """The same with the driver that is Python's."""
+
+    name = "peanutd-asyncio"
+    driver = "asyncio"
+
+
+BROKERS: dict[str, type[Broker]] = {each.name: each for each in (Mosquitto, Peanutd, PeanutdAsyncio)}
 
 
 @contextlib.contextmanager

@@ -1,0 +1,273 @@
+"""The native driver: connections whose bytes a loop in C moves (native/loop.h), in a thread of its own.
+
+The rule it keeps: everything that is decided is decided here, in the asyncio loop and by the same words as for
+connections of `connection.py`; what the C thread has to ask or to tell comes as posts, and orders go back. Neither
+waits for the other: while Python is busy, who is in is served.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import TYPE_CHECKING, Final, cast
+
+from peanutd import _core, tls
+from peanutd.config import Address, Certificate, Listener, UnixPath
+from peanutd.connection import LINGER, Connection, Home, now_ms
+from peanutd.throttle import network
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from peanutd._core import Link
+
+AVAILABLE: Final = hasattr(_core, "Loop")
+"""Whether the loop was built: it needs Linux and OpenSSL (setup.py)."""
+
+_VERSIONS: Final = {2: "TLSv1.2", 3: "TLSv1.3"}
+
+
+def serves(listener: Listener) -> bool:
+    """Whether the native driver can serve a listener: TCP without more, or TLS on it."""
+    plain = listener.transport in ("tcp", "tls") and listener.proxy_from is None
+    return AVAILABLE and plain and not isinstance(listener.address, UnixPath)
+
+
+class Native(Connection):
+    """One connection that the C thread holds, and its link in the core."""
+
+    __slots__ = ("_driver", "_first", "_name", "_ready", "_version")
+
+    def __init__(self, server: Home, listener: Listener, driver: Driver) -> None:
+        super().__init__(server, listener)
+        self._driver = driver
+        self._name = 0  # of the C thread's connection
+        self._first = b""  # the first bytes from the peer
+        self._ready = not listener.secure  # the handshake is finished
+        self._version: int | None = None
+
+    @property
+    def tls_version(self) -> str | None:
+        return _VERSIONS.get(self._version or 0)
+
+    @property
+    def gone(self) -> bool:
+        """There is no peer any more."""
+        return self._done or self._name == 0
+
+    def enter(self, sock: socket.socket) -> None:
+        """Takes over an accepted socket, if there is room; else closes it."""
+        server = self.server
+        problem = server.admit(self)
+        if problem is None:
+            problem = server.admit_address(self)
+        if problem is not None:
+            self._done = True
+            server.report(self, "connection refused", problem)
+            sock.close()
+            server.forget(self)
+        elif self.listener.secure:
+            server.waits.handshaking.set(self)
+            self._name = self._driver.loop.add(sock.detach(), self)
+        else:
+            self._link = server.broker.open(self, now_ms())
+            self._name = self._driver.loop.add(sock.detach(), self, self._link)
+
+    # --- what the C thread tells ---
+
+    def greeted(self, first: bytes) -> None:
+        """The peer has begun with these bytes; it is not heard further until it is said what to do."""
+        self._first = first
+        if self._done:
+            return
+        if problem := tls.no_hello(first):
+            self.server.report(self, "handshake failed", problem, "not TLS")
+            self._end_handshake()
+        elif len(first) < tls.HELLO_HEADER:
+            self._driver.loop.more(self._name)
+        else:
+            self.server.handshakes.begin(self, network(self.peer_host))
+
+    def step(self) -> None:
+        """It is this connection's turn: the handshake begins, and the C thread goes on with it."""
+        if not self._done:
+            self._driver.loop.begin(self._name, self._driver.context(self.listener.policy.certificate))
+
+    def proved(self, certificate: bytes, version: int) -> None:
+        """The handshake is done, but for our last word; `certificate` is empty where there is none."""
+        if self._done:
+            return
+        self._version = version
+        self._identify(certificate or None)
+        if self.credential is not None and (why := self.server.revoked(self.credential)) is not None:
+            self._done = True
+            self.server.report(self, "handshake failed", why, "revoked")
+            self.abort()
+            return
+        self._ready = True
+        self._open_link()
+        assert self._link is not None
+        self._driver.loop.attach(self._name, self._link)
+
+    def failed(self, reason: str, verify: int) -> None:
+        """The handshake is not done: OpenSSL's words, and what was wrong with the certificate."""
+        if self._done:
+            return
+        error = _error(reason, verify)
+        kind = "certificate" if tls.about_certificate(error) else "TLS"
+        self.server.report(self, "handshake failed", tls.explain(error, self._first), kind)
+        self._done = True
+        self.server.waits.handshaking.drop(self)
+
+    def seen(self) -> None:
+        """The server has heard of its CONNECT, or AUTH."""
+        if self._name:
+            self._driver.loop.seen(self._name)
+
+    def stalled(self) -> None:
+        """It was cut, because it reads nothing."""
+        why = f"it has read nothing for {self.server.waits.stalled.seconds:g} s"
+        self.server.note(self, "cut", "warning", why=why)
+
+    def pestered(self) -> None:
+        """It was cut, because it reads nothing and asks for more."""
+        self.server.report(self, "connection cut", "it reads nothing and asks for more")
+
+    def left(self) -> None:
+        """Nothing more comes from the peer."""
+        self._done = True
+        self._lose()
+
+    def closed(self) -> None:
+        """The socket is closed."""
+        if not self._ready and not self._done and self._first:
+            hello = self._first[:1] == b"\x16"
+            words = "closed in the handshake" if hello else tls.explain(None, self._first)
+            self.server.report(self, "handshake failed", words, "closed" if hello else "not TLS")
+        self._done = True
+        self._name = 0
+        self._lose()
+        self.server.forget(self)
+
+    # --- called by the server ---
+
+    def pump(self) -> None:
+        """The C thread sends."""
+
+    def hold(self) -> None:
+        self._driver.loop.hold(self._name)
+
+    def go_on(self) -> None:
+        self._driver.loop.hold(self._name)
+
+    def finish(self, reason: int = 0, words: str = "") -> None:
+        if self._done or self._link is None:
+            return
+        if self.accepted is None and self.problem is None and reason >= 0x80:
+            self.server.report(self, "no connection", words, "no CONNECT")
+        self._done = True
+        self._driver.loop.finish(self._name)
+
+    def abort(self) -> None:
+        if self._name:
+            self._driver.loop.abort(self._name)
+
+    # --- inside ---
+
+    def _end_handshake(self) -> None:
+        self._done = True
+        self.server.waits.handshaking.drop(self)
+        self._driver.loop.finish(self._name)
+
+    def _lose(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            self.server.run(link.lost(now_ms()))
+
+
+class Driver:
+    """The C thread, and what goes between it and the connections. To be ended when all of them are gone."""
+
+    def __init__(self, server: Home, loop: AbstractEventLoop) -> None:
+        self._server = server
+        self._asyncio = loop
+        self._stall = server.waits.stalled.seconds
+        self.loop = _core.Loop(server.broker, stall=self._stall, linger=LINGER)
+        self._contexts: dict[Certificate, _core.Tls] = {}
+        self._made_of: tls.Credentials | None = None
+        loop.add_reader(self.loop.fileno(), self._read)
+        self.loop.start()
+
+    def enter(self, listener: Listener, sock: socket.socket, peer: Address) -> None:
+        """Somebody has come in by a door."""
+        connection = Native(self._server, listener, self)
+        connection.peer_host, connection.peer = peer.host, str(peer)
+        connection.enter(sock)
+
+    def context(self, certificate: Certificate) -> _core.Tls:
+        """What a handshake that begins now goes by."""
+        credentials = self._server.credentials
+        assert credentials is not None, "a secure listener without credentials"
+        if credentials is not self._made_of:
+            self._contexts.clear()
+            self._made_of = credentials
+        context = self._contexts.get(certificate)
+        if context is None:
+            context = self._contexts[certificate] = tls.native_context(credentials, certificate)
+        return context
+
+    def tick(self) -> None:
+        """To be called now and then."""
+        stall = self._server.waits.stalled.seconds
+        if stall != self._stall:
+            self._stall = stall
+            self.loop.set_times(stall=stall, linger=LINGER)
+
+    def end(self) -> None:
+        """Ends the thread; what is open still is closed."""
+        self._asyncio.remove_reader(self.loop.fileno())
+        self._read()
+        self.loop.end()
+
+    def _read(self) -> None:
+        for kind, about, reason, text in self.loop.posts():
+            if kind < _core.POST_HELLO:
+                link = cast("Link", about)
+                self._server.run(((kind, link, reason, cast(str, text)),))
+                if kind in (_core.EVENT_CONNECT, _core.EVENT_AUTH) and isinstance(link.owner, Native):
+                    link.owner.seen()
+            elif kind == _core.POST_JOURNAL:
+                self._server.run(())
+            elif kind == _core.POST_PUMP:
+                cast(Connection, cast("Link", about).owner).pump()
+            else:
+                self._told(cast(Native, about), kind, reason, text)
+
+    @staticmethod
+    def _told(connection: Native, kind: int, reason: int, text: str | bytes) -> None:
+        if kind == _core.POST_HELLO:
+            connection.greeted(cast(bytes, text))
+        elif kind == _core.POST_READY:
+            connection.proved(cast(bytes, text), reason)
+        elif kind == _core.POST_FAILED:
+            connection.failed(cast(str, text), reason)
+        elif kind == _core.POST_LOST:
+            connection.left()
+        elif kind == _core.POST_STALLED:
+            connection.stalled()
+        elif kind == _core.POST_PESTERS:
+            connection.pestered()
+        elif kind == _core.POST_GONE:
+            connection.closed()
+
+
+def _error(reason: str, verify: int) -> ssl.SSLError:
+    """What Python's ssl would have raised."""
+    name = reason.upper().replace(" ", "_")
+    if verify:
+        broken = ssl.SSLCertVerificationError(reason)
+        broken.reason, broken.verify_code, broken.verify_message = name, verify, f"error {verify}"
+        return broken
+    error = ssl.SSLError(reason)
+    error.reason = name
+    return error

@@ -1,0 +1,65 @@
+"""The native driver: the C tests of its loop under sanitizers, and what there is to choose.
+
+That it serves like the asyncio driver is proved by the suite as a whole: daemons of the tests run on it, and those that
+are started once for each event loop run once on each driver (conftest.py). `make test-long` runs everything on asyncio.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peanutd import _core, native
+from peanutd.config import Address, Listener, UnixPath
+
+ROOT = Path(__file__).resolve().parents[2]
+
+needs_loop = pytest.mark.skipif(not native.AVAILABLE, reason="the native loop was not built: libssl-dev")
+
+
+@needs_loop
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_c(sanitizer: str) -> None:
+    """tests/broker/native; see there for what each of its cases proves."""
+    command = ["make", "-s", "-C", str(ROOT / "tests" / "broker" / "native"), "check", f"SANITIZE={sanitizer}"]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=300, check=False)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+
+
+@needs_loop
+def test_it_serves_tcp_and_tls_and_leaves_the_rest() -> None:
+    here = Address("127.0.0.1", 0)
+    assert native.serves(Listener(here, "tcp"))
+    assert native.serves(Listener(here, "tls"))
+    assert not native.serves(Listener(here, "ws"))
+    assert not native.serves(Listener(here, "wss"))
+    assert not native.serves(Listener(here, "tcp", proxy_from=()))
+    assert not native.serves(Listener(UnixPath("/somewhere"), "tcp"))
+
+
+@needs_loop
+@pytest.mark.parametrize("driver", ["native", "asyncio"])
+def test_the_driver_is_a_setting(fleet: Any, start: Any, dial: Any, monkeypatch: Any, driver: str) -> None:
+    """Whoever is asked: the native one has a thread more."""
+    monkeypatch.delenv("PEANUTD_DRIVER", raising=False)
+    fleet.settings(f'[listen]\nmqtts = "127.0.0.1:0"\nmqtt = ""\ntime = ""\ndriver = "{driver}"\n')
+    daemon = start(fleet.home)
+    wire = dial(daemon.port(), fleet.context(fleet.issue("peanut:plant/bean")))
+    assert wire.connect("bean")[1] == 0
+    daemon.line("connected who=plant/bean .*tls=TLSv1.3")
+    names = [path.read_text() for path in Path(f"/proc/{daemon.process.pid}/task").glob("*/comm")]
+    assert ("peanut-loop\n" in names) == (driver == "native")
+
+
+@needs_loop
+def test_a_context_says_what_it_cannot_use() -> None:
+    with pytest.raises(ValueError, match="the gateway's certificate: "):
+        _core.Tls(chain=b"", key=b"", authorities=b"", certificate=_core.TLS_REQUIRED, ciphers="ECDHE", curve="P-256")
+
+
+def test_without_the_loop_asyncio_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "AVAILABLE", False)
+    assert not native.serves(Listener(Address("127.0.0.1", 0), "tls"))
