@@ -108,6 +108,7 @@ class _House:
 
     def __init__(self, cfg):
         self.control = self._house = None
+        self._outputs = ()
         try:
             from node import clock, config
             from profiles import greenhouse

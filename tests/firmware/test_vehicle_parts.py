@@ -425,7 +425,7 @@ def test_the_gateway_cannot_switch_signatures_off() -> None:
 
 
 def test_the_readme_tells_a_vehicles_bounds_as_they_are() -> None:
-    from node import signed, vehicle
+    from node import car, signed, vehicle
 
     text = " ".join((ROOT / "README.md").read_text().split())
     assert f"at most {signed.AHEAD_S} ahead" in text
@@ -434,4 +434,15 @@ def test_the_readme_tells_a_vehicles_bounds_as_they_are() -> None:
     assert f"any payload up to {vehicle.MAX_BARE} bytes that is no JSON, five at once and one in six seconds" in text
     assert vehicle.BARE == (5, 6000)
     assert (vehicle.SESSION_S, signed.FORGED, signed.FORGED_MS, signed.LOCKED_MS) == (60, 5, 60000, 60000)
+    ours = " ".join((ROOT / "firmware" / "README.md").read_text().split())
+    assert f"no door answers within {RELOCK_MS // 1000} s locks again" in ours
+    assert ("three at once, one more in 20 s" in ours, car.HORNS) == (True, (3, 20000))
+    assert ("three at once, one more in 200 s" in ours, car.STARTS) == (True, (3, 200000))
+    assert f"not older than {UNKNOWN_MS // 1000} s" in ours
+    assert f"{car.AMBIENT[0]} to {car.AMBIENT[1]} °C as far as" in ours
+    assert f"after `vehicle.run_s` ({RUN_S // 60} minutes)" in ours
+    assert f"closed for {PULSES['unlock']} ms (start {PULSES['start']}, stop and horn {PULSES['horn']})" in ours
+    assert ("a second after a timer that failed" in ours, GRACE_MS) == (True, 1000)
+    assert f"below {vehicle.STILL} km/h it stands" in ours
+    assert f"a fix is nowhere after {nmea.OLD_MS // 1000} s" in ours
     assert json.dumps(list(PULSES)) == '["unlock", "lock", "start", "stop", "horn"]'
