@@ -173,7 +173,7 @@ def _serve(
         ear.open()
         server.watch.tally.own = ear.own
         mouth = Mouth(broker, server.run, loop, now_ms)
-        monitor = Monitor(home, settings, log, rulebook, mouth, partial(_expires, server))
+        monitor = Monitor(home, settings, log, rulebook, mouth, partial(_expires, server), version=_version())
         ear.listen(monitor.recorder.hear)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.end)
@@ -535,6 +535,7 @@ class _Reload:
             listeners=old.listeners,
             store=old.store,
             history=old.history,
+            home_assistant=old.home_assistant,
         )
         server.credentials = credentials
         _apply(server, self._settings, book, self._files)
@@ -544,8 +545,9 @@ class _Reload:
         log.info("peanutd", "reloaded", rules=book.source)
         for warning in (*new.warnings, *(credentials.warnings if credentials else ())):
             log.warning("peanutd", warning)
-        if (new.listeners, new.store, new.history) != (old.listeners, old.store, old.history):
-            what = "addresses, listeners, anonymous, [store] or [history] have changed"
+        fixed = ("listeners", "store", "history", "home_assistant")
+        if any(getattr(new, name) != getattr(old, name) for name in fixed):
+            what = "addresses, listeners, anonymous, [store], [history] or [home_assistant] have changed"
             log.warning("peanutd", f"{what}: these need a restart")
         _mark_offline(self._home, server)
         return []

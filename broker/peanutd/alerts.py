@@ -130,14 +130,13 @@ class Alerts:
         *,
         told: Callable[[Alert], None] = lambda alert: None,
     ) -> None:
-        """nodes: the fleet, from the ledger; it may raise. told: hears of each change, for the live stream; it must be
+        """nodes: the fleet, from the ledger. told: hears of each change, for the live stream; it must be
         quick. sqlite3.Error when the database cannot be used.
         """
         self._home = home
         self._log = log
         self._nodes_of = nodes
         self._nodes: dict[str, Node] | None = None
-        self._names: dict[str, str] = {}
         self._told = told
         self._db = connect(home / FILE_NAME)
         self._open = {
@@ -238,9 +237,12 @@ class Alerts:
     def _sweep(self, now: float) -> None:
         """Clears what is of nobody, or of no rule, any more; forgets what is old."""
         rules = {judge.rule.id: judge.rule for judge in self._judges}
+        nodes = self._nodes or {}
+        unknown = not any(node.root for node in nodes.values())  # the ledger cannot be read, most likely
         for key, number in list(self._open.items()):
             rule, device, _ = key
-            if rule not in rules or not rules[rule].concerns(device) or device not in (self._nodes or {}):
+            gone = device not in nodes and not unknown
+            if gone or rule not in rules or not rules[rule].concerns(device):
                 self._clear(key, number, now)
         with self._transaction():
             self._db.execute("DELETE FROM alert WHERE cleared < ?", (now - KEEP,))

@@ -288,6 +288,17 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
+class HomeAssistant:
+    """[home_assistant]: whether Home Assistant finds the nodes by itself."""
+
+    enabled: bool = False
+    prefix: str = "homeassistant"
+    """Where it looks: its own discovery prefix."""
+    code_file: str = ""
+    """A file whose first line is the code that unlocks a vehicle; in the fleet home. Without one it can only lock."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that gateway.toml says. `limits` has the keys of [mqtt] that are set; the core knows the defaults.
 
@@ -302,6 +313,7 @@ class Config:
     mqtt: Mqtt = Mqtt()
     store: Storage = Storage()
     history: History = History()
+    home_assistant: HomeAssistant = HomeAssistant()
     limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     https: Https = Https()
@@ -402,6 +414,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "bans": tuple(entry.name for entry in fields(BanRules)),
     "store": ("sync", "path"),
     "history": tuple(entry.name for entry in fields(History)),
+    "home_assistant": tuple(entry.name for entry in fields(HomeAssistant)),
     "log": ("level", "format"),
 }
 _LIMIT_WORDS: Final[Mapping[str, tuple[str, ...]]] = {"rate_action": ("throttle", "disconnect")}
@@ -485,6 +498,7 @@ class _Reader:
             mqtt=self._mqtt(tables["mqtt"]),
             store=self._store(tables["store"]),
             history=self._history(tables["history"]),
+            home_assistant=self._home_assistant(tables["home_assistant"]),
             limits=MappingProxyType({key: self._limit(("mqtt", key), tables["mqtt"]) for key in limits}),
             places=MappingProxyType({key: self._place(("mqtt", key)) for key in tables["mqtt"]}),
             https=self._https(tables["https"]),
@@ -596,6 +610,18 @@ class _Reader:
             self._mistake(("history", "raw_days"), "must not be more than five_minutes_days")
         keep = self._boolean(("history", "keep"), table, usual.keep)
         return History(keep=keep, path=self._file(("history", "path"), table, usual.path), **numbers)
+
+    def _home_assistant(self, table: _Table) -> HomeAssistant:
+        usual = HomeAssistant()
+        prefix = table.get("prefix", usual.prefix)
+        if not isinstance(prefix, str) or not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", prefix):
+            self._mistake(("home_assistant", "prefix"), 'must be the beginning of a topic, e.g. "homeassistant"')
+            prefix = usual.prefix
+        return HomeAssistant(
+            enabled=self._boolean(("home_assistant", "enabled"), table, usual.enabled),
+            prefix=prefix,
+            code_file=self._file(("home_assistant", "code_file"), table, "ha.code") if "code_file" in table else "",
+        )
 
     def _file(self, key: _Key, table: _Table, usual: str) -> str:
         path = table.get(key[-1], usual)

@@ -21,6 +21,8 @@ LEAVES: Final = (
     *("config/reported", "ota/status", "cert/reported"),
 )
 """What is heard of each node, below its root topic."""
+WISHES: Final = "ha/+"
+"""Below a vehicle's root: what Home Assistant would have it do, for the gateway to sign (api/homes.py)."""
 SLOT: Final = 15
 """The ear's own rule set in the core: what the operator denies to clients does not make the gateway deaf."""
 SESSION: Final = "gateway"
@@ -37,7 +39,7 @@ class Report(NamedTuple):
     root: str
     """`/plant/peanut` or `vin/VIN`."""
     leaf: str
-    """One of LEAVES."""
+    """One of LEAVES, or of WISHES."""
     payload: bytes
     retained: bool
     """It was said earlier, and kept by the gateway: what is true until something else is said."""
@@ -101,7 +103,8 @@ class Ear:
         if kind == EVENT_CONNECT and self._link is not None:
             self._run(self._link.accept(session=SESSION, identity="gateway", rules=SLOT, now=self._now()))
             options = {"qos": 0, "no_local": False, "retain_as_published": False, "retain_handling": 0}
-            filters = [{"filter": f"{root}/{leaf}", **options} for root in ("/plant/+", "vin/+") for leaf in LEAVES]
+            topics = [f"{root}/{leaf}" for root in ("/plant/+", "vin/+") for leaf in LEAVES]
+            filters = [{"filter": topic, **options} for topic in (*topics, f"vin/+/{WISHES}")]
             self.own.update(sessions=1, subscriptions=len(filters))
             self._feed({"type": "SUBSCRIBE", "id": 1, "properties": [], "filters": filters})
         elif kind == EVENT_CLOSED and self._link is not None:

@@ -183,7 +183,7 @@ class Groups:
         *,
         told: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
-        """nodes: the fleet, from the ledger; it may raise. told: hears of progress, for the live stream.
+        """nodes: the fleet, from the ledger. told: hears of progress, for the live stream.
         sqlite3.Error when the database cannot be used.
         """
         self._log = log

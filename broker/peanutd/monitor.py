@@ -19,6 +19,7 @@ from peanutd.alert_rules import Rulebook
 from peanutd.alerts import FILE_NAME, Alert, Alerts
 from peanutd.config import Config
 from peanutd.couriers import Couriers
+from peanutd.discovery import Discovery
 from peanutd.groups import Groups, Progress
 from peanutd.history import History, HistoryError, Reader
 from peanutd.judges import Node
@@ -42,11 +43,14 @@ class Monitor:
         mouth: Mouth,
         expires: Callable[[], datetime | None],
         clock: Callable[[], float] = time.time,
+        version: str = "",
     ) -> None:
         """expires: when the gateway's own certificate ends, as it is now. clock: Unix seconds."""
         self._home = home
         self._log = log
         self._expires = expires
+        self._known: list[Node] = []
+        self._problem: fleet.LedgerError | None = None
         self.told: list[Callable[[Alert | Progress], None]] = []
         """Hear of each alert that changes and of the progress of groups, in the recorder's thread, quickly."""
         history: History | None = None
@@ -77,6 +81,10 @@ class Monitor:
         except (sqlite3.Error, OSError) as error:
             log.error("groups", f"there are none: {home / groups.FILE_NAME}: {error}")
 
+        self.home_assistant = settings.home_assistant
+        discovery = Discovery(settings.home_assistant, self.nodes, mouth, version, clock())
+        self.recorder.parts.append(discovery)
+
     def __enter__(self) -> Monitor:
         self.recorder.__enter__()
         if self._couriers is not None:
@@ -89,13 +97,22 @@ class Monitor:
         self.recorder.end()
 
     def nodes(self) -> Sequence[Node]:
-        """The fleet as the ledger has it, and the gateway itself. LedgerError when it cannot be read."""
-        ends: dict[str, float] = {}
-        with contextlib.suppress(fleet.LedgerError):  # without this column it is a ledger still
-            ends = fleet.expiries(self._home)
-        found = [Node(device.name, device.root, ends.get(device.name)) for device in fleet.devices(self._home)]
+        """The fleet as the ledger has it, or last had it, and the gateway itself."""
+        try:
+            devices = fleet.devices(self._home)
+        except fleet.LedgerError as error:
+            if self._problem is None:
+                level = "warning" if self._known else "debug"  # at the start it was said already
+                self._log.write(level, "monitor", f"going by the nodes that were known last: {error}")
+            self._problem = error
+        else:
+            ends: dict[str, float] = {}
+            with contextlib.suppress(fleet.LedgerError):  # without this column it is a ledger still
+                ends = fleet.expiries(self._home)
+            self._known = [Node(device.name, device.root, ends.get(device.name)) for device in devices]
+            self._problem = None
         own = self._expires()
-        return found if own is None else [*found, Node(GATEWAY, "", own.timestamp())]
+        return self._known if own is None else [*self._known, Node(GATEWAY, "", own.timestamp())]
 
     def _tell(self, news: Alert | Progress) -> None:
         for told in self.told:

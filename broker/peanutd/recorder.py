@@ -138,13 +138,13 @@ class Recorder:
             self._thread.join(END_TIMEOUT)
 
     def step(self, *, last: bool = False) -> None:
-        """One turn: what was heard, what was asked, what is due. last: everything is."""
+        """One turn: what was heard, what was asked, what is due. last: the history is, and nobody else is told."""
         now = self._clock()
         for _ in range(len(self._waiting)):
             self._take(self._waiting.popleft(), now)
         while self._asked:
             self._asked.popleft()()
-        for part in self.parts:
+        for part in () if last else self.parts:
             self._try(type(part).__name__.lower(), part.tick, now)
         if self._history is None:
             return

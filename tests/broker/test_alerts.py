@@ -150,7 +150,10 @@ def test_silence_of_each_node_and_when_it_is_over(bench: Bench) -> None:
 
 def test_a_node_that_is_no_more_has_no_alerts(bench: Bench) -> None:
     bench.warm(4.0)
-    bench.nodes = []
+    bench.nodes = []  # a ledger that cannot be read says nothing of anybody
+    bench.wait(NODES + LOOK)
+    assert bench.all() == [("cold", "peanut", "raised")]
+    bench.nodes = [Node("walnut", "/plant/walnut")]
     bench.wait(NODES + LOOK)
     assert bench.all() == [("cold", "peanut", "cleared")]
 

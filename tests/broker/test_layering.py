@@ -18,7 +18,7 @@ ORDER = (
     *("scram", "argon", "users", "explain", "throttle", "login", "bearer"),
     *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door", "ear"),
     *("readings", "history", "recorder", "alert_rules", "judges", "webpush", "alerts", "couriers"),
-    *("recipes", "mouth", "groups", "monitor"),
+    *("recipes", "mouth", "groups", "discovery", "monitor"),
     *("connection", "native", "control", "operate", "metrics", "watch", "reception", "server", "stamps", "caretaker"),
     "__main__",
 )
@@ -29,7 +29,8 @@ API_ORDER = (
     *("shares", "proofs", "userfile", "nodes", "live", "certificates", "signing"),
     *("rights", "commands", "services", "table", "openapi"),
     *("signin", "devices", "asking", "past", "alerting", "grouping", "telling"),
-    *("stepup", "events", "accounts", "sharing", "auditing", "revoking", "static", "splice", "app", "door", "serve"),
+    *("stepup", "events", "accounts", "sharing", "auditing", "revoking", "static", "splice", "app", "door", "homes"),
+    "serve",
 )
 
 

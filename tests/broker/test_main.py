@@ -325,7 +325,9 @@ def test_a_reload_of_bad_files_changes_nothing(fleet: Any, start: Any, dial: Any
     key.write_bytes(saved)
     fleet.settings(PLAIN)
     daemon.signal(signal.SIGHUP)
-    daemon.line(r"warn  peanutd: addresses, listeners, anonymous, \[store\] or \[history\] have changed: these need")
+    daemon.line(
+        r"warn  peanutd: addresses, listeners, anonymous, \[store\], \[history\] or \S+ have changed: these need"
+    )
 
 
 @pytest.mark.parametrize("loop", LOOPS)

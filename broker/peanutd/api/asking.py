@@ -13,7 +13,6 @@ from typing import Final, TypeVar
 from peanutd.alerts import Alerts
 from peanutd.api.problem import Problem
 from peanutd.api.services import Services
-from peanutd.fleet import LedgerError
 from peanutd.groups import Groups
 from peanutd.history import HistoryError, Reader
 
@@ -59,7 +58,5 @@ async def _ask(services: Services, what: Callable[[], T]) -> T:
     assert services.monitor is not None
     try:
         return await asyncio.wait_for(asyncio.wrap_future(services.monitor.recorder.ask(what)), TIMEOUT)
-    except LedgerError:
-        raise Problem("unavailable", "the fleet's ledger cannot be read; the gateway's log says more") from None
     except (TimeoutError, CancelledError):
         raise Problem("unavailable", "the gateway has too much to do", retry_after=5) from None

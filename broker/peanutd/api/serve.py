@@ -30,6 +30,7 @@ from peanutd.api.bridge import Bridge, Relay
 from peanutd.api.certificates import Certificates, Standing
 from peanutd.api.commands import Commands
 from peanutd.api.door import Door, Http
+from peanutd.api.homes import Homes
 from peanutd.api.live import Live
 from peanutd.api.nodes import Nodes
 from peanutd.api.passwords import Passwords
@@ -41,7 +42,7 @@ from peanutd.api.shares import Shares
 from peanutd.api.splice import Splice
 from peanutd.api.static import Static
 from peanutd.config import FILE_NAME, Address, Https, Listener
-from peanutd.ear import Ear
+from peanutd.ear import Ear, Report
 from peanutd.log import Log
 from peanutd.monitor import Monitor
 from peanutd.sockets import Bound, bind
@@ -178,6 +179,12 @@ class Api:
         self._splice = Splice(lambda sock: _there(broker_loop, gateway.adopt, sock))
         self._relay = Relay(self.services.nodes.take)
         self._deaf = ear.listen(self._relay.put)
+        self._wishes: Relay[Report] | None = None
+        if monitor is not None and monitor.home_assistant.enabled:
+            made = self.services
+            homes = Homes(home, monitor.home_assistant, made.nodes, made.commands, made.audit, log, made.monotonic)
+            self._wishes = wishes = Relay(homes.take)
+            ear.listen(lambda report: wishes.put(report) if homes.wants(report) else None)
         self._app: ASGIApp = app.make(self.services, home, Static())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Event | None = None
@@ -224,6 +231,8 @@ class Api:
         self._ending = asyncio.Event()
         self.services.nodes.refresh()
         self._relay.open(self._loop)
+        if self._wishes is not None:
+            self._wishes.open(self._loop)
         if self.services.monitor is not None:
             telling.connect(self.services.monitor, self.services.nodes, self._loop)
         for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi"):

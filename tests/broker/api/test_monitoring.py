@@ -309,7 +309,7 @@ def test_what_cannot_be_done_is_refused(watched: Watched, refused: Refused) -> N
 
 
 def test_without_a_ledger_there_is_nobody_to_group(watched: Watched, refused: Refused) -> None:
-    assert refused(watched.ask("PUT", "/groups/house", {"members": ["a"]}), "unavailable")
+    assert refused(watched.ask("PUT", "/groups/house", {"members": ["a"]}), "invalid")
 
 
 def test_recipes(watched: Watched, refused: Refused) -> None:
