@@ -26,11 +26,11 @@ ORDER = (
 # The same of the API, which only __main__ knows: in there may be awaited, and everything of the gateway imported.
 API_ORDER = (
     *("problem", "shape", "database", "keys", "sessions", "passwords", "audit", "quota", "bridge", "people", "scopes"),
-    *("shares", "proofs", "userfile", "nodes", "live", "certificates", "signing"),
+    *("shares", "proofs", "passkeys", "userfile", "nodes", "live", "certificates", "signing"),
     *("rights", "commands", "services", "table", "openapi"),
     *("signin", "devices", "asking", "past", "alerting", "grouping", "telling"),
-    *("stepup", "events", "accounts", "sharing", "auditing", "revoking", "static", "splice", "app", "door", "homes"),
-    "serve",
+    *("keying", "stepup", "events", "accounts", "sharing", "auditing", "revoking", "static", "splice", "app", "door"),
+    *("homes", "serve"),
 )
 
 

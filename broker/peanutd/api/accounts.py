@@ -57,7 +57,7 @@ async def put(call: Call) -> JSONResponse:
         scope = body["scope"]
         await services.scopes.set(name, None if scope is None else frozenset(scope))
     elif new:
-        await services.scopes.set(name, None)  # a user of that name may have had one
+        await _forget(services, name)  # there may have been another user of that name
     if "password" in body and not new:
         await _end_sessions(services, name)
     changed: dict[str, Any] = {key: body[key] for key in ("role", "scope") if key in body}
@@ -94,8 +94,13 @@ async def remove(call: Call) -> None:
     if not found:
         raise not_found("user")
     await _end_sessions(services, name)
-    await services.scopes.set(name, None)
+    await _forget(services, name)
     await services.audit.add(call.origin, "user", name, "removed")
+
+
+async def _forget(services: Services, name: str) -> None:
+    await services.scopes.set(name, None)
+    await services.passkeys.remove([key.id for key in services.passkeys.of(name)])
 
 
 async def _end_sessions(services: Services, name: str) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 FILE_NAME: Final = "api.db"
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""1 had no `host` of passkeys, and no passkeys."""
 BUSY: Final = 5.0
 """Seconds that somebody else may hold the file (a backup, say)."""
 
@@ -30,7 +31,7 @@ _SCHEMA: Final = """
         created REAL NOT NULL, revoked REAL);
     CREATE TABLE passkey (
         id TEXT PRIMARY KEY, user TEXT NOT NULL, name TEXT NOT NULL, key BLOB NOT NULL, counter INTEGER NOT NULL,
-        created REAL NOT NULL);
+        created REAL NOT NULL, host TEXT NOT NULL DEFAULT '');
     CREATE TABLE audit (
         seq INTEGER PRIMARY KEY, ts REAL NOT NULL, who TEXT NOT NULL, address TEXT NOT NULL, agent TEXT NOT NULL,
         action TEXT NOT NULL, target TEXT NOT NULL, detail TEXT NOT NULL, outcome TEXT NOT NULL, why TEXT,
@@ -40,6 +41,8 @@ _SCHEMA: Final = """
     CREATE TRIGGER audit_stays BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
     CREATE TRIGGER audit_keeps BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 """
+
+_SECOND: Final = "ALTER TABLE passkey ADD COLUMN host TEXT NOT NULL DEFAULT '';"
 
 T = TypeVar("T")
 
@@ -66,6 +69,8 @@ class Database:
             found = connection.execute("PRAGMA user_version").fetchone()[0]
             if found == 0:
                 connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
+            elif found == 1:
+                connection.executescript(f"BEGIN; {_SECOND} PRAGMA user_version = {FORMAT}; COMMIT;")
             elif found != FORMAT:
                 raise DatabaseError(f"{self.path}: written by another version of peanutd")
         except (OSError, sqlite3.Error) as error:

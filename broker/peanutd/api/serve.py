@@ -33,6 +33,7 @@ from peanutd.api.door import Door, Http
 from peanutd.api.homes import Homes
 from peanutd.api.live import Live
 from peanutd.api.nodes import Nodes
+from peanutd.api.passkeys import Passkeys
 from peanutd.api.passwords import Passwords
 from peanutd.api.rights import NoGroups, Rights
 from peanutd.api.scopes import Scopes
@@ -122,6 +123,7 @@ def services(
         clock=clock,
         monotonic=monotonic,
         live=Live(nodes),
+        passkeys=Passkeys(found),
         certificates=Certificates(home, bridge, gateway.standing),
         monitor=monitor,
         version=version,

@@ -19,6 +19,7 @@ from peanutd.api.database import Database
 from peanutd.api.keys import Keys
 from peanutd.api.live import Live
 from peanutd.api.nodes import Nodes
+from peanutd.api.passkeys import Passkeys
 from peanutd.api.passwords import Passwords
 from peanutd.api.people import Person
 from peanutd.api.problem import Problem
@@ -53,6 +54,7 @@ class Services:
     """Unix seconds."""
     monotonic: Callable[[], float]
     live: Live
+    passkeys: Passkeys
     certificates: Certificates
     monitor: Monitor | None = None
     """History, alerts and groups; None: there are none."""

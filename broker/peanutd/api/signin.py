@@ -201,7 +201,7 @@ async def me(call: Call) -> Any:
         "role": person.role.value,
         "scope": None if person.scope is None else sorted(person.scope),
         "share": None if person.share is None else person.share.public(),
-        "passkeys": 0,
+        "passkeys": 0 if person.share is not None else len(call.services.passkeys.of(person.name)),
     }
 
 

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from peanutd.api import proofs
 from peanutd.api.devices import VERB, allow
+from peanutd.api.keying import CREDENTIAL, purpose, where
+from peanutd.api.passkeys import BadPasskeyError
 from peanutd.api.passwords import LONGEST
 from peanutd.api.problem import Problem
 from peanutd.api.rights import verbs
@@ -26,7 +28,7 @@ async def step_up(call: Call) -> Any:
         raise Problem("invalid", f"{node.name} knows {', '.join(verbs(node))}")
     await allow(services, call, node, verb)
     try:
-        await _prove(call)
+        await _prove(call, purpose(node.name, verb))
     except Problem as problem:
         if problem.code == "step_up":
             await services.audit.add(call.origin, "step-up", node.name, "refused", problem.detail, command=verb)
@@ -38,12 +40,18 @@ async def step_up(call: Call) -> Any:
     }
 
 
-async def _prove(call: Call) -> None:
-    """Problem `step_up`, `too_often` or `busy` unless whoever calls is who he is."""
+async def _prove(call: Call, what: str) -> None:
+    """Problem `step_up`, `too_often` or `busy` unless whoever calls is who he is, and wants `what`."""
     services, body, person = call.services, call.body, call.person
     if person.share is None:
+        if "passkey" in body:
+            try:
+                await services.passkeys.prove(person.name, what, body["passkey"], where(call), services.clock())
+            except BadPasskeyError as error:
+                raise Problem("step_up", f"the passkey does not prove it: {error}") from None
+            return
         if "password" not in body:
-            raise Problem("invalid", "the body lacks password")
+            raise Problem("invalid", "the body lacks password or passkey")
         await services.passwords.check(person.name, body["password"], call.origin.address, wrong="step_up")
         return
     if "pin" not in body:
@@ -60,7 +68,7 @@ OPERATIONS: Final = (
         answers={200: table({"step_up": TEXT, "expires_in": COUNT})},
         body=table(
             {"device": text(32, 1), "command": VERB},
-            {"password": text(LONGEST), "pin": text(20)},
+            {"password": text(LONGEST), "pin": text(20), "passkey": CREDENTIAL},
         ),
         problems=("forbidden", "step_up", "not_found"),
         shares=True,
