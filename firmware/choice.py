@@ -67,6 +67,8 @@ def begin(slot, seq, version, faults):
 def commit():
     """The slot on trial is in force. Raises OSError."""
     s = read()
+    if "trial" not in s:
+        raise OSError("slot.json cannot be read")
     s["old"] = s["run"]
     s["run"] = s.pop("trial")[:3]
     s.pop("gone", None)

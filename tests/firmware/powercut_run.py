@@ -5,15 +5,19 @@ the end; the last one is half done, and everything after it fails. Each time the
 at a start: what is found must be what was before, or what was to be, whole. Prints one line of JSON for each.
 """
 
+import binascii
 import gc
+import hashlib
 import json
 import os
 
+import choice
 import keys_checks
 import vfs
 from desired_checks import BODY, doc
 from node import keys, log, ring
 from node.desired import Desired
+from node.receive import Files, Receiver
 from node.ring import Ring
 from node.store import Store
 
@@ -220,7 +224,103 @@ def keys_found():
     return [told["serial"], told["trial"], keys_checks.in_force(keys_checks.bundle())]
 
 
+# Two applications of three files each, and what runs after a cut: the whole of one of them, or nothing is right.
+PARTS = ("choice.mpy", "node/start.mpy", "node/app.mpy")
+SIZES = (700, 300, 2100)
+
+
+def application(letter):
+    """(offer, manifest, stream)."""
+    files = [letter * size for size in SIZES]
+    index = ""
+    for i in range(len(PARTS)):
+        sha = binascii.hexlify(hashlib.sha256(files[i]).digest()).decode()
+        index += sha + " " + str(len(files[i])) + " " + PARTS[i] + "\n"
+    index = index.encode()
+    stream = index + b"".join(files)
+    sha = binascii.hexlify(hashlib.sha256(index).digest()).decode()
+    offer = b"offer of " + letter
+    return offer, {"seq": letter[0], "version": "v", "size": len(stream), "index": len(index), "sha256": sha}, stream
+
+
+def update(slot, letter):
+    """What the node does with an update that comes: received, whole, and to be tried."""
+    offer, manifest, stream = application(letter)
+    r = Receiver(offer, manifest, Files(slot), 0)
+    now = 0
+    while r.stage == "receiving":
+        now += 20
+        r.step(now)
+        if r.news and r.stage == "receiving":
+            r.news = False
+            at = r.told()["at"]
+            for place in range(at, min(at + 4096, len(stream)), 1024):
+                r.chunk(r.id + place.to_bytes(4, "big") + stream[place : place + 1024], now)
+    if r.stage == "ready":
+        choice.begin(slot, manifest["seq"], "v", [])
+
+
+def runs():
+    """What this start runs, and that it is whole; and that what is on flash takes the update again."""
+    where = choice.pick()
+    if where:
+        for i in range(len(PARTS)):
+            with open(where[1:] + "/" + PARTS[i], "rb") as f:
+                assert f.read() == {"/a": b"A", "/b": b"B"}[where] * SIZES[i], (where, PARTS[i])
+    return where
+
+
+def update_first():
+    update("a", b"A")
+
+
+def update_first_found():
+    found = runs()
+    if not found:  # offered again it comes whole, whatever the cut has left of it
+        update("a", b"A")
+        assert runs() == "/a"
+    return found
+
+
+def update_second_before():
+    update("a", b"A")
+    choice.commit()
+
+
+def update_second():
+    update(choice.spare(), b"B")
+
+
+def trial_before_update():
+    update_second_before()
+    update("b", b"B")
+
+
+def starts_without_proof():
+    for _ in range(4):
+        choice.pick()
+
+
+def proof():
+    choice.pick()
+    choice.commit()
+
+
+def proof_found():
+    return [runs(), "trial" in choice.read()]
+
+
+def disproof():
+    choice.pick()
+    choice.back("control: sensor", True)
+
+
 CASES = (
+    ("update", lambda: None, update_first, update_first_found, ("", "/a")),
+    ("update over another", update_second_before, update_second, runs, ("/a", "/b")),
+    ("starts on trial", trial_before_update, starts_without_proof, runs, ("/b", "/a")),
+    ("update kept", trial_before_update, proof, proof_found, (["/b", True], ["/b", False])),
+    ("update returned", trial_before_update, disproof, runs, ("/b", "/a")),
     ("certificate", keys_before, keys_renewed, keys_found, (["cd02", False, "cd02"], ["ef03", True, "ef03"])),
     ("certificate lost", keys_on_trial, keys_lost, keys_found, (["ef03", True, "ef03"], ["cd02", False, "cd02"])),
     ("certificate won", keys_on_trial, keys_won, keys_found, (["ef03", True, "ef03"], ["ef03", False, "ef03"])),

@@ -11,6 +11,11 @@ from tools.fleet import find_micropython
 from .conftest import ROOT
 
 AT_LEAST = {  # cuts that there must have been, or littlefs was not where the writing went
+    "update": 20,
+    "update over another": 20,
+    "starts on trial": 6,
+    "update kept": 4,
+    "update returned": 4,
     "set point": 3,
     "certificate": 6,
     "certificate lost": 6,
