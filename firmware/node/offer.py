@@ -19,6 +19,8 @@ MAX_SIZE = 2048  # bytes of an offer
 MAX_UPDATE = 4 << 20  # bytes of what comes after it
 MAX_INDEX = 16384
 FORMAT = 1
+# Version of .mpy files that can be read here. The name is in a string: peanut/shorten.py would shorten it else.
+MPY = getattr(sys.implementation, "_mpy", 0) & 255
 
 # What is signed stands behind this in the block of a signature [RFC 8017, 9.2]: the DigestInfo of SHA-256.
 _SHA256 = b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"
@@ -71,8 +73,8 @@ def judge(raw, kind, board, running, gone):
         raise ValueError("kind: for a %s, and this is a %s" % (m["kind"], kind))
     if m["boards"] and board not in m["boards"]:
         raise ValueError("board: for %s, and this is %s" % (", ".join(m["boards"])[:60], board))
-    if m["mpy"] != sys.implementation._mpy & 255:
-        raise ValueError("mpy: version %d, and this node reads %d" % (m["mpy"], sys.implementation._mpy & 255))
+    if m["mpy"] != MPY:
+        raise ValueError("mpy: version %d, and this node reads %d" % (m["mpy"], MPY))
     if m["seq"] == gone:
         raise ValueError("seq: %d was tried and given up" % m["seq"])
     if m["seq"] <= running[m["image"]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from peanut import application
+from peanut import application, release
 from tools.fleet import Node, find_micropython
 from tools.fleet.node import FIRMWARE, firmware_files
 
@@ -140,9 +140,15 @@ def flashed(node: Node, beside: dict[str, str]) -> Path:
 @pytest.mark.timeout(300)  # 14 s of a quiet core, and many times that on a busy machine
 def test_no_growth_and_no_large_block_in_a_small_heap(make_node: MakeNode) -> None:
     """100,000 turns and 10,000 commands: the heap in use after all is what it was after half; then 1,000 more where no
-    free block is larger than 2 KB (1 KB on a chip, whose words are half as wide), and a configuration in the same."""
+    free block is larger than 2 KB (1 KB on a chip, whose words are half as wide); and in the same a configuration
+    and an update."""
     script = (Path(__file__).parent / "memory_run.py").read_text()
     folder = flashed(make_node(1, simulate={"speed": 3600}), {"memory_run.py": script})
+    key = release.new_key()
+    files = {f"node/{size}.mpy": bytes(size) for size in (100, 900, 2300, 6600)}
+    made = release.pack(files, key, seq=1 << 31, version="1", kind="greenhouse")
+    (folder / "made.update").write_bytes(made.file)
+    (folder / "update.pub").write_bytes(release.public(key))
     done = subprocess.run(
         [find_micropython(), "-X", f"heapsize={SMALL_HEAP}", "-c", "import memory_run"],
         cwd=folder,
@@ -157,6 +163,7 @@ def test_no_growth_and_no_large_block_in_a_small_heap(make_node: MakeNode) -> No
     assert result["faults"] == []  # nothing was denied its memory
     assert result["turns"] >= 100_000
     assert result["configured"] == [1, []]
+    assert json.loads(result["updated"])["stage"] == "restarting", result
     half, whole, pieces = result["alloc"]
     assert whole - half < GROWTH_LIMIT, result
     assert pieces - whole < GROWTH_LIMIT, result

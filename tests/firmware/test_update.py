@@ -14,6 +14,8 @@ from peanut import release
 from . import update_checks
 from .conftest import on_the_unix_port
 
+from node import offer  # isort: skip
+
 PREFIX = bytes.fromhex("3031300d060960864801650304020105000420")
 SIZE = release.BITS // 8
 
@@ -88,7 +90,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_on_cpython(name: str, check: Callable[[], None], made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each check."""
     monkeypatch.chdir(made)
-    monkeypatch.setattr("sys.implementation._mpy", 0xB06, raising=False)
+    monkeypatch.setattr(offer, "MPY", release.MPY)
     update_checks.clear()
     check()
 
