@@ -21,6 +21,7 @@ HEAD = 8
 WINDOW = 4  # chunks in answer to one question
 ASK_MS = 10000  # without a chunk, before it is asked again
 SOON_MS = 500  # and after one that did not fit
+QUIET_MS = 3600000  # without a byte, before it is given up: its helpers shall not stay in memory for ever
 DAMAGED = 3  # times that one file may come damaged
 
 OFFER = "offer"
@@ -53,7 +54,7 @@ class Receiver:
         self._lines = None  # the index, once it is whole
         self._part = None  # (path, size, sha256) of what is being received; None while the slot is cleared
         self._got = 0  # bytes of it
-        self._asked = now
+        self._asked = self._heard = now
         self._left = 0  # bytes of the answer to come
         self._damaged = 0
         self._soon = False
@@ -87,6 +88,9 @@ class Receiver:
                 return True
         except OSError as e:
             self.give_up("flash: %s" % e)
+        if diff(now, self._heard) > QUIET_MS:
+            self.give_up("nobody sends it")
+            return True
         if self._left <= 0 or diff(now, self._asked) > (SOON_MS if self._soon else ASK_MS):
             self._left = CHUNK * WINDOW
             self._asked = now
@@ -104,7 +108,7 @@ class Receiver:
         if place != self.at + self._got:
             return self._odd("a chunk of %d, %d was asked for" % (place, self.at + self._got))
         data = data[HEAD:]
-        self._asked = now
+        self._asked = self._heard = now
         self._left -= len(data)
         try:
             while data:

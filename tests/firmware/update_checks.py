@@ -251,6 +251,10 @@ def check_silence_is_asked_into_again():
     feeder.serve(r, lambda: len(feeder.questions) == 3)
     assert feeder.questions == [0, 0, 0]
     assert feeder.now > 2 * receive.ASK_MS
+    r.step(receive.QUIET_MS - 1)
+    assert r.stage == "receiving"
+    r.step(receive.QUIET_MS + 1)
+    assert (r.stage, r.why) == ("failed", "nobody sends it")
 
 
 def check_paths_stay_in_the_slot():

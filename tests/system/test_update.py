@@ -86,3 +86,10 @@ def test_a_bad_build_stops_at_the_first_node_and_a_good_one_reaches_all(house: H
             assert json.loads((node.workdir / "slot.json").read_text())["run"] == ["a", seq, "good"]
         assert house.peanut("send", "ash", "UpdateTemperature", "15").returncode == 0
         assert "done" in update(house, "status").stdout
+
+        # What came over the air takes the next one: compiled, with short names, into the other slot.
+        assert update(house, "build", "--version", "better").returncode == 0
+        done = update(house, "push", "--to", "birch")
+        assert done.returncode == 0, done.stdout + done.stderr
+        run = json.loads((nodes[1].workdir / "slot.json").read_text())
+        assert (run["run"][0], run["run"][2], run["old"][0]) == ("b", "better", "a")
