@@ -26,7 +26,7 @@ STATEMENTS ?=
 
 REQUIREMENTS := requirements-dev.txt requirements-node.txt
 PACKAGING := broker/pyproject.toml broker/setup.py provisioning/pyproject.toml
-CORE := $(wildcard broker/core/*.c broker/core/*.h)
+CORE := $(wildcard broker/core/*.c broker/core/*.h broker/native/*.c broker/native/*.h)
 APP := $(shell find broker/app -path broker/app/node_modules -prune -o -path broker/app/tests -prune -o -type f -print) tools/app.py
 
 .PHONY: setup demo test test-long check conformance bench fuzz soak virtual-board flash flash-all clean
