@@ -166,7 +166,7 @@ _sources = iter(range(256))
 @pytest.mark.parametrize("tls_version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize(
     ("start", "end", "words"),
-    [(-9, -2, "expired since"), (2, 9, "not yet valid before")],
+    [(-90, -60, "expired since"), (2, 9, "not yet valid before")],
     ids=["expired", "not yet valid"],
 )
 def test_an_out_of_date_certificate(
@@ -724,7 +724,7 @@ def test_an_optional_certificate(fleet: Any, start: Any, dial: Any, loop: str) -
     assert dial(port, fleet.context(leaf)).connect("peanut")[1] == 0
     daemon.line("connected who=plant/peanut ")
     assert dial(port, fleet.context(leaf)).connect("nobody")[1] == 0x85, "a node keeps its name"
-    old = fleet.issue("peanut:plant/peanut", start=now() - 9 * DAY, end=now() - 2 * DAY)
+    old = fleet.issue("peanut:plant/peanut", start=now() - 90 * DAY, end=now() - 60 * DAY)
     assert dial(port, fleet.context(old)).connect("peanut")[1] == 0x87
     alone = fleet.issue("peanut:plant/peanut", self_signed=True)
     with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):
