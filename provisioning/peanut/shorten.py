@@ -5,12 +5,14 @@ firmware together, so that a file comes out the same whichever node it is for:
 
 * A module's number written in capitals (`MAX_SIZE = 2048`) is put where it is used; the name itself goes, unless
   another file or a string names it.
-* A private name (`_flight`), and what a module defines for nobody but itself, becomes a short one (`_b`), the same in
-  all files. Two names may become one where they can never meet: no file has both, nor do two files of which one has a
-  class that the other's inherits from.
+* A private name (`_flight`), and what a module defines (`def since`) if it is only ever asked of that module, becomes a
+  short one (`_b`), the same in all files. Two names may become one where they can never meet: no file has both, nor do
+  two files of which one has a class that the other's inherits from.
 * An argument that no call names becomes a letter.
 
-What a string also says (it may be meant for getattr), what a file imports from elsewhere, and `__names__` stay.
+What a string also says (it may be meant for getattr), what is asked of anything but a module of ours (`pin.value`), and
+`__names__` stay; so do errors, whose names are told, and what the files outside folders have, which an older
+application may find beside it.
 """
 
 import ast
@@ -27,11 +29,18 @@ def shorten(sources: Mapping[str, str], callers: Iterable[str] = ()) -> dict[str
     callers: sources that stay as they are; what they ask for keeps its name.
     """
     trees = {path: ast.parse(text, path) for path, text in sources.items()}
-    said = {text for tree in trees.values() for text in _said(tree)}
-    asking = [*trees.values(), *map(ast.parse, callers)]
-    kept = said | {name for tree in asking for name in _asked_of_others(tree)}
+    modules = {path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in trees}
+    kept = {text for tree in trees.values() for text in _said(tree)} | {m.split(".")[-1] for m in modules}
+    asked: set[str] = set()  # of modules of ours, by others
     for tree in trees.values():
-        _put_numbers(tree, kept)
+        own = _modules_of(tree, modules)
+        asked.update(_asked_of(tree, own, modules))
+        kept.update(_asked_of_others(tree, own, modules))
+    for tree in [*map(ast.parse, callers), *(tree for path, tree in trees.items() if "/" not in path)]:
+        kept.update(name for name in _names(tree) if not _private(name))
+        kept.update(_asked_of_others(tree, set(), set()))
+    for tree in trees.values():
+        _put_numbers(tree, kept | asked)
         _letter_arguments(tree, kept)
     short = _short_names(trees, kept)
     return {path: ast.unparse(_Renamed(short).visit(tree)) + "\n" for path, tree in trees.items()}
@@ -43,14 +52,42 @@ def _said(tree: ast.Module) -> Iterator[str]:
             yield node.value
 
 
-def _asked_of_others(tree: ast.Module) -> Iterator[str]:
-    """The names that a file reads from others: imported, behind a dot, or naming an argument of a call."""
+def _modules_of(tree: ast.Module, modules: set[str]) -> set[str]:
+    """The names that stand for modules of ours in a file, and for nothing else."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found |= {
+                alias.name for alias in node.names if f"{node.module}.{alias.name}" in modules and not alias.asname
+            }
+    bound = Counter(name for node in ast.walk(tree) for name in _written(node) if not isinstance(node, ast.ImportFrom))
+    return {name for name in found if not bound[name]}
+
+
+def _asked_of(tree: ast.Module, own: set[str], modules: set[str]) -> Iterator[str]:
+    """The names that a file asks of modules of ours."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in modules:
+            yield from (alias.name for alias in node.names if f"{node.module}.{alias.name}" not in modules)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in own:
+            yield node.attr
+
+
+def _asked_of_others(tree: ast.Module, own: set[str], modules: set[str]) -> Iterator[str]:
+    """The names that a file reads from anything else: imported, behind a dot, or naming an argument of a call."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            yield from (part for alias in node.names for part in alias.name.split("."))
-            yield from (alias.asname for alias in node.names if alias.asname)
+            ours = isinstance(node, ast.ImportFrom) and node.module in modules
+            if isinstance(node, ast.ImportFrom) and node.module:
+                yield from node.module.split(".")
+            for alias in node.names:
+                if not ours or f"{node.module}.{alias.name}" in modules:  # type: ignore[union-attr]
+                    yield from alias.name.split(".")
+                if alias.asname:
+                    yield from (alias.name, alias.asname)
         elif isinstance(node, ast.Attribute) and not node.attr.startswith("_"):
-            yield node.attr
+            if not (isinstance(node.value, ast.Name) and node.value.id in own):
+                yield node.attr
         elif isinstance(node, ast.keyword) and node.arg is not None:
             yield node.arg
 
@@ -180,6 +217,7 @@ def _short_names(trees: Mapping[str, ast.Module], kept: set[str]) -> dict[str, s
     """{name: its short one} of the private names, and of those that no other file asks for."""
     own = {name for tree in trees.values() for name in _of_module(tree)} - set(dir(builtins))
     own -= {name for tree in trees.values() for name in _of_classes(tree)}
+    own = {name for name in own if not name.endswith("Error")}
     found = {path: Counter(_names(tree)) for path, tree in trees.items()}
     family = _families(trees)
     taken = kept | {name for names in found.values() for name in names}
@@ -266,6 +304,9 @@ class _Renamed(ast.NodeTransformer):
             node.attr = self._new(node.attr)
         elif isinstance(node, ast.arg | ast.keyword) and node.arg is not None:
             node.arg = self._new(node.arg)
+        elif self._attributes and isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                alias.name = self._new(alias.name)
         elif self._attributes and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             node.name = self._new(node.name)
         elif isinstance(node, ast.Global | ast.Nonlocal):

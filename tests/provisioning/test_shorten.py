@@ -19,13 +19,14 @@ def lines(text: str) -> list[str]:
 
 def test_a_number_goes_where_it_is_used() -> None:
     short = shorten({
-        "a.py": "LIMIT = 1 << 4\nBYTES = 3 * LIMIT\nHERE = -2\nRATE = 0.5\ndef f():\n    return (BYTES, HERE, RATE)",
-        "b.py": "import a\nprint(a.LIMIT)",
+        "n/a.py": "LIMIT = 1 << 4\nBYTES = 3 * LIMIT\nHERE = -2\nRATE = 0.5\ndef f():\n    return (BYTES, HERE, RATE)",
+        "n/b.py": "from n import a\nprint(a.LIMIT)",
     })  # fmt: skip
-    assert lines(short["a.py"])[:1] == ["LIMIT = 1 << 4"]  # b asks for it
-    assert "BYTES" not in short["a.py"]
-    assert "return (48, -2, " in short["a.py"]  # a fraction stays a name, for it would be made at each use
-    assert short["b.py"] == "import a\nprint(a.LIMIT)\n"
+    name = lines(short["n/a.py"])[0].split(" ")[0]
+    assert lines(short["n/a.py"])[0] == f"{name} = 1 << 4"  # b asks for it
+    assert "BYTES" not in short["n/a.py"]
+    assert "return (48, -2, " in short["n/a.py"]  # a fraction stays a name, for it would be made at each use
+    assert short["n/b.py"] == f"from n import a\nprint(a.{name})\n"
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_a_number_goes_where_it_is_used() -> None:
 )
 def test_what_it_does_stays(text: str) -> None:
     said = []
-    for source in (text, shorten({"a.py": text})["a.py"]):
+    for source in (text, shorten({"n/a.py": text})["n/a.py"]):
         with contextlib.redirect_stdout(io.StringIO()) as out:
             exec(source, {"__name__": "a"})
         said.append(out.getvalue())
@@ -54,23 +55,41 @@ def test_what_it_does_stays(text: str) -> None:
 
 def test_private_names_are_shared_where_they_cannot_meet() -> None:
     short = shorten({
-        "a.py": "class A:\n    def __init__(self):\n        self._first = self._second = self.third = 0",
-        "b.py": "class B:\n    def __init__(self):\n        self._fourth = 0",
+        "n/a.py": "class A:\n    def __init__(self):\n        self._first = self._second = self.third = 0",
+        "n/b.py": "class B:\n    def __init__(self):\n        self._fourth = 0",
     })  # fmt: skip
-    names = [set(re.findall(r"self\.(_[a-z])\b", short[path])) for path in ("a.py", "b.py")]
+    names = [set(re.findall(r"self\.(_[a-z])\b", short[path])) for path in ("n/a.py", "n/b.py")]
     assert len(names[0]) == 2
     assert names[1] < names[0]
 
 
 def test_who_inherits_shares_no_name_with_its_base() -> None:
     short = shorten({
-        "base.py": "class A:\n    def __init__(self):\n        self._one = 1",
-        "kind.py": "import base\nclass B(base.A):\n    def more(self):\n        self._two = 2",
-        "grand.py": "from kind import B\nclass C(B):\n    def most(self):\n        self._three = self._one",
+        "n/base.py": "class A:\n    def __init__(self):\n        self._one = 1",
+        "n/kind.py": "from n import base\nclass B(base.A):\n    def more(self):\n        self._two = 2",
+        "n/grand.py": "from n.kind import B\nclass C(B):\n    def most(self):\n        self._three = self._one",
     })  # fmt: skip
-    words = {name: short[f"{name}.py"].split("self.") for name in ("base", "kind", "grand")}
+    words = {name: short[f"n/{name}.py"].split("self.") for name in ("base", "kind", "grand")}
     assert len({words["base"][1][:2], words["kind"][1][:2], words["grand"][1][:2]}) == 3
     assert words["grand"][2][:2] == words["base"][1][:2]
+
+
+def test_what_only_our_modules_are_asked_for_is_short_everywhere() -> None:
+    short = shorten({
+        "n/a.py": "class Thing:\n    pass\ndef since(then):\n    return then\ndef value():\n    return 1",
+        "n/b.py": "from n import a\nfrom n.a import Thing\ndef f(p):\n    return a.since(Thing), a.value(), p.value()",
+        "outside.py": "from n import a\ndef f():\n    return old(a.since)\ndef old(x):\n    return x",
+    })  # fmt: skip
+    assert "Thing" not in short["n/a.py"] + short["n/b.py"]
+    assert "def value" in short["n/a.py"]  # a pin has one, too
+    assert "def since" in short["n/a.py"]  # what is outside may be of another version
+    assert "def old" in short["outside.py"]
+    del_outside = {"n/a.py": "def since(then):\n    return then", "n/b.py": "from n import a\nprint(a.since(1))"}
+    assert "since" not in "".join(shorten(del_outside).values())
+    own = {"n/a.py": "class OurError(Exception):\n    pass", "n/b.py": "from n.a import OurError\nraise OurError(1)"}
+    assert "class OurError" in shorten(own)["n/a.py"]  # it is told in words
+    local = {"n/a.py": "def since():\n    return 1", "n/b.py": "from n import a\ndef f(a):\n    return a.since"}
+    assert "since" in shorten(local)["n/b.py"]  # of whatever `a` is there
 
 
 def test_what_somebody_may_ask_for_stays() -> None:
@@ -91,7 +110,7 @@ class A:
 def make(type):
     return A(1, spec=2, now=type)
 """
-    short = shorten({"a.py": text})["a.py"]
+    short = shorten({"n/a.py": text})["n/a.py"]
     for name in ("_onewire", "'_since'", "self._since", "STEP", "spec", "now", "readinto", "__len__", "size", "type"):
         assert name in short, name
     assert "_private" not in short
@@ -101,7 +120,7 @@ def make(type):
 def test_an_argument_hides_nothing_that_its_function_needs() -> None:
     text = "a = 1\ndef f(first, second):\n    b = a\n    return [g(second) for g in (lambda third: third + b + first,)]"
     space: dict[str, object] = {}
-    short = shorten({"x.py": text})["x.py"]
+    short = shorten({"n/x.py": text})["n/x.py"]
     assert "first" not in short
     exec(short, space)
     found = [value for name, value in space.items() if callable(value)]
