@@ -7,6 +7,7 @@ import click
 
 from peanut import __version__
 from peanut.cli import Group
+from peanut.cli_audit import audit_command
 from peanut.cli_bench import console_command, logs_command, push_command
 from peanut.cli_board import board_group
 from peanut.cli_device import device_group
@@ -41,6 +42,7 @@ def main(ctx: click.Context, home: Path | None) -> None:
 
 for command in (
     init_command,
+    audit_command,
     board_group,
     console_command,
     device_group,

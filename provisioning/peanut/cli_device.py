@@ -8,7 +8,22 @@ from typing import Any
 
 import click
 
-from peanut import board, bundle, ca, cli, device, labels, ledger, names, plan, renewal, revocation
+from peanut import (
+    audit,
+    board,
+    bundle,
+    ca,
+    cli,
+    device,
+    labels,
+    ledger,
+    names,
+    plan,
+    renewal,
+    revocation,
+    sightings,
+    store,
+)
 from peanut.cli import boards_option, dry_run_option, json_option, pass_home, say, say_json, table, warn, why_option
 from peanut.errors import PeanutError
 from peanut.home import Home
@@ -72,30 +87,70 @@ def add(
 
 @device_group.command("list")
 @json_option
+@click.option(
+    "--long", is_flag=True, help="Also what was seen of each: when, from where, which chip and firmware; its key."
+)
 @pass_home
-def list_(home: Home, as_json: bool) -> None:
+def list_(home: Home, as_json: bool, long: bool) -> None:
     """List the devices of the fleet.
 
     \b
     Examples:
       peanut device list
+      peanut device list --long
       peanut device list --json | jq -r '.[].name'
     """
     home.require()
     now = ca.utc_now()
     rows = ledger.devices(home.ledger)
+    seen, entries = sightings.read(home), revocation.read(home)
+    revoked = {row.name for row in rows if _is_revoked(entries, row)}
+    there = {row.name: seen.get(renewal.identity(row), sightings.Sighting()) for row in rows}
     if as_json:
-        say_json([{**asdict(row), "days_left": _days(row, now)} for row in rows])
+        say_json(
+            [
+                {
+                    **asdict(row),
+                    "days_left": _days(row, now),
+                    "key": _key(home, row),
+                    "revoked": row.name in revoked,
+                    "seen": {**asdict(there[row.name]), "chip": there[row.name].chip},
+                }
+                for row in rows
+            ]
+        )
         _warn_of_outdated(home, rows)
         return
     if not rows:
         warn("No devices yet. Enrol one: peanut device add NAME --kind greenhouse")
         return
-    table(
-        ("NAME", "KIND", "BOARD", "VALID UNTIL", "DAYS LEFT", "SERIAL"),
-        [(r.name, r.kind, r.board, _date(r.not_after), str(_days(r, now)), r.serial[:12]) for r in rows],
-    )
+    head = ["NAME", "KIND", "BOARD", "VALID UNTIL", "DAYS LEFT", "SERIAL"]
+    lines = [
+        [
+            *(r.name, r.kind, r.board, "revoked" if r.name in revoked else _date(r.not_after)),
+            *(str(_days(r, now)), r.serial[:12]),
+        ]
+        for r in rows
+    ]
+    if long:
+        head += ["FIRST SEEN", "LAST SEEN", "ADDRESS", "CHIP", "FIRMWARE", "KEY"]
+        for line, r in zip(lines, rows, strict=True):
+            s = there[r.name]
+            line += [audit.when(s.first), audit.when(s.last), s.address, s.chip, s.firmware, _key(home, r)[:12]]
+    table(head, lines)
     _warn_of_outdated(home, rows)
+
+
+def _is_revoked(entries: revocation.Entries, row: ledger.Device) -> bool:
+    return revocation.is_revoked(entries, names.device_uri(row.name, Kind(row.kind)), row.serial)
+
+
+def _key(home: Home, row: ledger.Device) -> str:
+    """Which key it is: SHA-256 of its SubjectPublicKeyInfo; empty if its certificate cannot be read."""
+    try:
+        return audit.spki(store.certificate(home.device(row.name) / "cert.der"))
+    except PeanutError:
+        return ""
 
 
 def _warn_of_outdated(home: Home, rows: Sequence[ledger.Device]) -> None:

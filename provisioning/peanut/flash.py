@@ -261,13 +261,13 @@ def record(home: Home, name: str, port: str, chip: Chip, image: Image, now: date
 
 def recorded_port(home: Home, name: str) -> str:
     """The port that a device was last written through; empty if it never was."""
-    return str(_recorded(home, name).get("port", ""))
+    return str(recorded(home, name).get("port", ""))
 
 
 def device_on(home: Home, mac: str) -> str:
     """The device that this board is, as far as this fleet home knows; empty if it is none."""
     for path in sorted(home.devices.glob(f"*/{FLASHED}")):
-        facts = _recorded(home, path.parent.name)
+        facts = recorded(home, path.parent.name)
         if facts.get("mac") == mac and facts.get("done") is True:
             return path.parent.name
     return ""
@@ -275,10 +275,11 @@ def device_on(home: Home, mac: str) -> str:
 
 def is_done(home: Home, name: str) -> bool:
     """Whether a device has been written to a board, to the end."""
-    return _recorded(home, name).get("done") is True
+    return recorded(home, name).get("done") is True
 
 
-def _recorded(home: Home, name: str) -> dict[str, Any]:
+def recorded(home: Home, name: str) -> dict[str, Any]:
+    """What is remembered of the board that a device was written to; empty if it never was."""
     path = home.device(name) / FLASHED
     if (not names.is_name(name) and names.kind_of(name) is not Kind.VEHICLE) or not path.exists():
         return {}
