@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,3 +166,17 @@ def test_no_growth_in_a_small_heap(pki: Pki, tmp_path: Path) -> None:
     assert whole - half < GROWTH_LIMIT, result
     assert result["stages"]["accepted"] == result["stages"]["done"] > 900
     assert result["stages"]["rejected"] > 900
+
+
+def test_the_whole_app_of_a_vehicle(pki: Pki, tmp_path: Path) -> None:
+    """Every check of vehicle_run.py."""
+    node = Node(bundle(tmp_path / "bundle", pki, 1), tmp_path / "flash")
+    node.install()
+    script = Path(__file__).parent / "vehicle_run.py"
+    done = subprocess.run(
+        [find_micropython(), "-X", "heapsize=160wK", str(script)],
+        cwd=node.workdir, env={"MICROPYPATH": f"{node.workdir}:.frozen"}, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    ran = [line[3:] for line in done.stdout.splitlines() if line.startswith("ok ")]
+    assert ran == sorted(re.findall(r"^async def (check_\w+)", script.read_text(), re.M))

@@ -1,0 +1,213 @@
+"""Runs on the unix port, in a vehicle's work directory: the whole app of a vehicle, without a gateway.
+
+Time that limits count is injected (`clock.now`). Prints `ok NAME` for each check; an assertion that fails ends it.
+"""
+
+import asyncio
+import binascii
+import gc
+import json
+import os
+
+from node import clock, log, store
+from node.blackbox import BlackBox
+from node.hmac import Hmac
+from node.signed import FORGED, LOCKED_MS
+from node.vehicle import BARE
+from profiles import vehicle as profile
+
+VIN = "1M8GDM9AXKP042788"
+_REAL = clock.now
+signer = Hmac(Hmac(bytes(range(32))).sign(b"vin-cmd-v1"))
+
+
+class Moved:
+    """A clock moved by hand, for a `with`."""
+
+    def __enter__(self):
+        self.now = 0
+        clock.now = lambda: self.now
+        return self
+
+    def __exit__(self, *_):
+        clock.now = _REAL
+
+
+class Memory:
+    """RTC memory: what a reset leaves."""
+
+    def __init__(self):
+        self.kept = b""
+
+    def __call__(self, data=None):
+        if data is not None:
+            self.kept = bytes(data)
+        return self.kept
+
+
+class Pulse:
+    def beat(self, *_):
+        pass
+
+
+def _lines():
+    seen = []
+    log.print = seen.append
+    return seen
+
+
+def _app(memory=lambda *_: b"", cause="power"):
+    gc.collect()
+    return profile.app(BlackBox(memory, cause))
+
+
+def _signed(a, verb, ident="a", key=signer):
+    body = {"id": ident, "cmd": verb, "epoch": a._gate.epoch, "ctr": a._gate.counter + 1, "args": ""}
+    body["exp"] = a._up() + 20
+    text = "|".join(["v1", VIN] + [str(body[k]) for k in ("id", "cmd", "epoch", "ctr", "exp", "args")])
+    body["sig"] = binascii.hexlify(key.sign(text.encode())).decode()
+    return json.dumps(body).encode()
+
+
+def _give(a, verb, payload, retained=False):
+    """One command, its first answer taken away: (stage, why)."""
+    a._on_message(f"vin/{VIN}/{verb}", memoryview(payload), retained)
+    ack = json.loads(a._outbox[-1])
+    a._outbox.clear()
+    return ack["stage"], ack.get("why", "")
+
+
+async def _until(a, what, why):
+    """The control loop alone, for a few turns and until `what()` is true; for 30 s at the most."""
+    turns = []
+    turn = a._time.turn
+    a._time.turn = lambda: turns.append(1) or turn()
+    task = asyncio.create_task(a._control(Pulse()))
+    for _ in range(1500):
+        if len(turns) > 2 and what():
+            break
+        await asyncio.sleep_ms(20)
+    else:
+        raise AssertionError(why)
+    task.cancel()
+    await asyncio.sleep_ms(0)
+    a._time.turn = turn
+
+
+async def check_a_lock_out_is_an_alarm_and_ends():
+    """Told when it begins and when it is over; meanwhile neither a signed command nor a bare one acts."""
+    _lines()
+    with Moved() as time:
+        a = _app()
+        a._plain = ["horn"]
+        stranger = Hmac(b"stranger")
+        for i in range(FORGED):
+            assert _give(a, "unlock", _signed(a, "unlock", str(i), stranger))[1].startswith("bad_sig")
+        assert json.loads(a._events[-1])["id"] == "lockout"
+        assert _give(a, "unlock", _signed(a, "unlock"))[1].startswith("busy: locked for")
+        assert _give(a, "horn", b"horn")[1].startswith("busy: locked")
+        await _until(a, lambda: True, "a few turns")
+        assert json.loads(a._events[-1])["clear"] is False
+        time.now += LOCKED_MS
+        await _until(a, lambda: json.loads(a._events[-1])["clear"], "the end of the alarm")
+        assert _give(a, "unlock", _signed(a, "unlock", "later")) == ("accepted", "")
+
+
+async def check_what_cannot_be_counted_does_not_act():
+    """A flash that is full: the counter cannot be stored, so the door stays shut; and again when there is room."""
+    _lines()
+    a = _app()
+
+    class Full:
+        def rename(self, *_):
+            raise OSError(28)
+
+    store.os = Full()
+    before = a._gate.counter
+    try:
+        assert _give(a, "unlock", _signed(a, "unlock"))[1].startswith("busy: the counter cannot be stored")
+        assert a._house.locked
+        assert a._gate.counter == before
+    finally:
+        store.os = os
+    assert _give(a, "unlock", _signed(a, "unlock")) == ("accepted", "")
+    assert not a._house.locked
+    with open("state.json") as f:
+        assert json.load(f)["counter"] == a._gate.counter
+    again = _app()
+    assert again._gate.counter == a._gate.counter
+    assert again._gate.epoch != a._gate.epoch
+
+
+async def check_bare_commands():
+    """None without compatibility; with it, what is named, by whatever bytes, but seldom, and never a retained one."""
+    _lines()
+    with Moved() as time:
+        a = _app()
+        assert a._plain == []
+        assert _give(a, "lock", b"lock")[1].startswith("malformed")
+        a._plain = ["lock", "horn"]
+        assert _give(a, "lock", b"", True)[1].startswith("retained")
+        assert _give(a, "unlock", b"unlock")[1].startswith("malformed")
+        assert _give(a, "lock", b" " * 33)[1].startswith("malformed")
+        assert _give(a, "lock", b' {"id":"a"}')[1].startswith("malformed")
+        taken = []
+        for _ in range(100):
+            taken.append(_give(a, "lock", b"lock")[0] == "accepted")
+            a._pending.clear()
+            time.now += 100
+        assert sum(taken) == BARE[0] + 10000 // BARE[1], taken
+
+
+async def check_too_many_at_once_are_busy_and_each_accepted_one_is_answered():
+    _lines()
+    a = _app()
+    answers = []
+    for i in range(20):
+        verb = "lock" if i % 2 else "unlock"
+        a._on_message(f"vin/{VIN}/{verb}", _signed(a, verb, str(i)), False)
+    answers = [json.loads(ack) for ack in a._outbox]
+    accepted = [ack for ack in answers if ack["stage"] == "accepted"]
+    assert len(accepted) == len(a._pending) > 2
+    assert [ack for ack in answers if ack.get("why", "").startswith("busy: too many")]
+    await _until(a, lambda: a._in_force == len(a._pending), "every pulse is over")
+    a._outbox.clear()
+    while a._in_force:
+        a._in_force -= 1
+        a._done(a._pending.pop(0))
+    assert len([1 for ack in a._outbox if json.loads(ack)["stage"] == "done"]) == len(accepted)
+
+
+async def check_a_remote_start_outlives_a_reset_and_no_power_cut():
+    """What was started is known to the life after a reset, which will end it; the reset itself moves nothing."""
+    _lines()
+    memory = Memory()
+    a = _app(memory)
+    assert _give(a, "start", _signed(a, "start"))[0] == "rejected"  # nothing is known of the car yet
+    await _until(a, lambda: a._car.reading("rpm", a._time.now) == 0, "the car is known")
+    assert _give(a, "start", _signed(a, "start")) == ("accepted", "")
+    await _until(a, lambda: a._car.running, "the engine runs")
+    assert not a._idle()
+    again = _app(memory, "reset")
+    assert not again._car.idle()
+    await _until(again, lambda: True, "a few turns")
+    assert again._house._asked == 0
+    assert _app(memory, "power")._car.idle()
+
+
+async def check_a_relay_that_is_closed_keeps_the_node_from_connecting():
+    _lines()
+    a = _app()
+    assert a._link.network()
+    a._house.pulse("horn", 300)
+    assert not a._link.network()
+    await _until(a, a._link.network, "the relay is open")
+
+
+for _name in sorted(globals()):
+    if _name.startswith("check_"):
+        asyncio.run(globals()[_name]())
+        asyncio.new_event_loop()  # the tasks that a check left behind go with it
+        _lines()
+        gc.collect()
+        print("ok", _name)
