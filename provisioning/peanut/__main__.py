@@ -10,6 +10,7 @@ from peanut.cli import Group
 from peanut.cli_audit import audit_command
 from peanut.cli_bench import console_command, logs_command, push_command
 from peanut.cli_board import board_group
+from peanut.cli_ca import ca_group
 from peanut.cli_device import device_group
 from peanut.cli_flash import flash_command
 from peanut.cli_init import init_command, operator_group
@@ -44,6 +45,7 @@ for command in (
     init_command,
     audit_command,
     board_group,
+    ca_group,
     console_command,
     device_group,
     flash_command,

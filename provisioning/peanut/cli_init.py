@@ -102,6 +102,16 @@ def _passphrase(home: Home, file: Path | None, generate: bool, *, ask: bool) -> 
     return init.Passphrase(_hidden("Passphrase of the root's key"), generated=False) if exists else _new_passphrase()
 
 
+def ask_passphrase() -> bytes:
+    """The passphrase of the root's key, asked for. PeanutError where nobody can be asked."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise PeanutError(
+            "the passphrase of ca/root.key is needed, and there is no terminal to ask at",
+            "Give --passphrase-file FILE.",
+        )
+    return _hidden("Passphrase of the root's key")
+
+
 def _new_passphrase() -> init.Passphrase:
     """Asked for twice; an empty first answer generates one. PeanutError after PASSPHRASE_TRIES that are not good."""
     for left in reversed(range(init.PASSPHRASE_TRIES)):

@@ -33,7 +33,7 @@ def renew_command(home: Home, wait_s: float, dry_run: bool) -> None:
         steps = init.renew_gateway(home, now) if renewal.gateway_is_due(home, now) else []
         for name in operators.existing(home):
             path = home.operator(name) / operators.CERTIFICATE
-            if path.exists() and renewal.is_due(store.certificate(path), now):
+            if path.exists() and renewal.certificate_is_due(home, store.certificate(path), now):
                 steps += operators.renew(home, name, now)
         if steps:
             plan.carry_out(steps, say, dry_run=dry_run)

@@ -46,15 +46,20 @@ def client_step(home: Home, path: Path, key: Path, uri: str, now: datetime, issu
 def root_step(home: Home, path: Path) -> Step:
     """Copy the root's certificate, in the form of the file's name, unless it is there."""
     what, note = home.relative(path), "the root, to check the gateway with"
-    encode = ca.certificate_der if path.suffix == ".der" else ca.certificate_pem
+
+    def wanted() -> bytes:
+        # A client that reads PEM trusts every root that the fleet does; what a node beside this one trusts is renewed.
+        if path.suffix == ".der":
+            return ca.certificate_der(store.root_certificate(home))
+        return ca.certificate_pem(*store.roots(home))
 
     def copy() -> None:
-        write_file(path, encode(store.root_certificate(home)), PUBLIC)
+        write_file(path, wanted(), PUBLIC)
 
     if not path.exists():
         return Step(State.MAKE, what, note, copy)
     if not (home.ca / "root.crt").exists():
         return Step(State.CHANGE, what, "the root is new", copy)
-    if store.read(path) != encode(store.root_certificate(home)):
+    if store.read(path) != wanted():
         return Step(State.CHANGE, what, "is not this fleet's root", copy)
     return there(what, note)

@@ -334,11 +334,11 @@ def check(home: Home, found: ledger.Device) -> tuple[x509.Certificate, bundle.No
     certificate, node = store.certificate(where / "cert.der"), read_node(where / "node.json")
     if not ca.same_key(certificate, store.key(where / "key.der")):
         raise PeanutError(f"{where / 'cert.der'} is for another key")
-    if not ca.issued_by(certificate, store.certificate(home.ca / "issuing.crt")):
+    if not any(ca.issued_by(certificate, issuer) for issuer in store.certificates(home.ca / "issuing.crt")):
         raise PeanutError(f"{where / 'cert.der'} was not issued by this fleet's CA")
     if ca.san_uris(certificate) != [names.device_uri(found.name, Kind(found.kind))]:
         raise PeanutError(f"{where / 'cert.der'} names somebody else")
-    if store.read(where / "ca.der") != ca.certificate_der(store.root_certificate(home)):
+    if store.read(where / "ca.der") not in map(ca.certificate_der, store.roots(home)):
         raise PeanutError(f"{where / 'ca.der'} is not this fleet's root")
     if found.kind == Kind.VEHICLE:
         signing.read_key(where / signing.KEY_FILE)

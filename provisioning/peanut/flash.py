@@ -163,7 +163,7 @@ def _lives_longer(found: Files, new: Files, home: Home, kind: Kind, name: str, n
         key: Any = serialization.load_der_private_key(found["key.der"], None)
         return (
             ca.same_key(certificate, key)
-            and ca.issued_by(certificate, store.certificate(home.ca / "issuing.crt"))
+            and any(ca.issued_by(certificate, issuer) for issuer in store.certificates(home.ca / "issuing.crt"))
             and ca.san_uris(certificate) == [names.device_uri(name, kind)]
             and found["ca.der"] == new.get("ca.der")
             and _is_for_clients(certificate)

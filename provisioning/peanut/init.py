@@ -48,6 +48,12 @@ def generate_passphrase() -> Passphrase:
     return Passphrase(secrets.token_urlsafe(GENERATED_BYTES).encode(), generated=True)
 
 
+def passphrase_step(home: Home, passphrase: Passphrase) -> Step:
+    """Keeps a generated passphrase: before the key, for a key without it would be lost."""
+    note, line = home.ca / "root.pass", passphrase.value + b"\n"
+    return Step(State.MAKE, home.relative(note), "generated passphrase", lambda: write_file(note, line, SECRET))
+
+
 def passphrase_file(path: Path) -> bytes:
     """The first line of a file, without its end."""
     lines = store.read(path).splitlines()
@@ -122,10 +128,7 @@ def _root(home: Home, passphrase: Passphrase | None, now: datetime) -> list[Step
     else:
         if passphrase is not None and passphrase.generated and not note.exists():
             # before the key: a key without its passphrase would be lost
-            line = passphrase.value + b"\n"
-            steps.append(
-                Step(State.MAKE, home.relative(note), "generated passphrase", lambda: write_file(note, line, SECRET))
-            )
+            steps.append(passphrase_step(home, passphrase))
 
         def make_key() -> None:
             assert passphrase is not None
@@ -154,10 +157,11 @@ def _issuing(home: Home, passphrase: Passphrase | None, now: datetime) -> list[S
                 f"{key} is missing",
                 "Put it back from a backup. If it is lost: move issuing.crt away, run this again, enrol every node.",
             )
-        found = store.certificate(crt)
-        if not ca.same_key(found, store.key(key)):
+        secret, listed = store.key(key), store.certificates(crt)
+        found = next((one for one in listed if ca.same_key(one, secret)), None)
+        if found is None:
             raise PeanutError(f"{key} does not belong to issuing.crt beside it", "Put both back from one backup.")
-        if not ca.issued_by(found, store.certificate(root_crt)):
+        if not any(ca.issued_by(found, root) for root in store.roots(home)):
             raise PeanutError(f"{crt} was not signed by root.crt beside it", "Put both back from one backup.")
         return [
             there(home.relative(key), "key of the issuing CA"),

@@ -163,7 +163,7 @@ def tasks(
         current = store.issuing(home).certificate
         with_key = force or is_due(certificate, now) or not ca.issued_by(certificate, current)
         with_key = with_key or staged(home, row.name) is not None
-        with_roots = bool(told.get("ca")) and told["ca"] != wanted
+        with_roots = bool(told.get("ca")) and set(told["ca"]) != set(wanted)
         if with_key or with_roots:
             found.append(Task(row, with_key, with_roots))
     return found
@@ -238,13 +238,15 @@ def _look(home: Home, task: Task, answer: Mapping[str, Any]) -> None:
     proved = here is not None and (coming is None or here == serial(coming)) and told.get("trial") is False
     proved = proved and (coming is None or told.get("serial") == serial(coming))
     if task.with_roots or told.get("ca"):
-        proved = proved and told.get("ca") == root_prints(store.roots(home))
+        proved = proved and set(told.get("ca", ())) == set(root_prints(store.roots(home)))
     if proved and (task.sent or coming is not None):
         if coming is not None:
             made = promote(home, task.row.name)
             task.done = f"has certificate {serial(made)[:12]}, {ca.until(made.not_valid_after_utc)}"
         else:
             task.done = "trusts the fleet's roots"
+        if task.with_roots:
+            write_file(home.device(task.row.name) / "ca.der", ca.certificate_der(store.root_certificate(home)), PUBLIC)
 
 
 def renew_here(home: Home, row: ledger.Device, now: datetime) -> x509.Certificate:
@@ -262,5 +264,9 @@ def due_rows(home: Home, now: datetime) -> list[ledger.Device]:
 
 def gateway_is_due(home: Home, now: datetime) -> bool:
     """Whether the gateway's own certificate is to be renewed, or was issued by a CA that issues no more."""
-    found = store.certificate(home.gateway / "gateway.crt")
-    return is_due(found, now) or not ca.issued_by(found, store.issuing(home).certificate)
+    return certificate_is_due(home, store.certificate(home.gateway / "gateway.crt"), now)
+
+
+def certificate_is_due(home: Home, certificate: x509.Certificate, now: datetime) -> bool:
+    """Whether it is old, or was issued by a CA that issues no more."""
+    return is_due(certificate, now) or not ca.issued_by(certificate, store.issuing(home).certificate)

@@ -60,7 +60,7 @@ def credentials(home: Home, name: str | None, now: datetime) -> Credentials:
     try:
         certificate, key = store.certificate(files.certificate), store.key(files.key)
         store.certificate(files.ca)
-        why = _why_refused(certificate, key, store.certificate(home.ca / "issuing.crt"), now)
+        why = _why_refused(certificate, key, store.certificates(home.ca / "issuing.crt"), now)
     except PeanutError as error:
         raise PeanutError(error.message, fix, Exit.CERTIFICATE) from None
     if why:
@@ -68,7 +68,7 @@ def credentials(home: Home, name: str | None, now: datetime) -> Credentials:
     return files
 
 
-def _why_refused(certificate: x509.Certificate, key: ca.Key, issuing: x509.Certificate, now: datetime) -> str:
+def _why_refused(certificate: x509.Certificate, key: ca.Key, issuers: Sequence[x509.Certificate], now: datetime) -> str:
     if certificate.not_valid_after_utc <= now:
         return f"expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
     if certificate.not_valid_before_utc > now:
@@ -76,7 +76,7 @@ def _why_refused(certificate: x509.Certificate, key: ca.Key, issuing: x509.Certi
         return f"is valid from {start:%Y-%m-%d %H:%M} UTC on, and this machine's clock says {now:%Y-%m-%d %H:%M} UTC"
     if not ca.same_key(certificate, key):
         return "is for another key"
-    if not ca.issued_by(certificate, issuing):
+    if not any(ca.issued_by(certificate, issuer) for issuer in issuers):
         return "was not issued by this fleet's CA"
     if not any(ExtendedKeyUsageOID.CLIENT_AUTH in u.value for u in _usages(certificate)):
         return "is not one for a client"

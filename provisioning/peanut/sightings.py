@@ -31,6 +31,7 @@ class Sighting:
     networks: tuple[str, ...] = ()
     expired: bool = False
     errors: tuple[str, ...] = ()
+    roots: tuple[str, ...] = ()  # that the node trusts, by their prints
 
     @property
     def chip(self) -> str:
@@ -74,4 +75,5 @@ def _sighting(record: Mapping[str, Any]) -> Sighting:
         networks=texts(record.get("networks")),
         expired=record.get("expired") is True,
         errors=texts(reported.get("errors")) if isinstance(reported, dict) else (),
+        roots=texts(reported.get("ca")) if isinstance(reported, dict) else (),
     )

@@ -57,12 +57,13 @@ def key(path: Path, passphrase: bytes | None = None) -> ca.Key:
 def issuing(home: Home) -> ca.Authority:
     """The issuing CA, ready to sign."""
     home.require()
-    authority = ca.Authority(certificate(home.ca / "issuing.crt"), key(home.ca / "issuing.key"))
-    if not ca.same_key(authority.certificate, authority.key):
+    secret = key(home.ca / "issuing.key")
+    found = next((one for one in certificates(home.ca / "issuing.crt") if ca.same_key(one, secret)), None)
+    if found is None:
         raise PeanutError(
             f"{home.ca / 'issuing.key'} does not belong to issuing.crt beside it", "Put both back from one backup."
         )
-    return authority
+    return ca.Authority(found, secret)
 
 
 def certificates(path: Path) -> list[x509.Certificate]:

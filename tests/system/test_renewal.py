@@ -100,3 +100,44 @@ def test_a_node_that_is_revoked_is_out_and_a_new_board_in_its_name_is_in(house: 
             new.wait_for_log("online at", timeout=30)
             assert house.peanut("send", "peanut", "UpdateTemperature", "16").returncode == 0
         assert "online at" not in stolen.log.split("; again in", 1)[1]
+
+
+def test_the_root_is_replaced_and_no_node_is_offline_for_it(house: House) -> None:
+    """Two steps and an end, each brought to a real node over its session. It restarts to try what is new, and is back
+    each time with what was in force; at the end it trusts the new root alone, and so does its gateway's certificate.
+    """
+    home = Home(house.home)
+    old = store.root_certificate(home)
+    with house.node("peanut") as node:
+        node.wait_for_log("online at", timeout=30)
+
+        def obeys(value: int) -> bool:
+            return house.peanut("send", "peanut", "UpdateTemperature", str(value)).returncode == 0
+
+        wait_for(lambda: obeys(16), "obedience")
+        for number, command in enumerate((("rotate", "--root"), ("rotate", "--root"), ("finish",))):
+            done = house.peanut("ca", *command)
+            assert done.returncode == 0, done.stdout + done.stderr
+            renewed = wait_for(
+                lambda: (
+                    (made := house.peanut("renew", "--wait", "60", timeout=90)).returncode == 0
+                    and "peanut: " in made.stdout
+                    and made
+                ),
+                f"renewal after step {number}",
+                60,
+            )
+            assert "peanut: trusts" in renewed.stdout or "peanut: has certificate" in renewed.stdout
+            wait_for(lambda number=number: obeys(17 + number), "obedience")
+        (root,) = store.roots(home)
+        assert root != old
+        assert ca.issued_by(store.certificate(home.devices / "peanut" / "cert.der"), store.issuing(home).certificate)
+        told = json.loads(house.peanut("device", "list", "--json", check=True).stdout)[0]["seen"]
+        assert told["roots"] == renewal.root_prints([root])
+        assert told["errors"] == []
+        # From nothing but the new root on: a power cut, and a gateway that has seen nothing of the old one.
+        house.stop()
+        house.start()
+        node.kill()
+        node.start()
+        wait_for(lambda: obeys(21), "obedience")
