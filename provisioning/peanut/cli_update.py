@@ -128,8 +128,7 @@ def build_command(
 def _node(name: str, kind: Kind, folder: Path | None) -> bundle.Node:
     """The node.json of some node on a board, for the drivers that it names."""
     found = board.read(name, board.folder(folder))
-    modelled = found.simulate is not None and kind is Kind.GREENHOUSE
-    return bundle.new_node("node", kind, found, {}, simulate=modelled)
+    return bundle.new_node("node", kind, found, {}, simulate=found.model(kind) is not None)
 
 
 def _numbers(home: Home) -> Iterator[int]:

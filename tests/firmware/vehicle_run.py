@@ -139,6 +139,24 @@ async def check_what_cannot_be_counted_does_not_act():
     assert again._gate.epoch != a._gate.epoch
 
 
+async def check_the_session_is_told_each_minute_and_its_clock_never_wraps():
+    """Where the tick counter begins anew (every 12.4 days), the seconds since the boot go on."""
+    _lines()
+    with Moved() as time:
+        a = _app()
+        a._due.clear()
+        time.now = 59000
+        await _until(a, lambda: True, "a few turns")
+        assert not a._due.is_set()
+        time.now = 60000
+        await _until(a, a._due.is_set, "a minute")
+        up = 60
+        for _ in range(30 * 24):  # an hour a turn
+            time.now = (time.now + 3600000) & ((1 << 30) - 1)
+            up += 3600
+            assert a._up() == up
+
+
 async def check_bare_commands():
     """None without compatibility; with it, what is named, by whatever bytes, but seldom, and never a retained one."""
     _lines()
