@@ -8,6 +8,7 @@ import click
 from peanut import __version__
 from peanut.cli import Group
 from peanut.cli_audit import audit_command
+from peanut.cli_backup import backup_command, restore_command
 from peanut.cli_bench import console_command, logs_command, push_command
 from peanut.cli_board import board_group
 from peanut.cli_ca import ca_group
@@ -44,6 +45,8 @@ def main(ctx: click.Context, home: Path | None) -> None:
 for command in (
     init_command,
     audit_command,
+    backup_command,
+    restore_command,
     board_group,
     ca_group,
     console_command,

@@ -102,14 +102,16 @@ def _passphrase(home: Home, file: Path | None, generate: bool, *, ask: bool) -> 
     return init.Passphrase(_hidden("Passphrase of the root's key"), generated=False) if exists else _new_passphrase()
 
 
-def ask_passphrase() -> bytes:
-    """The passphrase of the root's key, asked for. PeanutError where nobody can be asked."""
+def ask_passphrase(what: str = "the root's key", *, twice: bool = False) -> bytes:
+    """A passphrase, asked for. PeanutError where nobody can be asked, or the second is another than the first."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise PeanutError(
-            "the passphrase of ca/root.key is needed, and there is no terminal to ask at",
-            "Give --passphrase-file FILE.",
+            f"the passphrase of {what} is needed, and there is no terminal to ask at", "Give --passphrase-file FILE."
         )
-    return _hidden("Passphrase of the root's key")
+    value = _hidden(f"Passphrase of {what}")
+    if twice and _hidden("Once more") != value:
+        raise PeanutError("the two passphrases are not the same", "Type the same one twice.")
+    return value
 
 
 def _new_passphrase() -> init.Passphrase:
