@@ -50,6 +50,9 @@ GATEWAY_TOML = """\
 [listen]
 mqtts = "127.0.0.1:8883"
 https = "0.0.0.0:8443"
+# Without a certificate, for a browser on this PC only.
+[https]
+local = "127.0.0.1:8442"
 """
 APP_USER = "operator"
 FIRST_PASSWORD = "demo.pass"  # in the fleet home, 0600: what APP_USER's password was at first
@@ -233,10 +236,13 @@ def way_in(home: Path, address: str | None, password: str | None, *, drawn: bool
     with (home / "fleet.toml").open("rb") as file:
         url = app_url(address, [str(host) for host in tomllib.load(file).get("hosts", [])])
     who = f"as {APP_USER}, first password {password}" if password else "with a user of yours (peanut user list)"
+    settings = home / "gateway.toml"
+    local = tomllib.loads(settings.read_text()).get("https", {}).get("local", "") if settings.exists() else ""
+    here = f"on this PC http://localhost:{local.rpartition(':')[2]}/, " if local else ""
     return [
-        f"The app: {url}  Sign in {who}.",
+        f"The app: {here}{url}  Sign in {who}.",
         *(qr_code(url) if drawn else []),
-        "Your browser does not know this gateway yet and warns: go on, and see Trusted HTTPS in the app.",
+        "A phone does not know this gateway yet and warns: go on, and see Trusted HTTPS in the app.",
         "",
     ]
 

@@ -159,6 +159,8 @@ class Https:
 
     certificate: str = ""
     key: str = ""
+    local: Address | None = None
+    """The same without TLS, for a browser on this PC, which trusts http://localhost as it is. Loopback only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,7 +400,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "driver",
     ),
     "access": ("anonymous", "renew_grace_days", "renew_hours"),
-    "https": ("certificate", "key"),
+    "https": ("certificate", "key", "local"),
     "jwt": (
         "keys",
         "ca",
@@ -536,16 +538,21 @@ class _Reader:
 
     def _https(self, table: _Table) -> Https:
         found: dict[str, str] = {}
-        for key in _KEYS["https"]:
+        for key in ("certificate", "key"):
             value = table.get(key, "")
             if isinstance(value, str) and "\0" not in value:
                 found[key] = value
             else:
                 self._mistake(("https", key), f"must be the name of a file; it is {kind_of(value)}")
-        if len(found) == len(_KEYS["https"]) and bool(found["certificate"]) != bool(found["key"]):
+        if len(found) == 2 and bool(found["certificate"]) != bool(found["key"]):
             key = "key" if found["certificate"] else "certificate"
             self._mistake(("https", key), "is missing: certificate and key belong together")
-        return Https(**found)
+        local = self._address(("https", "local"), table, None)
+        if local is not None and not local.loopback:
+            self._mistake(
+                ("https", "local"), f"{local} is plain HTTP; only this machine may use it, e.g. 127.0.0.1:8442"
+            )
+        return Https(**found, local=local)
 
     def _bans(self, table: _Table) -> BanRules:
         usual = BanRules()

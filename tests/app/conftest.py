@@ -49,8 +49,11 @@ class AppHouse(House):
         super().__init__(home)
         self.https = free_port()
         self.url = f"https://localhost:{self.https}/"
+        local = free_port()
+        self.plain_url = f"http://localhost:{local}/"
         (home / "gateway.toml").write_text(
             f'[listen]\nmqtts = "127.0.0.1:{self.port}"\nhttps = "127.0.0.1:{self.https}"\n'
+            f'[https]\nlocal = "127.0.0.1:{local}"\n'
         )
         for name, role in (("anna", "admin"), ("joe", "viewer")):
             secret = home / f"{name}.pass"
@@ -138,9 +141,9 @@ def watched(page: Page) -> list[str]:
     return wrong
 
 
-def sign_in(page: Page, house: AppHouse, user: str = "anna", address: str = "") -> None:
+def sign_in(page: Page, house: AppHouse, user: str = "anna", address: str = "", url: str = "") -> None:
     """From the door to the fleet, or to the page of `address`."""
-    page.goto(house.url + address)
+    page.goto((url or house.url) + address)
     page.get_by_label("User", exact=True).fill(user)
     page.get_by_label("Password", exact=True).fill(PASSWORDS[user])
     page.get_by_role("button", name="Sign in").click()

@@ -6,6 +6,7 @@ Rule: each test is a story with an end that a person would see; one house serves
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -68,14 +69,18 @@ def settle(page: Page, wanted: float, by: float = 0.8) -> None:
     wait_for(lambda: abs(float(number.inner_text().removesuffix("°C")) - wanted) <= by, f"{wanted} °C", PATIENCE_S)
 
 
-def steps(page: Page, wanted: float) -> None:
-    """Taps the stepper until it says `wanted`."""
+def steps(page: Page, wanted: float, *, keys: bool = False) -> None:
+    """Taps the stepper until it says `wanted`; with `keys` by its arrow keys."""
     draft = page.get_by_test_id("draft")
     for _ in range(60):
         now = float(draft.inner_text().split()[0])
         if now == wanted:
             return
-        page.get_by_role("button", name="Warmer" if now < wanted else "Colder").click()
+        button = page.get_by_role("button", name="Warmer" if now < wanted else "Colder")
+        if keys:
+            button.press("ArrowUp" if now < wanted else "ArrowDown")
+        else:
+            button.click()
         expect(draft).not_to_have_text(f"{now:.1f} °C")
     raise AssertionError(f"the stepper does not come to {wanted}")
 
@@ -111,6 +116,19 @@ def test_trusted_https_is_tried_not_assumed(context: BrowserContext, home_of_app
     shoot(page, "trust", whole=True)
 
 
+def test_localhost_needs_no_certificate(page: Page, home_of_app: AppHouse) -> None:
+    """On the gateway's own PC, without TLS: trusted, signed in over a reload; by another name there is nothing."""
+    sign_in(page, home_of_app, url=home_of_app.plain_url)
+    page.goto(f"{home_of_app.plain_url}#/trust")
+    page.reload()
+    expect(page.get_by_role("navigation")).to_be_visible()
+    expect(page.locator("[data-trust=local]")).to_be_visible()
+    port = home_of_app.plain_url.rstrip("/").rpartition(":")[2]
+    with socket.create_connection(("127.0.0.1", int(port)), PATIENCE_S) as rebound:
+        rebound.sendall(b"GET / HTTP/1.1\r\nHost: evil.example:%s\r\n\r\n" % port.encode())
+        assert rebound.recv(100).startswith(b"HTTP/1.1 421 ")
+
+
 def test_a_temperature_is_changed_and_settles(page: Page, home_of_app: AppHouse, greenhouse: Node) -> None:
     """Through the fleet to the greenhouse; the node's word, and then the temperature itself; then a refusal and why."""
     sign_in(page, home_of_app)
@@ -124,7 +142,7 @@ def test_a_temperature_is_changed_and_settles(page: Page, home_of_app: AppHouse,
     expect(page.locator("[data-stage=done]")).to_contain_text("Set point: done")
     expect(page.get_by_test_id("setpoint")).to_have_text("15.0 °C")
     settle(page, 15.0)
-    steps(page, MOST + 1)
+    steps(page, MOST + 1, keys=True)
     page.get_by_role("button", name=f"Set to {MOST + 1:.1f} °C").click()
     expect(page.locator("[data-stage=refused]")).to_contain_text(re.compile(r"refused.*range"))
     expect(page.get_by_test_id("setpoint")).to_have_text("15.0 °C")

@@ -313,6 +313,14 @@ def test_a_certificate_for_https_needs_its_key() -> None:
     assert "must be the name of a file" in mistake("[https]\nkey = 1")
 
 
+def test_plain_http_is_for_this_machine_only() -> None:
+    assert Config().https.local is None
+    assert read('[https]\nlocal = "127.0.0.1:8442"').https.local == Address("127.0.0.1", 8442)
+    assert read('[https]\nlocal = "[::1]:8442"').https.local == Address("::1", 8442)
+    for other in ("0.0.0.0:8442", "192.168.1.5:8442", ":8442"):
+        assert "only this machine" in mistake(f'[https]\nlocal = "{other}"')
+
+
 # --- [[listener]] ---
 
 

@@ -93,8 +93,14 @@ SEND_TIMEOUT: Final = 60.0
 """Seconds that a reader may leave unread what is sent to it, before its request is given up."""
 
 
+def _local(scope: Scope) -> bool:
+    """Whether a request without TLS is for this machine by its own name, and no page's that has a name point here."""
+    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+    return host.rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
+
+
 class _Headers:
-    """Sets HEADERS on every answer."""
+    """Sets HEADERS on every answer, and turns away what has come without TLS by another name than this machine's."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -103,6 +109,11 @@ class _Headers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if scope["scheme"] == "http" and not _local(scope):
+            await Response("this address is for http://localhost only", 421, media_type="text/plain")(
+                scope, receive, send
+            )
             return
         api = scope["path"].startswith("/api")
 

@@ -85,9 +85,9 @@ class Door:
     """Accepts until it is closed."""
 
     def __init__(
-        self, sock: socket.socket, context: Callable[[], ssl.SSLContext], make: Callable[[], Http], log: Log
+        self, sock: socket.socket, context: Callable[[], ssl.SSLContext] | None, make: Callable[[], Http], log: Log
     ) -> None:
-        """`context` is asked for each connection: the certificate may change."""
+        """`context` is asked for each connection: the certificate may change. None: plain HTTP."""
         self._socket = sock
         self._context = context
         self._make = make
@@ -134,9 +134,9 @@ class Door:
             await loop.connect_accepted_socket(
                 make,
                 sock,
-                ssl=self._context(),
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
-                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
+                ssl=self._context() if self._context is not None else None,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if self._context is not None else None,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if self._context is not None else None,
             )
             await gone.wait()
         except (OSError, ssl.SSLError) as error:

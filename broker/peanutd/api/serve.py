@@ -46,7 +46,7 @@ from peanutd.config import FILE_NAME, Address, Https, Listener
 from peanutd.ear import Ear, Report
 from peanutd.log import Log
 from peanutd.monitor import Monitor
-from peanutd.sockets import Bound, bind
+from peanutd.sockets import Bound, ListenError, bind
 from peanutd.users import Store
 
 KEEP_ALIVE: Final = 60
@@ -170,13 +170,20 @@ class Api:
         self._bound: Bound = bind(Listener(address, where=f"https in [listen] of {FILE_NAME}"))
         self.address = self._bound.address
         """With the port that it really got."""
+        self._local: Bound | None = None
+        if https.local is not None:
+            try:
+                self._local = bind(Listener(https.local, where=f"local in [https] of {FILE_NAME}"))
+            except ListenError:
+                self._bound.socket.close()
+                raise
         self._database: database.Database | None = None
         try:
             self._database = database.Database(home)
             secret = keys.load(home)
             self.services = services(home, self._database, secret, gateway, broker_loop, log, version, monitor=monitor)
         except (database.DatabaseError, keys.NoKeyError) as error:
-            self._bound.socket.close()
+            self._shut()
             raise ApiError(str(error)) from None
         self._splice = Splice(lambda sock: _there(broker_loop, gateway.adopt, sock))
         self._relay = Relay(self.services.nodes.take)
@@ -196,6 +203,13 @@ class Api:
         """Serves from now on."""
         self._thread.start()
         self._log.info("server", f"listening https {self.address}")
+        if self._local is not None:
+            self._log.info("server", f"listening http {self._local.address}")
+
+    def _shut(self) -> None:
+        for bound in (self._bound, self._local):
+            if bound is not None:
+                bound.socket.close()
 
     def end(self) -> None:
         """Serves no more; returns when it is over, or when it takes too long."""
@@ -218,7 +232,7 @@ class Api:
         except Exception as error:
             self._log.error("api", "the API has ended", error=repr(error))
         finally:
-            self._bound.socket.close()
+            self._shut()
             self.services.passwords.close()
             if self._database is not None:
                 self._database.close()
@@ -257,17 +271,22 @@ class Api:
         config.load()
         server = _Uvicorn(config)
         make = partial(Http, self._splice, config=config, server_state=server.server_state, app_state={})
-        door = Door(self._bound.socket, lambda: self.context, make, self._log)
-        tasks = [asyncio.create_task(work) for work in (door.serve(), server.serve(sockets=[]), self._sweep())]
+        doors = [Door(self._bound.socket, lambda: self.context, make, self._log)]
+        if self._local is not None:
+            doors.append(Door(self._local.socket, None, make, self._log))
+        serving = asyncio.create_task(server.serve(sockets=[]))
+        accepting = [asyncio.create_task(door.serve()) for door in doors]
+        tasks = [serving, *accepting, asyncio.create_task(self._sweep())]
         try:
             await self._ending.wait()
-            tasks[0].cancel()
+            for task in accepting:
+                task.cancel()
             self.services.live.end()
             server.should_exit = True
-            await asyncio.wait([tasks[1]], timeout=END_TIMEOUT)
+            await asyncio.wait([serving], timeout=END_TIMEOUT)
             for connection in tuple(server.server_state.connections):  # of those who keep theirs, whatever is said
                 connection.transport.abort()
-            await asyncio.wait([tasks[1]], timeout=END_TIMEOUT)
+            await asyncio.wait([serving], timeout=END_TIMEOUT)
         finally:
             for task in tasks:
                 task.cancel()

@@ -154,7 +154,7 @@ def _no_other_site(call: Call) -> None:
     """Problem `csrf` unless the app itself has sent the request."""
     headers = call.request.headers
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
-    own = origin is None or origin.lower() == f"https://{headers.get('host', '').lower()}"
+    own = origin is None or origin.lower() == f"{call.request.url.scheme}://{headers.get('host', '').lower()}"
     if HEADER not in headers or site != "same-origin" or not own:
         raise Problem("csrf", f"with the cookie the header {HEADER} is needed, from the app's own pages")
 

@@ -9,7 +9,7 @@ import { useCell } from "../cell";
 import type { Alert, Device, Group, NodeEvent, Recipe } from "../contract";
 import { alerts, fleet, link, nodeEvents } from "../live";
 import { to } from "../router";
-import { ago, named, number, t, when } from "../words";
+import { named, number, t, when } from "../words";
 import { Card, Fetched, Head, Pill, Trouble, useLoad, useSend } from "../ui/parts";
 import { Curve } from "../ui/curve";
 import { Greenhouse } from "./greenhouse";
@@ -120,7 +120,7 @@ export function GroupCard({ device }: { device: Device }) {
 }
 
 /** Quantities of which nobody wants to know tenths. */
-const WHOLE = new Set(["speed", "rpm", "fuel", "co2", "light", "humidity", "soil", "satellites", "course"]);
+const WHOLE = new Set(["speed", "rpm", "fuel", "co2", "light", "humidity", "soil", "satellites", "course", "codes"]);
 const YES_NO = new Set(["door", "brake", "parked", "locked"]);
 const SHOWN_ELSEWHERE = new Set(["temperature", "latitude", "longitude", "locked"]);
 
@@ -133,7 +133,7 @@ export function DeviceFacts({ device }: { device: Device }) {
   const full = useLoad((signal) => get<Device>(`/devices/${encodeURIComponent(device.name)}`, { signal }), [device.name]);
   const health = full.value?.health ?? {};
   const facts: [string, string][] = [
-    [t("fact.status"), `${named("presence", device.presence)}, ${ago(device.presence_ts)}`],
+    [t("fact.status"), `${named("presence", device.presence)}${device.presence_ts === null ? "" : ` ${t("since", { when: when(device.presence_ts) })}`}`],
     [t("fact.firmware"), device.fw ?? "–"],
   ];
   const days = health["cert_days"];

@@ -62,7 +62,7 @@ function Tile({ device, finding }: { device: Device; finding: Finding }) {
   return (
     <a class={`tile ${toneOf(finding)}`} href={to("device", device.name)}>
       <span class="tile-name"><Icon name={device.kind} size={19} />{device.name}</span>
-      <span class="card-number">{vehicle ? vehicleWord(device) : `${number(temperature(device))}°`}</span>
+      <span class={`card-number ${vehicle ? "word" : ""}`}>{vehicle ? vehicleWord(device) : `${number(temperature(device))}°`}</span>
       {!vehicle && <small class="soft">{t("setpoint.short", { value: number(setpoint(device)) })}</small>}
       <Pill tone={toneOf(finding)}>{findingWords(device, finding)}</Pill>
     </a>

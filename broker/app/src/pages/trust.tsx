@@ -69,7 +69,10 @@ export function TrustPage() {
           </div>
         </Card>
         <Card title={t("trust.localhost")}>
-          <p class="soft">{t("trust.localhost.text")}</p>
+          <div class="prose">
+            <p class="soft">{t("trust.localhost.text")}</p>
+            <pre>{"[https]\nlocal = \"127.0.0.1:8442\""}</pre>
+          </div>
         </Card>
       </div>
     </>

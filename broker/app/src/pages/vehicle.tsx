@@ -50,7 +50,7 @@ export function Vehicle({ device }: { device: Device }) {
             <OrderLine order={order} />
             <div class="keys" style={{ marginTop: "16px" }}>
               {KEYS.filter(([name]) => device.commands.includes(name)).map(([name, icon]) => (
-                <button key={name} class={`${name === "horn" ? "whole" : ""} ${name === "unlock" ? "primary" : ""}`}
+                <button key={name} class={`${name === "horn" ? "whole" : ""} ${name === (locked === false ? "lock" : "unlock") ? "primary" : ""}`}
                   disabled={busy || !live} onClick={() => press(name)}>
                   <Icon name={icon} size={28} />
                   {named("command", name)}

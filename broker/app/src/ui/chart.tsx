@@ -32,8 +32,10 @@ export function Chart({ device }: { device: string }) {
     const to = Math.ceil(Date.now() / 1000);
     const { quantities } = await get<{ quantities: { name: string; first: number }[] }>(`${path(device)}/quantities`, { signal });
     const first = quantities.find(({ name }) => name === "temperature")?.first ?? null;
-    const from = begin(first, to - SPANS[span], to);
-    const { series } = await get<{ series: Series[] }>(`${path(device)}/history?${query(from, to)}`, { signal });
+    const asked = begin(first, to - SPANS[span], to);
+    const { series } = await get<{ series: Series[] }>(`${path(device)}/history?${query(asked, to)}`, { signal });
+    // What is rolled up by the hour begins with the hour; what is drawn begins with what there is.
+    const from = begin(series.find(({ quantity }) => quantity === "temperature")?.points[0]?.[0] ?? null, asked, to);
     return { from, to, series };
   }, [device, span]);
   const young = !history.value || history.value.to - history.value.from < YOUNG_S;

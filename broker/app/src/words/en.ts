@@ -6,7 +6,7 @@ export const en = {
   // frame
   fleet: "Fleet", alerts: "Alerts", groups: "Groups", more: "More", ways: "Main", skip: "Skip to the page",
   loading: "One moment…", close: "Close", save: "Save", saved: "Saved", edit: "Edit", delete: "Delete", further: "Show more",
-  unknown: "Unknown", name: "Name", "name.hint": "Small letters, digits and -", title: "Title", device: "Device", days: "{n} days",
+  since: "since {when}", unknown: "Unknown", name: "Name", "name.hint": "Small letters, digits and -", title: "Title", device: "Device", days: "{n} days",
   old: "No connection. This is how it was at {when}.",
   // problems
   "problem.connection": "The gateway does not answer. Are you in its network?",
@@ -135,5 +135,5 @@ export const en = {
   "trust.domain.1": "Point a name of your domain at the gateway's address in your network.",
   "trust.domain.2": "Get a certificate for it by ACME with the DNS-01 challenge (certbot, acme.sh, lego).",
   "trust.domain.3": "Name both files in gateway.toml; the gateway takes new ones by itself:",
-  "trust.localhost": "3. On the gateway PC itself", "trust.localhost.text": "Open the app there under the name localhost: browsers trust the machine they run on once its CA is installed, and no other device is needed.",
+  "trust.localhost": "3. On the gateway PC itself", "trust.localhost.text": "Browsers trust the machine that they run on. With this in gateway.toml the app is at http://localhost:8442 there, and nowhere else:",
 } as const;

@@ -8,7 +8,7 @@ export const zh: Words = {
   // frame
   fleet: "设备", alerts: "告警", groups: "分组", more: "更多", ways: "主导航", skip: "跳到页面内容",
   loading: "请稍候…", close: "关闭", save: "保存", saved: "已保存", edit: "修改", delete: "删除", further: "显示更多",
-  unknown: "未知", name: "名称", "name.hint": "小写字母、数字和 -", title: "标题", device: "设备", days: "{n} 天",
+  since: "（自 {when}）", unknown: "未知", name: "名称", "name.hint": "小写字母、数字和 -", title: "标题", device: "设备", days: "{n} 天",
   old: "没有连接。这是 {when} 时的状态。",
   // problems
   "problem.connection": "网关没有应答。您在它的网络里吗？",
@@ -137,5 +137,5 @@ export const zh: Words = {
   "trust.domain.1": "把域名中的一个名称指向网关在您网络中的地址。",
   "trust.domain.2": "用 ACME 的 DNS-01 方式为它申请证书（certbot、acme.sh、lego）。",
   "trust.domain.3": "在 gateway.toml 中写上两个文件，网关会自动采用更新后的证书：",
-  "trust.localhost": "3. 就在网关电脑上", "trust.localhost.text": "在那里用 localhost 打开应用：安装 CA 后浏览器信任本机，不需要其他设备。",
+  "trust.localhost": "3. 就在网关电脑上", "trust.localhost.text": "浏览器信任它所在的电脑。在 gateway.toml 中写上这一项，就可以在那里（且只能在那里）用 http://localhost:8442 打开应用：",
 };
