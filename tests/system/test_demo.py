@@ -17,24 +17,34 @@ from tools.demo import VEHICLE, app_url, own_address, qr_code
 from tools.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 90
+"""Seconds in which a demo has all its nodes online, on a machine that does eight things at once."""
 
 
-def test_demo_runs_without_a_terminal_and_ends_by_itself(tmp_path: Path) -> None:
+def test_demo_runs_without_a_terminal_and_ends_when_told(tmp_path: Path) -> None:
     home = tmp_path / "fleet"
     home.mkdir(mode=0o700)
     port = free_port()
     (home / "gateway.toml").write_text(f'[listen]\nmqtts = "127.0.0.1:{free_port()}"\nhttps = "127.0.0.1:{port}"\n')
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.demo"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=90, env={**os.environ, "PEANUT_HOME": str(home), "DEMO_SECONDS": "12"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "\x1b" not in done.stdout + done.stderr
-    for name in ("peanut", "tomato", VEHICLE):
-        assert re.search(f"node: {name} .*status: online", done.stdout), done.stdout
-    assert "mosquitto_pub" in done.stdout
+    environment = {**os.environ, "PEANUT_HOME": str(home), "DEMO_SECONDS": str(PATIENCE_S)}
+    seen: list[str] = []
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "tools.demo"], cwd=ROOT, stdin=subprocess.DEVNULL, text=True, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as demo:  # fmt: skip
+        assert demo.stdout is not None
+        missing = {"peanut", "tomato", VEHICLE}
+        for line in demo.stdout:
+            seen.append(line)
+            missing -= {name for name in missing if re.match(f"node: {name} .*status: online", line)}
+            if not missing:
+                demo.terminate()
+    said = "".join(seen)
+    assert (demo.returncode, missing) == (0, set()), said
+    assert "\x1b" not in said
+    assert "mosquitto_pub" in said
     password = (home / "demo.pass").read_text().strip()
-    assert f"The app: https://localhost:{port}/  Sign in as operator, first password {password}." in done.stdout
+    assert f"The app: https://localhost:{port}/  Sign in as operator, first password {password}." in said
     assert (home / "demo.pass").stat().st_mode & 0o777 == 0o600
     assert json.loads((home / "users.json").read_text())["users"]["operator"]["role"] == "admin"
     assert (home / "ca" / "root.pass").stat().st_mode & 0o777 == 0o600
@@ -49,11 +59,11 @@ def test_demo_runs_without_a_terminal_and_ends_by_itself(tmp_path: Path) -> None
                     found.append(command)
         return found
 
-    wait_for(lambda: not left_over(), f"everything ended: {left_over()}", deadline=5)
+    wait_for(lambda: not left_over(), f"everything ended: {left_over()}")
 
 
 def test_demo_takes_the_home_that_is_there(tmp_path: Path) -> None:
-    """A second run adds nothing and changes no file of the CA."""
+    """A second run adds nothing and changes no file of the CA; each ends by itself."""
     home = tmp_path / "fleet"
     home.mkdir(mode=0o700)
     (home / "gateway.toml").write_text(f'[listen]\nmqtts = "127.0.0.1:{free_port()}"\n')
