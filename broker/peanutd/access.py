@@ -274,6 +274,7 @@ class Slot(Enum):
         return self.role is not None
 
 
+@functools.cache
 def slot_of(kind: str, role: Role | None = None) -> Slot:
     """The slot of a kind of client; users and tokens have one for each role."""
     return next(slot for slot in Slot if slot.kind == kind and (slot.role is role or slot is Slot.OPERATOR))
