@@ -19,6 +19,7 @@ from tools.fleet.node import FIRMWARE
 
 from .gateway import CONNECT, PUBLISH, SUBSCRIBE, Gateway, Peer, publish
 from .pki import Pki
+from .test_rescue import Broken
 from .test_signed import KEY
 from .test_signed import make as signed_as
 
@@ -180,3 +181,22 @@ def test_the_whole_app_of_a_vehicle(pki: Pki, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     ran = [line[3:] for line in done.stdout.splitlines() if line.startswith("ok ")]
     assert ran == sorted(re.findall(r"^async def (check_\w+)", script.read_text(), re.M))
+
+
+def test_rescue_of_a_vehicle_obeys_nobody(pki: Pki, gateway: Gateway, tmp_path: Path) -> None:
+    """An application that cannot start: rescue asks for a clean session, moves nothing, and says what is wrong."""
+    node = Broken(bundle(tmp_path / "bundle", pki, gateway.port), tmp_path / "flash")
+    node.start()
+    try:
+        peer = gateway.accept()
+        connect = peer.expect(CONNECT)
+        assert connect.body[7] & 0x02, "no clean session was asked for"
+        peer.connack()
+        peer.suback(peer.expect(SUBSCRIBE), 1)
+        assert "broken update" in peer.expect(PUBLISH, f"{ROOT}/status").json["rescue"]
+        state = peer.expect(PUBLISH, f"{ROOT}/state").json
+        assert state == {"mode": "rescue", "reason": "no control: outputs are off", "faults": ["rescue"]}
+        peer.send(publish(f"{ROOT}/cmd/session", b"", ident=3))
+        assert peer.expect(PUBLISH, f"{ROOT}/ack").json["stage"] == "rejected"
+    finally:
+        node.kill()

@@ -9,7 +9,10 @@ import pytest
 
 from peanut import sealing
 from peanut.errors import PeanutError
+from peanut.home import Home
 from tools.fleet import find_micropython
+
+from .conftest import Run
 
 FIRMWARE = Path(__file__).parents[2] / "firmware"
 KEY = bytes(range(32))
@@ -43,6 +46,13 @@ def test_what_is_sealed_is_opened_and_nothing_else() -> None:
             sealing.opened(KEY, "telemetry", junk)
     with pytest.raises(PeanutError):
         sealing.opened(KEY, "telemetry", b'{"sealed":""}')
+
+
+def test_unseal_at_the_command_line(home: Home, run: Run) -> None:
+    vin = "1M8GDM9AXKP042788"
+    assert "is not a vehicle" in run("unseal", "peanut").stderr
+    result = run("unseal", vin, input="{}\n")
+    assert (result.exit_code, "is not sealed" in result.stderr) == (2, True)
 
 
 def test_the_same_text_twice_is_two() -> None:
