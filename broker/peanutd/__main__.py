@@ -201,7 +201,7 @@ def _metrics(address: Address | None, server: Server, home: Path) -> Iterator[No
     from peanutd.metrics import Metrics  # a tenth of a second that whoever has none does not wait for
 
     try:
-        metrics = Metrics(address, server.snapshot_from_afar, partial(_enrolled, home))
+        metrics = Metrics(address, server.snapshot_from_afar, partial(_enrolled, home), home / tls.CRL)
     except OSError as error:
         raise ListenError(f"{address}: {error.strerror}; change metrics in [listen]") from None
     server.log.info("server", f"listening metrics {metrics.address}/metrics")

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -23,6 +24,8 @@ from peanutd.config import Address
 from peanutd.tally import Spread
 
 Snapshot = Mapping[str, Any]
+
+CRL_PATH: Final = "/issuing.crl"
 
 _COUNTERS: Final = {
     "packets": ("MQTT packets", "direction", {"in": "packets_in", "out": "packets_out"}),
@@ -111,6 +114,23 @@ def _histogram(name: str, help_: str, spread: Spread) -> HistogramMetricFamily:
     return HistogramMetricFamily(f"peanut_{name}_seconds", help_, buckets=spread.buckets(), sum_value=spread.total)
 
 
+def _with_list(metrics: Any, crl: Path | None) -> Any:
+    """The revocation list for others at CRL_PATH, metrics everywhere else."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        if crl is None or environ.get("PATH_INFO") != CRL_PATH:
+            return metrics(environ, start_response)
+        try:
+            body = crl.read_bytes()
+        except OSError:
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"there is no revocation list; peanut ca crl makes it\n"]
+        start_response("200 OK", [("Content-Type", "application/pkix-crl"), ("Content-Length", str(len(body)))])
+        return [body]
+
+    return app
+
+
 class _Handler(WSGIRequestHandler):
     timeout = 5.0  # seconds: nobody keeps a thread for longer
 
@@ -140,11 +160,12 @@ class Metrics:
         address: Address,
         snapshot: Callable[[], Snapshot],
         ledger: Callable[[], Mapping[str, float]] = dict,
+        crl: Path | None = None,
     ) -> None:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Peanut(snapshot, ledger))
         kind = _Threads6 if ":" in address.host else _Threads
-        self._server = make_server(address.host, address.port, make_wsgi_app(registry), kind, _Handler)
+        self._server = make_server(address.host, address.port, _with_list(make_wsgi_app(registry), crl), kind, _Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
         self.address = Address(address.host, self._server.server_port)

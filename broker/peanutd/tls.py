@@ -40,6 +40,10 @@ FILES: Final = ("ca/root.crt", "ca/issuing.crt", "gateway/gateway.crt", "gateway
 """In the fleet home: what is read."""
 
 
+CRL: Final = "ca/issuing.crl"
+"""In the fleet home: the revocation list for others, in DER."""
+
+
 class TlsError(Exception):
     """Why the gateway has no certificates to serve with, and what to do about it."""
 
@@ -92,7 +96,7 @@ def load(home: Path, now: datetime, grace: timedelta = timedelta(0)) -> Credenti
     except (ssl.SSLError, OSError, ValueError) as error:
         raise TlsError(f"{roots} and {issuing}: not usable as CA certificates: {error}") from None
     material = Material(chain.read_bytes(), key.read_bytes(), trusted.encode())
-    warnings = _warnings(authorities, certificate, chain, key, now)
+    warnings = (*_warnings(authorities, certificate, chain, key, now), *_about_list(home / CRL, now))
     return Credentials(contexts, authorities, certificate, warnings, material, grace)
 
 
@@ -165,6 +169,20 @@ def _certificates(path: Path) -> list[x509.Certificate]:
         raise TlsError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError:
         raise TlsError(f"{path}: not a certificate in PEM; put back the file that `peanut init` made") from None
+
+
+def _about_list(path: Path, now: datetime) -> tuple[str, ...]:
+    """What is wrong with the revocation list for others. It decides nothing: who is out stands in revoked.json."""
+    if not path.is_file():
+        return ()
+    same = "nobody is locked out for it, revoked.json decides; make it anew: peanut ca crl"
+    try:
+        end = x509.load_der_x509_crl(path.read_bytes()).next_update_utc
+    except (OSError, ValueError):
+        return (f"{path}: the revocation list for others cannot be read; {same}",)
+    if end is not None and end < now:
+        return (f"{path}: the revocation list for others is out of date since {end:%Y-%m-%d}; {same}",)
+    return ()
 
 
 def _warnings(

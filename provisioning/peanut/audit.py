@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from peanut import ca, device, flash, ledger, names, operators, renewal, revocation, sightings, store
+from peanut import ca, crl, device, flash, ledger, names, operators, renewal, revocation, sightings, store
 from peanut.errors import PeanutError
 from peanut.home import SECRET, Home, mode_of
 from peanut.names import Kind
@@ -71,6 +71,8 @@ def _authorities(home: Home, now: datetime) -> Iterator[Finding]:
             if certificate.not_valid_after_utc - now < CA_SOON:
                 until = ca.validity(certificate, now)
                 yield Finding("warning", ca.common_name(certificate), until, "Replace it: peanut ca rotate")
+    if problem := crl.problem(home, now):
+        yield Finding("warning", "ca/issuing.crl", f"{problem}; others go by it, the gateway does not", "peanut ca crl")
     gateway = store.certificate(home.gateway / "gateway.crt")
     if now > renewal.due_at(gateway) + LATE / 2:
         yield Finding("error", "the gateway", f"its certificate is {ca.validity(gateway, now)}", "peanut renew")

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from peanut import ca, ledger, plan, renewal, revocation
+from peanut import ca, crl, ledger, plan, renewal, revocation
 from peanut.errors import Exit, PeanutError
 from peanut.home import Home
 
@@ -113,7 +113,7 @@ def revoke(home: Home, uris: Sequence[str], why: str, *, dry_run: bool) -> None:
     with home.lock(warn):
         done = plan.carry_out(revocation.revoke(home, uris, why, ca.utc_now()), say, dry_run=dry_run)
         if done and not dry_run:
-            say(revocation.tell_gateway(home))
+            _told(home)
 
 
 def restore(home: Home, uris: Sequence[str], *, dry_run: bool) -> None:
@@ -121,7 +121,18 @@ def restore(home: Home, uris: Sequence[str], *, dry_run: bool) -> None:
     with home.lock(warn):
         done = plan.carry_out(revocation.restore(home, uris), say, dry_run=dry_run)
         if done and not dry_run:
-            say(revocation.tell_gateway(home))
+            _told(home)
+
+
+def _told(home: Home) -> None:
+    """The gateway knows, and then everybody else may: in this order."""
+    said = revocation.tell_gateway(home)
+    try:
+        if crl.publish(home, ca.utc_now()):
+            said += f"; published: {home.relative(crl.path(home))}"
+    except (PeanutError, OSError) as error:  # it decides nothing
+        warn(f"Warning: the list for others, {crl.path(home)}, was not made: {error}")
+    say(said)
 
 
 def renew_nodes(home: Home, rows: Sequence[ledger.Device] | None, now: datetime, *, force: bool, wait_s: float) -> None:

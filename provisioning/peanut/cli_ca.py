@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
-from peanut import ca, cli_init, init, plan, rotation, store
+from peanut import ca, cli_init, crl, init, plan, rotation, store
 from peanut.cli import dry_run_option, pass_home, say, warn
+from peanut.errors import PeanutError
 from peanut.home import Home
 
 force_option = click.option("--force", is_flag=True, help="Leave behind who is not ready; these are to be flashed.")
@@ -71,6 +72,8 @@ def rotate(home: Home, root: bool, passphrase_file: Path | None, force: bool, dr
                 rotation.root_switch(home, secret, now, force=force) if root else rotation.issuing(home, secret, now)
             )
         plan.carry_out(steps, say, dry_run=dry_run)
+        if not dry_run:
+            crl.publish(home, now)
     if not dry_run:
         warn("Now `peanut renew` brings it to the nodes, as they are there; the gateway also does so by itself.")
 
@@ -98,3 +101,22 @@ def finish(home: Home, force: bool, dry_run: bool) -> None:
     home.require()
     with home.lock(warn):
         plan.carry_out(rotation.finish(home, force=force), say, dry_run=dry_run)
+
+
+@ca_group.command("crl")
+@pass_home
+def crl_command(home: Home) -> None:
+    """Make the revocation list for others, ca/issuing.crl (DER), anew.
+
+    `peanut device revoke` and `peanut renew` do it by themselves. The gateway does not go by it: it is for other
+    programs that trust this CA. The gateway serves it at /issuing.crl beside /metrics.
+
+    \b
+    Examples:
+      peanut ca crl && openssl crl -in fleet/ca/issuing.crl -noout -text
+    """
+    home.require()
+    with home.lock(warn):
+        if not crl.publish(home, ca.utc_now()):
+            raise PeanutError("the key of the issuing CA is not here", "Run this where ca/issuing.key is.")
+    say(f"{crl.path(home)}")

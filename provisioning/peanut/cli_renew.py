@@ -2,7 +2,7 @@
 
 import click
 
-from peanut import ca, cli, init, operators, plan, renewal, store
+from peanut import ca, cli, crl, init, operators, plan, renewal, store
 from peanut.cli import dry_run_option, pass_home, say, wait_option, warn
 from peanut.home import Home
 
@@ -37,6 +37,8 @@ def renew_command(home: Home, wait_s: float, dry_run: bool) -> None:
                 steps += operators.renew(home, name, now)
         if steps:
             plan.carry_out(steps, say, dry_run=dry_run)
+        if not dry_run:
+            crl.publish(home, now)
     if dry_run:
         for row in renewal.due_rows(home, now):
             say(f"{row.name}: is due")

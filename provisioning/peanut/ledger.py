@@ -29,6 +29,16 @@ MIGRATIONS = (
         created    INTEGER NOT NULL
     )
     """,
+    # Everything that was ever issued to a device: what is revoked with it.
+    """
+    CREATE TABLE issued(
+        serial    TEXT    NOT NULL PRIMARY KEY,
+        name      TEXT    NOT NULL,
+        kind      TEXT    NOT NULL,
+        not_after INTEGER NOT NULL
+    )
+    """,
+    "INSERT INTO issued SELECT serial, name, kind, not_after FROM device",
 )
 
 
@@ -128,6 +138,27 @@ def put(connection: sqlite3.Connection, device: Device) -> None:
     """Insert or replace the row of this name."""
     marks = ", ".join("?" for _ in fields(Device))
     connection.execute(f"INSERT OR REPLACE INTO device({_COLUMNS}) VALUES ({marks})", astuple(device))
+    past = (device.serial, device.name, device.kind, device.not_after)
+    connection.execute("INSERT OR IGNORE INTO issued VALUES (?, ?, ?, ?)", past)
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate that a device has or had."""
+
+    serial: str
+    name: str
+    kind: str
+    not_after: int
+
+
+def issued(path: Path) -> list[Issued]:
+    """Everything that was ever issued to devices, as far as this ledger goes back."""
+    if not path.exists():
+        return []
+    with opened(path) as connection:
+        query = "SELECT serial, name, kind, not_after FROM issued ORDER BY serial"
+        return [Issued(*row) for row in connection.execute(query)]
 
 
 def devices(path: Path) -> list[Device]:

@@ -9,11 +9,15 @@ import json
 import os
 import ssl
 import time
-from datetime import UTC, datetime
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from peanutd import control
 from peanutd.access import Credential, Identity, Kind
@@ -217,3 +221,30 @@ def test_the_will_of_one_who_is_cut_is_published(fleet: Any, start: Any, dial: A
     write(fleet.home, peanut=entry())
     assert watching.message()[1] == b"offline"
     wait_for(lambda: any("cut who=plant/peanut" in line for line in daemon.lines), "the line")
+
+
+@pytest.mark.parametrize("raw", [b"nothing", None])
+def test_a_list_for_others_that_is_bad_locks_nobody_out(fleet: Any, start: Any, dial: Any, raw: bytes | None) -> None:
+    """It is said, and revoked.json decides."""
+    fleet.settings(LISTEN)
+    then = datetime.now(UTC) - timedelta(days=30)
+    if raw is None:  # out of date
+        builder = x509.CertificateRevocationListBuilder(fleet.issuing.certificate.subject, then, then + timedelta(7))
+        raw = builder.sign(fleet.issuing.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    (fleet.home / "ca" / "issuing.crl").write_bytes(raw)
+    write(fleet.home, tomato=entry())
+    daemon = start(fleet.home)
+    daemon.line(r"warn  peanutd: .*issuing\.crl: the revocation list for others .*revoked\.json decides")
+    assert dial(daemon.port(), fleet.context(fleet.issue(URI))).connect("peanut")[1] == 0
+    assert refused(dial, daemon.port(), fleet.context(fleet.issue("peanut:plant/tomato")))
+
+
+def test_the_list_for_others_is_served(fleet: Any, start: Any) -> None:
+    fleet.settings(LISTEN + 'metrics = "127.0.0.1:0"\n')
+    daemon = start(fleet.home)
+    url = daemon.line("listening metrics").rpartition(" ")[2].replace("/metrics", "/issuing.crl")
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"http://{url}", timeout=30)
+    (fleet.home / "ca" / "issuing.crl").write_bytes(b"the list")
+    with urllib.request.urlopen(f"http://{url}", timeout=30) as answer:
+        assert (answer.headers["Content-Type"], answer.read()) == ("application/pkix-crl", b"the list")

@@ -15,7 +15,7 @@ ORDER = [
     "renewal", "init",
     "password", "user", "session", "send", "rollout", "courier", "wifi", "programs", "serialport", "loader", "fsimage",
     "shorten", "application", "image", "flash", "watch", "install", "bench", "carton", "labels",
-    "sightings", "audit", "rotation", "backup", "cli", "cli_audit", "cli_init", "cli_ca",
+    "sightings", "crl", "audit", "rotation", "backup", "cli", "cli_audit", "cli_init", "cli_ca",
     "cli_backup",
     "cli_renew",
     "cli_board", "cli_device", "cli_user", "cli_send", "cli_unseal", "cli_update", "cli_flash", "cli_wifi", "cli_bench",
