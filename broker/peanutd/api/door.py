@@ -32,6 +32,8 @@ SHUTDOWN_TIMEOUT: Final = 5.0
 """Seconds for the end of TLS."""
 HEAD_TIMEOUT: Final = 15.0
 """Seconds from the first byte of a request (or from the connection) to the end of its headers."""
+PIECE: Final = 16 * 1024
+"""Bytes that are parsed at once: h11 holds only what is incomplete to its limit, and a read may bring far more."""
 REST: Final = 1.0
 """Seconds without accepting, when the system has no more file descriptors."""
 
@@ -50,7 +52,13 @@ class Http(H11Protocol):
         self._expect()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        for start in range(0, len(data), PIECE):
+            if self.transport.is_closing():
+                return
+            if start and self.transport.get_protocol() is not self:  # a WebSocket's first frames wait for the answer
+                self.transport.abort()
+                return
+            super().data_received(data[start : start + PIECE])
         if self.conn.their_state is h11.IDLE:
             if self._head is None and self.timeout_keep_alive_task is None:
                 self._expect()

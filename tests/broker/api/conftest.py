@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from peanutd import _core
+from peanutd import _core, argon, users
 from peanutd.api import app, keys, serve
 from peanutd.api.bridge import Relay
 from peanutd.api.database import Database
@@ -28,7 +28,7 @@ from peanutd.ear import Ear
 from peanutd.log import Log
 from peanutd.monitor import Monitor
 from peanutd.server import Server
-from tests.broker.scram_client import user, write_users
+from tests.broker.scram_client import LEAST, user, write_users
 
 PASSWORD = "correct horse"
 START = 1_800_000_000.0
@@ -234,7 +234,9 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(users, "USUAL_ITERATIONS", LEAST)  # new passwords are made quickly
+    monkeypatch.setattr(argon, "USUAL_COST", (argon.MEMORY_MIN, 1, 1))
     made = World(tmp_path)
     yield made
     made.close()

@@ -18,6 +18,7 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
+from peanutd import tls
 from peanutd.api import app, door
 from tests.broker.conftest import DEADLINE, Daemon, Fleet, Start, wait_for
 from tests.broker.scram_client import user, write_users
@@ -71,12 +72,6 @@ def house(shared_fleet: Fleet) -> Iterator[House]:
         assert daemon.process.wait(30) == 0
 
 
-@pytest.fixture
-def own_house(fleet: Fleet, start: Start) -> House:
-    """One that a test may end."""
-    return House(fleet, start)
-
-
 def test_every_answer_has_the_headers(house: House) -> None:
     for path in ("/", "/api/v1/health", "/api/v1/me", "/api/nothing", "/assets/none.js", "/ca.crt"):
         answer, _ = house.get(path)
@@ -123,7 +118,7 @@ def test_what_is_no_request_is_answered_and_closed(house: House, request_: bytes
     assert house.get("/api/v1/health")[0].status == 200
 
 
-def test_a_certificate_of_ones_own_and_another_one_while_it_runs(fleet: Fleet, start: Start) -> None:
+def test_a_certificate_of_ones_own_another_one_while_it_runs_and_the_end(fleet: Fleet, start: Start) -> None:
     other = fleet.issue_gateway()
     (fleet.home / "web.crt").write_bytes(other.pem + fleet.issuing.pem)
     (fleet.home / "web.key").write_bytes(other.key_pem())
@@ -141,23 +136,11 @@ def test_a_certificate_of_ones_own_and_another_one_while_it_runs(fleet: Fleet, s
     (fleet.home / "web.key").write_bytes(newer.key_pem())
     (fleet.home / "web.crt").write_bytes(newer.pem + fleet.issuing.pem)
     wait_for(lambda: shown() == newer.der, "the new certificate", 30)
+    _ends_in_spite_of_a_stream(house)
 
 
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [('[https]\ncertificate = "none.crt"\nkey = "none.key"\n', "none.crt: not there"), ("", "in use")],
-)
-def test_without_address_or_certificate_it_does_not_start(fleet: Fleet, start: Start, more: str, words: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = 0 if more else taken.getsockname()[1]
-        fleet.settings(f'[listen]\nmqtts = "127.0.0.1:0"\nhttps = "127.0.0.1:{port}"\n{more}')
-        daemon: Daemon = start(fleet.home)
-        assert daemon.process.wait(30) == 1
-        daemon.line(words)
-
-
-def test_an_open_stream_does_not_hold_up_the_end(own_house: House) -> None:
-    house = own_house
+def _ends_in_spite_of_a_stream(house: House) -> None:
+    """An open stream of events does not hold up the end."""
     body = json.dumps({"user": "maria", "password": PASSWORD})
     with house.connection() as connection, house.connection() as other:
         connection.request("POST", "/api/v1/session", body, {"Content-Type": "application/json"})
@@ -168,6 +151,19 @@ def test_an_open_stream_does_not_hold_up_the_end(own_house: House) -> None:
         house.daemon.process.terminate()
         assert house.daemon.process.wait(30) == 0
     assert not [line for line in house.daemon.lines if " error api" in line]
+
+
+def test_without_its_address_it_does_not_start(fleet: Fleet, start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        fleet.settings(f'[listen]\nmqtts = "127.0.0.1:0"\nhttps = "127.0.0.1:{taken.getsockname()[1]}"\n')
+        daemon: Daemon = start(fleet.home)
+        assert daemon.process.wait(30) == 1
+        daemon.line("in use")
+
+
+def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(tls.TlsError, match=r"web\.crt: not there; mend certificate and key in \[https\]"):
+        tls.web(tmp_path / "web.crt", tmp_path / "web.key")
 
 
 def test_one_address_has_so_many_connections(house: House) -> None:

@@ -54,15 +54,17 @@ closed = [operation for operation in OPERATIONS if not operation.open]
 of_a_device = [operation for operation in closed if operation.path.startswith("/devices/{name}")]
 
 
-@pytest.mark.parametrize("operation", of_a_device, ids=label)
-def test_1_a_device_of_others_is_not_there(world: World, refused: Refused, operation: Operation) -> None:
+def test_1_a_device_of_others_is_not_there(world: World, refused: Refused) -> None:
     """Whatever is asked of it, by somebody who may not see it: as if there were none."""
     world.node("peanut")
     world.users["maria"] = "admin"  # the role is not what keeps her out
     world.write_users()
     maria = world.token("maria")
     world.run(world.services.scopes.set("maria", frozenset({"south"})))
-    refused(call(world, operation, maria), "not_found")
+    for operation in of_a_device:
+        answer = call(world, operation, maria)
+        assert answer.status_code == 404, label(operation)
+        refused(answer, "not_found")
 
 
 def test_1_what_belongs_to_others_cannot_be_reached_by_its_number(world: World, refused: Refused) -> None:
@@ -78,12 +80,13 @@ def test_1_what_belongs_to_others_cannot_be_reached_by_its_number(world: World, 
 # --- 2: broken authentication ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("operation", closed, ids=label)
-def test_2_nothing_is_done_for_nobody(world: World, refused: Refused, operation: Operation) -> None:
-    for token in (None, "x.y.z"):
-        answer = call(world, operation, token)
-        refused(answer, "unauthorized")
-        assert answer.headers["www-authenticate"]
+def test_2_nothing_is_done_for_nobody(world: World, refused: Refused) -> None:
+    for operation in closed:
+        for token in (None, "x.y.z"):
+            answer = call(world, operation, token)
+            assert answer.status_code == 401, label(operation)
+            refused(answer, "unauthorized")
+            assert answer.headers["www-authenticate"]
 
 
 def test_2_what_is_open_is_known() -> None:
@@ -99,14 +102,14 @@ def test_2_what_is_open_is_known() -> None:
 # --- 3: broken object property level authorization ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("operation", [one for one in closed if one.body is not None], ids=label)
-def test_3_nobody_sets_what_is_not_his_to_set(operation: Operation) -> None:
+def test_3_nobody_sets_what_is_not_his_to_set() -> None:
     """No body takes a property that the table does not name: no role, no owner, no time of creation."""
-    assert operation.body is not None
-    found = json.dumps(operation.body)
-    if "$ref" in found:
-        found = json.dumps(openapi.shape.NAMED[operation.body["$ref"].rpartition("/")[2]])
-    assert '"additionalProperties": false' in found or "credential" in found
+    for operation in closed:
+        body = operation.body or {"additionalProperties": False}
+        if "$ref" in body:
+            body = openapi.shape.NAMED[body["$ref"].rpartition("/")[2]]
+        for form in body.get("anyOf", [body]):
+            assert form["additionalProperties"] is False, label(operation)
 
 
 def test_3_a_user_does_not_make_himself_an_admin(world: World, refused: Refused) -> None:
@@ -155,12 +158,15 @@ def test_4_one_caller_does_not_use_up_anothers_share(world: World) -> None:
 above = [operation for operation in closed if operation.role is not Role.VIEWER]
 
 
-@pytest.mark.parametrize("operation", above, ids=label)
-def test_5_a_role_does_what_it_is_for(world: World, refused: Refused, operation: Operation) -> None:
-    names = {Role.VIEWER: "vera", Role.OPERATOR: "maria"}
-    for role, name in names.items():
-        if RANK[role] < RANK[operation.role]:
-            refused(call(world, operation, world.token(name)), "forbidden")
+@pytest.mark.parametrize("name", ["vera", "maria"])
+def test_5_a_role_does_what_it_is_for(world: World, refused: Refused, name: str) -> None:
+    token, role = world.token(name), Role(world.users[name])
+    beyond = [operation for operation in above if RANK[role] < RANK[operation.role]]
+    assert beyond
+    for operation in beyond:
+        answer = call(world, operation, token)
+        assert answer.status_code == 403, label(operation)
+        refused(answer, "forbidden")
 
 
 def test_5_the_holder_of_a_share_reaches_what_a_share_is_for(world: World, refused: Refused) -> None:
