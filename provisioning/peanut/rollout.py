@@ -184,9 +184,10 @@ class Rollout:
         if self.state != State.RUNNING:
             return []
         found = []
-        receiving = self.count(Step.RECEIVING)
+        receiving = 0
         for name in self.taken:
             node = self.nodes[name]
+            receiving += node.online and node.step in (Step.WAITING, Step.RECEIVING)
             quiet = now - max(node.offered, node.heard) > OFFER_S or node.offered == -math.inf
             if node.online and quiet and node.step in (Step.WAITING, Step.RECEIVING):
                 found.append(name)
