@@ -24,6 +24,7 @@ WINDOW = 4  # chunks in answer to one question of a node
 CHUNK_S = 30  # after which a chunk that waits at the gateway is void
 OFFER_S = 60  # the same of an offer
 AGAIN_S = 2.0  # before a lost connection is made again
+NOT_AUTHORIZED = 0x87  # reason code of PUBACK (MQTT 5, 3.4.2.1); of others a node that asks again takes care
 KEEP_S = 1.0  # between two writes of the state
 GATHER_S = 1.0  # for what is retained, before anything follows from it
 RETREAT_S = 30.0  # for nodes to let go of an update that is taken back
@@ -58,6 +59,8 @@ class Courier:
         self._roots = {names.topic_root(name, self._kind): name for name in plan.nodes}
         self._session: session.Session | None = None
         self._from = 0.0  # when what is retained has come, monotonic
+        self._refused: PeanutError | None = None
+        self._met = False  # the gateway was reached once: it will come back
         self._changed = True
         self._kept = -math.inf
 
@@ -70,7 +73,9 @@ class Courier:
                     self._serve(lambda: self.plan.state != State.RUNNING or (not wait and self._settled()))
                     break
                 except PeanutError as error:
-                    if error.status != Exit.UNREACHABLE:
+                    if self._session is None and (error.status != Exit.UNREACHABLE or not self._met):
+                        raise  # it does not let us in, or was never there
+                    if error is self._refused:
                         raise
                     time.sleep(AGAIN_S)
             if self.plan.state in (State.STOPPED, State.WITHDRAWN):
@@ -100,16 +105,21 @@ class Courier:
         head = "/plant/+/" if self._kind is Kind.GREENHOUSE else "vin/+/"
         topics = [head + "status", head + "ota/status"]
         gateway, context = self._where
-        self._session = session.Session(gateway, context, topics, f"the {self._kind}s", self._hear)
-        self._session.connect()
+        self._session = None
+        made = session.Session(gateway, context, topics, f"the {self._kind}s", self._hear, self._published)
+        made.connect()
+        self._session = made
+        self._met = True
         self._from = time.monotonic() + GATHER_S
         try:
-            self._session.until(over, math.inf, lambda: PeanutError(""), self._turn)
+            made.until(over, math.inf, lambda: PeanutError(""), self._turn)
         finally:
-            self._session.close()
+            made.close()
 
     def _turn(self) -> None:
         now = time.monotonic()
+        if self._refused is not None:
+            raise self._refused
         if now < self._from:
             return
         wanted = self._wishes.read()
@@ -128,6 +138,14 @@ class Courier:
     def _send(self, name: str, topic: str, payload: bytes, lifetime_s: int) -> None:
         assert self._session is not None
         self._session.publish(f"{names.topic_root(name, self._kind)}/{topic}", payload, lifetime_s=lifetime_s)
+
+    def _published(self, _mid: int, code: int, reason: str) -> None:
+        if code == NOT_AUTHORIZED:
+            self._refused = PeanutError(
+                f"the gateway does not let this operator update the {self._kind}s: {reason}",
+                "Use an operator who may: --operator NAME.",
+                Exit.REFUSED,
+            )
 
     def _hear(self, message: mqtt.MQTTMessage) -> None:
         root, _, what = message.topic.removesuffix("/status").rpartition("/")

@@ -188,7 +188,7 @@ WORD = st.tuples(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(WORD, max_size=30))
 def test_whatever_nodes_say_nobody_is_counted_good_but_on_his_word(words: list[tuple[str, object]]) -> None:
     plan = made(3, "1,100%", "0%")

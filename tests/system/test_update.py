@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from peanut import release
 from tests.system.conftest import BIN, DEADLINE, House, Watcher, wait_for
 from tools.fleet.node import FIRMWARE
 
@@ -55,7 +56,7 @@ def test_a_bad_build_stops_at_the_first_node_and_a_good_one_reaches_all(house: H
     """Two stages; the bad one never connects. Its node returns by itself and says why; the good one is kept."""
     names = ["ash", "birch", "cedar"]
     with ExitStack() as stack:
-        nodes = [stack.enter_context(house.node(name, "link.health_s=3")) for name in names]
+        nodes = [stack.enter_context(house.node(name, "link.health_s=3", "simulate.speed=30")) for name in names]
         watcher = stack.enter_context(house.watch(*TOPICS))
         for name in names:
             wait_for(lambda n=name: said(watcher, n).get("stage") == "running", "first status")  # type: ignore[misc]
@@ -88,8 +89,44 @@ def test_a_bad_build_stops_at_the_first_node_and_a_good_one_reaches_all(house: H
         assert "done" in update(house, "status").stdout
 
         # What came over the air takes the next one: compiled, with short names, into the other slot.
-        assert update(house, "build", "--version", "better").returncode == 0
+        signing = release.load_key((house.home / "updates/signing.key").read_bytes(), "key")
+        same = release.read(Path(made.stdout.partition(": ")[0]).read_bytes(), "made").files
+        one = release.pack(same, signing, seq=seq + 1, version="better", kind="greenhouse")
+        (house.home / f"updates/greenhouse-{seq + 1}.update").write_bytes(one.file)
         done = update(house, "push", "--to", "birch")
         assert done.returncode == 0, done.stdout + done.stderr
         run = json.loads((nodes[1].workdir / "slot.json").read_text())
         assert (run["run"][0], run["run"][2], run["old"][0]) == ("b", "better", "a")
+
+
+def test_a_roll_out_is_paused_resumed_and_withdrawn(house: House) -> None:
+    """While its only node is away: nothing is lost by an end of the push, and one push at a time is enough."""
+    house.device("ash")
+    key = release.load_key((house.home / "updates/signing.key").read_bytes(), "key")
+    one = release.pack({"choice.mpy": b"x"}, key, seq=1 << 31, version="1", kind="greenhouse")
+    (house.home / f"updates/greenhouse-{1 << 31}.update").write_bytes(one.file)
+
+    def push(*words: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [BIN / "peanut", "--home", house.home, "update", *words],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        wait_for(lambda: "waiting" in str(process.stdout and process.stdout.readline()), "it waits")
+        return process
+
+    going = push("push")
+    assert "another push" in update(house, "push").stderr
+    done = update(house, "pause")
+    assert (done.returncode, "is paused" in done.stdout) == (0, True), done.stderr
+    output, _ = going.communicate(timeout=DEADLINE)
+    assert going.returncode == 0
+    assert "`peanut update resume` goes on" in output
+    assert "1 nodes are away" in update(house, "resume", "--no-wait").stdout
+
+    going = push("resume")
+    house.stop()  # the gateway goes, and comes back
+    house.start()
+    assert "is withdrawn" in update(house, "withdraw").stdout
+    assert going.communicate(timeout=2 * DEADLINE)[0]
+    assert going.returncode == 0
+    assert json.loads(update(house, "status", "--json").stdout)["state"] == "withdrawn"
