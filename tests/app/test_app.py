@@ -172,6 +172,25 @@ def test_a_car_is_unlocked_with_a_second_proof(page: Page, home_of_app: AppHouse
     accessible(page)
 
 
+def test_a_passkey_opens_without_the_password(page: Page, home_of_app: AppHouse, vehicle: Node) -> None:
+    """Made in the settings with the phone's own authenticator; then a finger unlocks the car."""
+    sign_in(page, home_of_app, address="#/settings")
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("WebAuthn.enable")
+    phone = {"protocol": "ctap2", "transport": "internal", "hasResidentKey": True, "hasUserVerification": True}
+    devtools.send("WebAuthn.addVirtualAuthenticator", {"options": {**phone, "isUserVerified": True}})
+    card = page.get_by_role("region", name="Passkeys")
+    card.get_by_label("Name of this phone").fill("Anna's phone")
+    card.get_by_label("Password").fill(PASSWORDS["anna"])
+    card.get_by_role("button", name="Make a passkey").click()
+    expect(card.get_by_role("listitem")).to_contain_text("Anna's phone")
+    page.goto(f"{home_of_app.url}#/device/{VIN}")
+    page.get_by_role("button", name="Unlock", exact=True).click()
+    page.get_by_role("button", name="Use the passkey").click()
+    expect(page.locator("[data-stage=done]")).to_contain_text("Unlock: done")
+    expect(page.get_by_test_id("locked")).to_have_text("Unlocked")
+
+
 def test_a_share_is_taken_back_and_another_one_expires(page: Page, home_of_app: AppHouse, vehicle: Node) -> None:
     """The mechanic locks the car with the link and can do nothing else; when it is over he is outside, at once."""
     api = Api(home_of_app)

@@ -58,18 +58,19 @@ self.addEventListener("fetch", (event: Fetched) => {
 });
 
 self.addEventListener("push", (event: Pushed) => {
-  let told: { title?: string; body?: string; text?: string; device?: string; tag?: string };
+  let told: { title?: string; body?: string; alerts?: number[] };
   try {
     told = (event.data?.json() ?? {}) as typeof told;
   } catch {
     told = { body: event.data?.text() ?? "" };
   }
-  const { title, body, text, device, tag } = told;
-  event.waitUntil(self.registration.showNotification(title ?? device ?? "Peanut", {
-    body: body ?? text ?? "",
+  const { title, body, alerts } = told;
+  event.waitUntil(self.registration.showNotification(title ?? "Peanut", {
+    body: body ?? "",
     icon: "icon-192.png",
-    tag: tag ?? device,
-    data: device ? `#/device/${encodeURIComponent(device)}` : "#/alerts",
+    // What comes a second time takes the place of the first.
+    ...(alerts?.length ? { tag: alerts.join() } : {}),
+    data: "#/alerts",
   }));
 });
 
