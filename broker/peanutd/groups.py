@@ -161,6 +161,8 @@ class _Known:
     setpoint: float | None = None
     setpoint_at: float = 0.0
     """When that was heard."""
+    gen: int = 0
+    """Of the configuration that is in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,8 +314,8 @@ class Groups:
             payload = json.dumps(said, separators=(",", ":")).encode()
             self._mouth.say(f"{node.root}/UpdateTemperature", payload, LIFETIME)
         else:
-            schedule = desired.schedule or ""
-            self._mouth.amend(f"{node.root}/config/desired", lambda old: _amended(attempt, schedule, old, int(now)))
+            schedule, gen = desired.schedule or "", self._known[node.name].gen
+            self._mouth.amend(f"{node.root}/config/desired", lambda old: _amended(attempt, schedule, old, gen))
         self._changed.add(group)
 
     def _acknowledged(self, device: str, body: Mapping[str, Any], now: float) -> None:
@@ -333,10 +335,14 @@ class Groups:
 
     def _configured(self, device: str, body: Mapping[str, Any], now: float, retained: bool) -> None:
         """What a node has made of the last configuration."""
+        if isinstance(body.get("gen"), int):
+            self._known[device].gen = body["gen"]
         attempt = self._attempts.get(device)
         if attempt is None or attempt.gen is None or retained:
             return
-        errors, gen = body.get("errors"), body.get("gen")
+        errors, gen, ts = body.get("errors"), body.get("gen"), body.get("ts")
+        if isinstance(ts, int | float) and 0 < ts < attempt.sent - SETTLE:
+            return  # of an older document
         if errors:
             del self._attempts[device]
             why = clean("; ".join(map(str, errors)) if isinstance(errors, list) else str(errors), 200)
@@ -550,8 +556,10 @@ class Groups:
             raise
 
 
-def _amended(attempt: _Attempt, schedule: str, old: bytes | None, now: int) -> bytes | None:
-    """The configuration of a node with another schedule; in the loop. What is there beside it stays."""
+def _amended(attempt: _Attempt, schedule: str, old: bytes | None, gen: int) -> bytes | None:
+    """The configuration of a node with another schedule; in the loop. What is there beside it stays. gen: of what is
+    in force; a node takes only what has a greater one.
+    """
     try:
         document = json.loads(old or b"{}")
     except ValueError:
@@ -561,7 +569,7 @@ def _amended(attempt: _Attempt, schedule: str, old: bytes | None, now: int) -> b
     before = document.get("gen")
     control = document.get("control")
     document["control"] = {**(control if isinstance(control, dict) else {}), "schedule": schedule}
-    document["gen"] = max(before + 1 if isinstance(before, int) else 1, now)
+    document["gen"] = max(before if isinstance(before, int) else 0, gen) + 1
     made = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     if len(made) > MAX_DOCUMENT:
         return None  # it is not answered, and tried again: somebody has to make room in it

@@ -387,11 +387,22 @@ def test_a_recipe_goes_into_the_configuration_of_each_member_beside_what_is_ther
     fleet.groups.want("house", "user/maria", fleet.now, recipe="tomato")
     assert fleet.turn() == ["a", "b"]
     said = json.loads(fleet.retained[topic])
-    assert said["gen"] >= NOW
+    assert said["gen"] == 8, "one more than what was there"
     assert (said["control"], said["report"]) == ({"max": 30, "schedule": SPRING}, {"telemetry_s": 30})
     assert fleet.states() == {"a": "at", "b": "at", "c": "offline"}
     with pytest.raises(GroupError, match="holds it"):
         fleet.groups.remove_recipe("tomato")
+
+
+def test_its_generation_is_above_that_of_what_is_in_force(fleet: Fleet) -> None:
+    """And no further: a node counts to 2**30."""
+    fleet.hear("a", "config/reported", {"gen": 41, "errors": []}, retained=True)
+    fleet.come("a")
+    fleet.groups.put_recipe("tomato", TOMATO)
+    fleet.groups.want("house", "user/maria", fleet.now, recipe="tomato")
+    fleet.turn()
+    assert json.loads(fleet.retained["/plant/a/config/desired"])["gen"] == 42
+    assert fleet.states()["a"] == "at"
 
 
 def test_a_node_that_cannot_take_it_says_why(fleet: Fleet) -> None:
@@ -401,6 +412,15 @@ def test_a_node_that_cannot_take_it_says_why(fleet: Fleet) -> None:
     fleet.groups.want("house", "user/maria", fleet.now, recipe="tomato")
     fleet.turn()
     assert (fleet.states()["a"], fleet.why("a")) == ("refused", "control.schedule: not like it")
+
+
+def test_what_it_says_of_an_older_configuration_is_no_answer(fleet: Fleet) -> None:
+    fleet.come("a")
+    fleet.answers["a"] = lambda said: [{"gen": 1, "errors": ["control.max: too much"], "ts": NOW - 60}]
+    fleet.groups.put_recipe("tomato", TOMATO)
+    fleet.groups.want("house", "user/maria", fleet.now, recipe="tomato")
+    fleet.turn()
+    assert fleet.states()["a"] == "pending"
 
 
 def test_another_season_and_another_recipe_are_sent_by_themselves(fleet: Fleet) -> None:
