@@ -636,6 +636,8 @@ bool pn_loop_order(pn_loop *l, uint8_t kind, uint64_t conn, void *thing) {
     return pn_mail_put(&l->orders, &(order){conn, thing, kind}, sizeof(order));
 }
 
+void pn_loop_ring(pn_loop *l) { pn_mail_ring(&l->orders); }
+
 /* Under the lock. */
 static void attach(pn_conn *c, pn_link *link) {
     pn_owner *owner = pn_link_owner(link);
@@ -731,15 +733,11 @@ static void cut_the_late(pn_loop *l) {
     for (pn_conn *c; (c = l->lingering.first) != NULL && c->due <= l->now;) cut(l, c);
 }
 
-/* Sends what has gathered, and says what others have to do. Under the lock. */
-static void settle(pn_loop *l) {
+/* Sends what has gathered. Under the lock. */
+static void flush_all(pn_loop *l) {
     pn_house *house = l->house;
     pn_link *link;
     uint32_t count = 0;
-    if (pn_broker_busy(house->broker)) {
-        pn_broker_work(house->broker, l->now);
-        pass_on_events(l);
-    }
     while ((link = pn_broker_dirty(house->broker)) != NULL) {
         pn_owner *owner = pn_link_owner(link);
         if (owner->conn) {
@@ -749,6 +747,17 @@ static void settle(pn_loop *l) {
             post(l, (pn_post){.kind = PN_POST_PUMP, .owner = owner}, NULL, 0);
         }
         if (++count % PN_SHARE_EVERY == 0) share(l);
+    }
+}
+
+/* The end of a turn: what has gathered is sent; a slice of work, and what that has made; what others have to do. Under the lock. */
+static void settle(pn_loop *l) {
+    pn_house *house = l->house;
+    flush_all(l);
+    if (pn_broker_busy(house->broker)) {
+        pn_broker_work(house->broker, l->now);
+        pass_on_events(l);
+        flush_all(l);
     }
     l->busy = pn_broker_busy(house->broker);
     pn_span batch;

@@ -85,6 +85,8 @@ uint64_t pn_loop_add(pn_loop *loop, int fd, void *object, pn_link *link);
 /* `thing` is the SSL_CTX of BEGIN (a reference goes over), the pn_link of ATTACH, anything for READ. False without memory. */
 bool pn_loop_order(pn_loop *loop, uint8_t kind, uint64_t conn, void *thing);
 
+void pn_loop_ring(pn_loop *loop); /* any thread: another turn, now; the core has work */
+
 /* All posts that wait; owned (pn_free, and the texts). Between this and the next call of pn_loop_forget owners are alive. */
 pn_post *pn_loop_posts(pn_loop *loop, uint32_t *count);
 /* The owner of a link is about to go: no post names it any more. */

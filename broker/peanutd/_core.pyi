@@ -113,7 +113,8 @@ class Broker:
 
     @property
     def busy(self) -> bool:
-        """Whether there is work that is done in slices: then call `work` once a turn of the loop."""
+        """Whether there is work that is done in slices: then call `work` once a turn of the loop. Never where there is
+        a native Loop, which does it."""
 
     def work(self, now: int) -> tuple[Event, ...]:
         """A slice of it, a few milliseconds: what clients sent beyond their share, retained messages to come."""

@@ -81,6 +81,7 @@ def test_status(fleet: Any, start: Any, dial: Any, run: Any, loop: str) -> None:
     node = dial(daemon.port("mqtt"))
     node.connect("a")
     node.subscribe("t")
+    wait_for((fleet.home / control.NAME).exists, "the control socket, which comes after the listeners")
     assert stat.S_IMODE((fleet.home / control.NAME).stat().st_mode) == 0o600
     found = json.loads(run("--home", home, "status", "--json").stdout)
     assert found["connections"]["online"] == 1
