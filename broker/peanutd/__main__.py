@@ -199,9 +199,10 @@ def _metrics(address: Address | None, server: Server, home: Path) -> Iterator[No
         yield
         return
     from peanutd.metrics import Metrics  # a tenth of a second that whoever has none does not wait for
+    from peanutd.ocsp import Responder
 
     try:
-        metrics = Metrics(address, server.snapshot_from_afar, partial(_enrolled, home), home / tls.CRL)
+        metrics = Metrics(address, server.snapshot_from_afar, partial(_enrolled, home), home / tls.CRL, Responder(home))
     except OSError as error:
         raise ListenError(f"{address}: {error.strerror}; change metrics in [listen]") from None
     server.log.info("server", f"listening metrics {metrics.address}/metrics")

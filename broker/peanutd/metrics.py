@@ -7,10 +7,12 @@ has certified. Names end as Prometheus wants them (`_total`, `_bytes`, `_seconds
 
 from __future__ import annotations
 
+import base64
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any, Final
@@ -21,11 +23,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from peanutd.config import Address
+from peanutd.ocsp import REQUEST_MAX, Responder
 from peanutd.tally import Spread
 
 Snapshot = Mapping[str, Any]
 
 CRL_PATH: Final = "/issuing.crl"
+OCSP_PATH: Final = "/ocsp"
 
 _COUNTERS: Final = {
     "packets": ("MQTT packets", "direction", {"in": "packets_in", "out": "packets_out"}),
@@ -114,10 +118,26 @@ def _histogram(name: str, help_: str, spread: Spread) -> HistogramMetricFamily:
     return HistogramMetricFamily(f"peanut_{name}_seconds", help_, buckets=spread.buckets(), sum_value=spread.total)
 
 
-def _with_list(metrics: Any, crl: Path | None) -> Any:
-    """The revocation list for others at CRL_PATH, metrics everywhere else."""
+def _with_lists(metrics: Any, crl: Path | None, responder: Responder | None) -> Any:
+    """Who is revoked, for others, at CRL_PATH and OCSP_PATH (RFC 6960, appendix A); metrics everywhere else."""
+
+    def ocsp(environ: Any, start_response: Any, asked: Responder) -> Any:
+        if environ.get("REQUEST_METHOD") == "POST":
+            size = environ.get("CONTENT_LENGTH") or "0"
+            request = environ["wsgi.input"].read(min(int(size), REQUEST_MAX) if size.isdecimal() else 0)
+        else:
+            try:
+                request = base64.b64decode(environ["PATH_INFO"][len(OCSP_PATH) + 1 :][: 2 * REQUEST_MAX])
+            except ValueError:
+                request = b""
+        body = asked.answer(request, datetime.now(UTC))
+        start_response("200 OK", [("Content-Type", "application/ocsp-response"), ("Content-Length", str(len(body)))])
+        return [body]
 
     def app(environ: Any, start_response: Any) -> Any:
+        path = environ.get("PATH_INFO", "")
+        if (path == OCSP_PATH or path.startswith(OCSP_PATH + "/")) and responder is not None and responder.ready:
+            return ocsp(environ, start_response, responder)
         if crl is None or environ.get("PATH_INFO") != CRL_PATH:
             return metrics(environ, start_response)
         try:
@@ -161,11 +181,14 @@ class Metrics:
         snapshot: Callable[[], Snapshot],
         ledger: Callable[[], Mapping[str, float]] = dict,
         crl: Path | None = None,
+        responder: Responder | None = None,
     ) -> None:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Peanut(snapshot, ledger))
         kind = _Threads6 if ":" in address.host else _Threads
-        self._server = make_server(address.host, address.port, _with_list(make_wsgi_app(registry), crl), kind, _Handler)
+        self._server = make_server(
+            address.host, address.port, _with_lists(make_wsgi_app(registry), crl, responder), kind, _Handler
+        )
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
         self.address = Address(address.host, self._server.server_port)

@@ -39,6 +39,7 @@ class Profile:
 ROOT = Profile(days=3650, path_length=1)
 ISSUING = Profile(days=1825, path_length=0)
 GATEWAY = Profile(days=90, usage=ExtendedKeyUsageOID.SERVER_AUTH)
+OCSP = Profile(days=90, usage=ExtendedKeyUsageOID.OCSP_SIGNING)
 CLIENT = Profile(days=365, usage=ExtendedKeyUsageOID.CLIENT_AUTH)  # nodes and operators
 
 
@@ -117,6 +118,9 @@ def _issue(
     )
     if profile.usage is not None:
         builder = builder.add_extension(x509.ExtendedKeyUsage([profile.usage]), critical=False)
+    if profile is OCSP:
+        # Whoever asks about a certificate need not ask about the one that answers (RFC 6960, 4.2.2.2.1).
+        builder = builder.add_extension(x509.OCSPNoCheck(), critical=False)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return builder.sign(key, hashes.SHA256())
@@ -146,6 +150,11 @@ def issue_client(public: PublicKey, name: str, uri: str, issuing: Authority, now
     """A node's or an operator's certificate. uri: the identity (names.device_uri, names.operator_uri)."""
     names = [x509.UniformResourceIdentifier(uri)]
     return _issue(CLIENT, _common_name(name), public, issuing.certificate, issuing.key, now, names)
+
+
+def issue_ocsp(public: PublicKey, issuing: Authority, now: datetime) -> x509.Certificate:
+    """The certificate with which the gateway answers who asks whether another one is revoked."""
+    return _issue(OCSP, _common_name("Peanut OCSP"), public, issuing.certificate, issuing.key, now)
 
 
 def _general_name(host: str) -> x509.GeneralName:

@@ -120,3 +120,21 @@ def crl_command(home: Home) -> None:
         if not crl.publish(home, ca.utc_now()):
             raise PeanutError("the key of the issuing CA is not here", "Run this where ca/issuing.key is.")
     say(f"{crl.path(home)}")
+
+
+@ca_group.command("ocsp")
+@pass_home
+def ocsp_command(home: Home) -> None:
+    """Let the gateway answer OCSP (RFC 6960) at /ocsp beside /metrics, for other programs that trust this CA.
+
+    Makes a key and a certificate for that alone; `peanut renew` renews them. Remove gateway/ocsp.* to end it.
+
+    \b
+    Examples:
+      peanut ca ocsp
+      openssl ocsp -issuer fleet/ca/issuing.crt -CAfile fleet/ca/root.crt -cert leaf.pem -url http://127.0.0.1:9883/ocsp
+    """
+    home.require()
+    with home.lock(warn):
+        crl.ocsp_signer(home, ca.utc_now())
+    say(f"{home.gateway / 'ocsp.crt'}")

@@ -39,6 +39,9 @@ def renew_command(home: Home, wait_s: float, dry_run: bool) -> None:
             plan.carry_out(steps, say, dry_run=dry_run)
         if not dry_run:
             crl.publish(home, now)
+            if crl.ocsp_is_due(home, now):
+                crl.ocsp_signer(home, now)
+                say("gateway/ocsp.crt: new key and certificate for the OCSP responder")
     if dry_run:
         for row in renewal.due_rows(home, now):
             say(f"{row.name}: is due")

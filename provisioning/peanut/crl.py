@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 
 from peanut import ca, ledger, names, operators, renewal, revocation, store
 from peanut.errors import PeanutError
-from peanut.home import PUBLIC, Home, write_file
+from peanut.home import PUBLIC, SECRET, Home, write_file
 from peanut.names import Kind
 
 LIFE = timedelta(days=7)  # `peanut renew` makes a new one every few hours
@@ -69,6 +69,20 @@ def publish(home: Home, now: datetime) -> bool:
         return False
     write_file(path(home), make(home, now).public_bytes(serialization.Encoding.DER), PUBLIC)
     return True
+
+
+def ocsp_signer(home: Home, now: datetime) -> None:
+    """A key, and a certificate of the issuing CA for it, with which the gateway answers OCSP; a new pair each time."""
+    key, folder = ca.new_key(), home.gateway
+    made = ca.issue_ocsp(key.public_key(), store.issuing(home), now)
+    write_file(folder / "ocsp.key", ca.key_pem(key), SECRET)
+    write_file(folder / "ocsp.crt", ca.certificate_pem(made), PUBLIC)
+
+
+def ocsp_is_due(home: Home, now: datetime) -> bool:
+    """Whether there is such a certificate, and it is to be renewed."""
+    where = home.gateway / "ocsp.crt"
+    return where.exists() and renewal.certificate_is_due(home, store.certificate(where), now)
 
 
 def problem(home: Home, now: datetime) -> str:

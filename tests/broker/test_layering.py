@@ -19,7 +19,19 @@ ORDER = (
     *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door", "ear"),
     *("readings", "history", "recorder", "alert_rules", "judges", "webpush", "alerts", "couriers"),
     *("recipes", "mouth", "groups", "discovery", "monitor"),
-    *("connection", "native", "control", "operate", "metrics", "watch", "reception", "server", "stamps", "caretaker"),
+    *(
+        "connection",
+        "native",
+        "control",
+        "operate",
+        "ocsp",
+        "metrics",
+        "watch",
+        "reception",
+        "server",
+        "stamps",
+        "caretaker",
+    ),
     "__main__",
 )
 

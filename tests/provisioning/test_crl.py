@@ -92,3 +92,21 @@ def test_what_is_wrong_with_it_is_said(home: Home, run: Run) -> None:
     assert "ca/issuing.crl: cannot be read; others go by it" in run("audit").output
     assert run("device", "revoke", "peanut").exit_code == 0, "it is made anew"
     assert crl.problem(home, NOW) == ""
+
+
+def test_the_responders_certificate_is_for_that_alone(home: Home, run: Run) -> None:
+    assert run("ca", "ocsp").exit_code == 0
+    made = store.certificate(home.gateway / "ocsp.crt")
+    text = subprocess.run(
+        [program("openssl"), "x509", "-in", str(home.gateway / "ocsp.crt"), "-noout", "-text"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "OCSP Signing" in text
+    assert "OCSP No Check" in text
+    assert "TLS Web" not in text
+    assert (home.gateway / "ocsp.key").stat().st_mode & 0o777 == 0o600
+    assert ca.days_left(made, NOW) < 90
+    assert not crl.ocsp_is_due(home, NOW)
+    assert crl.ocsp_is_due(home, NOW + timedelta(days=70))

@@ -1,0 +1,116 @@
+"""The OCSP responder (RFC 6960): whether a certificate is revoked, for other programs that trust this CA.
+
+The rule it keeps: bytes in, bytes out; it decides nothing for the gateway itself, which goes by revoked.json. It signs
+with a key that the issuing CA has certified for this alone (`peanut ca ocsp`), never with the CA's own. What the ledger
+does not know is `unknown`, not good; a question that is none gets an error as the RFC has it, and costs little.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, cast
+from urllib.parse import quote
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import ocsp
+
+from peanutd import revoked
+from peanutd.access import NAME, VIN
+from peanutd.revoked import Entries, RevokedError
+
+CERTIFICATE: Final = "gateway/ocsp.crt"
+KEY: Final = "gateway/ocsp.key"
+REQUEST_MAX: Final = 2048
+"""Bytes of a question: it is about one certificate."""
+LIFE: Final = timedelta(hours=1)
+"""How long an answer may be kept."""
+
+_HASHES: Final = {"sha1": hashes.SHA1, "sha256": hashes.SHA256}
+_SHAPES: Final = {"greenhouse": ("plant", NAME), "vehicle": ("vin", VIN)}
+
+
+class Responder:
+    """Answers for the fleet home; every answer reads what is there now."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a key to sign answers with."""
+        return (self._home / CERTIFICATE).is_file() and (self._home / KEY).is_file()
+
+    def answer(self, request: bytes, now: datetime) -> bytes:
+        """The response to a request, both in DER."""
+        return self._answer(request, now).public_bytes(serialization.Encoding.DER)
+
+    def _answer(self, request: bytes, now: datetime) -> ocsp.OCSPResponse:
+        try:
+            asked = ocsp.load_der_ocsp_request(request[:REQUEST_MAX])
+            kind = _HASHES.get(asked.hash_algorithm.name)
+        except ValueError:  # no request, about several certificates, or with a hash that nobody knows
+            return ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.MALFORMED_REQUEST)
+        try:
+            signer = x509.load_pem_x509_certificate((self._home / CERTIFICATE).read_bytes())
+            key = serialization.load_pem_private_key((self._home / KEY).read_bytes(), None)
+            issuers = x509.load_pem_x509_certificates((self._home / "ca" / "issuing.crt").read_bytes())
+            issuer = next((one for one in issuers if kind is not None and _is_about(asked, one, kind())), None)
+            if issuer is None:  # not one of ours to speak for
+                return ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.UNAUTHORIZED)
+            status, since = self._status(f"{asked.serial_number:x}")
+        except (OSError, ValueError, sqlite3.Error, RevokedError):
+            return ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.TRY_LATER)
+        start = now.replace(microsecond=0)
+        builder = ocsp.OCSPResponseBuilder().add_response_by_hash(
+            issuer_name_hash=asked.issuer_name_hash,
+            issuer_key_hash=asked.issuer_key_hash,
+            serial_number=asked.serial_number,
+            algorithm=asked.hash_algorithm,
+            cert_status=status,
+            this_update=start,
+            next_update=start + LIFE,
+            revocation_time=since,
+            revocation_reason=None,
+        )
+        try:
+            nonce = asked.extensions.get_extension_for_class(x509.OCSPNonce).value
+            builder = builder.add_extension(nonce, critical=False)
+        except x509.ExtensionNotFound:
+            pass
+        builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, signer).certificates([signer])
+        return builder.sign(cast(ec.EllipticCurvePrivateKey, key), hashes.SHA256())
+
+    def _status(self, serial: str) -> tuple[ocsp.OCSPCertStatus, datetime | None]:
+        """What is known of a serial number, and since when it is revoked."""
+        path = self._home / "ledger.db"
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1.0)) as ledger:
+            row = ledger.execute("SELECT name, kind FROM issued WHERE serial = ?", (serial,)).fetchone()
+        word, shape = _SHAPES.get(row[1], ("", NAME)) if row else ("", NAME)
+        if not word or not shape.fullmatch(row[0]):
+            return ocsp.OCSPCertStatus.UNKNOWN, None
+        entry = self._entries().get(f"{word}/{row[0]}")
+        if entry is None or serial in entry.good:
+            return ocsp.OCSPCertStatus.GOOD, None
+        return ocsp.OCSPCertStatus.REVOKED, datetime.fromtimestamp(entry.since, UTC)
+
+    def _entries(self) -> Entries:
+        path = self._home / revoked.FILE_NAME
+        return revoked.parse(path.read_bytes(), str(path)) if path.is_file() else {}
+
+
+def _is_about(asked: ocsp.OCSPRequest, issuer: x509.Certificate, kind: hashes.HashAlgorithm) -> bool:
+    """Whether the request is about a certificate of this issuer."""
+    public = issuer.public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    name = issuer.subject.public_bytes()
+    return asked.issuer_name_hash == _digest(kind, name) and asked.issuer_key_hash == _digest(kind, public)
+
+
+def _digest(kind: hashes.HashAlgorithm, data: bytes) -> bytes:
+    digest = hashes.Hash(kind)
+    digest.update(data)
+    return digest.finalize()

@@ -1,0 +1,99 @@
+"""The OCSP responder, asked by openssl: good, revoked, unknown; and what is no question."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from peanutd.ocsp import REQUEST_MAX, Responder
+from tests.broker.conftest import Leaf
+from tests.broker.test_revoked import entry, write
+from tests.programs import program
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def home(fleet: Any) -> Path:
+    """With a signer and two nodes in the ledger; the fleet's `peanut` and `tomato`."""
+    usages = [ExtendedKeyUsageOID.OCSP_SIGNING]
+    signer = Leaf(fleet.issuing, "ocsp", [], usages, NOW - timedelta(days=1), NOW + timedelta(days=90))
+    (fleet.home / "gateway" / "ocsp.crt").write_bytes(signer.pem)
+    (fleet.home / "gateway" / "ocsp.key").write_bytes(signer.key_pem())
+    fleet.leaves = {name: fleet.issue(f"peanut:plant/{name}") for name in ("peanut", "tomato", "stranger")}
+    with sqlite3.connect(fleet.home / "ledger.db") as ledger:
+        ledger.execute("CREATE TABLE issued(serial TEXT, name TEXT, kind TEXT, not_after INTEGER)")
+        for name in ("peanut", "tomato"):
+            serial = f"{fleet.leaves[name].certificate.serial_number:x}"
+            ledger.execute("INSERT INTO issued VALUES (?, ?, 'greenhouse', 0)", (serial, name))
+    ledger.close()
+    write(fleet.home, tomato=entry())
+    made: Path = fleet.home
+    return made
+
+
+def request(fleet: Any, name: str, issuer: Any = None) -> bytes:
+    from cryptography.hazmat.primitives import hashes, serialization
+
+    above = (issuer or fleet.issuing).certificate
+    made = ocsp.OCSPRequestBuilder().add_certificate(fleet.leaves[name].certificate, above, hashes.SHA256()).build()
+    return made.public_bytes(serialization.Encoding.DER)
+
+
+def test_openssl_is_told(fleet: Any, home: Path, start: Any, tmp_path: Path) -> None:
+    """Over HTTP, with a nonce, and openssl checks signature, signer and times."""
+    fleet.settings('[listen]\nmqtts = "127.0.0.1:0"\nmetrics = "127.0.0.1:0"\n')
+    daemon = start(home)
+    url = "http://" + daemon.line("listening metrics").rpartition(" ")[2].replace("/metrics", "/ocsp")
+    for name, said in (("peanut", "good"), ("tomato", "revoked"), ("stranger", "unknown")):
+        leaf = tmp_path / f"{name}.pem"
+        leaf.write_bytes(fleet.leaves[name].pem)
+        done = subprocess.run(
+            [
+                *(program("openssl"), "ocsp", "-issuer", str(home / "ca" / "issuing.crt"), "-cert", str(leaf)),
+                *("-CAfile", str(home / "ca" / "root.crt"), "-verify_other", str(home / "ca" / "issuing.crt")),
+                *("-url", url, "-nonce"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert "Response verify OK" in done.stderr, done.stderr
+        assert f"{name}.pem: {said}" in done.stdout
+    with urllib.request.urlopen(url, data=b"nothing", timeout=30) as answer:
+        assert answer.headers["Content-Type"] == "application/ocsp-response"
+        found = ocsp.load_der_ocsp_response(answer.read())
+        assert found.response_status is ocsp.OCSPResponseStatus.MALFORMED_REQUEST
+
+
+def answer(home: Path, data: bytes) -> ocsp.OCSPResponse:
+    return ocsp.load_der_ocsp_response(Responder(home).answer(data, NOW))
+
+
+def test_what_is_no_question_gets_an_error(fleet: Any, home: Path, signer: Any) -> None:
+    status = ocsp.OCSPResponseStatus
+    for data in (b"", b"0", request(fleet, "peanut")[:-9], b"x" * (REQUEST_MAX + 1)):
+        assert answer(home, data).response_status is status.MALFORMED_REQUEST
+    other = signer("other", signer("other root"))
+    assert answer(home, request(fleet, "peanut", other)).response_status is status.UNAUTHORIZED
+
+
+def test_it_answers_later_rather_than_wrongly(fleet: Any, home: Path) -> None:
+    """A list or a ledger that cannot be read makes nobody good."""
+    assert answer(home, request(fleet, "peanut")).certificate_status is ocsp.OCSPCertStatus.GOOD
+    (home / "revoked.json").write_text("{")
+    assert answer(home, request(fleet, "peanut")).response_status is ocsp.OCSPResponseStatus.TRY_LATER
+    write(home, tomato=entry(f"{fleet.leaves['tomato'].certificate.serial_number:x}"))
+    assert answer(home, request(fleet, "tomato")).certificate_status is ocsp.OCSPCertStatus.GOOD, "issued since"
+    (home / "ledger.db").write_bytes(b"no database" * 100)
+    assert answer(home, request(fleet, "peanut")).response_status is ocsp.OCSPResponseStatus.TRY_LATER
+    (home / "gateway" / "ocsp.key").unlink()
+    assert not Responder(home).ready
