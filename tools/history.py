@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import tempfile
 import time
@@ -30,7 +29,7 @@ ROUNDS = 35
 
 def value(device: int, name: int, ts: int) -> float:
     """Something like a day in a greenhouse, in 0.1 °C."""
-    return round(15 + device % 7 + name + 5 * math.sin(2 * math.pi * ts / DAY), 1)
+    return round(10 + device % 7 + name + abs(ts % DAY - DAY / 2) / 4320, 1)
 
 
 def fill(history: History, devices: int, begin: int, end: int, raw_from: int) -> int:
@@ -44,7 +43,7 @@ def fill(history: History, devices: int, begin: int, end: int, raw_from: int) ->
         database.execute(
             f"WITH RECURSIVE t(ts) AS (SELECT ?1 UNION ALL SELECT ts + ?3 FROM t WHERE ts + ?3 < ?2) "
             f"INSERT OR REPLACE INTO {table} SELECT id, ts, {step // PERIOD}, "
-            f"round(15 + id % 7 + 5 * sin(6.2832 * ts / 86400), 1), 10, 20 FROM series, t ORDER BY id, ts",
+            f"round(10 + id % 7 + abs(ts % 86400 - 43200) / 4320.0, 1), 10, 20 FROM series, t ORDER BY id, ts",
             (begin, raw_from, step),
         )
     count = 0
