@@ -8,6 +8,7 @@ It holds the fallback set point of the configuration, says `online` with `rescue
 lines, answers every command with `rejected`, but obeys cmd/restart. After AGAIN_S the application gets another try.
 """
 
+import binascii
 import json
 import sys
 import time
@@ -241,8 +242,10 @@ class _Line:
         self._clock(host)
         ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         ctx.verify_mode = ssl.CERT_REQUIRED
-        ctx.load_cert_chain(_read("cert.der"), _read("key.der"))
-        ctx.load_verify_locations(cadata=_read("ca.der"))
+        cert, key, roots = _papers()
+        ctx.load_cert_chain(cert, key)
+        for root in roots:
+            ctx.load_verify_locations(cadata=root)
 
         class Tls:
             """What umqtt.simple is given as `ssl=`; an old one ignores that and asks a module `ussl`, which is this
@@ -290,6 +293,31 @@ class _Line:
         except (ValueError, KeyError, TypeError):
             ack["echo"] = "".join([chr(c) if 32 <= c < 127 else "?" for c in payload[:128]])
         self._client.publish(self._cfg["root"] + "/ack", json.dumps(ack))
+
+
+def _papers():
+    """(certificate, key, roots) in force, in DER: the newest that the gateway has sent and a session has proved (see
+    node/keys.py), or the bundle where that is newer."""
+    best = (_read("cert.der"), _read("key.der"), [_read("ca.der")])
+    newest = 0
+    for name in ("cert.a", "cert.b"):
+        try:
+            data = _read(name)
+            slot = json.loads(data[8:])
+            if int(data[:8], 16) != binascii.crc32(data[8:]) or slot["trial"] != 0 or slot["gen"] < newest:
+                continue
+            der = [binascii.a2b_base64(part) for part in [slot["cert"], slot["key"]] + slot["ca"]]
+            if _since(der[0]) >= _since(best[0]):
+                newest, best = slot["gen"], (der[0], der[1], der[2:])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # none, or not whole
+    return best
+
+
+def _since(cert):
+    """When a certificate begins, as text that can be compared."""
+    at = cert.find(b"\x30\x1e\x17\x0d")
+    return cert[at + 4 : at + 17]
 
 
 def _read(path):

@@ -4,9 +4,11 @@ umqtt.simple as stock images carry it. The gateway is the scripted one; RTC memo
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import ssl
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from tools.fleet import Node
 
 from .conftest import MakeNode
 from .gateway import CONNECT, PUBLISH, SUBSCRIBE, Gateway, Peer, closed_port, publish
+from .pki import Credential, Pki
 from .test_link import IMPOSTORS
+from .test_renewal import parts, serial, shown, successor
 
 from node.desired import Desired  # isort: skip
 
@@ -58,11 +62,26 @@ def rescued(gateway: Gateway) -> Peer:
     return peer
 
 
-def test_six_crashes_lead_to_rescue_which_holds_the_plants_and_says_why(gateway: Gateway, make_node: MakeNode) -> None:
+def _slot(work: Path, name: str, credential: Credential, gen: int, trial: object) -> None:
+    """A certificate that the gateway has sent, as node/keys.py keeps it."""
+    work.mkdir(exist_ok=True)
+    body = {**json.loads(parts(credential)), "ca": [], "gen": gen, "hash": str(gen), "trial": trial}
+    body["ca"] = [base64.b64encode((work.parent / "bundle0" / "ca.der").read_bytes()).decode()]
+    data = json.dumps(body).encode()
+    (work / name).write_bytes(b"%08x" % zlib.crc32(data) + data)
+
+
+def test_six_crashes_lead_to_rescue_which_holds_the_plants_and_says_why(
+    pki: Pki, gateway: Gateway, make_node: MakeNode
+) -> None:
     """An application that cannot start resets five times; then rescue is online, controls, refuses, and restarts."""
     node = make_node(gateway.port, node=Broken, simulate={"speed": 600, "start": 10.0})
+    renewed = successor(pki)
+    _slot(node.workdir, "cert.a", renewed, 1, 0)
+    _slot(node.workdir, "cert.b", successor(pki), 2, "no session in 3 starts")
     node.start()
     peer = rescued(gateway)
+    assert shown(peer) == serial(renewed), "the last certificate that was proved"
     assert node.log.count("broken update") >= 6
     status = peer.expect(PUBLISH, "/plant/peanut/status")
     assert status.retain
