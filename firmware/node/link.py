@@ -28,12 +28,16 @@ class LinkError(Exception):
         self.kind = kind
 
 
+def _readable(sock):
+    """Waits until there is something to read: all that asyncio.stream would be imported for."""
+    yield asyncio.core._io_queue.queue_read(sock)
+
+
 class Stream:
     """A non-blocking socket, TLS or not, for mqtt.Client. `close` ends a read that is waiting."""
 
     def __init__(self, sock):
         self._sock = sock
-        self._reader = asyncio.StreamReader(sock)
         self._open = True
 
     async def readinto(self, view):
@@ -41,10 +45,9 @@ class Stream:
         while self._open:
             # Try before waiting: TLS may hold bytes that no poll of the socket shows.
             n = self._sock.readinto(view)
-            if n is None:
-                n = await self._reader.readinto(view)
             if n is not None:
                 return n
+            await _readable(self._sock)
         raise OSError(errno.EBADF)
 
     async def write(self, data):

@@ -6,7 +6,7 @@ whose update fails in whatever way runs on as it is.
 
 import asyncio
 
-from node import clock, forget
+from node import borrow, clock, forget
 
 STEP_MS = 20  # between two pieces of work
 BUSY_MS = 60  # between two looks whether there is more to ask for
@@ -21,6 +21,7 @@ class Ota:
         self._told = None  # what is to be told on <root>/ota/status: (payload, whether it is retained)
 
     def _begin(self):
+        borrow()  # its room
         from node import update
 
         self._job = update.Job(self._app)

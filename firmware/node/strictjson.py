@@ -25,8 +25,8 @@ def loads(data):
             raise JSONError("not UTF-8")
     reader = _Reader(data)
     value = reader.value(0)
-    if reader.peek():
-        reader.fail("text after the end")
+    if reader._peek():
+        reader._fail("text after the end")
     return value
 
 
@@ -35,10 +35,10 @@ class _Reader:
         self.text = text
         self.at = 0
 
-    def fail(self, what):
+    def _fail(self, what):
         raise JSONError("%s at character %d" % (what, self.at + 1))
 
-    def peek(self):
+    def _peek(self):
         """The next character that is not white space, '' at the end."""
         text = self.text
         while self.at < len(text) and text[self.at] in " \t\r\n":
@@ -46,98 +46,98 @@ class _Reader:
         return text[self.at : self.at + 1]
 
     def value(self, depth):
-        c = self.peek()
+        c = self._peek()
         if c == "{" or c == "[":
             if depth >= DEPTH:
-                self.fail("nesting too deep")
+                self._fail("nesting too deep")
             self.at += 1
-            return self.object(depth + 1) if c == "{" else self.array(depth + 1)
+            return self._object(depth + 1) if c == "{" else self._array(depth + 1)
         if c == '"':
-            return self.string()
+            return self._string()
         if c and c in "-0123456789":
-            return self.number()
+            return self._number()
         for word, value in _WORDS:
             if self.text.startswith(word, self.at):
                 self.at += len(word)
                 return value
-        return self.fail("no value" if c else "unexpected end")
+        return self._fail("no value there" if c else "unexpected end")
 
-    def object(self, depth):
+    def _object(self, depth):
         out = {}
-        if self.peek() == "}":
+        if self._peek() == "}":
             self.at += 1
             return out
         while True:
-            if self.peek() != '"':
-                self.fail("a key in quotes expected")
-            key = self.string()
+            if self._peek() != '"':
+                self._fail("a key in quotes expected")
+            key = self._string()
             if key in out:
-                self.fail("key given twice")
-            if self.peek() != ":":
-                self.fail("':' expected")
+                self._fail("key given twice")
+            if self._peek() != ":":
+                self._fail("':' expected")
             self.at += 1
             out[key] = self.value(depth)
-            if self.more("}"):
+            if self._more("}"):
                 return out
 
-    def array(self, depth):
+    def _array(self, depth):
         out = []
-        if self.peek() == "]":
+        if self._peek() == "]":
             self.at += 1
             return out
         while True:
             out.append(self.value(depth))
-            if self.more("]"):
+            if self._more("]"):
                 return out
 
-    def more(self, end):
-        c = self.peek()
+    def _more(self, end):
+        c = self._peek()
         if c != "," and c != end:
-            self.fail("',' or '%s' expected" % end)
+            self._fail("',' or '%s' expected" % end)
         self.at += 1
         return c == end
 
-    def string(self):
+    def _string(self):
         text = self.text
         self.at += 1
         out = []
         start = self.at
         while True:
             if self.at >= len(text):
-                self.fail("unexpected end")
+                self._fail("unexpected end")
             c = text[self.at]
             if c < " ":
-                self.fail("control character in a string")
+                self._fail("control character in a string")
             if c == '"' or c == "\\":
                 out.append(text[start : self.at])
                 self.at += 1
                 if c == '"':
                     return "".join(out)
-                out.append(self.escape())
+                out.append(self._escape())
                 start = self.at
             else:
                 self.at += 1
 
-    def escape(self):
+    def _escape(self):
         c = self.text[self.at : self.at + 1]
         if c in _ESCAPES:
             self.at += 1
             return _ESCAPES[c]
         digits = self.text[self.at + 1 : self.at + 5]
         if c != "u" or len(digits) != 4:
-            self.fail("bad escape")
+            self._fail("an escape that is none")
         code = 0
         for d in digits:
             n = "0123456789abcdef".find(d.lower())
             if n < 0:
-                self.fail("bad escape")
+                self._fail("an escape that is none")
             code = code << 4 | n
         if 0xD800 <= code < 0xE000:
-            self.fail("surrogate escape")
+            self._fail("surrogate escape")
         self.at += 5
         return chr(code)
 
-    def number(self):
+    def _number(self):
         """int or float, by the grammar of RFC 8259 section 6."""
         text = self.text
         start = self.at
@@ -146,12 +146,12 @@ class _Reader:
         if text[self.at : self.at + 1] == "0":
             self.at += 1
         else:
-            self.digits()
+            self._digits()
         real = False
         if text[self.at : self.at + 1] == ".":
             real = True
             self.at += 1
-            self.digits()
+            self._digits()
         c = text[self.at : self.at + 1]
         if c == "e" or c == "E":
             real = True
@@ -159,16 +159,16 @@ class _Reader:
             c = text[self.at : self.at + 1]
             if c == "+" or c == "-":
                 self.at += 1
-            self.digits()
+            self._digits()
         if self.at - start > NUMBER:
-            self.fail("number too long")
+            self._fail("number too long")
         number = text[start : self.at]
         return float(number) if real else int(number)
 
-    def digits(self):
+    def _digits(self):
         start = self.at
         text = self.text
         while self.at < len(text) and text[self.at] in "0123456789":
             self.at += 1
         if self.at == start:
-            self.fail("digit expected")
+            self._fail("digit expected")

@@ -37,7 +37,7 @@ def shorten(sources: Mapping[str, str], callers: Iterable[str] = ()) -> dict[str
         asked.update(_asked_of(tree, own, modules))
         kept.update(_asked_of_others(tree, own, modules))
     for tree in [*map(ast.parse, callers), *(tree for path, tree in trees.items() if "/" not in path)]:
-        kept.update(name for name in _names(tree) if not _private(name))
+        kept.update(name for name in _names(tree) if not _private(name) and name != name.upper())
         kept.update(_asked_of_others(tree, set(), set()))
     for tree in trees.values():
         _put_numbers(tree, kept | asked)
