@@ -22,7 +22,7 @@ RESCUE_LIMIT = 6 * 1024
 PLAIN_LIMIT = 3584  # boot.py and main.py are compiled on the node; they leave nothing in memory
 APP_LIMIT = 45 * 1024  # bytes of .mpy in memory together: what an ESP32 without PSRAM can hold beside TLS
 VEHICLE_LIMIT = 43 * 1024  # the same of a vehicle, which has neither climate nor ring, but lines to read
-# Bytes over 5,000 messages: log lines differ in length, and one block of memory_run.py may look as if it were in use
+# Bytes over 1,500 messages: log lines differ in length, and one block of memory_run.py may look as if it were in use
 # (the collector takes what lies on the stack for addresses); one lost block a message would be 160,000.
 GROWTH_LIMIT = 4096
 
