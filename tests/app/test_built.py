@@ -77,6 +77,19 @@ def test_the_manifest_makes_it_installable() -> None:
         assert (STATIC / icon["src"]).is_file(), icon
 
 
+def test_the_boards_that_it_offers_are_those_there_are() -> None:
+    listed = subprocess.run(
+        [Path(sys.executable).parent / "peanut", "board", "list"], cwd=ROOT, capture_output=True, text=True, timeout=100
+    ).stdout
+    offered = json.loads((ROOT / "broker" / "app" / "src" / "boards.json").read_text())
+    there: dict[str, set[str]] = {"greenhouse": set(), "vehicle": set()}
+    row = r"^(\S+) +esp32\S* +\d+ MB +((?:greenhouse|vehicle)(?:, (?:greenhouse|vehicle))?) "
+    for name, kinds in re.findall(row, listed, re.MULTILINE):
+        for kind in kinds.split(", "):
+            there[kind].add(name)
+    assert {kind: set(names) for kind, names in offered.items()} == there
+
+
 def test_its_own_tests_pass() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tools.app", "test"], cwd=ROOT, capture_output=True, text=True, timeout=110

@@ -5,6 +5,7 @@
 
 import { useState } from "preact/hooks";
 
+import boards from "../boards.json";
 import { useCell } from "../cell";
 import type { Kind } from "../contract";
 import { fleet } from "../live";
@@ -15,13 +16,7 @@ import { Card, Field, Head, Pill, Segments } from "../ui/parts";
 
 const NAME = /^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$/;
 const VIN = /^[A-HJ-NPR-Z0-9]{17}$/;
-const BOARDS: Record<Kind, string[]> = {
-  greenhouse: [
-    "esp32-devkitc", "esp32-devkitc-ve", "esp32-s3-devkitc-1", "kincony-kc868-a8", "lilygo-t-relay", "m5stack-atom-lite",
-    "olimex-esp32-evb", "xiao-esp32c3",
-  ],
-  vehicle: ["lilygo-t-can485", "m5stack-atom-lite", "esp32-devkitc"],
-};
+const BOARDS: Record<Kind, string[]> = boards;
 
 export function Onboard() {
   const [kind, setKind] = useState<Kind>("greenhouse");
@@ -53,7 +48,7 @@ export function Onboard() {
           <div class="stack">
             <Card title={t("onboard.flash")}>
               <p class="soft small">{t("onboard.flash.text")}</p>
-              <pre data-testid="flash">make flash NAME={name} BOARD={chosen}{kind === "vehicle" ? " FLASH=\"--kind vehicle\"" : ""}</pre>
+              <pre data-testid="flash">make flash NAME={name} BOARD={chosen}</pre>
             </Card>
             <Card title={t("onboard.wait")} aside={
               <Pill tone={device?.presence === "online" ? "fine" : "quiet"}>{device ? named("presence", device.presence) : t("unseen")}</Pill>
