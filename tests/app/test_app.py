@@ -192,12 +192,12 @@ def test_a_passkey_opens_without_the_password(page: Page, home_of_app: AppHouse,
 
 
 def test_a_share_is_taken_back_and_another_one_expires(page: Page, home_of_app: AppHouse, vehicle: Node) -> None:
-    """The mechanic locks the car with the link and can do nothing else; when it is over he is outside, at once."""
+    """The mechanic unlocks the car with link and PIN and can do nothing else; when it is over he is outside, at once."""
     api = Api(home_of_app)
 
     def share(lasts_s: float) -> dict[str, Any]:
         now = time.time()
-        asked = {"device": VIN, "commands": ["lock"], "from": now - 60, "until": now + lasts_s, "note": "mechanic"}
+        asked = {"device": VIN, "commands": ["unlock"], "from": now - 60, "until": now + lasts_s, "note": "mechanic"}
         made = api.ask("POST", "/shares", asked)
         page.goto(f"{home_of_app.url}#/share/{made['secret']}")
         page.get_by_role("button", name="Go in").click()
@@ -206,9 +206,12 @@ def test_a_share_is_taken_back_and_another_one_expires(page: Page, home_of_app: 
 
     given = share(3600)
     page.get_by_role("link", name=re.compile(VIN)).click()
-    expect(page.get_by_role("button", name="Unlock", exact=True)).to_have_count(0)
-    page.get_by_role("button", name="Lock", exact=True).click()
-    expect(page.locator("[data-stage=done]")).to_contain_text("Lock: done")
+    expect(page.get_by_role("button", name="Lock", exact=True)).to_have_count(0)
+    page.get_by_role("button", name="Unlock", exact=True).click()
+    proof = page.get_by_role("dialog")
+    proof.get_by_label("PIN").fill(given["pin"])
+    proof.get_by_role("button", name="Unlock").click()
+    expect(page.locator("[data-stage=done]")).to_contain_text("Unlock: done")
     shoot(page, "share")
     api.ask("DELETE", f"/shares/{given['id']}")
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
@@ -326,6 +329,26 @@ def test_a_node_is_revoked_and_let_in_again(page: Page, home_of_app: AppHouse, g
         expect(page.get_by_text(re.compile(f"^({then})")).first).to_be_visible()
         page.goto(f"{home_of_app.url}#/certificates")
     expect(page.get_by_text(re.compile(r"^\d+ days$")).first).to_be_visible()
+
+
+def test_an_alert_is_raised_seen_to_and_over(page: Page, home_of_app: AppHouse, greenhouse: Node) -> None:
+    """By a rule that comes while the page is open; it goes to the top of the fleet, and away with the rule's reason."""
+    sign_in(page, home_of_app)
+    rules = home_of_app.home / "alerts.toml"
+    rule = f'[[rule]]\nid = "warm"\nwhat = "threshold"\nseverity = "critical"\ndevices = ["{GREENHOUSE}"]\nabove = '
+    rules.write_text(f"{rule}1\n")
+    expect(page.get_by_text("Need you: 1 of")).to_be_visible()
+    expect(page.locator(".tile").first).to_have_class(re.compile("wrong"))
+    shoot(page, "fleet-alert")
+    page.get_by_role("link", name=re.compile("^Alerts")).click()
+    page.get_by_role("button", name="I see to it").click()
+    expect(page.get_by_text("anna sees to it")).to_be_visible()
+    accessible(page)
+    rules.write_text(f"{rule}60\n")
+    expect(page.get_by_text("Nothing is wrong.")).to_be_visible()
+    page.get_by_role("button", name="Over", exact=True).click()
+    expect(page.get_by_text("anna sees to it")).to_be_visible()
+    rules.unlink()
 
 
 def test_the_gateway_restarts_under_an_open_page(page: Page, home_of_app: AppHouse, greenhouse: Node) -> None:
