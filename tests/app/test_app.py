@@ -192,7 +192,7 @@ def test_a_passkey_opens_without_the_password(page: Page, home_of_app: AppHouse,
 
 
 def test_a_share_is_taken_back_and_another_one_expires(page: Page, home_of_app: AppHouse, vehicle: Node) -> None:
-    """The mechanic unlocks the car with link and PIN and can do nothing else; when it is over he is outside, at once."""
+    """The mechanic unlocks the car with link and PIN and can do nothing else; when it is over he is outside."""
     api = Api(home_of_app)
 
     def share(lasts_s: float) -> dict[str, Any]:
