@@ -36,6 +36,7 @@ SECRETS = (
         "wifi.toml",
         "revoked.json",
     ),
+    *("history.db", "alerts.db", "groups.db", "push.key"),
     *("store.db", "seen.json", "operators/*/operator.key", "devices/*/key.der", "devices/*/sign.key"),
     "devices/*/next/key.der",
 )

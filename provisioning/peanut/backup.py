@@ -31,8 +31,8 @@ COST_N, COST_R, COST_P = 2**17, 8, 1  # 128 MiB and about half a second for each
 SIZE_MAX = 4 * 1024**3  # bytes of a file that is read
 MEMBERS_MAX = 1_000_000
 
-LEFT_OUT = ("store.db", "control.sock", ".lock", "bans.json")
-"""Of the top directory: what a new start makes anew, and what is of one machine."""
+LEFT_OUT = ("store.db", "control.sock", ".lock", "bans.json", "history.db")
+"""Of the top directory: what a new start makes anew, what is of one machine, and what may be larger than memory."""
 
 
 def create(home: Home, passphrase: bytes) -> bytes:
