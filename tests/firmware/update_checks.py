@@ -332,6 +332,43 @@ def check_a_trial_that_fails_returns_at_once():
     assert choice.read()["gone"] == [10, "ImportError: node"]
 
 
+class Box:
+    """As much of node.blackbox.BlackBox as judging needs."""
+
+    was = "crash: MemoryError"
+
+    def __init__(self, crashes):
+        self.crashes = crashes
+        self.planned = None
+
+    def save(self):
+        pass
+
+    def ending(self, why, planned=False):
+        self.planned = planned
+
+
+def check_crashes_in_a_row_bring_back_what_was_before():
+    """Of what was kept: the one before it, and then what was flashed, which has nowhere to go but to rescue. On trial
+    crashes do not count: its starts do."""
+    for slot, seq in (("a", 10), ("b", 11)):
+        choice.begin(slot, seq, "1", [])
+        box = Box(5)
+        assert not choice.judge(box, 3)
+        assert box.crashes == 0
+        choice.commit()
+    assert not choice.judge(Box(2), 3)
+    for expected in ("/a", ""):
+        box = Box(3)
+        assert choice.judge(box, 3)
+        assert (box.crashes, box.planned) == (0, True)
+        assert choice.pick() == expected
+    assert choice.read()["gone"] == [10, "3 crashes in a row: crash: MemoryError"]
+    box = Box(3)
+    assert not choice.judge(box, 3)
+    assert box.crashes == 3
+
+
 def check_damage_means_what_was_flashed():
     for text in ("", "{", "[]", "3", "{}", '{"run":["c",1,""]}', '{"run":["a"]}', '{"run":null}', '{"run":[[],1,2]}'):
         with open(choice.FILE, "w") as f:

@@ -32,12 +32,14 @@ def spoilt(tmp_path: Path, file: str, old: str, new: str) -> Path:
     return folder
 
 
-def update(house: House, *arguments: str, firmware: Path | None = None) -> subprocess.CompletedProcess[str]:
+def update(
+    house: House, *arguments: str, firmware: Path | None = None, timeout: float = LONG
+) -> subprocess.CompletedProcess[str]:
     """`peanut update …`."""
     environment = os.environ | ({"PEANUT_FIRMWARE": str(firmware)} if firmware else {})
     return subprocess.run(
         [BIN / "peanut", "--home", house.home, "update", *arguments],
-        env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LONG,
+        env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip
 
 
@@ -56,7 +58,7 @@ def test_a_bad_build_stops_at_the_first_node_and_a_good_one_reaches_all(house: H
     """Two stages; the bad one never connects. Its node returns by itself and says why; the good one is kept."""
     names = ["ash", "birch", "cedar"]
     with ExitStack() as stack:
-        nodes = [stack.enter_context(house.node(name, "link.health_s=3", "simulate.speed=30")) for name in names]
+        nodes = [stack.enter_context(house.node(name, "link.health_s=6", "simulate.speed=30")) for name in names]
         watcher = stack.enter_context(house.watch(*TOPICS))
         for name in names:
             wait_for(lambda n=name: said(watcher, n).get("stage") == "running", "first status")  # type: ignore[misc]
