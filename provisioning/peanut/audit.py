@@ -32,6 +32,7 @@ SECRETS = (
         "ca/root.pass",
         "ca/issuing.key",
         "gateway/gateway.key",
+        "updates/signing.key",
         "users.json",
         "wifi.toml",
         "revoked.json",
