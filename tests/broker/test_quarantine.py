@@ -90,7 +90,7 @@ def test_the_rules_of_renewal_stand_before_every_file() -> None:
 # --- the gateway ---
 
 
-@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize("version", [4])  # what nodes speak
 def test_it_may_be_renewed_and_nothing_else(fleet: Any, start: Any, dial: Any, version: int) -> None:
     fleet.settings(LISTEN)
     daemon = start(fleet.home)

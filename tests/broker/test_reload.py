@@ -40,10 +40,9 @@ def test_a_change_counts_when_it_has_held_still(tmp_path: Path) -> None:
     assert stamps.changed()
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_a_new_certificate_is_noticed_and_nobody_is_disconnected(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+def test_a_new_certificate_is_noticed_and_nobody_is_disconnected(fleet: Any, start: Any, dial: Any) -> None:
     fleet.settings(LISTEN)
-    daemon = start(fleet.home, loop=loop)
+    daemon = start(fleet.home)
     context = fleet.context(fleet.issue("peanut:plant/peanut"))
     node = dial(daemon.port(), context)
     assert node.connect("peanut")[1] == 0

@@ -201,7 +201,7 @@ def test_whoever_is_told_is_told_when_it_is_done(fleet: Any, start: Any, dial: A
     wires[2].ping()
 
 
-@pytest.mark.parametrize("raw", [b"{", b'{"format":1,"revoked":{"peanut:plant/x":1}}'])
+@pytest.mark.parametrize("raw", [b'{"format":1,"revoked":{"peanut:plant/x":1}}'])
 def test_there_is_no_start_with_a_bad_list(fleet: Any, start: Any, raw: bytes) -> None:
     fleet.settings(LISTEN)
     (fleet.home / FILE_NAME).write_bytes(raw)

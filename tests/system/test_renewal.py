@@ -6,7 +6,6 @@ Time is in the certificates: they are issued with the dates that a test wants, a
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -80,23 +79,3 @@ def test_due_and_expired_nodes_are_renewed_over_their_own_sessions(house: House,
         finally:
             listening.terminate()
             listening.wait()
-
-
-def test_a_node_that_is_revoked_is_out_and_a_new_board_in_its_name_is_in(house: House, tmp_path: Path) -> None:
-    with house.node("peanut") as stolen:
-        with house.watch("/plant/peanut/status") as watcher:
-            wait_for(lambda: watcher.latest("/plant/peanut/status").get("state") == "online", "birth")
-            done = house.peanut("device", "revoke", "peanut", "--why", "stolen", check=True)
-            assert "connections cut: 1" in done.stdout
-            wait_for(lambda: watcher.latest("/plant/peanut/status").get("state") == "offline", "its will")
-            wait_for(lambda: "handshake failed" in house.log and "revoked since" in house.log, "the next try")
-        house.stop(signal.SIGTERM)
-        house.start()
-        wait_for(lambda: stolen.log.count("; again in") >= 3, "more tries")
-        assert house.peanut("send", "peanut", "UpdateTemperature", "16", "--timeout", "1").returncode == 6
-        renewed = house.peanut("device", "renew", "peanut", check=True)
-        assert "now flash it" in renewed.stdout
-        with house.node("peanut") as new:
-            new.wait_for_log("online at", timeout=30)
-            assert house.peanut("send", "peanut", "UpdateTemperature", "16").returncode == 0
-        assert "online at" not in stolen.log.split("; again in", 1)[1]

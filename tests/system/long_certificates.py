@@ -1,12 +1,14 @@
-"""The root replaced, end to end: a real node, the real programs, no minute offline. Run by `make test-long`.
+"""A root replaced and a board revoked, end to end: real nodes, the real programs. Run by `make test-long`.
 
-The fast suite has its parts: tests/provisioning/test_rotation.py (the steps) and tests/firmware/test_renewal.py (a node
-that trusts two roots).
+The fast suite has the parts: tests/provisioning/test_rotation.py (the steps), tests/firmware/test_renewal.py (a node
+that trusts two roots), tests/broker/test_revoked.py (who is cut, and comes in no more).
 """
 
 from __future__ import annotations
 
 import json
+import signal
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +57,23 @@ def test_the_root_is_replaced_and_no_node_is_offline_for_it(house: House) -> Non
         node.kill()
         node.start()
         wait_for(lambda: obeys(21), "obedience")
+
+
+def test_a_node_that_is_revoked_is_out_and_a_new_board_in_its_name_is_in(house: House, tmp_path: Path) -> None:
+    with house.node("peanut") as stolen:
+        with house.watch("/plant/peanut/status") as watcher:
+            wait_for(lambda: watcher.latest("/plant/peanut/status").get("state") == "online", "birth")
+            done = house.peanut("device", "revoke", "peanut", "--why", "stolen", check=True)
+            assert "connections cut: 1" in done.stdout
+            wait_for(lambda: watcher.latest("/plant/peanut/status").get("state") == "offline", "its will")
+            wait_for(lambda: "handshake failed" in house.log and "revoked since" in house.log, "the next try")
+        house.stop(signal.SIGTERM)
+        house.start()
+        wait_for(lambda: stolen.log.count("; again in") >= 3, "more tries")
+        assert house.peanut("send", "peanut", "UpdateTemperature", "16", "--timeout", "1").returncode == 6
+        renewed = house.peanut("device", "renew", "peanut", check=True)
+        assert "now flash it" in renewed.stdout
+        with house.node("peanut") as new:
+            new.wait_for_log("online at", timeout=30)
+            assert house.peanut("send", "peanut", "UpdateTemperature", "16").returncode == 0
+        assert "online at" not in stolen.log.split("; again in", 1)[1]
