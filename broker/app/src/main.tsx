@@ -20,6 +20,18 @@ import { Icon, type IconName } from "./ui/icon";
 import { type Key, learn, t, when, words } from "./words";
 import "./styles.css";
 
+const RELOADED = "peanut.reloaded";
+const AT_MOST_EVERY_MS = 60_000;
+
+/** A part of the app that is not there any more is one of an older build: the page is loaded anew, once. */
+function renewed(): boolean {
+  const last = Number(sessionStorage.getItem(RELOADED) ?? 0);
+  if (!link.value.live || Date.now() - last < AT_MOST_EVERY_MS) return false;
+  sessionStorage.setItem(RELOADED, String(Date.now()));
+  location.reload();
+  return true;
+}
+
 /** A page of its own file, fetched with its first visit. */
 function later<P extends object>(load: () => Promise<ComponentType<P>>): ComponentType<P> {
   let known: ComponentType<P> | undefined;
@@ -27,7 +39,7 @@ function later<P extends object>(load: () => Promise<ComponentType<P>>): Compone
     const [, redraw] = useState(0);
     const [broken, setBroken] = useState(false);
     useEffect(() => {
-      if (!known) load().then((page) => ((known = page), redraw(1)), () => setBroken(true));
+      if (!known) load().then((page) => ((known = page), redraw(1)), () => setBroken(!renewed()));
     }, []);
     if (broken) return <p class="banner wrong" role="alert">{t("problem.connection")}</p>;
     const Page = known;

@@ -8,6 +8,13 @@ import { to } from "../router";
 import { named, t } from "../words";
 import { Card, Head, Through } from "../ui/parts";
 
+/** Whoever comes next on this phone is not told what the last one wanted to know. */
+async function leave(): Promise<void> {
+  const push = await import("../push");
+  if (await push.notices().catch(() => false)) await push.wantNotices(false).catch(() => undefined);
+  await signOut().catch(() => undefined);
+}
+
 export function More() {
   const who = useCell(me);
   return (
@@ -32,7 +39,7 @@ export function More() {
             </ul>
           </Card>
         )}
-        <button class="wide" onClick={() => void signOut().catch(() => undefined)}>{t("sign-out")}</button>
+        <button class="wide" onClick={() => void leave()}>{t("sign-out")}</button>
       </div>
     </>
   );
