@@ -474,7 +474,7 @@ def test_peanutd_gets_one_listener(tmp_path: Path, transport: str, listen: dict[
     settings = tomllib.loads((tmp_path / "fleet" / "gateway.toml").read_text())
     limits = {"max_connections_per_identity": 0, "max_connections_per_address": 0}  # one operator, one address
     assert settings == {
-        "listen": {**listen, "handshake_rate": 0, "accept_rate": 0},
+        "listen": {**listen, "driver": "native", "handshake_rate": 0, "accept_rate": 0},
         "access": {"anonymous": anonymous},
         "mqtt": {
             "max_queued_messages": 1_000_000,
