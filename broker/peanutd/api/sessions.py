@@ -1,8 +1,9 @@
 """Sign-ins: each is a family of refresh tokens, of which only the latest counts.
 
 The rule it keeps: a refresh token works once. One that comes again has been copied, by whom nobody knows, so the whole
-family ends, and with it every access token of that sign-in, at once. Nothing that logs anybody in is stored. A sign-in
-ends as well when its user is gone or has another password.
+family ends, and with it every access token of that sign-in, at once. Only the one before the latest is taken again for
+a moment, and gets the latest one, as before: a phone may have lost the answer. Nothing that logs anybody in is stored.
+A sign-in ends as well when its user is gone or has another password.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ IDLE: Final = 30 * 86400.0
 """Seconds after which a sign-in that was not used is over."""
 LONGEST: Final = 90 * 86400.0
 """Seconds after which every sign-in is over."""
+GRACE: Final = 30.0
+"""Seconds for which a refresh token that was just used gets the same answer again."""
 PER_USER: Final = 20
 """Sign-ins of one user at a time; one more ends the one that was not used for longest."""
 AGENT_MAX: Final = 200
@@ -85,11 +88,16 @@ class Sessions:
         return family
 
     async def refresh(self, token: str, address: str, now: float) -> Family | None:
-        """The sign-in whose refresh token this is, one step on; None if it is none. StolenError: it was used before."""
+        """The sign-in whose refresh token this is, one step on; None if it is none.
+
+        A token that was used less than GRACE ago, the last one, changes nothing. StolenError: it was used before.
+        """
         judged = self._keys.judge_refresh(token)
         family = self._families.get(judged[0]) if judged is not None else None
         if judged is None or family is None:
             return None
+        if judged[1] == family.counter - 1 and 0 <= now - family.used < GRACE and not _over(family, now):
+            return family
         if judged[1] != family.counter:
             await self.end([family.id])
             raise StolenError(family)
@@ -97,7 +105,7 @@ class Sessions:
             await self.end([family.id])
             return None
         family = replace(family, counter=family.counter + 1, used=now, address=address)
-        # In memory at once: of two that come with the same token at the same time, the second is too late.
+        # In memory at once: of two that come with the same token at the same time, the second changes nothing.
         self._families[family.id] = family
         await self._write(family, [])
         return family

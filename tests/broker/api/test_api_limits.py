@@ -23,6 +23,7 @@ from peanutd.api import (
     proofs,
     quota,
     scopes,
+    sessions,
     shape,
     shares,
     table,
@@ -361,5 +362,6 @@ def test_the_limits_of_the_readme_are_those_of_the_code() -> None:
         f"{table.BODY_MAX // 1024} KiB",
         f"{door.CONNECTIONS // 1000} {door.CONNECTIONS % 1000:03} {door.PER_ADDRESS} of an address",
         f"{door.HANDSHAKE_TIMEOUT:.0f} s for TLS",
+        f"the same answer for {sessions.GRACE:.0f} s more",
     ):
         assert words in section
