@@ -32,6 +32,7 @@ from peanutd.alert_rules import Rulebook
 from peanutd.caretaker import Caretaker, program
 from peanutd.census import Limits
 from peanutd.config import FILE_NAME, Address, Config, ConfigError, Listen, Listener, Mqtt, load
+from peanutd.confined import confined
 from peanutd.connection import now_ms
 from peanutd.ear import Ear
 from peanutd.keyring import Keyring
@@ -166,6 +167,7 @@ def _serve(
         files = raise_file_limit()
         _apply(server, settings, book, files)
         server.take_tokens(settings.jwt, home)
+        server.confine(partial(confined, home))
         _keep(home, settings, server)
         _mark_offline(home, server, starting=True)
         ear = Ear(broker, server.run, loop, log, now_ms)

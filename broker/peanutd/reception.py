@@ -2,9 +2,9 @@
 
 The rule it keeps: a CONNECT waits, and the loop does not; passwords are checked in threads, and a verdict that comes
 too late finds nobody and does nothing. Whoever is in as a user that is no longer the same (removed, another role or
-password) is put out, and so is a token's bearer when it ends (0xA0, maximum connect time: what it was authorised for is
-over) or its key is taken back. MQTT 5.0 §4.12: CONNECT with a method, AUTH 0x18 there and back, CONNACK; AUTH 0x19
-begins again on a connection that is in, ends with AUTH 0x00, and goes wrong with DISCONNECT 0x87.
+password, a scope) is put out, and so is a token's bearer when it ends (0xA0, maximum connect time: what it was
+authorised for is over) or its key is taken back. MQTT 5.0 §4.12: CONNECT with a method, AUTH 0x18 there and back,
+CONNACK; AUTH 0x19 begins again on a connection that is in, ends with AUTH 0x00, and goes wrong with DISCONNECT 0x87.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ LONGEST_TIMER: Final = 60.0
 """Seconds after which it is looked again whether a token has ended: a clock may be set, a machine may sleep."""
 REAUTHENTICATE: Final = 0x19
 """Reason of an AUTH with which a client begins again (MQTT 5.0 §3.15.2.1)."""
+
+_CONFINED: Final = "the user has a scope, which counts over HTTPS only"
 
 
 class House(Protocol):
@@ -83,6 +85,8 @@ class Reception:
         self._jobs: set[asyncio.Future[bool]] = set()
         self._known = store.users
         self._now = now
+        self.confined: Callable[[Iterable[str]], frozenset[str]] = lambda names: frozenset()
+        """Those of these users who have no business with MQTT."""
         self._bearers = bearer.Checker(self._desk, None, now)
         self._exchanges: dict[Connection, Exchange | bearer.Exchange] = {}
         self._users: dict[Connection, User | Token] = {}  # those who are in, as they were when they proved it
@@ -166,9 +170,12 @@ class Reception:
                 self._house.revoke(access.slot_of("user", known.role), name)
         self._known = users
         self.refresh()
+        confined = self.confined({user.name for user in self._users.values() if isinstance(user, User)})
         for connection, user in list(self._users.items()):
             if isinstance(user, Token):
                 why = "" if self._bearers.holds(user) else "the key of its token counts no more"
+            elif user.name in confined:
+                why = _CONFINED
             else:
                 why = "" if self._desk.unchanged(user) else "the user is removed or has changed"
             if why:
@@ -235,11 +242,18 @@ class Reception:
         else:
             self._answered_again(connection, link, answer)
 
+    def _judged(self, answer: Verdict) -> Verdict:
+        """A user who has proved to be one, and is confined, is refused all the same."""
+        if isinstance(answer, Proved) and isinstance(answer.user, User) and self.confined({answer.user.name}):
+            return access.Refuse(access.NOT_AUTHORIZED, _CONFINED)
+        return answer
+
     def _answered(self, connection: Connection, link: Link, name: str, answer: Verdict) -> None:
         """It is known whether the client of the CONNECT that waits is the user `name`."""
         wish = link.connect
         if wish is None:
             return  # it did not wait that long
+        answer = self._judged(answer)
         if isinstance(answer, Proved):
             user = answer.user
             kind = "token" if isinstance(user, Token) else "user"
@@ -256,6 +270,7 @@ class Reception:
     def _answered_again(self, connection: Connection, link: Link, answer: Verdict) -> None:
         """The same of a client that is in (MQTT-4.12.1-2). Another password or token will do, another user will not."""
         before = self._users.get(connection)
+        answer = self._judged(answer)
         if isinstance(answer, Proved):
             after = answer.user
             same = before is not None and (before.name, before.role) == (after.name, after.role)

@@ -210,6 +210,10 @@ class Server:
         """The tokens that listeners with `jwt` take from now on; None: none."""
         self._reception.take_tokens(settings, home)
 
+    def confine(self, confined: Callable[[Iterable[str]], frozenset[str]]) -> None:
+        """`confined` picks those users who may not come in: the rules would let them do more than they may."""
+        self._reception.confined = confined
+
     async def serve(
         self,
         listeners: Sequence[Listener],

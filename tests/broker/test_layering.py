@@ -27,6 +27,7 @@ ORDER = (
         "ocsp",
         "metrics",
         "watch",
+        "confined",
         "reception",
         "server",
         "stamps",

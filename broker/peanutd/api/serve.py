@@ -75,6 +75,9 @@ class Gateway(Protocol):
     def adopt(self, sock: socket.socket) -> None:
         """Serves MQTT over WebSocket on a connected socket; a PROXY header comes first."""
 
+    def recheck(self) -> None:
+        """Puts out whoever is no longer who he was when he came in."""
+
     def standing(self) -> Standing:
         """Who has been seen, and who is revoked."""
 
@@ -125,6 +128,7 @@ def services(
         live=Live(nodes),
         passkeys=Passkeys(found),
         certificates=Certificates(home, bridge, gateway.standing),
+        recheck=gateway.recheck,
         monitor=monitor,
         version=version,
     )

@@ -56,6 +56,8 @@ class Services:
     live: Live
     passkeys: Passkeys
     certificates: Certificates
+    recheck: Callable[[], None]
+    """Has the broker put out whoever is no longer who he was; in its loop."""
     monitor: Monitor | None = None
     """History, alerts and groups; None: there are none."""
     version: str = ""

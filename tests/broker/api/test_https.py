@@ -25,6 +25,11 @@ from tests.broker.scram_client import user, write_users
 from tools.ports import free_port
 
 PASSWORD = "correct horse"
+USERS = {
+    "maria": user(PASSWORD, argon=True),
+    "tom": user(PASSWORD, argon=True),
+    "ada": user(PASSWORD, "admin", argon=True),
+}
 
 
 class House:
@@ -34,7 +39,7 @@ class House:
         self.fleet = fleet
         self.port = free_port()
         fleet.settings(f'[listen]\nmqtts = "127.0.0.1:0"\nhttps = "127.0.0.1:{self.port}"\n{more}')
-        write_users(fleet.home, maria=user(PASSWORD, argon=True))
+        write_users(fleet.home, **USERS)
         self.daemon: Daemon = start(fleet.home)
         self.daemon.line("listening https")
         self.daemon.line("listening mqtts")
@@ -193,12 +198,12 @@ def _answers(house: House) -> bool:
 # --- MQTT over WebSocket --------------------------------------------------------------------------------------------
 
 
-def mqtt(house: House, password: str, heard: list[Any]) -> tuple[Client, threading.Event]:
+def mqtt(house: House, password: str, heard: list[Any], name: str = "maria") -> tuple[Client, threading.Event]:
     """A browser's client, near enough: paho over WebSocket."""
     client, known = Client(CallbackAPIVersion.VERSION2, transport="websockets"), threading.Event()
     client.tls_set_context(house.fleet.context(None))
     client.ws_set_options(path="/mqtt")
-    client.username_pw_set("maria", password)
+    client.username_pw_set(name, password)
 
     def connected(_client: Client, _data: object, _flags: object, reason: Any, _props: object) -> None:
         heard.append(reason.value)
@@ -270,3 +275,46 @@ def test_files_of_the_app_are_kept_or_asked_about(tmp_path: Path) -> None:
     assert (packed.body, packed.headers["content-encoding"]) == (b"packed", "br")
     assert get("assets/old.js").status_code == 404
     assert get("../users.json").body == page.body
+
+
+def ask(house: House, method: str, path: str, token: str = "", **body: Any) -> Any:
+    with house.connection() as connection:
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+        connection.request(method, f"/api/v1{path}", json.dumps(body), headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        assert answer.status < 300, text
+        return json.loads(text)
+
+
+def test_who_is_held_to_groups_does_not_go_round_them_by_mqtt(house: House) -> None:
+    """A scope counts over HTTPS; the rules of MQTT would let an operator command everything."""
+    heard: list[Any] = []
+    client, known = mqtt(house, PASSWORD, heard, "tom")
+    out = threading.Event()
+    client.on_disconnect = lambda *_: out.set()
+    ada = ask(house, "POST", "/session", user="ada", password=PASSWORD)["access_token"]
+    try:
+        assert known.wait(30)
+        assert heard == [0]
+        ask(house, "PUT", "/users/tom", ada, scope=["north"])
+        assert out.wait(30)
+        assert "has a scope" in house.daemon.line("logged out who=user/tom")
+    finally:
+        client.loop_stop()
+    again: list[Any] = []
+    client, known = mqtt(house, PASSWORD, again, "tom")
+    try:
+        assert known.wait(30)
+        assert again[0] != 0
+    finally:
+        client.loop_stop()
+    ask(house, "PUT", "/users/tom", ada, scope=None)
+    freed: list[Any] = []
+    client, known = mqtt(house, PASSWORD, freed, "tom")
+    try:
+        assert known.wait(30)
+        assert freed[0] == 0
+    finally:
+        client.disconnect()
+        client.loop_stop()
