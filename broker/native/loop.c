@@ -226,12 +226,21 @@ static void lose(pn_loop *l, pn_conn *c) {
     tell(l, c, PN_POST_LOST, 0, NULL, 0);
 }
 
+/* Throws away what a session of TLS has written: nobody else may be sent it. */
+static void empty_pipe(pn_loop *l) {
+    l->pipe.full = false;
+    pn_buf_drop(&l->pipe.out, pn_buf_len(&l->pipe.out));
+}
+
 /* Closes the socket. Under the lock, if there is a link. */
 static void die(pn_loop *l, pn_conn *c) {
     if (c->state == DEAD) return;
     lose(l, c);
     wait_no_more(c);
+    empty_pipe(l);
     c->state = DEAD;
+    /* epoll goes by open files, not by descriptors: a child that has just been forked holds this one open, until it becomes another program. */
+    epoll_ctl(l->epoll, EPOLL_CTL_DEL, c->fd, NULL);
     close(c->fd);
     table_remove(l, c);
     if (!c->queued) { /* else whoever empties the queue does this */
@@ -403,7 +412,8 @@ static void finish(pn_loop *l, pn_conn *c) {
     if (c->state >= ENDING) return;
     if (c->link) {
         for (pn_span out; (out = pn_link_output(c->link)).n;) {
-            if (c->ssl ? !pn_tls_write(c->ssl, out.p, out.n) : !pn_buf_add(&c->out, out.p, out.n)) {
+            if (c->ssl && !pn_tls_write(c->ssl, out.p, out.n)) break; /* it is broken, and has said so itself */
+            if (!c->ssl && !pn_buf_add(&c->out, out.p, out.n)) {
                 die(l, c);
                 return;
             }
@@ -451,26 +461,29 @@ static void feed(pn_loop *l, pn_conn *c, const uint8_t *data, size_t n) {
     pass_on_events(l);
 }
 
+/* What TLS itself has to say, an alert say. At once: what the core does next may be about another connection, which uses the pipe as well. */
+static void answer(pn_loop *l, pn_conn *c, bool over) {
+    if (pn_buf_len(&l->pipe.out) == 0) return;
+    if (pn_buf_len(&c->out) && !over) {
+        tell(l, c, PN_POST_PESTERS, 0, NULL, 0);
+        cut(l, c);
+        return;
+    }
+    send_pipe(l, c);
+    arm(l, c);
+}
+
 /* Decrypts what is in the pipe and feeds it. Under the lock. */
 static void decrypt(pn_loop *l, pn_conn *c) {
     int result = PN_TLS_DONE;
     while (result == PN_TLS_DONE && c->state == LIVE && !c->parked) {
         size_t n = pn_tls_read(c->ssl, l->plain, sizeof l->plain, &result);
-        if (n) feed(l, c, l->plain, n);
+        answer(l, c, result == PN_TLS_FAILED);
+        if (n && c->state == LIVE) feed(l, c, l->plain, n);
     }
     if (c->parked && !pn_buf_add(&c->in, l->pipe.in, l->pipe.in_n)) die(l, c);
     l->pipe.in_n = 0;
-    if (c->state == DEAD) return;
-    if (c->state == LIVE && result == PN_TLS_FAILED) {
-        finish(l, c);
-    } else if (c->state == LIVE && pn_buf_len(&l->pipe.out)) { /* of TLS itself */
-        if (c->blocked) {
-            tell(l, c, PN_POST_PESTERS, 0, NULL, 0);
-            cut(l, c);
-        }
-        send_pipe(l, c);
-        arm(l, c);
-    }
+    if (c->state == LIVE && result == PN_TLS_FAILED) finish(l, c);
 }
 
 /* Goes on with what came before it could be read. Under the lock. */

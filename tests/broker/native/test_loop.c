@@ -20,7 +20,7 @@ enum { MANY = 20, TURNS = 200, BYTES = 1 << 16 };
 
 /* A client, and what Python would know of it. */
 typedef struct peer {
-    int fd; /* the client's end */
+    int fd, ours; /* the client's end; the loop's */
     uint64_t name;
     pn_link *link;
     pn_owner owner;
@@ -160,6 +160,7 @@ static peer *dial(scene *s, int i, bool plain) {
     peer *p = &s->peers[i];
     CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
     p->fd = ends[0];
+    p->ours = ends[1];
     if (plain) {
         p->owner = (pn_owner){.object = p};
         int64_t at = pn_house_enter(&s->house, now());
@@ -425,6 +426,49 @@ TEST(mutual_tls_there_and_back_one_send_a_turn) {
     scene_end(s);
 }
 
+static void come_in_tls(scene *s, peer *p, int i) {
+    uint8_t data[64], answer[4];
+    SSL_write(p->ssl, data, (int)connect_packet(data, i));
+    CHECK_EQ(get_tls(s, p, answer, 4), 4);
+}
+
+/* A PING, and at once a record that is none: what TLS says about it is for this client, and not for whoever is sent something next. */
+TEST(the_alert_of_one_is_not_sent_to_another) {
+    static const uint8_t broken[5 + 32] = "\x17\x03\x03\0\x20 this is not what was encrypted";
+    scene *s = scene_new(0);
+    SSL_CTX *client = contexts(s, true);
+    uint8_t answer[2];
+    peer *wrong = dial_tls(s, 0, client), *good = dial_tls(s, 1, client);
+    come_in_tls(s, wrong, 0);
+    come_in_tls(s, good, 1);
+    SSL_write(wrong->ssl, ping, sizeof ping);
+    say(wrong, broken, sizeof broken);
+    for (int i = 0; i < TURNS && !wrong->lost; i++) turn(s);
+    CHECK_EQ(wrong->lost, 1);
+    CHECK_EQ(get_tls(s, wrong, answer, 2), 0);
+    CHECK_EQ(SSL_get_error(wrong->ssl, 0), SSL_ERROR_SSL);
+    for (int i = 0; i < 3; i++) {
+        SSL_write(good->ssl, ping, sizeof ping);
+        CHECK_EQ(get_tls(s, good, answer, 2), 2);
+    }
+    SSL_CTX_free(client);
+    scene_end(s);
+}
+
+/* What a child has of ours between its fork and its exec. */
+TEST(a_socket_that_a_child_holds_open_is_forgotten_all_the_same) {
+    scene *s = scene_new(0);
+    peer *p = come_in(s, 0);
+    int child = dup(p->ours);
+    pn_loop_order(s->loop, PN_ORDER_ABORT, p->name, NULL);
+    for (int i = 0; i < TURNS && !p->gone; i++) turn(s);
+    CHECK_EQ(p->gone, 1);
+    say(p, ping, sizeof ping);
+    for (int i = 0; i < 3; i++) turn(s);
+    close(child);
+    scene_end(s);
+}
+
 TEST(without_a_certificate_the_handshake_fails_in_words) {
     scene *s = scene_new(0);
     SSL_CTX *client = contexts(s, false);
@@ -513,5 +557,6 @@ TEST(two_threads_and_a_house) {
 TEST_MAIN(CASE(one_receive_and_one_send_for_all_that_came), CASE(one_send_for_a_subscriber_and_turn),
           CASE(a_connect_parks_its_link_and_nobody_else), CASE(who_reads_nothing_is_cut_and_waited_for_only_when_it_takes_no_more),
           CASE(finish_sends_the_rest_and_waits_for_the_peer), CASE(orders_for_one_that_is_gone_do_nothing),
-          CASE(mutual_tls_there_and_back_one_send_a_turn), CASE(without_a_certificate_the_handshake_fails_in_words),
+          CASE(mutual_tls_there_and_back_one_send_a_turn), CASE(the_alert_of_one_is_not_sent_to_another),
+          CASE(a_socket_that_a_child_holds_open_is_forgotten_all_the_same), CASE(without_a_certificate_the_handshake_fails_in_words),
           CASE(what_is_not_tls_and_what_comes_byte_by_byte), CASE(two_threads_and_a_house))
