@@ -135,6 +135,7 @@ class Home:
             "gateway/.*.tmp",
             "operators/*/.*.tmp",
             "devices/*/.*.tmp",
+            "devices/*/next/.*.tmp",
             "updates/.*.tmp",
         ):
             for path in self.path.glob(pattern):

@@ -138,7 +138,12 @@ def put(connection: sqlite3.Connection, device: Device) -> None:
     """Insert or replace the row of this name."""
     marks = ", ".join("?" for _ in fields(Device))
     connection.execute(f"INSERT OR REPLACE INTO device({_COLUMNS}) VALUES ({marks})", astuple(device))
-    past = (device.serial, device.name, device.kind, device.not_after)
+    put_issued(connection, device.serial, device, device.not_after)
+
+
+def put_issued(connection: sqlite3.Connection, serial: str, device: Device, not_after: int) -> None:
+    """Note a certificate that is made for a device, whether it ever has it or not. not_after: Unix seconds."""
+    past = (serial, device.name, device.kind, not_after)
     connection.execute("INSERT OR IGNORE INTO issued VALUES (?, ?, ?, ?)", past)
 
 

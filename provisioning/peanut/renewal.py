@@ -76,6 +76,8 @@ def stage(home: Home, row: ledger.Device, now: datetime) -> x509.Certificate:
     key, uri = ca.new_key(), names.device_uri(row.name, Kind(row.kind))
     made = ca.issue_client(key.public_key(), row.name, uri, store.issuing(home), now)
     folder = home.device(row.name) / NEXT
+    with ledger.opened(home.ledger) as connection:  # before it goes anywhere: whoever is revoked is so with this one
+        ledger.put_issued(connection, serial(made), row, int(made.not_valid_after_utc.timestamp()))
     write_file(folder / "key.der", ca.key_der(key), SECRET)
     write_file(folder / "cert.der", ca.certificate_der(made), PUBLIC)
     return made
@@ -87,14 +89,16 @@ def discard(home: Home, name: str) -> None:
 
 
 def promote(home: Home, name: str) -> x509.Certificate:
-    """What was on its way is what counts: bundle and ledger have it. May be repeated after an interruption."""
+    """What was on its way is what counts: bundle and ledger have it. May be repeated after an interruption.
+
+    It lets nobody in who is revoked: what was sent may be on the very board that was stolen.
+    """
     folder, where = home.device(name) / NEXT, home.device(name)
     key, certificate = store.read(folder / "key.der"), store.read(folder / "cert.der")
     write_file(where / "key.der", key, SECRET)
     write_file(where / "cert.der", certificate, PUBLIC)
     device.record(home, name)
     made = store.certificate(where / "cert.der")
-    revocation.issued(home, ca.san_uris(made)[0], serial(made))
     discard(home, name)
     return made
 
@@ -253,7 +257,9 @@ def renew_here(home: Home, row: ledger.Device, now: datetime) -> x509.Certificat
     """A new key and certificate in the bundle at once, for a board that is about to be flashed with them."""
     discard(home, row.name)
     stage(home, row, now)
-    return promote(home, row.name)
+    made = promote(home, row.name)
+    revocation.issued(home, ca.san_uris(made)[0], serial(made))  # this key has been on no board yet
+    return made
 
 
 def due_rows(home: Home, now: datetime) -> list[ledger.Device]:
