@@ -23,7 +23,10 @@ class Car:
     """Read after each `step`: locked (None while unknown), running (the same), reason (a sentence for the driver)."""
 
     def __init__(self, sensors, now, run_s=RUN_S):
-        """sensors: names of what the board can read, of: speed rpm door brake parked locked ambient; now: ticks."""
+        """sensors: names of what the board can read, of: speed gps_speed rpm door brake parked locked ambient.
+
+        now: ticks.
+        """
         self._sensors = sensors
         self._run_ms = int(run_s * 1000)
         self._known = {}  # name: (value, ticks)
@@ -69,6 +72,11 @@ class Car:
             return None
         return value
 
+    def speed(self, now):
+        """km/h, None while unknown. Whatever tells it, the faster is true, and one is enough."""
+        told = [v for v in (self.reading("speed", now), self.reading("gps_speed", now)) if v is not None]
+        return max(told) if told else None
+
     def open(self, now):
         """Whether a door is open, None while unknown."""
         door = self.reading("door", now)
@@ -77,7 +85,7 @@ class Car:
     def refuse(self, verb, now):
         """Why `verb` must not act now ("unsafe: …", "busy: …"), or None. Asks the limits, so ask once."""
         if verb == "stop" or verb == "start":
-            speed = self.reading("speed", now)
+            speed = self.speed(now)
             if speed is None:
                 return "unsafe: the speed is not known"
             if speed > 0:
@@ -153,7 +161,7 @@ class Car:
                 self._ending = "the brake was pressed"
             elif not 0 <= ticks.diff(now, self._started) < self._run_ms:
                 self._ending = "its time is over"
-        speed = self.reading("speed", now)
+        speed = self.speed(now)
         if speed:  # somebody drives off, and has taken over: nothing is switched off any more
             self._started = None
             self.reason = "remote start ended: the car moves"

@@ -84,13 +84,10 @@ class Vehicle(App):
         for name in self._sensors:
             reading = self._house.read(name, now)
             then = ticks.add(now, -reading[2]) if len(reading) > 2 else now
-            if name != "gps_speed":
-                car.sense(name, reading[0], reading[1], then)
-            elif reading[1] == "ok":  # whatever else there is: the faster of the two is true, and one is enough
-                speed = reading[0] if reading[0] >= STILL else 0
-                known = car.reading("speed", now)
-                if known is None or speed > known:
-                    car.sense("speed", speed, "ok", then)
+            value = reading[0]
+            if name == "gps_speed" and value is not None and value < STILL:
+                value = 0
+            car.sense(name, value, reading[1], then)
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
@@ -213,7 +210,7 @@ class Vehicle(App):
     def _brief(self):
         now = self._time.now
         car = self._car
-        return {"locked": car.locked, "running": car.running, "door": car.open(now), "speed": car.reading("speed", now)}
+        return {"locked": car.locked, "running": car.running, "door": car.open(now), "speed": car.speed(now)}
 
     def _state_body(self):
         body = self._brief()

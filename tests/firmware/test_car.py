@@ -95,6 +95,21 @@ def test_a_speed_that_is_old_is_not_known(verb: str) -> None:
     assert street.order(verb) == "unsafe: the speed is not known", "a tick counter that wraps makes nothing young"
 
 
+@pytest.mark.parametrize("verb", ["stop", "start"])
+def test_of_two_speeds_the_faster_is_true_and_one_is_enough(verb: str) -> None:
+    """An OBD that says 0 (its bus asleep, a sensor torn off) stops no car that the GPS sees moving, and the reverse."""
+    street = Street(("gps_speed", *SENSORS), gps_speed=80)
+    assert street.order(verb) == "unsafe: moving at 80 km/h"
+    street.step(1, gps_speed=0, speed=50)
+    assert street.order(verb) == "unsafe: moving at 50 km/h"
+    street.step(1, speed=None)
+    street.pass_time(1 + UNKNOWN_MS // 1000)
+    assert street.car.refuse("stop", street.now) is None, "the GPS alone"
+    street.step(1, gps_speed=None)
+    street.pass_time(1 + UNKNOWN_MS // 1000)
+    assert street.order(verb) == "unsafe: the speed is not known"
+
+
 def test_doors_and_horn_ask_for_no_speed() -> None:
     street = Street(speed=None, rpm=None, door=None, brake=None, parked=None, ambient=None)
     assert [street.order(verb) for verb in ("unlock", "lock", "horn")] == [None, None, None]
@@ -214,32 +229,33 @@ def test_a_remote_start_is_not_ended_blindly() -> None:
 STEP = st.one_of(
     st.tuples(st.just("order"), st.sampled_from(sorted(PULSES))),
     st.tuples(st.just("wait"), st.sampled_from([0.1, 1.0, 4.0, 6.0, 31.0, 700.0, 1_000_000.0])),
-    st.tuples(st.sampled_from(["speed", "rpm"]), st.sampled_from([None, 0, 0, 0.3, 50])),
+    st.tuples(st.sampled_from(["speed", "gps_speed", "rpm"]), st.sampled_from([None, 0, 0, 0.3, 50])),
     st.tuples(st.sampled_from(["door", "brake", "parked"]), st.sampled_from([None, True, False])),
 )
 
 
 @given(st.lists(STEP, max_size=60), st.sampled_from([0, ticks.PERIOD - 5000]))
 def test_no_engine_relay_closes_unless_the_car_is_known_to_stand(steps: list[tuple[str, Any]], begin: int) -> None:
-    """Whatever is ordered, said or left unsaid: at every pulse of start or stop the speed is known, and is 0."""
-    street = Street(begin=begin)
-    heard = {"speed": 0.0}  # seconds since the last word
+    """Whatever is ordered, said or left unsaid: at every pulse of start or stop one speed at least is known, and all
+    that are known are 0."""
+    street = Street(("gps_speed", *SENSORS), begin=begin)
+    heard = {"speed": (0, 0.0)}  # the last word, seconds since then
     for kind, value in steps:
         before = len(street.pulses)
         if kind == "order":
             street.order(value)
         elif kind == "wait":
             street.step(value)
-            heard["speed"] = 0.0 if street.said["speed"] is not None else heard["speed"] + value
+            for name, (said, age) in heard.items():
+                heard[name] = (said, 0.0 if street.said.get(name) is not None else age + value)
         else:
             street.said[kind] = value
             street.step(0)
-            if kind == "speed" and value is not None:
-                heard["speed"] = 0.0
+            if kind.endswith("speed") and value is not None:
+                heard[kind] = (value, 0.0)
         for verb, _ in street.pulses[before:]:
             if verb in ("start", "stop"):
-                assert heard["speed"] <= UNKNOWN_MS / 1000
-                assert street.car.reading("speed", street.now) == 0
+                assert {said for said, age in heard.values() if age <= UNKNOWN_MS / 1000} == {0}
 
 
 # --- GPS --------------------------------------------------------------------------------------------------------------

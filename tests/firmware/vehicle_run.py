@@ -213,6 +213,31 @@ async def check_a_remote_start_outlives_a_reset_and_no_power_cut():
     assert _app(memory, "power")._car.idle()
 
 
+class Told:
+    """A house whose readings are what a check says."""
+
+    def __init__(self, **said):
+        self.said = said
+
+    def read(self, name, now):
+        return (self.said[name], "ok", 0) if name in self.said else (None, "missing")
+
+
+async def check_the_faster_of_two_speeds_is_true():
+    """In whatever order the sensors are read; a receiver that stands says a little more than nothing."""
+    _lines()
+    a = _app()
+    for order in (["gps_speed", "speed"], ["speed", "gps_speed"]):
+        a._sensors = order
+        for obd, gps, speed in ((0, 80, 80), (50, 0, 50), (0, 2.9, 0), (0, 3, 3)):
+            a._house = Told(speed=obd, gps_speed=gps)
+            for _ in range(2):
+                a._sense(a._time.now)
+                assert a._car.speed(a._time.now) == speed, (order, obd, gps)
+        why = a._car.refuse("stop", a._time.now)
+        assert why == "unsafe: moving at 3 km/h", why
+
+
 async def check_a_relay_that_is_closed_keeps_the_node_from_connecting():
     _lines()
     a = _app()
