@@ -7,6 +7,7 @@ counters and a power cut cannot make a command act again. What is refused is tol
     key of commands   HMAC(device key, "vin-cmd-v1")          key of receipts   HMAC(device key, "vin-ack-v1")
     a command's sig   over  v1|VIN|id|cmd|epoch|ctr|exp|args            hexadecimal, as are all of them
     a receipt's sig   over  v1|VIN|id|stage|why|sha256(payload of the command)
+    a session's sig   over  v1|VIN|epoch|ctr|up, with the key HMAC(device key, "vin-session-v1")
 """
 
 import binascii
@@ -57,6 +58,7 @@ class Gate:
         self._vin = vin
         self._commands = Hmac(Hmac(key).sign(b"vin-cmd-v1"))
         self._receipts = Hmac(Hmac(key).sign(b"vin-ack-v1"))
+        self._sessions = Hmac(Hmac(key).sign(b"vin-session-v1"))
         self.epoch = epoch
         self.counter = counter
         self._keep = keep
@@ -95,6 +97,14 @@ class Gate:
         """The signature of an answer: proof that this vehicle gave it to exactly this command."""
         parts = ("v1", self._vin, order.id, stage, why or "", order.digest)
         return binascii.hexlify(self._receipts.sign("|".join(parts).encode())).decode()
+
+    def session(self, up_s):
+        """What the next command must be signed for. Signed itself: who could tell a signer another time or counter
+        would be given a command to keep for that time, or one that uses all counters up."""
+        body = {"epoch": self.epoch, "ctr": self.counter, "up": up_s}
+        text = "v1|%s|%s|%d|%d" % (self._vin, self.epoch, self.counter, up_s)
+        body["sig"] = binascii.hexlify(self._sessions.sign(text.encode())).decode()
+        return body
 
     def _check(self, order, payload, retained, now, up_s):
         if len(payload) > MAX_SIZE:

@@ -184,8 +184,7 @@ class Vehicle(App):
         await self._tell_session()
 
     async def _tell_session(self):
-        body = {"epoch": self._gate.epoch, "ctr": self._gate.counter, "up": self._up()}
-        return await self._send("session", json.dumps(body), 1, True)
+        return await self._send("session", json.dumps(self._gate.session(self._up())), 1, True)
 
     async def _session(self, pulse):
         """Each SESSION_S, after each command that was accepted, and to who asks."""

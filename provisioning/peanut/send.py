@@ -270,7 +270,8 @@ class Exchange:
         elif message.retain:
             return
         elif message.topic.endswith("/session"):
-            self._session = signing.session(content)
+            if self._command.key is not None and self._session is None:
+                self._session = signing.session(self._command.key, self._command.node, content)
         elif content.get("id") == self._id:
             self._on_answer(content)
 

@@ -46,13 +46,22 @@ def read_key(path: Path) -> bytes:
     return key
 
 
-def session(content: Mapping[str, Any]) -> Session | None:
-    """The session in a vehicle's message, None if there is none in it."""
+def session(key: bytes, vin: str, content: Mapping[str, Any]) -> Session | None:
+    """The session in a vehicle's message, None if there is none in it, or none that the vehicle itself has said.
+
+    Anybody else's would have us sign for a time that comes, or for a counter after which there is no other.
+    """
     epoch, counter, up = (content.get(name) for name in ("epoch", "ctr", "up"))
     if not isinstance(epoch, str) or not epoch.isalnum() or not epoch.isascii() or len(epoch) > ARGUMENT_MAX:
         return None
     whole = [n for n in (counter, up) if isinstance(n, int) and not isinstance(n, bool) and 0 <= n < _COUNTER_MAX - 1]
-    return Session(epoch, *whole) if len(whole) == 2 else None
+    said = content.get("sig")
+    if len(whole) != 2 or not isinstance(said, str):
+        return None
+    text = f"v1|{vin}|{epoch}|{counter}|{up}"
+    wanted = hmac.new(_derived(key, b"vin-session-v1"), text.encode(), "sha256").hexdigest()
+    same = hmac.compare_digest(wanted.encode(), said.encode("utf-8", "replace"))
+    return Session(epoch, *whole) if same else None
 
 
 def _derived(key: bytes, purpose: bytes) -> bytes:
@@ -81,8 +90,8 @@ def genuine(key: bytes, vin: str, payload: bytes, answer: Mapping[str, Any]) -> 
     if not isinstance(said, str) or not all(isinstance(part, str) for part in parts):
         return False
     text = "|".join([*(str(part) for part in parts), hashlib.sha256(payload).hexdigest()])
-    wanted = hmac.new(_derived(key, b"vin-ack-v1"), text.encode(), "sha256").hexdigest()
-    return hmac.compare_digest(wanted.encode(), said.encode())
+    wanted = hmac.new(_derived(key, b"vin-ack-v1"), text.encode("utf-8", "replace"), "sha256").hexdigest()
+    return hmac.compare_digest(wanted.encode(), said.encode("utf-8", "replace"))
 
 
 def argument(values: list[str]) -> str:

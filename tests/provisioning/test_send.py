@@ -435,6 +435,16 @@ def test_an_answer_without_a_receipt_is_no_answer(home: Home, run: Run, gateway:
     assert "done" not in result.stdout
 
 
+def test_a_session_that_the_vehicle_has_not_said_is_not_signed_for(home: Home, run: Run, gateway: Mosquitto) -> None:
+    """Whoever answers first with a clock of tomorrow would get a command that opens tomorrow, and with the last of all
+    counters one after which no other is ever obeyed."""
+    with vehicle(home, gateway, ("accepted", None), ("done", None)) as car:
+        car.lies = [{"up": 90_000}, {"ctr": 2**53 - 3}, {"epoch": "00"}, {"sig": "0" * 64}, {"sig": "ü"}, {"sig": None}]
+        result = run("send", VIN, "unlock")
+    assert result.exit_code == 0, result.output
+    assert [(command["ctr"], command["exp"]) for _, command, _ in car.received] == [(1, 110)]
+
+
 def test_a_session_that_is_retained_is_not_signed_for(home: Home, run: Run, gateway: Mosquitto) -> None:
     """It may be old: a vehicle that does not answer is asked for nothing."""
     with node(home, gateway, obey) as anybody:

@@ -1,5 +1,6 @@
 """Signed commands, signer against gate: what `peanut` signs, the vehicle's own code takes, and the other way round."""
 
+import hmac
 import json
 import sys
 from pathlib import Path
@@ -84,11 +85,22 @@ def test_a_receipt_is_believed_and_nothing_else(stage: str, why: str | None) -> 
     ],
 )
 def test_a_session_that_is_none(content: dict[str, Any]) -> None:
-    assert signing.session(content) is None
+    text = "|".join(["v1", VIN, *(str(content.get(name)) for name in ("epoch", "ctr", "up"))])
+    assert signing.session(KEY, VIN, {**content, "sig": session_code(text)}) is None
 
 
-def test_a_session() -> None:
-    assert signing.session({"epoch": "00ff", "ctr": 0, "up": 12, "more": 1}) == signing.Session("00ff", 0, 12)
+def session_code(text: str) -> str:
+    return hmac.new(hmac.digest(KEY, b"vin-session-v1", "sha256"), text.encode(), "sha256").hexdigest()
+
+
+def test_a_session_is_believed_as_the_vehicle_says_it_and_no_other() -> None:
+    said = gate().session(12)
+    assert said["sig"] == session_code(f"v1|{VIN}|00ff|4|12")
+    assert signing.session(KEY, VIN, {**said, "more": 1}) == signing.Session("00ff", 4, 12)
+    assert signing.session(bytes(32), VIN, said) is None
+    assert signing.session(KEY, "1M8GDM9AXKP042789", said) is None
+    for name, other in (("epoch", "00fe"), ("ctr", 5), ("up", 13), ("sig", "0" * 64), ("sig", None), ("sig", "\ud800")):
+        assert signing.session(KEY, VIN, {**said, name: other}) is None
 
 
 def test_what_cannot_be_signed_is_said(tmp_path: Path) -> None:

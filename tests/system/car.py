@@ -145,7 +145,7 @@ class Car:
 
     def signed(self, verb: str, watcher: Watcher) -> bytes:
         """A command that is signed for the present session, by the operator's own code."""
-        now = signing.session(self.session(watcher))
-        assert now is not None
         key = signing.read_key(self.house.home / "devices" / VIN / signing.KEY_FILE)
+        now = signing.session(key, VIN, self.session(watcher))
+        assert now is not None
         return json.dumps(signing.signed(key, VIN, verb, "t1", "", now)).encode()

@@ -146,7 +146,8 @@ class Commands:
                 now: signing.Session | None = None
                 while now is None:
                     report = await queue.get()
-                    now = signing.session(content_of(report.payload)) if report.leaf == "session" else None
+                    if report.leaf == "session":
+                        now = signing.session(key, node.name, content_of(report.payload))
                 body = signing.signed(key, node.name, outcome.command, outcome.id, argument, now)
                 payload = json.dumps(body).encode()
                 await self._put(rights.topic(node, outcome.command), payload)

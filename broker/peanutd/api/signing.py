@@ -51,14 +51,21 @@ def key_of(home: Path, vin: str) -> bytes:
     return key
 
 
-def session(content: Mapping[str, Any]) -> Session | None:
-    """The session in a vehicle's message, None if there is none in it."""
+def session(key: bytes, vin: str, content: Mapping[str, Any]) -> Session | None:
+    """The session in a vehicle's message, None if there is none in it, or none that the vehicle itself has said.
+
+    Anybody else's would have us sign for a time that comes, or for a counter after which there is no other.
+    """
     epoch = content.get("epoch")
     if not isinstance(epoch, str) or not epoch.isascii() or not epoch.isalnum() or len(epoch) > ARGUMENT_MAX:
         return None
     numbers = [content.get(name) for name in ("ctr", "up")]
     whole = [n for n in numbers if isinstance(n, int) and not isinstance(n, bool) and 0 <= n < _NUMBER_MAX - 1]
-    return Session(epoch, *whole) if len(whole) == len(numbers) else None
+    said = content.get("sig")
+    if len(whole) != len(numbers) or not isinstance(said, str):
+        return None
+    wanted = _mac(key, b"vin-session-v1", "v1", vin, epoch, *map(str, whole))
+    return Session(epoch, *whole) if hmac.compare_digest(wanted.encode(), said.encode("utf-8", "replace")) else None
 
 
 def signed(key: bytes, vin: str, verb: str, ident: str, argument: str, now: Session) -> dict[str, Any]:

@@ -286,6 +286,7 @@ class Car:
         self.node.act = self.act
         self.done: list[str] = []
         self.forge = False
+        self.lies: list[dict[str, Any]] = []  # what strangers say of its session before it does
 
     def mac(self, purpose: bytes, text: str) -> str:
         derived = hmac.new(self.key, purpose, hashlib.sha256).digest()
@@ -293,7 +294,9 @@ class Car:
 
     def act(self, verb: str, body: dict[str, Any]) -> list[dict[str, Any]]:
         if verb == "cmd/session":
-            return [{"leaf": "session", "epoch": "e1", "ctr": self.counter, "up": self.up}]
+            said = {"leaf": "session", "epoch": "e1", "ctr": self.counter, "up": self.up}
+            said["sig"] = self.mac(b"vin-session-v1", f"v1|{VIN}|e1|{self.counter}|{self.up}")
+            return [*({**said, **lie} for lie in self.lies), said]
         parts = ["v1", VIN, *(str(body[name]) for name in ("id", "cmd", "epoch", "ctr", "exp", "args"))]
         why = None
         if self.mac(b"vin-cmd-v1", "|".join(parts)) != body["sig"]:
@@ -327,6 +330,15 @@ def test_a_vehicles_command_is_signed_for_its_session(world: World) -> None:
     assert car.done == ["lock"]
     assert drive(world, token, "horn", args={"argument": "3"}).status_code == 200
     assert car.node.heard[-1][1]["args"] == "3"
+
+
+def test_a_session_that_the_vehicle_has_not_said_is_not_signed_for(world: World) -> None:
+    """A command made for tomorrow's clock could be kept until then; one for the last counter would be the last."""
+    car, token = Car(world), world.token("maria")
+    car.lies = [{"up": 90_000}, {"ctr": 2**53 - 3}, {"epoch": "e2"}, {"sig": "0" * 64}, {"sig": "ü"}, {"sig": None}]
+    answer = drive(world, token, "lock")
+    assert (answer.status_code, answer.json()["outcome"]) == (200, "done"), answer.text
+    assert [(heard["ctr"], heard["exp"]) for verb, heard in car.node.heard if verb == "lock"] == [(42, 1010)]
 
 
 def test_commands_to_one_vehicle_wait_for_each_other(world: World) -> None:
