@@ -10,7 +10,7 @@ firmware together, so that a file comes out the same whichever node it is for:
   two files of which one has a class that the other's inherits from.
 * An argument that no call names becomes a letter.
 
-What a string also says (it may be meant for getattr), what is asked of anything but a module of ours (`pin.value`), and
+A private name that no file of ours gives a meaning is somebody else's (`asyncio.core._io_queue`), and stays. What a string also says (it may be meant for getattr), what is asked of anything but a module of ours (`pin.value`), and
 `__names__` stay; so do errors, whose names are told, and what the files outside folders have, which an older
 application may find beside it.
 """
@@ -36,6 +36,7 @@ def shorten(sources: Mapping[str, str], callers: Iterable[str] = ()) -> dict[str
         own = _modules_of(tree, modules)
         asked.update(_asked_of(tree, own, modules))
         kept.update(_asked_of_others(tree, own, modules))
+    kept.update(_foreign(trees.values()))
     for tree in [*map(ast.parse, callers), *(tree for path, tree in trees.items() if "/" not in path)]:
         kept.update(name for name in _names(tree) if not _private(name) and name != name.upper())
         kept.update(_asked_of_others(tree, set(), set()))
@@ -90,6 +91,18 @@ def _asked_of_others(tree: ast.Module, own: set[str], modules: set[str]) -> Iter
                 yield node.attr
         elif isinstance(node, ast.keyword) and node.arg is not None:
             yield node.arg
+
+
+def _foreign(trees: Iterable[ast.Module]) -> set[str]:
+    """The names behind a dot that none of these files gives a meaning."""
+    asked: set[str] = set()
+    given: set[str] = set()
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                (asked if isinstance(node.ctx, ast.Load) else given).add(node.attr)
+            given.update(_written(node))
+    return asked - given
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------

@@ -117,6 +117,18 @@ def make(type):
     assert "view" not in short  # no call names it
 
 
+def test_a_private_name_of_others_stays() -> None:
+    """What no file of ours gives a meaning is part of the image; a node that had another name for it was never online."""
+    text = (
+        "import asyncio\nclass A:\n    def f(self):\n        self._ours = asyncio.core._theirs.queue_read(self._ours)"
+    )
+    short = shorten({"n/a.py": text})["n/a.py"]
+    assert "asyncio.core._theirs.queue_read" in short
+    assert "_ours" not in short
+    link = shorten({"node/link.py": (FIRMWARE / "node/link.py").read_text()})["node/link.py"]
+    assert "asyncio.core._io_queue" in link
+
+
 def test_an_argument_hides_nothing_that_its_function_needs() -> None:
     text = "a = 1\ndef f(first, second):\n    b = a\n    return [g(second) for g in (lambda third: third + b + first,)]"
     space: dict[str, object] = {}
