@@ -93,6 +93,10 @@ SEND_TIMEOUT: Final = 60.0
 """Seconds that a reader may leave unread what is sent to it, before its request is given up."""
 
 
+class SlowReaderError(Exception):
+    """Somebody does not read; nothing that the gateway could mend."""
+
+
 def _local(scope: Scope) -> bool:
     """Whether a request without TLS is for this machine by its own name, and no page's that has a name point here."""
     host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
@@ -122,8 +126,11 @@ class _Headers:
                 message["headers"] = [*message.get("headers", ()), *self._headers]
                 if api and not any(key.lower() == b"cache-control" for key, _ in message["headers"]):
                     message["headers"].append((b"cache-control", b"no-store"))
-            async with asyncio.timeout(SEND_TIMEOUT):
-                await send(message)
+            try:
+                async with asyncio.timeout(SEND_TIMEOUT):
+                    await send(message)
+            except TimeoutError:
+                raise SlowReaderError from None
 
         await self._app(scope, receive, sending)
 

@@ -319,7 +319,8 @@ class _Forward(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        level = "error" if record.levelno >= logging.ERROR else "debug"
+        slow = record.exc_info is not None and isinstance(record.exc_info[1], app.SlowReaderError)
+        level = "error" if record.levelno >= logging.ERROR and not slow else "debug"
         self._log.write(level, "api", record.getMessage())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator
 
 from peanutd.api import (
+    app,
     bridge,
     door,
     live,
@@ -23,6 +25,7 @@ from peanutd.api import (
     proofs,
     quota,
     scopes,
+    serve,
     sessions,
     shape,
     shares,
@@ -35,7 +38,8 @@ from peanutd.api.problem import Problem
 from peanutd.api.proofs import Proofs
 from peanutd.api.quota import Places, Rate
 from peanutd.ear import Report
-from tests.broker.api.conftest import START, Refused, World
+from peanutd.log import Log
+from tests.broker.api.conftest import START, Lines, Refused, World
 from tests.broker.api.test_devices import Car
 from tests.broker.api.test_people import share
 
@@ -270,8 +274,6 @@ def test_there_are_so_many_connections_in_all(monkeypatch: pytest.MonkeyPatch) -
     import socket
     import ssl
 
-    from peanutd.log import Log
-
     async def story() -> bytes:
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setblocking(False)
@@ -287,6 +289,74 @@ def test_there_are_so_many_connections_in_all(monkeypatch: pytest.MonkeyPatch) -
         return data
 
     assert asyncio.run(story()) == b""
+
+
+def test_a_handshake_has_an_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who connects and says nothing has no place among the connections for long."""
+    import socket
+    import ssl
+
+    monkeypatch.setattr(door, "HANDSHAKE_TIMEOUT", 0.02)
+
+    class Nobody(asyncio.Protocol):
+        pass
+
+    async def story() -> bytes:
+        listening = socket.create_server(("127.0.0.1", 0))
+        listening.setblocking(False)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        entry = Door(listening, lambda: context, Nobody, Log())  # type: ignore[arg-type]
+        task = asyncio.create_task(entry.serve())
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        async with asyncio.timeout(30):
+            data = await reader.read(1)
+            while entry._here:
+                await asyncio.sleep(0.01)
+        writer.close()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        listening.close()
+        return data
+
+    assert asyncio.run(story()) == b""
+
+
+def test_who_does_not_read_is_given_up_and_no_error_of_ours(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "SEND_TIMEOUT", 0.02)
+
+    async def story() -> None:
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            await asyncio.sleep(3600)
+
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/api/v1/health",
+            "raw_path": b"",
+            "query_string": b"",
+            "headers": [],
+            "client": ("10.0.0.9", 1),
+            "root_path": "",
+            "server": ("gateway.local", 443),
+            "scheme": "https",
+            "http_version": "1.1",
+            "asgi": {"version": "3.0"},
+        }
+        async with asyncio.timeout(30):
+            await world.app(scope, receive, send)
+
+    with pytest.raises(app.SlowReaderError) as found:
+        world.run(story())
+    lines = Lines()
+    forward = serve._Forward(Log("debug", lines))
+    error = (found.type, found.value, found.tb)
+    forward.emit(logging.LogRecord("uvicorn.error", logging.ERROR, "", 0, "an exception", (), error))
+    assert " error " not in lines.text
+    forward.emit(logging.LogRecord("uvicorn.error", logging.ERROR, "", 0, "an exception", (), None))
+    assert " error " in lines.text
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
