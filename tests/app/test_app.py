@@ -170,6 +170,14 @@ def test_a_car_is_unlocked_with_a_second_proof(page: Page, home_of_app: AppHouse
     expect(page.locator("[data-stage=done]")).to_contain_text("Lock: done")
     expect(page.get_by_test_id("locked")).to_have_text("Locked")
     accessible(page)
+    page.goto(f"{home_of_app.url}#/shares/{VIN}")
+    making = page.get_by_role("dialog")
+    making.get_by_label("Lock", exact=True).check()
+    expect(making.get_by_label("Password")).to_have_count(0)
+    making.get_by_label("Unlock", exact=True).check()
+    making.get_by_label("Password").fill(PASSWORDS["anna"])
+    making.get_by_role("button", name="Share a command").click()
+    expect(page.get_by_test_id("share-pin")).to_have_text(re.compile(r"^\d{6}$"))
 
 
 def test_a_passkey_opens_without_the_password(page: Page, home_of_app: AppHouse, vehicle: Node) -> None:
@@ -198,6 +206,7 @@ def test_a_share_is_taken_back_and_another_one_expires(page: Page, home_of_app: 
     def share(lasts_s: float) -> dict[str, Any]:
         now = time.time()
         asked = {"device": VIN, "commands": ["unlock"], "from": now - 60, "until": now + lasts_s, "note": "mechanic"}
+        asked["password"] = PASSWORDS["anna"]
         made = api.ask("POST", "/shares", asked)
         page.goto(f"{home_of_app.url}#/share/{made['secret']}")
         page.get_by_role("button", name="Go in").click()

@@ -1,6 +1,7 @@
 """Shares: made, shown and revoked by those who share.
 
-The rule it keeps: one shares what one may do oneself; link and PIN are shown once.
+The rule it keeps: one shares what one may do oneself, and for what takes a second proof one proves it here as well: who
+has only found an access token must not make himself a PIN. Link and PIN are shown once.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from starlette.responses import JSONResponse
 from peanutd.access import Role
 from peanutd.api import shares
 from peanutd.api.devices import VERB, allow
+from peanutd.api.passwords import LONGEST
 from peanutd.api.problem import Problem, not_found
 from peanutd.api.rights import verbs
 from peanutd.api.shape import TIME, listed, table, text
 from peanutd.api.signin import SHARE
+from peanutd.api.signing import STEP_UP
 from peanutd.api.table import PATHS, Call, Operation
 
 PATHS["share"] = text(9, 1, "^[0-9]+$")
@@ -43,6 +46,8 @@ async def add(call: Call) -> JSONResponse:
         if verb not in verbs(node):
             raise Problem("invalid", f"{node.name} knows {', '.join(verbs(node))}")
         await allow(services, call, node, verb)
+    if node.vehicle and STEP_UP.intersection(wanted):
+        await _prove(call, node.name)
     lasting = [share for share in services.shares.of(person.name, now) if share.revoked is None and now < share.ends]
     if len(lasting) >= shares.PER_USER:
         raise Problem("conflict", f"you share {shares.PER_USER} things already; revoke some")
@@ -51,6 +56,18 @@ async def add(call: Call) -> JSONResponse:
     shown = {"share": share.id, "commands": list(wanted), "from": starts, "until": ends, "note": note}
     await services.audit.add(call.origin, "share", node.name, **shown)
     return JSONResponse({**share.public(), "secret": secret, "pin": pin}, 201)
+
+
+async def _prove(call: Call, device: str) -> None:
+    """Problem `step_up`, `too_often` or `busy` unless the password is there, and right."""
+    services, body = call.services, call.body
+    try:
+        if "password" not in body:
+            raise Problem("step_up", "to share this needs your password")
+        await services.passwords.check(call.person.name, body["password"], call.origin.address, wrong="step_up")
+    except Problem as problem:
+        await services.audit.add(call.origin, "share", device, "refused", problem.detail)
+        raise
 
 
 async def revoke(call: Call) -> None:
@@ -76,9 +93,9 @@ OPERATIONS: Final = (
                 "from": _WHEN,
                 "until": _WHEN,
             },
-            {"note": text(200)},
+            {"note": text(200), "password": text(LONGEST)},
         ),
-        problems=("forbidden", "not_found", "conflict"),
+        problems=("forbidden", "step_up", "not_found", "conflict", "too_often", "busy"),
     ),
     Operation(*("DELETE", "/shares/{share}", revoke, "End a share")),
 )

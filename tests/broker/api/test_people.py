@@ -88,7 +88,22 @@ def test_there_is_always_an_admin(world: World, refused: Refused) -> None:
 
 def share(world: World, token: str, **more: Any) -> Any:
     body = {"device": VIN, "commands": ["unlock"], "from": world.now, "until": world.now + 7200, "note": "mechanic"}
-    return world.ask("POST", "/shares", {**body, **more}, token=token)
+    return world.ask("POST", "/shares", {**body, "password": PASSWORD, **more}, token=token)
+
+
+def test_who_has_found_a_token_shares_no_door(world: World, refused: Refused) -> None:
+    """The PIN of a share opens what a second proof opens, so it takes one to get it."""
+    Car(world)
+    maria = world.token("maria")
+    body = {"device": VIN, "from": world.now, "until": world.now + 7200}
+    for commands in (["unlock"], ["lock", "start"]):
+        refused(world.ask("POST", "/shares", {**body, "commands": commands}, token=maria), "step_up")
+    refused(share(world, maria, password="a guess"), "step_up")
+    assert world.ask("POST", "/shares", {**body, "commands": ["lock"]}, token=maria).status_code == 201
+    assert len(world.entries(action="share", outcome="refused")) == 3
+    for _ in range(10):
+        last = share(world, maria, password="a guess")
+    refused(last, "too_often")
 
 
 def enter(world: World, secret: str) -> Any:

@@ -1,6 +1,6 @@
 // Shares: somebody may give a command for a while, "unlock for the mechanic, today 14 to 16 h".
 //
-// Rule: link and PIN are shown once, and go two ways.
+// Rule: link and PIN are shown once, and go two ways. To share what takes a second proof takes one, too.
 
 import { useState } from "preact/hooks";
 
@@ -73,12 +73,15 @@ function Make({ device, close }: { device: string | undefined; close: () => void
   const [from, setFrom] = useState(local(Date.now() / 1000));
   const [until, setUntil] = useState(local(Date.now() / 1000 + 2 * HOUR));
   const [note, setNote] = useState("");
+  const [password, setPassword] = useState("");
   const [made, setMade] = useState<Share | null>(null);
   const { busy, error, send } = useSend(async () => {
     const seconds = (text: string): number => new Date(text).getTime() / 1000;
-    setMade(await call<Share>("POST", "/shares", { device: chosen, commands, from: seconds(from), until: seconds(until), note }));
+    const body = { device: chosen, commands, from: seconds(from), until: seconds(until), note, ...(proves ? { password } : {}) };
+    setMade(await call<Share>("POST", "/shares", body));
   });
-  const offered = devices.find(({ name }) => name === chosen)?.commands ?? [];
+  const { commands: offered, step_up: guarded } = devices.find(({ name }) => name === chosen) ?? { commands: [], step_up: [] };
+  const proves = commands.some((one) => guarded.includes(one));
   if (made) {
     const link = `${location.origin}/#/share/${made.secret}`;
     return (
@@ -113,6 +116,10 @@ function Make({ device, close }: { device: string | undefined; close: () => void
         <Field label={t("share.from")} type="datetime-local" required value={from} onInput={(event) => setFrom(event.currentTarget.value)} />
         <Field label={t("share.until")} type="datetime-local" required value={until} onInput={(event) => setUntil(event.currentTarget.value)} />
         <Field label={t("share.note")} value={note} onInput={(event) => setNote(event.currentTarget.value)} />
+        {proves && (
+          <Field label={t("password")} type="password" autocomplete="current-password" required value={password}
+            onInput={(event) => setPassword(event.currentTarget.value)} />
+        )}
         {error !== undefined && <Trouble error={error} />}
         <button class="primary wide" disabled={busy || !commands.length}>{t("share.make")}</button>
       </form>
