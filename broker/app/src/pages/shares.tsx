@@ -80,8 +80,9 @@ function Make({ device, close }: { device: string | undefined; close: () => void
     const body = { device: chosen, commands, from: seconds(from), until: seconds(until), note, ...(proves ? { password } : {}) };
     setMade(await call<Share>("POST", "/shares", body));
   });
-  const { commands: offered, step_up: guarded } = devices.find(({ name }) => name === chosen) ?? { commands: [], step_up: [] };
-  const proves = commands.some((one) => guarded.includes(one));
+  const shared = devices.find(({ name }) => name === chosen);
+  const offered = shared?.commands ?? [];
+  const proves = commands.some((one) => shared?.step_up.includes(one));
   if (made) {
     const link = `${location.origin}/#/share/${made.secret}`;
     return (
