@@ -146,8 +146,10 @@ class Native(Connection):
             self.server.report(self, "handshake failed", words, "closed" if hello else "not TLS")
         self._done = True
         self._name = 0
-        self._lose()
-        self.server.forget(self)
+        try:
+            self._lose()
+        finally:
+            self.server.forget(self)
 
     # --- called by the server ---
 
@@ -231,17 +233,30 @@ class Driver:
 
     def _read(self) -> None:
         for kind, about, reason, text in self.loop.posts():
-            if kind < _core.POST_HELLO:
-                link = cast("Link", about)
-                self._server.run(((kind, link, reason, cast(str, text)),))
-                if kind in (_core.EVENT_CONNECT, _core.EVENT_AUTH) and isinstance(link.owner, Native):
-                    link.owner.seen()
-            elif kind == _core.POST_JOURNAL:
-                self._server.run(())
-            elif kind == _core.POST_PUMP:
-                cast(Connection, cast("Link", about).owner).pump()
-            else:
-                self._told(cast(Native, about), kind, reason, text)
+            try:
+                self._hear(kind, about, reason, text)
+            except Exception as error:  # a mistake of ours about one of them; there is news of others
+                self._give_up(about, error)
+
+    def _hear(self, kind: int, about: Link | object, reason: int, text: str | bytes) -> None:
+        if kind < _core.POST_HELLO:
+            link = cast("Link", about)
+            self._server.run(((kind, link, reason, cast(str, text)),))
+            if kind in (_core.EVENT_CONNECT, _core.EVENT_AUTH) and isinstance(link.owner, Native):
+                link.owner.seen()
+        elif kind == _core.POST_JOURNAL:
+            self._server.run(())
+        elif kind == _core.POST_PUMP:
+            cast(Connection, cast("Link", about).owner).pump()
+        else:
+            self._told(cast(Native, about), kind, reason, text)
+
+    def _give_up(self, about: Link | object, error: Exception) -> None:
+        """Cuts a connection about which we have failed, as asyncio does, and says so."""
+        owner = about if isinstance(about, Native) else getattr(about, "owner", None)
+        self._asyncio.call_exception_handler({"message": "the native driver's news", "exception": error})
+        if isinstance(owner, Connection):
+            owner.abort()
 
     @staticmethod
     def _told(connection: Native, kind: int, reason: int, text: str | bytes) -> None:

@@ -6,14 +6,21 @@ are started once for each event loop run once on each driver (conftest.py). `mak
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import subprocess
+import time
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from peanutd import _core, native
-from peanutd.config import Address, Listener, UnixPath
+from peanutd._core import Broker
+from peanutd.config import Address, Listener, Policy, UnixPath
+from peanutd.log import Log
+from peanutd.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,3 +70,51 @@ def test_a_context_says_what_it_cannot_use() -> None:
 def test_without_the_loop_asyncio_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "AVAILABLE", False)
     assert not native.serves(Listener(Address("127.0.0.1", 0), "tls"))
+
+
+@needs_loop
+def test_a_mistake_about_one_is_no_mistake_about_others() -> None:
+    """Two have gone at the same time, and the first cannot even be written down: both are forgotten all the same, and
+    the mistake is said.
+    """
+
+    class Torn(StringIO):
+        tears = 1
+
+        def write(self, text: str) -> int:
+            if "disconnected" in text and self.tears:
+                self.tears -= 1
+                raise LookupError("the paper is torn")
+            return super().write(text)
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        said: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, context: said.append(context))
+        log = Torn()
+        server = Server(Broker(seed=b"not a secret"), Log(stream=log), loop)
+        policy = Policy("none", anonymous=True)
+        (address,) = await server.start([Listener(Address("127.0.0.1", 0), "tcp", policy, driver="native")])
+        assert isinstance(address, Address)
+        clients = []
+        for name in (b"a", b"b"):
+            client = socket.create_connection((address.host, address.port))
+            client.setblocking(False)
+            await loop.sock_sendall(client, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01" + name)
+            assert await loop.sock_recv(client, 4) == b"\x20\x02\x00\x00"
+            clients.append(client)
+        driver = server._native
+        assert driver is not None
+        for client in clients:
+            client.close()
+        end = time.monotonic() + 60
+        while driver.loop.counts()["connections"]:  # and the thread of asyncio hears of nothing meanwhile
+            assert time.monotonic() < end
+            time.sleep(0.001)
+        while server.connections:
+            await asyncio.sleep(0.01)
+        assert [str(context["exception"]) for context in said] == ["the paper is torn"]
+        assert "who=anonymous/b" in log.getvalue().rpartition("disconnected")[2]
+        await server.stop()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
