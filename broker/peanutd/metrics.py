@@ -8,6 +8,7 @@ has certified. Names end as Prometheus wants them (`_total`, `_bytes`, `_seconds
 from __future__ import annotations
 
 import base64
+import re
 import socket
 import threading
 import time
@@ -28,7 +29,8 @@ from peanutd.tally import Spread
 
 Snapshot = Mapping[str, Any]
 
-CRL_PATH: Final = "/issuing.crl"
+CRL_PATH: Final = re.compile("/issuing(-[0-9a-f]{8})?\\.crl")
+"""The list of the issuing CA in use, and those of CAs that were replaced and are still trusted."""
 OCSP_PATH: Final = "/ocsp"
 
 _COUNTERS: Final = {
@@ -138,10 +140,10 @@ def _with_lists(metrics: Any, crl: Path | None, responder: Responder | None) -> 
         path = environ.get("PATH_INFO", "")
         if (path == OCSP_PATH or path.startswith(OCSP_PATH + "/")) and responder is not None and responder.ready:
             return ocsp(environ, start_response, responder)
-        if crl is None or environ.get("PATH_INFO") != CRL_PATH:
+        if crl is None or not CRL_PATH.fullmatch(path):
             return metrics(environ, start_response)
         try:
-            body = crl.read_bytes()
+            body = crl.with_name(path[1:]).read_bytes()
         except OSError:
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"there is no revocation list; peanut ca crl makes it\n"]

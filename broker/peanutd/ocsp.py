@@ -15,6 +15,7 @@ from typing import Final, cast
 from urllib.parse import quote
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ocsp
@@ -25,6 +26,8 @@ from peanutd.revoked import Entries, RevokedError
 
 CERTIFICATE: Final = "gateway/ocsp.crt"
 KEY: Final = "gateway/ocsp.key"
+OLDER: Final = "ocsp-*.crt"
+"""Beside it: those of issuing CAs that were replaced and are still trusted."""
 REQUEST_MAX: Final = 2048
 """Bytes of a question: it is about one certificate."""
 LIFE: Final = timedelta(hours=1)
@@ -56,12 +59,11 @@ class Responder:
         except ValueError:  # no request, about several certificates, or with a hash that nobody knows
             return ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.MALFORMED_REQUEST)
         try:
-            signer = x509.load_pem_x509_certificate((self._home / CERTIFICATE).read_bytes())
-            key = serialization.load_pem_private_key((self._home / KEY).read_bytes(), None)
             issuers = x509.load_pem_x509_certificates((self._home / "ca" / "issuing.crt").read_bytes())
             issuer = next((one for one in issuers if kind is not None and _is_about(asked, one, kind())), None)
             if issuer is None:  # not one of ours to speak for
                 return ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.UNAUTHORIZED)
+            signer, key = self._signer(issuer)
             status, since = self._status(f"{asked.serial_number:x}")
         except (OSError, ValueError, sqlite3.Error, RevokedError):
             return ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.TRY_LATER)
@@ -83,7 +85,20 @@ class Responder:
         except x509.ExtensionNotFound:
             pass
         builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, signer).certificates([signer])
-        return builder.sign(cast(ec.EllipticCurvePrivateKey, key), hashes.SHA256())
+        return builder.sign(key, hashes.SHA256())
+
+    def _signer(self, issuer: x509.Certificate) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        """Who may answer for an issuer: the one that it has certified (RFC 6960, 4.2.2.2), by all that are here."""
+        folder = self._home / Path(CERTIFICATE).parent
+        for path in (self._home / CERTIFICATE, *sorted(folder.glob(OLDER))):
+            found = x509.load_pem_x509_certificate(path.read_bytes())
+            try:
+                found.verify_directly_issued_by(issuer)
+            except (ValueError, TypeError, InvalidSignature):
+                continue
+            key = serialization.load_pem_private_key(path.with_suffix(".key").read_bytes(), None)
+            return found, cast(ec.EllipticCurvePrivateKey, key)
+        raise ValueError("nobody")
 
     def _status(self, serial: str) -> tuple[ocsp.OCSPCertStatus, datetime | None]:
         """What is known of a serial number, and since when it is revoked."""

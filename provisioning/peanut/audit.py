@@ -28,16 +28,15 @@ NETWORKS_MAX = 2  # a node that moves about more than that is not screwed to a g
 EVERYTHING = ("#", "/#", "+/#", "/plant/#", "/+/#", "vin/#")
 SECRETS = (
     *(
-        "ca/root.key",
+        "ca/*.key",
         "ca/root.pass",
-        "ca/issuing.key",
-        "gateway/gateway.key",
+        "gateway/*.key",
         "updates/signing.key",
         "users.json",
         "wifi.toml",
         "revoked.json",
     ),
-    *("history.db", "alerts.db", "groups.db", "push.key"),
+    *("history.db", "alerts.db", "groups.db", "push.key", "api.db", "api.key"),
     *("store.db", "seen.json", "operators/*/operator.key", "devices/*/key.der", "devices/*/sign.key"),
     "devices/*/next/key.der",
 )

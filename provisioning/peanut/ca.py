@@ -66,9 +66,14 @@ def _common_name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
+def key_mark(public: PublicKey) -> str:
+    """Eight hexadecimal digits by which people tell a CA from another one: of its key's identifier."""
+    return x509.SubjectKeyIdentifier.from_public_key(public).digest.hex()[:8]
+
+
 def _ca_name(role: str, public: PublicKey) -> x509.Name:
     # The key's own digest in the name: two fleets never have CAs of one name, so a mix-up reads as "unknown issuer".
-    return _common_name(f"Peanut {role} CA {x509.SubjectKeyIdentifier.from_public_key(public).digest.hex()[:8]}")
+    return _common_name(f"Peanut {role} CA {key_mark(public)}")
 
 
 def _issue(

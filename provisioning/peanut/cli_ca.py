@@ -74,6 +74,8 @@ def rotate(home: Home, root: bool, passphrase_file: Path | None, force: bool, dr
         plan.carry_out(steps, say, dry_run=dry_run)
         if not dry_run:
             crl.publish(home, now)
+            if crl.ocsp_is_due(home, now):
+                crl.ocsp_signer(home, now)
     if not dry_run:
         warn("Now `peanut renew` brings it to the nodes, as they are there; the gateway also does so by itself.")
 
@@ -100,7 +102,9 @@ def finish(home: Home, force: bool, dry_run: bool) -> None:
     """
     home.require()
     with home.lock(warn):
-        plan.carry_out(rotation.finish(home, force=force), say, dry_run=dry_run)
+        done = plan.carry_out(rotation.finish(home, force=force), say, dry_run=dry_run)
+        if done and not dry_run:
+            crl.publish(home, ca.utc_now())
 
 
 @ca_group.command("crl")
@@ -109,7 +113,8 @@ def crl_command(home: Home) -> None:
     """Make the revocation list for others, ca/issuing.crl (DER), anew.
 
     `peanut device revoke` and `peanut renew` do it by themselves. The gateway does not go by it: it is for other
-    programs that trust this CA. The gateway serves it at /issuing.crl beside /metrics.
+    programs that trust this CA. The gateway serves it at /issuing.crl beside /metrics. Between `peanut ca rotate` and
+    `finish` there is one for each CA that was replaced as well: ca/issuing-MARK.crl, with the digits of its name.
 
     \b
     Examples:

@@ -1,4 +1,5 @@
-"""The revocation list for others to use: ca/issuing.crl (DER, RFC 5280), signed by the issuing CA.
+"""The revocation lists for others to use: ca/issuing.crl (DER, RFC 5280), signed by the issuing CA, and for each CA
+that was replaced and is still trusted ca/issuing-MARK.crl, signed by it: a list counts for its signer's own only.
 
 Rules: it is made from revoked.json and the ledger and decides nothing here: the gateway goes by revoked.json, so a list
 that is old, damaged or missing locks nobody out. It is made anew at each revocation and by `peanut renew`, where the
@@ -44,9 +45,9 @@ def revoked_serials(home: Home, now: datetime) -> dict[str, int]:
     }
 
 
-def make(home: Home, now: datetime) -> x509.CertificateRevocationList:
-    """A new list. PeanutError where the issuing CA's key is elsewhere."""
-    issuer = store.issuing(home)
+def make(home: Home, now: datetime, issuer: ca.Authority | None = None) -> x509.CertificateRevocationList:
+    """A new list, of the CA in use or another one. PeanutError where the issuing CA's key is elsewhere."""
+    issuer = issuer or store.issuing(home)
     start = now.replace(microsecond=0)
     builder = (
         x509.CertificateRevocationListBuilder()
@@ -64,19 +65,27 @@ def make(home: Home, now: datetime) -> x509.CertificateRevocationList:
 
 
 def publish(home: Home, now: datetime) -> bool:
-    """Write a new list; False where the issuing CA's key is elsewhere."""
+    """Write new lists; False where the issuing CA's key is elsewhere."""
     if not (home.ca / "issuing.key").exists():
         return False
     write_file(path(home), make(home, now).public_bytes(serialization.Encoding.DER), PUBLIC)
+    for old in store.retired(home):
+        where = store.retired_key(home, old.key.public_key()).with_suffix(".crl")
+        write_file(where, make(home, now, old).public_bytes(serialization.Encoding.DER), PUBLIC)
     return True
 
 
 def ocsp_signer(home: Home, now: datetime) -> None:
-    """A key, and a certificate of the issuing CA for it, with which the gateway answers OCSP; a new pair each time."""
-    key, folder = ca.new_key(), home.gateway
-    made = ca.issue_ocsp(key.public_key(), store.issuing(home), now)
-    write_file(folder / "ocsp.key", ca.key_pem(key), SECRET)
-    write_file(folder / "ocsp.crt", ca.certificate_pem(made), PUBLIC)
+    """A key, and a certificate of the issuing CA for it, with which the gateway answers OCSP; a new pair each time. So
+    too for a CA that was replaced and is still trusted: only whom it has certified speaks for it (RFC 6960, 4.2.2.2).
+    """
+    pairs = {"ocsp": store.issuing(home)}
+    pairs |= {f"ocsp-{ca.key_mark(old.key.public_key())}": old for old in store.retired(home)}
+    for name, issuer in pairs.items():
+        key = ca.new_key()
+        made = ca.issue_ocsp(key.public_key(), issuer, now)
+        write_file(home.gateway / f"{name}.key", ca.key_pem(key), SECRET)
+        write_file(home.gateway / f"{name}.crt", ca.certificate_pem(made), PUBLIC)
 
 
 def ocsp_is_due(home: Home, now: datetime) -> bool:

@@ -84,8 +84,8 @@ def plan(
     that would ask for it.
     Raises PeanutError, with nothing written, if the home holds something that init must neither use nor replace.
     """
-    steps = modes.plan(home, home.ca, ["root.key", "root.pass", "issuing.key"])
-    steps += modes.plan(home, home.gateway, ["gateway.key"])
+    steps = modes.plan(home, home.ca, ["root.pass", *sorted(path.name for path in home.ca.glob("*.key"))])
+    steps += modes.plan(home, home.gateway, sorted(path.name for path in home.gateway.glob("*.key")))
     steps += _root(home, passphrase, now)
     steps += _issuing(home, passphrase, now)
     hosts, step = _fleet(home, wanted)

@@ -45,6 +45,10 @@ def _new_issuing(home: Home, root: ca.Authority, now: datetime) -> list[Step]:
     fresh = ca.new_key()
     made = ca.issue_issuing(fresh.public_key(), root, now)
 
+    def keep() -> None:  # by its content: after a kill it may be the new one's
+        old = store.key(key)
+        write_file(store.retired_key(home, old.public_key()), ca.key_pem(old), SECRET)
+
     def trust() -> None:
         write_file(crt, ca.certificate_pem(made, *store.certificates(crt)), PUBLIC)
 
@@ -54,7 +58,9 @@ def _new_issuing(home: Home, root: ca.Authority, now: datetime) -> list[Step]:
                 step.act()
 
     note = f"{ca.common_name(made)}, {ca.until(made.not_valid_after_utc)}; those of before stay trusted"
+    kept = [Step(State.CHANGE, home.relative(key), "kept until `peanut ca finish`: it signs revocations", keep)]
     return [
+        *(kept if key.exists() else []),
         Step(State.CHANGE, home.relative(crt), note, trust),
         Step(State.CHANGE, home.relative(key), "its key", lambda: write_file(key, ca.key_pem(fresh), SECRET)),
         Step(State.CHANGE, "gateway/gateway.crt", "issued by it; the gateway takes it up by itself", gateway),
@@ -130,7 +136,8 @@ def finish(home: Home, *, force: bool) -> list[Step]:
     issuers, roots = store.certificates(home.ca / "issuing.crt"), store.roots(home)
     if root_is_begun(home):
         raise PeanutError("a new root is trusted, and not yet in use", "Go on with `peanut ca rotate --root`.")
-    if len(issuers) == 1 and len(roots) == 1:
+    left = [*home.ca.glob("issuing-*"), *home.gateway.glob("ocsp-*")]
+    if len(issuers) == 1 and len(roots) == 1 and not left:
         return [there("ca/issuing.crt", "nothing old is trusted")]
     old = dependants(home, issuers[0])
     if old and not force:
@@ -150,6 +157,8 @@ def finish(home: Home, *, force: bool) -> list[Step]:
         note = f"only {ca.common_name(roots[0])} is trusted from now on; nodes follow as `peanut renew` reaches them"
         steps.append(Step(State.CHANGE, "ca/root.crt", note, lambda: write("root.crt", roots[0])))
         steps += _operators_trust(home, roots[:1])
+    for path in left:
+        steps.append(Step(State.CHANGE, home.relative(path), "of what was trusted: gone", path.unlink))
     return steps
 
 

@@ -66,6 +66,24 @@ def issuing(home: Home) -> ca.Authority:
     return ca.Authority(found, secret)
 
 
+def retired_key(home: Home, public: ca.PublicKey) -> Path:
+    """Where the key of an issuing CA is kept that issues no more, for as long as it is trusted."""
+    return home.ca / f"issuing-{ca.key_mark(public)}.key"
+
+
+def retired(home: Home) -> list[ca.Authority]:
+    """The issuing CAs that were replaced and are still trusted, as far as their keys are here."""
+    current, found = issuing(home).certificate, []
+    for one in certificates(home.ca / "issuing.crt"):
+        public = one.public_key()
+        if one == current or not isinstance(public, ec.EllipticCurvePublicKey):
+            continue
+        path = retired_key(home, public)
+        if path.exists() and ca.same_key(one, secret := key(path)):
+            found.append(ca.Authority(one, secret))
+    return found
+
+
 def certificates(path: Path) -> list[x509.Certificate]:
     """All certificates of a PEM file, in their order."""
     try:

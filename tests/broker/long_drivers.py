@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("test_server.py", "test_hardening.py", "test_operate.py", "test_tls.py", "conformance", "durability", "attack")
+PARTS = (
+    *("test_server.py", "test_hardening.py", "test_operate.py", "test_tls.py", "conformance", "durability", "attack"),
+    *("test_revoked.py", "test_quarantine.py", "test_reload.py"),
+)
 
 
 @pytest.mark.timeout(1200)

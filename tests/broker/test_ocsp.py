@@ -97,3 +97,22 @@ def test_it_answers_later_rather_than_wrongly(fleet: Any, home: Path) -> None:
     assert answer(home, request(fleet, "peanut")).response_status is ocsp.OCSPResponseStatus.TRY_LATER
     (home / "gateway" / "ocsp.key").unlink()
     assert not Responder(home).ready
+
+
+def test_each_ca_that_is_trusted_is_spoken_for_by_whom_it_has_certified(fleet: Any, home: Path, signer: Any) -> None:
+    new = signer("issuing 2", fleet.root)
+    (home / "ca" / "issuing.crt").write_bytes(new.pem + fleet.issuing.pem)
+    fleet.leaves["new"] = fleet.issue("peanut:plant/new", issuer=new)
+    assert answer(home, request(fleet, "new", new)).response_status is ocsp.OCSPResponseStatus.TRY_LATER
+    gateway = home / "gateway"
+    for suffix in ("crt", "key"):
+        (gateway / f"ocsp.{suffix}").rename(gateway / f"ocsp-0123abcd.{suffix}")
+    usages = [ExtendedKeyUsageOID.OCSP_SIGNING]
+    mine = Leaf(new, "ocsp", [], usages, NOW - timedelta(days=1), NOW + timedelta(days=90))
+    (gateway / "ocsp.crt").write_bytes(mine.pem)
+    (gateway / "ocsp.key").write_bytes(mine.key_pem())
+    status = ocsp.OCSPCertStatus
+    for name, issuer, said in (("tomato", fleet.issuing, status.REVOKED), ("new", new, status.UNKNOWN)):
+        found = answer(home, request(fleet, name, issuer))
+        assert found.certificate_status is said
+        assert found.certificates[0].issuer == issuer.certificate.subject

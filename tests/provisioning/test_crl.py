@@ -22,11 +22,12 @@ def serials(home: Home) -> set[str]:
     return {f"{entry.serial_number:x}" for entry in found}
 
 
-def openssl(home: Home, certificate: Path, tmp_path: Path) -> bool:
-    """`openssl verify` with the list."""
+def openssl(home: Home, certificate: Path, tmp_path: Path, made: Path | None = None) -> bool:
+    """`openssl verify` with the list, or with another one."""
     chain = tmp_path / "chain.pem"
     subprocess.run(
-        [program("openssl"), "crl", "-inform", "DER", "-in", str(crl.path(home)), "-out", str(chain)], check=True
+        [program("openssl"), "crl", "-inform", "DER", "-in", str(made or crl.path(home)), "-out", str(chain)],
+        check=True,
     )
     pem = tmp_path / "leaf.pem"
     pem.write_bytes(ca.certificate_pem(store.certificate(certificate)))
@@ -59,6 +60,26 @@ def test_everything_that_was_issued_to_one_who_is_revoked_is_in_it(home: Home, r
     assert openssl(home, home.device("peanut") / "cert.der", tmp_path)
     assert run("device", "restore", "peanut").exit_code == 0
     assert serials(home) == {renewal.serial(operator)}
+
+
+def test_each_ca_that_is_trusted_has_a_list_of_its_own(home: Home, run: Run, tmp_path: Path) -> None:
+    """A list counts for its signer's certificates only: those of a CA that was replaced would have none."""
+    assert run("ca", "ocsp").exit_code == 0
+    assert run("ca", "rotate").exit_code == 0
+    (key,) = home.ca.glob("issuing-*.key")
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert run("device", "revoke", "peanut").exit_code == 0
+    (old,) = home.ca.glob("issuing-*.crl")
+    assert not openssl(home, home.device("peanut") / "cert.der", tmp_path, old)
+    assert openssl(home, home.device("tomato") / "cert.der", tmp_path, old)
+    renewal.renew_here(home, device.row(home, "tomato"), NOW)
+    assert openssl(home, home.device("tomato") / "cert.der", tmp_path)
+    issuers = store.certificates(home.ca / "issuing.crt")
+    signers = [store.certificate(path) for path in sorted(home.gateway.glob("ocsp*.crt"))]
+    assert {issuer.subject for issuer in issuers} == {signer.issuer for signer in signers}, "and one to speak for it"
+    assert run("ca", "finish", "--force").exit_code == 0
+    assert not [*home.ca.glob("issuing-*"), *home.gateway.glob("ocsp-*")], "the key is gone, too"
+    assert crl.problem(home, NOW) == ""
 
 
 def test_its_number_grows_and_what_has_ended_leaves_it(home: Home, run: Run) -> None:

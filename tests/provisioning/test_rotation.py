@@ -135,7 +135,7 @@ def test_without_the_roots_key_nothing_is_replaced(home: Home, run: Run) -> None
     assert (home.ca / "issuing.crt").read_bytes() == before
 
 
-@pytest.mark.parametrize("last", range(5))
+@pytest.mark.parametrize("last", range(6))
 def test_a_kill_between_any_two_steps_leaves_a_home_that_works(home: Home, last: int) -> None:
     def begin() -> list[Step]:
         return rotation.root_begin(home, passphrase(home), NOW)
