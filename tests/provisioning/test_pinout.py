@@ -18,8 +18,10 @@ BOARDS = Path(__file__).parents[2] / "boards"
 
 
 def data(**changes: Any) -> dict[str, Any]:
-    """The DevKitC with `outputs__heater__pin=12` for outputs.heater.pin = 12."""
+    """The DevKitC as a greenhouse, with `outputs__heater__pin=12` for outputs.heater.pin = 12."""
     found: dict[str, Any] = tomllib.loads((BOARDS / "esp32-devkitc/board.toml").read_text())
+    del found["vehicle"]  # whose pins other chips do not have
+    found["profiles"] = ["greenhouse"]
     for path, value in changes.items():
         *tables, key = path.split("__")
         table = found
