@@ -377,8 +377,14 @@ def parse(name: str, data: Mapping[str, Any], where: str) -> Board:
                 f"{where}: [sensors.{sensor}]: a {table['driver']} does not measure {table['quantity']}",
                 f"It measures: {', '.join(MEASURES[str(table['driver'])])}.",
             )
-    if Kind.VEHICLE in board.profiles and board.vehicle is not None and board.simulated:
-        _need_model(board.vehicle, where)
+    if Kind.VEHICLE in board.profiles:
+        if board.vehicle is None or not (board.vehicle.outputs or board.vehicle.sensors):
+            raise PeanutError(
+                f"{where}: [vehicle] is missing: a vehicle on it would move and measure nothing",
+                'Add its outputs and sensors (boards/README.md), or take "vehicle" out of profiles.',
+            )
+        if board.simulated:
+            _need_model(board.vehicle, where)
     faults = pinout.faults(board)
     if not faults and board.vehicle is not None:
         faults = pinout.faults(fitted(board))

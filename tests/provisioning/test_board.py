@@ -186,6 +186,9 @@ def change(path: str, value: object, name: str = "sim") -> dict[str, Any]:
         ("control.max", float("inf"), "not a number"),
         ("link.base_s", 11, "above cap_s"),
         ("simulate", None, "needs [simulate]"),
+        ("vehicle", None, "[vehicle] is missing"),
+        ("vehicle", {}, "[vehicle] is missing"),
+        ("vehicle.simulate", None, "needs [vehicle.simulate]"),
     ],
 )
 def test_a_bad_board_file_names_the_key(path: str, value: object, complaint: str) -> None:

@@ -324,7 +324,7 @@ def test_names_and_boards_that_are_none(home: Home, run: Run) -> None:
         (("bean", "--kind", "greenhouse", "--board", "esp99"), ", sim,"),
         (("bean", "--kind", "greenhouse", "--board", "../sim"), ", sim,"),
         (("peanut", "--kind", "boat"), "greenhouse"),
-        (("1" * 17, "--kind", "vehicle", "--simulate", "--board", "olimex-esp32-evb"), "no model of a vehicle"),
+        (("1" * 17, "--kind", "vehicle", "--board", "olimex-esp32-evb"), "the board 'olimex-esp32-evb' is no vehicle"),
     ):
         result = run("device", "add", *words)
         assert result.exit_code == 2
