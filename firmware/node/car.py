@@ -37,7 +37,7 @@ class Car:
         self._ending = None  # why it is to end
         self.locked = None
         self.running = None
-        self.reason = "starting"
+        self.reason = "no command since the start"
 
     def idle(self):
         """Whether nothing that a command has set going is still to be ended."""

@@ -71,6 +71,7 @@ def test_nothing_moves_by_itself() -> None:
     street.pass_time(1800)
     street.pass_time(1800, speed=None, rpm=None, door=None)
     assert street.pulses == []
+    assert street.car.reason == "no command since the start", "true of a car that drives, too"
 
 
 @pytest.mark.parametrize("verb", ["stop", "start"])
