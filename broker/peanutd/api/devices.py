@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from peanutd.api import shape, signing
-from peanutd.api.nodes import PRESENCES, Node, words
+from peanutd.api.nodes import PRESENCES, Node, texts, words
 from peanutd.api.problem import Problem
 from peanutd.api.quota import Places
 from peanutd.api.rights import verbs
@@ -38,6 +38,7 @@ _SHOWN: Final = {
     "readings": or_null(ANYTHING),
     "readings_ts": or_null(TIME),
     "faults": listed(TEXT),
+    "codes": listed(TEXT),
     "commands": listed(TEXT),
     "step_up": listed(TEXT),
 }
@@ -93,7 +94,6 @@ async def shown(call: Call, nodes: Sequence[Node]) -> list[dict[str, Any]]:
     for node, may in zip(nodes, commands, strict=True):
         said = services.nodes.said(node)
         state, status = said.get("state"), said.status
-        faults = (state or {}).get("faults")
         found.append(
             {
                 "name": node.name,
@@ -109,7 +109,8 @@ async def shown(call: Call, nodes: Sequence[Node]) -> list[dict[str, Any]]:
                 "state_ts": _ts(state),
                 "readings": said.readings,
                 "readings_ts": said.readings_ts,
-                "faults": [fault for fault in faults if isinstance(fault, str)] if isinstance(faults, list) else [],
+                "faults": texts((state or {}).get("faults")),
+                "codes": said.codes,
                 "commands": may,
                 "step_up": [verb for verb in may if node.vehicle and verb in signing.STEP_UP],
             }

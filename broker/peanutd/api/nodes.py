@@ -48,6 +48,8 @@ class Said:
     kept: dict[str, dict[str, Any]] = field(default_factory=dict)
     readings: dict[str, Any] | None = None
     readings_ts: float | None = None
+    codes: list[str] = field(default_factory=list)
+    """A vehicle's fault codes, as its telemetry had them last."""
 
     @property
     def presence_ts(self) -> float | None:
@@ -193,7 +195,8 @@ class Nodes:
             if content.get("late") or not isinstance(readings, dict):
                 return None, {}
             said.readings, said.readings_ts = readings, _time(content) or now
-            return "readings", {"readings": readings, "ts": said.readings_ts}
+            said.codes = texts(content.get("codes"))
+            return "readings", {"readings": readings, "ts": said.readings_ts, "codes": said.codes}
         if leaf in ("ack", "event"):
             return leaf, content
         name = _KEPT.get(leaf)
@@ -232,6 +235,11 @@ class Nodes:
 def words(value: object) -> str | None:
     """A text of a node, None if it is none."""
     return value if isinstance(value, str) else None
+
+
+def texts(value: object) -> list[str]:
+    """The texts in a list of a node, none if it is no list."""
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
 def content_of(payload: bytes) -> dict[str, Any]:

@@ -42,6 +42,18 @@ def test_a_device_is_what_it_says(world: World) -> None:
     assert world.ask("GET", "/devices/peanut/state", token=token).json()["state"] == STATE
 
 
+def test_a_cars_fault_codes_are_shown_while_it_has_them(world: World) -> None:
+    node, token = world.node(VIN), world.token("vera")
+
+    def shown(codes: Any) -> Any:
+        node.say("telemetry", {"ts": 8, "readings": {}, "codes": codes})
+        world.settle()
+        return world.ask("GET", f"/devices/{VIN}", token=token).json()["codes"]
+
+    assert shown(["P0420", 7, "U0100"]) == ["P0420", "U0100"]
+    assert shown("P0420") == []
+
+
 def test_what_is_no_report_is_not_shown(world: World) -> None:
     node, token = world.node("peanut"), world.token("vera")
     big = b'{"a":"' + b"x" * nodes.PAYLOAD_MAX + b'"}'

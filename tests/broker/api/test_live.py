@@ -101,7 +101,7 @@ def test_what_happens_is_told_as_it_happens(world: World) -> None:
 
     assert world.run(story()) == [
         ("state", {"device": "peanut", "state": {"setpoint": 15, "ts": 1}, "ts": 1}),
-        ("readings", {"device": "peanut", "readings": {"temperature": [1, "ok", 0]}, "ts": 2}),
+        ("readings", {"device": "peanut", "readings": {"temperature": [1, "ok", 0]}, "ts": 2, "codes": []}),
         ("event", {"device": "peanut", "id": "frost", "text": "a\n\nb", "clear": False, "ts": 3}),
         ("presence", {"device": "peanut", "presence": "offline", "why": "gone", "ts": world.now}),
         ("ack", {"device": "peanut", "id": "x", "stage": "done"}),
