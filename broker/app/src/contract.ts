@@ -39,6 +39,8 @@ export interface Device {
   readings: Record<string, Reading> | null;
   readings_ts: number | null;
   faults: string[];
+  /** A vehicle's fault codes, `P0420` and the like. */
+  codes: string[];
   commands: string[];
   step_up: string[];
   health?: Json | null;

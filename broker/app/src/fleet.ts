@@ -40,7 +40,11 @@ function changed(event: string, data: Json): Partial<Device> | undefined {
       return { state, state_ts: ts, ...faults };
     }
     case "readings":
-      return { readings: data["readings"] as Record<string, Reading>, readings_ts: ts };
+      return {
+        readings: data["readings"] as Record<string, Reading>,
+        readings_ts: ts,
+        codes: Array.isArray(data["codes"]) ? data["codes"].map(String) : [],
+      };
     default:
       return undefined;
   }

@@ -11,11 +11,13 @@ import { season } from "../src/recipe";
 import { Parser } from "../src/sse";
 import { HEIGHT, WIDTH, distance, sketch, track } from "../src/track";
 import { en } from "../src/words/en";
+import { plain, sentences, translated } from "../src/words/said";
+import table from "../src/words/said.zh.json";
 import { zh } from "../src/words/zh";
 
 const device = (name: string, more: Partial<Device> = {}): Device => ({
   name, kind: "greenhouse", root: `/plant/${name}`, presence: "online", presence_why: null, presence_ts: 1, fw: "1", sim: false, groups: [],
-  state: { setpoint: 15, temperature: 14 }, state_ts: 1, readings: null, readings_ts: null, faults: [], commands: [], step_up: [], ...more,
+  state: { setpoint: 15, temperature: 14 }, state_ts: 1, readings: null, readings_ts: null, faults: [], codes: [], commands: [], step_up: [], ...more,
 });
 const alert = (id: number, name: string, more: Partial<Alert> = {}): Alert => ({
   id, rule: "r", device: name, severity: "warning", state: "raised", text: "too cold", value: 1, raised: id, acknowledged: null, cleared: null, ...more,
@@ -44,9 +46,9 @@ describe("the fleet", () => {
     const next = applied(fleet, [
       { event: "presence", data: { device: "a", presence: "offline", why: "gone", ts: 9 } },
       { event: "state", data: { device: "a", state: { setpoint: 20, faults: ["tank"] }, ts: 10 } },
-      { event: "readings", data: { device: "a", readings: { temperature: [19.5, "ok", 1] }, ts: 11 } },
+      { event: "readings", data: { device: "a", readings: { temperature: [19.5, "ok", 1] }, ts: 11, codes: ["P0420"] } },
     ]);
-    expect(next.get("a")).toMatchObject({ presence: "offline", presence_why: "gone", faults: ["tank"], readings_ts: 11 });
+    expect(next.get("a")).toMatchObject({ presence: "offline", presence_why: "gone", faults: ["tank"], readings_ts: 11, codes: ["P0420"] });
     expect(next.get("b")).toBe(fleet.get("b"));
     expect(fleet.get("a")!.presence).toBe("online");
   });
@@ -197,4 +199,33 @@ test("both languages say the same things with the same values", () => {
   const holes = (text: string): string[] => [...text.matchAll(/\{\w+\}/g)].map(String).sort();
   expect(Object.keys(zh).sort()).toEqual(Object.keys(en).sort());
   for (const [key, text] of Object.entries(en)) expect(holes(zh[key as keyof typeof en]), key).toEqual(holes(text));
+});
+
+describe("what nodes and the gateway say in English", () => {
+  const known = sentences(table);
+
+  test.each([
+    ["holding: 14.7, set point 15.0", "保持"],
+    ["too cold: -3.5, schedule 5.0; heater waits for vent; fan on by order", "太冷；加热等待通风窗；风扇按命令开"],
+    ["heating: 12.0, fallback 15.0; vent stays open for 30 s", "加热中；通风窗保持打开 30 秒"],
+    ["heater off: sensor silent for 300 s", "加热已关闭：传感器已 300 秒无读数"],
+    ["overheat: above 45, so heater off and vent open", "过热：高于 45 °C，加热已关闭，通风窗已打开"],
+    ["unlock by command", "按命令开锁"],
+    ["remote start ended: the brake was pressed", "远程启动已结束：踩下了刹车"],
+    ["ambient temperature -31 C", "环境温度-31 °C"],
+    ["parked is not known", "驻车未知"],
+    ["temperature is 15.76, above 1", "温度为 15.76，高于 1"],
+    ["temperature is 3.1, below 5 for 5 min", "温度为 3.1，低于 5，已持续 5 分钟"],
+    ["temperature has fallen by 4.2 within 30 min, to 9", "温度在 30 分钟内下降 4.2，到 9"],
+    ["nothing heard for 2 days", "已 2 天没有消息"],
+    ["nothing heard since the gateway has begun", "网关启动以来没有消息"],
+    ["the heater has been on for 3 h, from 9 to 9.2", "加热已开 3 小时，温度从 9 到 9.2"],
+  ])("%s", (text, wanted) => expect(translated(plain(text), known)).toBe(wanted));
+
+  test("what is not known is shown as it came, and so is everything in English", () => {
+    expect(translated("made of (something) new: 7", known)).toBe("made of (something) new: 7");
+    expect(translated("unlock by command", [])).toBe("unlock by command");
+    expect(plain("holding: 14.7, set point 15.0; heater off by order")).toBe("holding; heater off by order");
+    expect(plain("heater off: sensor silent for 300 s")).toBe("heater off: sensor silent for 300 s");
+  });
 });

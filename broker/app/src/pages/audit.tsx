@@ -10,6 +10,9 @@ import { to } from "../router";
 import { named, t, when } from "../words";
 import { Card, Fetched, Head, Pill, useLoad } from "../ui/parts";
 
+/** What is on its way is neither well nor wrong yet. */
+const TONES: Record<string, "fine" | "quiet"> = { done: "fine", ok: "fine", made: "fine", changed: "fine", removed: "fine", sent: "quiet" };
+
 export function Audit() {
   const [entries, setEntries] = useState<Entry[]>([]);
   const [before, setBefore] = useState<number | null>(null);
@@ -35,7 +38,7 @@ export function Audit() {
                       {named("command", entry.action)} {entry.target}
                       <small class="soft"><br />{entry.who} · {entry.address} · {when(entry.ts)}{entry.why && ` · ${entry.why}`}</small>
                     </span>
-                    <Pill tone={["done", "ok"].includes(entry.outcome) ? "fine" : "warned"}>{named("outcome", entry.outcome)}</Pill>
+                    <Pill tone={TONES[entry.outcome] ?? "warned"}>{named("outcome", entry.outcome)}</Pill>
                   </li>
                 ))}
               </ul>

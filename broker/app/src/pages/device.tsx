@@ -9,7 +9,7 @@ import { useCell } from "../cell";
 import type { Alert, Device, Group, NodeEvent, Recipe } from "../contract";
 import { alerts, fleet, link, nodeEvents } from "../live";
 import { to } from "../router";
-import { named, number, t, when } from "../words";
+import { named, number, said, t, when } from "../words";
 import { Card, Fetched, Head, Pill, Trouble, useLoad, useSend } from "../ui/parts";
 import { Curve } from "../ui/curve";
 import { Greenhouse } from "./greenhouse";
@@ -38,7 +38,7 @@ export function AlertItem({ alert, linked = false }: { alert: Alert; linked?: bo
     <li>
       <span class="grow">
         {linked && (fleet.value.has(alert.device) ? <a href={to("device", alert.device)}>{alert.device}</a> : alert.device)}{" "}
-        <span>{alert.text}</span>
+        <span title={alert.text}>{said(alert.text)}</span>
         <br />
         <small class="soft">
           {when(alert.raised)}
@@ -79,7 +79,7 @@ export function EventLog({ device }: { device: string }) {
           <ul class="list">
             {events.map((event) => (
               <li key={event.seq}>
-                <span class="grow">{event.text || named("fault", event.id)}</span>
+                <span class="grow"><span title={event.text}>{event.text ? said(event.text) : named("fault", event.id)}</span></span>
                 {event.clear && <Pill tone="fine">{t("events.over")}</Pill>}
                 <small class="soft">{when(event.ts)}</small>
               </li>
@@ -101,7 +101,9 @@ export function GroupCard({ device }: { device: Device }) {
     async (signal) => (recipe ? get<Recipe>(`/recipes/${encodeURIComponent(recipe)}`, { signal }) : null),
     [recipe],
   );
-  if (!mine.length) return null;
+  // What `by` says holds until an order or a recipe replaces it.
+  const own = device.state?.["by"] === "schedule";
+  if (!mine.length && !own) return null;
   return (
     <Card title={t("schedule")}>
       <p class="row">
@@ -113,7 +115,7 @@ export function GroupCard({ device }: { device: Device }) {
           <Curve recipe={curve.value} />
         </>
       ) : (
-        <p class="small soft">{t("schedule.none")}</p>
+        <p class="small soft">{t(own ? "schedule.own" : "schedule.none")}</p>
       )}
     </Card>
   );
@@ -129,6 +131,12 @@ function measured(name: string, value: number | null): string {
   return number(value, WHOLE.has(name) ? 0 : 1);
 }
 
+/** What a workshop asks for; how many there are where nobody says which. */
+function codes(device: Device, count: number | null): string {
+  if (count === 0) return t("codes.none");
+  return device.codes?.length ? device.codes.join(", ") : measured("codes", count);
+}
+
 export function DeviceFacts({ device }: { device: Device }) {
   const full = useLoad((signal) => get<Device>(`/devices/${encodeURIComponent(device.name)}`, { signal }), [device.name]);
   const health = full.value?.health ?? {};
@@ -142,7 +150,8 @@ export function DeviceFacts({ device }: { device: Device }) {
   if (typeof rssi === "number") facts.push([t("fact.wifi"), `${number(rssi, 0)} dBm`]);
   for (const [name, [value, quality]] of Object.entries(device.readings ?? {})) {
     if (SHOWN_ELSEWHERE.has(name)) continue;
-    facts.push([named("quantity", name), quality === "ok" ? measured(name, value) : named("quality", quality)]);
+    const text = name === "codes" ? codes(device, value) : measured(name, value);
+    facts.push([named("quantity", name), quality === "ok" ? text : named("quality", quality)]);
   }
   return (
     <Card title={t("facts")}>

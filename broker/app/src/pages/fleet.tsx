@@ -9,7 +9,7 @@ import type { Device, Kind } from "../contract";
 import { type Finding, Grade, numeric, ranked, setpoint, temperature } from "../fleet";
 import { alerts, fleet, link } from "../live";
 import { to } from "../router";
-import { ago, named, number, t } from "../words";
+import { ago, named, number, said, t } from "../words";
 import { Icon } from "../ui/icon";
 import { Head, Pill, type Tone } from "../ui/parts";
 
@@ -81,7 +81,7 @@ export function findingWords(device: Device, finding: Finding): string {
       // A vehicle names the sensor that fails, a greenhouse what has come of it.
       return device.kind === "vehicle" ? t("fault.of", { what: named("quantity", finding.detail) }) : named("fault", finding.detail);
     case "alert":
-      return finding.detail;
+      return said(finding.detail);
     case "offline":
       return t("offline.since", { ago: ago(device.presence_ts) });
     case "sleeping":

@@ -9,7 +9,8 @@ import { useCell } from "../cell";
 import type { Device } from "../contract";
 import { finding, numeric, setpoint, temperature } from "../fleet";
 import { alerts, link } from "../live";
-import { ago, named, number, t } from "../words";
+import { ago, named, number, said, t } from "../words";
+import { plain } from "../words/said";
 import { Chart } from "../ui/chart";
 import { OrderLine, useOrder } from "../ui/order";
 import { Card, Head, Pill, Segments, Stepper } from "../ui/parts";
@@ -36,7 +37,7 @@ export function Greenhouse({ device }: { device: Device }) {
         <div class="stack">
           <section class="card" aria-label={t("temperature")}>
             <p class="big" data-testid="temperature">{number(temperature(device))}<span class="unit">°C</span></p>
-            {typeof reason === "string" && <p class="reason">{reason}</p>}
+            {typeof reason === "string" && <p class="reason" title={reason}>{said(plain(reason))}</p>}
             <p class="small soft">{t("as-of", { ago: ago(device.readings_ts ?? device.state_ts) })}</p>
             <SetPoint device={device} />
           </section>

@@ -11,7 +11,7 @@ import { finding, numeric } from "../fleet";
 import { alerts, link } from "../live";
 import { to } from "../router";
 import { type Fix, HEIGHT, WIDTH, distance, sketch, track } from "../track";
-import { ago, named, number, t } from "../words";
+import { ago, named, number, said, t } from "../words";
 import { Icon, type IconName } from "../ui/icon";
 import { OrderLine, useOrder } from "../ui/order";
 import { Card, Field, Head, Pill, Sheet, Trouble, useLoad, useSend } from "../ui/parts";
@@ -45,7 +45,7 @@ export function Vehicle({ device }: { device: Device }) {
             <p class="big" data-testid="locked" style={{ fontSize: "2.75rem" }}>
               {typeof locked === "boolean" ? t(locked ? "locked" : "unlocked") : t("unknown")}
             </p>
-            {typeof reason === "string" && <p class="reason">{reason}</p>}
+            {typeof reason === "string" && <p class="reason" title={reason}>{said(reason)}</p>}
             <p class="small soft">{t("as-of", { ago: ago(device.state_ts) })}</p>
             <OrderLine order={order} />
             <div class="keys" style={{ marginTop: "16px" }}>

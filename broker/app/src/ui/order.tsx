@@ -8,7 +8,7 @@ import { Problem, call } from "../api";
 import type { Outcome } from "../contract";
 import { acks } from "../live";
 import { type Order, type Stage, begun, ended, failed, heard, settled } from "../order";
-import { named, t } from "../words";
+import { named, said, t } from "../words";
 import { problemText } from "./parts";
 
 export interface Ordering {
@@ -66,14 +66,16 @@ export function OrderLine({ order }: { order: Order | null }) {
         {[1, 2, 3].map((n) => <li key={n} class={n <= reached ? "on" : n === reached + 1 && !ended(order) ? "next" : ""} />)}
       </ol>
       <strong>{named("command", order.command)}: {t(`stage.${order.stage}`)}</strong>
-      {why && <span class="soft">{refusal(why)}</span>}
+      {why && <span class="soft" title={why}>{refusal(why)}</span>}
       {order.stage === "silent" && <span class="soft"> {t("stage.silent.more")}</span>}
     </div>
   );
 }
 
-/** A reason begins with a word that we know; the rest is the node's own. */
+/** A reason begins with a word that we know; the rest is a sentence of the node. */
 function refusal(why: string): string {
-  const lead = /^(malformed|range|expired|retained|unknown|busy|unsafe|replay|bad_sig)\b/.exec(why)?.[1];
-  return lead ? `${named("why", lead)} (${why})` : why;
+  const [, lead, rest] = /^(malformed|range|expired|retained|unknown|busy|unsafe|replay|bad_sig)\b(?:: )?(.*)$/.exec(why) ?? [];
+  if (lead === undefined) return said(why);
+  const more = said(rest ?? "");
+  return `${named("why", lead)} (${more === rest ? why : more})`;
 }

@@ -1,11 +1,12 @@
 // Everything the app says, in the language that was chosen; and times and numbers as people read them there.
 //
 // Rule: English is the list of what there is to say, every other language has all of it (the types see to that). What a
-// node or the gateway says about a refusal is shown as it came, behind words of ours.
+// node or the gateway says in sentences is translated by a table, and shown as it came where that has nothing.
 
 import { Cell } from "../cell";
 import { type Language, language } from "../settings";
 import { en } from "./en";
+import { type Sentences, sentences, translated } from "./said";
 
 export type Key = keyof typeof en;
 export type Words = Record<Key, string>;
@@ -13,9 +14,14 @@ export type Words = Record<Key, string>;
 /** Changes when another language has been loaded. */
 export const words = new Cell<Words>(en);
 
-const LOADERS: Record<Language, () => Promise<Words>> = {
-  en: async () => en,
-  zh: async () => (await import("./zh")).zh,
+let known: Sentences = [];
+
+const LOADERS: Record<Language, () => Promise<{ spoken: Words; theirs: Sentences }>> = {
+  en: async () => ({ spoken: en, theirs: [] }),
+  zh: async () => {
+    const [{ zh }, { default: table }] = await Promise.all([import("./zh"), import("./said.zh.json")]);
+    return { spoken: zh, theirs: sentences(table) };
+  },
 };
 
 /** Loads the chosen language, now and whenever another one is chosen. */
@@ -24,7 +30,8 @@ export async function learn(): Promise<void> {
     const wanted = language.value;
     const found = await LOADERS[wanted]();
     if (wanted !== language.value) return;
-    words.set(found);
+    known = found.theirs;
+    words.set(found.spoken);
     document.documentElement.lang = wanted === "zh" ? "zh-CN" : "en";
   };
   language.follow(() => void load());
@@ -41,6 +48,9 @@ export function named(prefix: string, name: string): string {
   const key = `${prefix}.${name}` as Key;
   return words.value[key] ?? name;
 }
+
+/** A sentence of a node or of the gateway. */
+export const said = (text: string): string => translated(text, known);
 
 /** For the browser's own words: of numbers, days and hours. */
 export const locale = (): string => (language.value === "zh" ? "zh-CN" : "en-GB");
