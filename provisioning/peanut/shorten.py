@@ -10,7 +10,8 @@ firmware together, so that a file comes out the same whichever node it is for:
   two files of which one has a class that the other's inherits from.
 * An argument that no call names becomes a letter.
 
-A private name that no file of ours gives a meaning is somebody else's (`asyncio.core._io_queue`), and stays. What a string also says (it may be meant for getattr), what is asked of anything but a module of ours (`pin.value`), and
+A private name that no file of ours gives a meaning is somebody else's (`asyncio.core._io_queue`), and stays. What a
+string also says (it may be meant for getattr), what is asked of anything but a module of ours (`pin.value`), and
 `__names__` stay; so do errors, whose names are told, and what the files outside folders have, which an older
 application may find beside it.
 """

@@ -118,12 +118,12 @@ def make(type):
 
 
 def test_a_private_name_of_others_stays() -> None:
-    """What no file of ours gives a meaning is part of the image; a node that had another name for it was never online."""
+    """What no file of ours gives a meaning is part of the image, and a node has no other name for it."""
     text = (
-        "import asyncio\nclass A:\n    def f(self):\n        self._ours = asyncio.core._theirs.queue_read(self._ours)"
+        "import asyncio\nclass A:\n    def f(self):\n        self._ours = asyncio.core._theirs.read(self._ours)"
     )
     short = shorten({"n/a.py": text})["n/a.py"]
-    assert "asyncio.core._theirs.queue_read" in short
+    assert "asyncio.core._theirs.read" in short
     assert "_ours" not in short
     link = shorten({"node/link.py": (FIRMWARE / "node/link.py").read_text()})["node/link.py"]
     assert "asyncio.core._io_queue" in link
