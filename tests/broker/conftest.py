@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 """Seconds after which something that ought to happen has failed to."""
 
 DAY = timedelta(days=1)
@@ -260,7 +260,7 @@ class Daemon:
             return found[count - 1] if len(found) >= count else None
 
         try:
-            return str(wait_for(find, f"a line with {pattern!r}", 3 * DEADLINE))
+            return str(wait_for(find, f"a line with {pattern!r}", 2 * DEADLINE))
         except AssertionError as error:
             raise AssertionError(f"{error}; the log:\n" + "\n".join(self.lines)) from None
 

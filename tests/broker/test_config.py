@@ -246,18 +246,18 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     ids=["dots", "table", "inline", "open lists", "lists", "inline tables"],
 )
 def test_a_file_made_to_cost_time_or_depth(text: str, words: str) -> None:
-    begin = time.monotonic()
+    begin = time.process_time()
     assert words in mistake(text)
-    assert time.monotonic() - begin < 2.0
+    assert time.process_time() - begin < 2.0
 
 
 @pytest.mark.parametrize("filler", ["a", '"', "'", ".", "a.", " ", "-."])
 def test_the_look_at_depth_takes_no_time(filler: str) -> None:
     """64 KiB that could be the beginning of a deep key all along."""
-    begin = time.monotonic()
+    begin = time.process_time()
     with contextlib.suppress(ConfigError):
         read("# " + filler * (MAX_FILE_SIZE // len(filler)))
-    assert time.monotonic() - begin < 1.0
+    assert time.process_time() - begin < 1.0
 
 
 def test_at_the_limit_of_depth_a_key_is_only_unknown() -> None:

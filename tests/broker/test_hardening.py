@@ -336,12 +336,12 @@ def test_who_is_too_fast_is_slowed_down_and_loses_nothing(fleet: Any, start: Any
         wire.connect("w" if wire is watcher else "t")
     watcher.subscribe("t")
     began = time.monotonic()
-    for number in range(180):
+    for number in range(300):
         talker.send(0x30, b"\x00\x01t\x00" + str(number).encode())
     talker.send(0xC0, b"")
     watcher.ping()
-    assert time.monotonic() - began < 0.9
-    assert [int(watcher.message()[1]) for _ in range(180)] == list(range(180))
-    assert time.monotonic() - began > 0.5
+    assert len(watcher._kept) < 300, "the answer came before the last message"
+    assert [int(watcher.message()[1]) for _ in range(300)] == list(range(300))
+    assert time.monotonic() - began > 1.5
     talker.await_type(13)
     daemon.line(r"throttled who=\S+ address=\S+ why=\"it sends more than publish_rate")

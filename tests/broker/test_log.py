@@ -139,7 +139,7 @@ def test_a_pipe_that_nobody_reads_stops_nothing(blocking: bool) -> None:
     for number in range(count):
         log.info("test", text, number=number)
     stream.end(0.05)
-    assert time.monotonic() - begin < 5.0, "half a MiB, and a pipe takes 64 KiB"
+    assert time.monotonic() - begin < 30.0, "half a MiB, and a pipe takes 64 KiB"
     found: list[str] = []
     reader = threading.Thread(target=lambda: found.extend(everything(reading)))
     reader.start()

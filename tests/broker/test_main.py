@@ -248,7 +248,7 @@ def test_an_ordered_end(fleet: Any, start: Any, dial: Any, loop: str, number: si
         assert wire.closed()
         wire.close()
     assert daemon.wait() == 0
-    assert time.monotonic() - begin < 5.0
+    assert time.monotonic() - begin < 30.0
     with pytest.raises(ConnectionRefusedError):
         dial(port)
     assert count([line for line in daemon.lines if "disconnected" in line], "the gateway stops") == 2
@@ -270,7 +270,7 @@ def test_an_end_does_not_wait_for_those_who_do_not_leave(fleet: Any, start: Any,
     begin = time.monotonic()
     daemon.signal(signal.SIGTERM)
     assert daemon.wait() == 0
-    assert time.monotonic() - begin < 5.0
+    assert time.monotonic() - begin < 30.0
     daemon.line("connections that did not end in time are cut count=3")
 
 

