@@ -407,19 +407,24 @@ static void end(pn_loop *l, pn_conn *c) {
     arm(l, c);
 }
 
+/* Takes over what a link has put out by now. No more than that: what is still queued would take its place, and be held twice. False: the
+ * connection is dead. Under the lock. */
+static bool take_rest(pn_loop *l, pn_conn *c) {
+    pn_span out = pn_link_output(c->link);
+    if (!out.n) return true;
+    if (c->ssl) {
+        (void)pn_tls_write(c->ssl, out.p, out.n); /* a session that is broken has said so itself */
+    } else if (!pn_buf_add(&c->out, out.p, out.n)) {
+        die(l, c);
+        return false;
+    }
+    pn_link_sent(c->link, out.n, l->now);
+    return true;
+}
+
 /* The core is done with the link: the rest of its output, the goodbye of TLS. Under the lock. */
 static void finish(pn_loop *l, pn_conn *c) {
-    if (c->state >= ENDING) return;
-    if (c->link) {
-        for (pn_span out; (out = pn_link_output(c->link)).n;) {
-            if (c->ssl && !pn_tls_write(c->ssl, out.p, out.n)) break; /* it is broken, and has said so itself */
-            if (!c->ssl && !pn_buf_add(&c->out, out.p, out.n)) {
-                die(l, c);
-                return;
-            }
-            pn_link_sent(c->link, out.n, l->now);
-        }
-    }
+    if (c->state >= ENDING || (c->link && !take_rest(l, c))) return;
     if (c->ssl && SSL_is_init_finished(c->ssl)) pn_tls_goodbye(c->ssl);
     if (c->ssl) send_pipe(l, c);
     if (c->state == DEAD) return;
@@ -501,9 +506,7 @@ static void hear_the_end(pn_loop *l, pn_conn *c) {
     flush(l, c);
     if (c->state != LIVE) return;
     if (c->blocked) {
-        for (pn_span out; !c->ssl && (out = pn_link_output(c->link)).n && pn_buf_add(&c->out, out.p, out.n);) {
-            pn_link_sent(c->link, out.n, l->now);
-        }
+        if (!c->ssl && !take_rest(l, c)) return;
         lose(l, c);
         end(l, c);
     } else {

@@ -455,6 +455,34 @@ TEST(the_alert_of_one_is_not_sent_to_another) {
     scene_end(s);
 }
 
+/* A session that outlives its connection has forty large messages waiting, when its client stops to listen. What is on its way goes, the others
+ * are not held a second time. */
+TEST(who_hangs_up_takes_no_more_than_what_is_on_its_way) {
+    enum { LARGE = 512 * 1024, COUNT = 28 };
+    scene *s = scene_new(0);
+    uint8_t data[64], *payload = calloc(1, LARGE);
+    peer *p = dial(s, 0, true);
+    size_t n = connect_packet(data, 0);
+    data[9] = 0; /* the session is kept */
+    say(p, data, n);
+    CHECK_EQ(get(s, p, data, 4), 4);
+    say(p, "\x82\6\0\1\0\1t\1", 8);
+    CHECK_EQ(get(s, p, data, 5), 5);
+    int64_t at = pn_house_enter(&s->house, now());
+    for (int i = 0; i < COUNT; i++) {
+        CHECK(pn_broker_publish(s->house.broker, pn_span_of("t", 1), pn_span_of(payload, LARGE), 1, false, PN_NEVER, at));
+    }
+    pn_house_leave(&s->house);
+    for (int i = 0; i < 3; i++) turn(s);
+    uint64_t before = pn_mem_held();
+    shutdown(p->fd, SHUT_WR);
+    for (int i = 0; i < TURNS && !p->lost; i++) turn(s);
+    CHECK_EQ(p->lost, 1);
+    CHECK(pn_mem_held() < before + PN_MAX_OUTPUT_BYTES);
+    free(payload);
+    scene_end(s);
+}
+
 /* What a child has of ours between its fork and its exec. */
 TEST(a_socket_that_a_child_holds_open_is_forgotten_all_the_same) {
     scene *s = scene_new(0);
@@ -558,5 +586,5 @@ TEST_MAIN(CASE(one_receive_and_one_send_for_all_that_came), CASE(one_send_for_a_
           CASE(a_connect_parks_its_link_and_nobody_else), CASE(who_reads_nothing_is_cut_and_waited_for_only_when_it_takes_no_more),
           CASE(finish_sends_the_rest_and_waits_for_the_peer), CASE(orders_for_one_that_is_gone_do_nothing),
           CASE(mutual_tls_there_and_back_one_send_a_turn), CASE(the_alert_of_one_is_not_sent_to_another),
-          CASE(a_socket_that_a_child_holds_open_is_forgotten_all_the_same), CASE(without_a_certificate_the_handshake_fails_in_words),
+          CASE(who_hangs_up_takes_no_more_than_what_is_on_its_way), CASE(a_socket_that_a_child_holds_open_is_forgotten_all_the_same), CASE(without_a_certificate_the_handshake_fails_in_words),
           CASE(what_is_not_tls_and_what_comes_byte_by_byte), CASE(two_threads_and_a_house))
