@@ -21,6 +21,8 @@ from tools.ports import free_port
 from .conftest import Run, invoke, start
 from .gateway import Answer, Mosquitto, Node, Scripted, Vehicle, obey, running
 
+from node.signed import Gate  # isort: skip
+
 
 @pytest.fixture
 def gateway(home: Home, mosquitto: Mosquitto) -> Mosquitto:
@@ -446,13 +448,13 @@ def test_a_session_that_the_vehicle_has_not_said_is_not_signed_for(home: Home, r
 
 
 def test_a_session_that_is_retained_is_not_signed_for(home: Home, run: Run, gateway: Mosquitto) -> None:
-    """It may be old: a vehicle that does not answer is asked for nothing."""
+    """It may be old, even if the vehicle has said it: one that does not answer is asked for nothing."""
+    gate = Gate((home.device(VIN) / "sign.key").read_bytes(), VIN, "00ff", 1, lambda number: None)
+    topic = f"vin/{VIN}/session"
     with node(home, gateway, obey) as anybody:
-        anybody._client.publish(f"vin/{VIN}/session", '{"epoch":"00","ctr":1,"up":1}', 1, retain=True).wait_for_publish(
-            5
-        )
+        anybody._client.publish(topic, json.dumps(gate.session(1)), 1, retain=True).wait_for_publish(30)
         result = run("send", VIN, "unlock", "--timeout", "1")
-        anybody._client.publish(f"vin/{VIN}/session", "", 1, retain=True).wait_for_publish(5)
+        anybody._client.publish(topic, "", 1, retain=True).wait_for_publish(30)
     assert result.exit_code == Exit.OFFLINE
     assert "sent" not in result.stdout
 
