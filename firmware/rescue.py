@@ -1,11 +1,13 @@
 """What runs when the application cannot: it keeps the plants, says what is wrong, and waits for somebody to mend it.
 
 Rule: it leans on nothing that may be what is broken. The network is the stock image's own, umqtt.simple and a few lines
-here; of ours it takes the control (node/control.py and the drivers), and does without if that fails too: then the
-outputs stay safe. umqtt.simple waits where it should not, so the watchdog ends what hangs, and rescue begins again.
+here; of ours it takes what knows no network: the control (node/control.py and the drivers), and does without if that
+fails too: then the outputs stay safe; and the update (node/update.py), and does without that as well. umqtt.simple
+waits where it should not, so the watchdog ends what hangs, and rescue begins again.
 
 It holds the fallback set point of the configuration, says `online` with `rescue` and the reason, sends the last log
-lines, answers every command with `rejected`, but obeys cmd/restart. After AGAIN_S the application gets another try.
+lines, answers every command with `rejected`, but obeys cmd/restart, and takes an update that is signed. After AGAIN_S
+the application gets another try.
 """
 
 import binascii
@@ -21,6 +23,9 @@ STATE_S = 60
 KEEPALIVE_S = 120
 WATCHDOG_MS = 60000
 BENCH_MS = 3600000
+MESSAGES = 8  # read in a turn, at the most: the plants do not wait for an update
+WORK_MS = 500  # of an update in a turn
+OFFERS = (10, 6000)  # of updates at once, and ms to one more, as node/assembly.py has it
 FLOOR = 1767225600  # 2026-01-01, as node/__init__.py has it
 
 _EPOCH = 946684800 if time.gmtime(0)[0] == 2000 else 0
@@ -148,8 +153,74 @@ class _House:
         except Exception as e:
             print("rescue: off:", e)
 
+    def idle(self):
+        return self.control is None or not self.control.heater.on
+
     def reason(self):
         return self.control.reason if self.control is not None else "no control: outputs are off"
+
+
+class _Updates:
+    """Updates over the air. To node.update.Job it is what node.app.App is in the application; a trial is the
+    application's alone: rescue proves nothing."""
+
+    def __init__(self, cfg, house, line):
+        self._cfg = cfg
+        self._house = house
+        self._line = line
+        self._job = self._clock = None
+        try:
+            from node import clock, limit
+
+            self._changes = {"ota": limit.Bucket(OFFERS[0], OFFERS[1], clock.now())}
+            self._clock = clock
+        except Exception as e:
+            self._fail(e)
+
+    def _fail(self, e):
+        print("rescue: update: %s: %s" % (type(e).__name__, e))
+        self._job = None
+
+    def topics(self):
+        """What is to be subscribed to for them."""
+        return ("/ota/desired", "/ota/chunk") if self._clock else ()
+
+    def take(self, verb, payload):
+        """A message on one of these."""
+        try:
+            if self._job is None and verb == "desired":
+                from node import update
+
+                self._job = update.Job(self)
+            if self._job is not None:
+                (self._job.desired if verb == "desired" else self._job.chunk)(payload, self._clock.now())
+        except Exception as e:
+            self._fail(e)
+
+    def step(self):
+        """A turn. Returns what is to be told, as node.update.Job.tell does."""
+        told = None
+        try:
+            begun = self._clock and self._clock.now()
+            while self._job is not None and self._clock.since(begun) < WORK_MS:
+                soon = self._job.step(self._clock.now())
+                told = self._job.tell() or told
+                if self._job.over:
+                    self._job = None
+                if not soon:
+                    break
+        except Exception as e:
+            self._fail(e)
+        return told
+
+    def _idle(self):
+        return self._house.idle()
+
+    def _ailing(self):
+        return self._house.control.faults if self._house.control is not None else []
+
+    def restart(self, why):
+        self._line.restart = True
 
 
 class _Line:
@@ -163,7 +234,9 @@ class _Line:
         self._house = house
         self._client = None
         self._tries = 0
+        self._heard = False
         self.restart = False
+        self.updates = _Updates(cfg, house, self)
 
     def step(self, turn):
         if self._client is None:
@@ -172,7 +245,14 @@ class _Line:
                 self._join()
                 self._connect()
             return
-        self._client.check_msg()
+        for _ in range(MESSAGES):
+            self._heard = False
+            self._client.check_msg()
+            if not self._heard:
+                break
+        told = self.updates.step()
+        if told:
+            self._client.publish(self._cfg["root"] + "/ota/status", told[0], told[1], 1 if told[1] else 0)
         if turn % (KEEPALIVE_S // 4) == 0:
             self._client.ping()
         if turn % STATE_S == 0:
@@ -264,7 +344,8 @@ class _Line:
         # The session stays: what was sent meanwhile gets an answer, if only a refusal. A vehicle's does not, ever.
         client.connect(cfg["kind"] == "vehicle")
         self._client = client
-        client.subscribe(root + "/cmd/+", 1)
+        for topic in ("/cmd/+",) + self.updates.topics():
+            client.subscribe(root + topic, 1)
         status = {"state": "online", "rescue": self._why, "kind": cfg["kind"]}
         client.publish(root + "/status", json.dumps(status), True, 1)
         print("rescue: online at %s:%d" % (host, gateway["port"]))
@@ -282,7 +363,11 @@ class _Line:
         self._client.publish(self._cfg["root"] + "/state", json.dumps(body), True, 1)
 
     def _message(self, topic, payload):
-        verb = topic.decode().rsplit("/", 1)[1]
+        self._heard = True
+        sort, verb = topic.decode().rsplit("/", 2)[1:]
+        if sort == "ota":
+            self.updates.take(verb, payload)
+            return
         ack = {"cmd": verb, "stage": "rejected", "why": "busy: this node is in rescue (%s)" % self._why}
         try:
             body = json.loads(payload)

@@ -173,3 +173,21 @@ def test_the_watchdog_is_fed_each_second_and_waits_an_hour_for_whoever_interrupt
     with pytest.raises(KeyboardInterrupt):
         rescue.run(None, "again")
     assert chip.timeouts == [60000, 3600000]
+
+
+def test_rescue_without_the_parts_of_an_update_is_as_it_was(chip: Chip, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is broken may be they: an offer is heard and nothing comes of it; without any of them, none is asked for."""
+    monkeypatch.setattr(time, "ticks_ms", lambda: 0, raising=False)
+    with monkeypatch.context() as broken:
+        broken.setitem(sys.modules, "node.update", None)
+        broken.delattr("node.update", raising=False)
+        one = line({"gateway": {}})
+        assert one.updates.topics() == ("/ota/desired", "/ota/chunk")
+        one.updates.take("desired", b"{}\n")
+        one.updates.take("chunk", bytes(20))
+        assert one.updates.step() is None
+    monkeypatch.setitem(sys.modules, "node.limit", None)
+    monkeypatch.delattr("node.limit", raising=False)
+    one = line({"gateway": {}})
+    assert one.updates.topics() == ()
+    assert one.updates.step() is None

@@ -192,7 +192,8 @@ def test_rescue_of_a_vehicle_obeys_nobody(pki: Pki, gateway: Gateway, tmp_path: 
         connect = peer.expect(CONNECT)
         assert connect.body[7] & 0x02, "no clean session was asked for"
         peer.connack()
-        peer.suback(peer.expect(SUBSCRIBE), 1)
+        for _ in ("commands", "offers", "chunks"):
+            peer.suback(peer.expect(SUBSCRIBE), 1)
         assert "broken update" in peer.expect(PUBLISH, f"{ROOT}/status").json["rescue"]
         state = peer.expect(PUBLISH, f"{ROOT}/state").json
         assert state == {"mode": "rescue", "reason": "no control: outputs are off", "faults": ["rescue"]}
