@@ -11,6 +11,7 @@ from node import ticks
 from node.limit import Bucket
 
 UNKNOWN_MS = 5000  # a reading older than this is no reading
+QUIET_MS = 600000  # so long nothing has told whether it moves: the engine is off, and says nothing
 RELOCK_MS = 30000  # after an unlock that nobody answered by opening a door
 RUN_S = 600  # a remote start ends after it, unless the board says otherwise
 HORNS = (3, 20000)  # at once, and ms to one more: three in a minute
@@ -35,6 +36,7 @@ class Car:
         self._unlocked = None  # ticks of an unlock that waits for a door
         self._started = None  # ticks of a remote start that has not ended
         self._ending = None  # why it is to end
+        self._stirred = now  # ticks at which it may have moved last; None: it stands
         self.locked = None
         self.running = None
         self.reason = "no command since the start"
@@ -42,6 +44,10 @@ class Car:
     def idle(self):
         """Whether nothing that a command has set going is still to be ended."""
         return self._unlocked is None and self._started is None
+
+    def stands(self):
+        """Whether it is at rest with its engine off, as far as it can tell."""
+        return self._stirred is None
 
     def export(self, now):
         """What is to be ended, for the life after a reset: seconds since then, and what is known of the lock."""
@@ -141,6 +147,7 @@ class Car:
         rpm = self.reading("rpm", now)
         self.running = None if rpm is None else rpm > 0
         door = self.reading("door", now)
+        self._look(now, rpm)
         pulses = []
         if self._unlocked is not None:
             if door:
@@ -151,6 +158,16 @@ class Car:
         if self._started is not None:
             pulses += self._tend_start(now, door)
         return pulses
+
+    def _look(self, now, rpm):
+        speed = self.reading("speed", now)
+        gear = self.reading("parked", now)
+        if speed or rpm or gear == 0:
+            self._stirred = now
+        elif self._stirred is not None:
+            silent = speed is None and rpm is None and gear is None
+            if not silent or ticks.diff(now, self._stirred) >= QUIET_MS:
+                self._stirred = None
 
     def _tend_start(self, now, door):
         """A remote start ends with its time, an open door or the brake; at once, or when the car is known to stand."""

@@ -8,7 +8,7 @@ is clean, and commands are subscribed to after the session was published: none f
 import asyncio
 import json
 
-from node import clock, log, report, ticks
+from node import clock, forget, log, report, ticks
 from node.app import App
 from node.signed import LOCKED_MS, VERBS, Order
 
@@ -30,11 +30,21 @@ class Vehicle(App):
     _seal         node.seal.Seal, or None
     """
 
+    _faults = None  # words of node/proof.py, once it was asked
     CLEAN = True  # an unlock that was sent while the car was in a tunnel must not open it hours later
 
     def _idle(self):
-        """Nothing that a command has set going is still to be ended."""
-        return self._car.idle() and self._house.idle()
+        """Parked, and nothing that a command has set going is still to be ended."""
+        return self._car.stands() and self._car.idle() and self._house.idle()
+
+    def _ailing(self):
+        """Of this application, not of the car: a sensor that falls silent when the engine stops is no fault of it."""
+        if self._faults is None:
+            from node import proof
+
+            self._faults = proof.faults()
+            forget("node.proof")
+        return self._faults
 
     def _reachable(self):
         """Not while a relay is closed: connecting may stop the program, and with it the timers' callbacks."""

@@ -17,7 +17,7 @@ from . import pure_checks  # puts the firmware on the path  # noqa: F401
 from drivers.elm327 import ANSWER_MS, MAX_ANSWER, ROUND_MS, SETUP, Elm327  # isort: skip
 from drivers.nmea import MAX_SENTENCE, OLD_MS, Nmea  # isort: skip
 from node import ticks  # isort: skip
-from node.car import HORNS, PULSES, RELOCK_MS, RUN_S, STARTS, UNKNOWN_MS, Car  # isort: skip
+from node.car import HORNS, PULSES, QUIET_MS, RELOCK_MS, RUN_S, STARTS, UNKNOWN_MS, Car  # isort: skip
 
 SENSORS = ("speed", "rpm", "door", "brake", "parked", "ambient")
 PARKED = {"speed": 0, "rpm": 0, "door": False, "brake": False, "parked": True, "ambient": 20}
@@ -420,3 +420,25 @@ def test_noise_on_the_line_of_the_adapter(noise: bytes) -> None:
     elm.feed(b">", 0)
     converse(elm, ANSWERS)
     assert elm.values["speed"][0] == 50
+
+
+def test_it_stands_when_it_says_so_and_when_it_has_been_silent_for_long() -> None:
+    """What restarts the node waits for that: moving, engine running or out of park it does not stand; unknown, it
+    stands only after ten minutes, for an engine that is off tells nothing. Over a wrap of the ticks, too."""
+    road = Street(begin=ticks.PERIOD - 5000)
+    assert road.car.stands()
+    for moving in ({"speed": 3}, {"rpm": 800}, {"parked": False}):
+        road.step(**moving)
+        assert not road.car.stands(), moving
+        road.step(**{name: PARKED[name] for name in moving})
+        assert road.car.stands(), moving
+    road.step(speed=50)
+    road.step(**dict.fromkeys(PARKED))
+    for _ in range(int((UNKNOWN_MS + QUIET_MS) / 1000) - 2):
+        assert not road.car.stands()
+        road.step()
+    road.step(3)
+    assert road.car.stands()
+    road.step(speed=10, rpm=900)
+    assert not road.car.stands()
+    assert not Car(SENSORS, 0).stands()  # and at the start nothing is known

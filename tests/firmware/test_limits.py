@@ -42,6 +42,7 @@ SELDOM = (
     "node.lastlife",
     "node.offer",
     "node.powerup",
+    "node.proof",
     "node.receive",
     "node.schedule",
     "node.sntp",
@@ -76,6 +77,7 @@ PURE = (
     "greenhouse_config",
     "vehicle_config",
     "trial",
+    "proof",
 )
 PURE_MAY_IMPORT = {
     "node",

@@ -21,7 +21,7 @@ from tools.fleet import find_micropython
 
 from .conftest import ROOT
 
-from node import ticks  # isort: skip
+from node import proof, signed, ticks  # isort: skip
 from node.hmac import Hmac, equal  # isort: skip
 from node.signed import AHEAD_S, FORGED, FORGED_MS, LOCKED_MS, MAX_SIZE, MAX_TEXT, REPEATS, VERBS, Gate  # isort: skip
 
@@ -381,3 +381,27 @@ def test_the_search_finds_a_gate_without_a_counter(monkeypatch: pytest.MonkeyPat
 
     with pytest.raises(AssertionError, match="a second time"):
         search()
+
+
+def test_what_an_update_must_show_is_signed_as_the_fleet_signs() -> None:
+    """The proof of a vehicle on trial is an honest command of another car; and a gate that works passes it."""
+    body = json.loads(proof.COMMAND % proof.SIGNATURE)
+    fields = {name: body[name] for name in ("id", "epoch", "ctr", "exp", "args")}
+    assert json.loads(make(body["cmd"], key=proof.KEY, vin=proof.VIN, **fields)) == body
+    assert proof.faults() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "spoilt"),
+    [
+        ("equal", lambda a, b: True),
+        ("equal", lambda a, b: False),
+        ("Hmac", None),
+        ("VERBS", ()),
+        ("REPEATS", 0),
+        ("AHEAD_S", 0),
+    ],
+)
+def test_a_broken_gate_is_seen(monkeypatch: pytest.MonkeyPatch, name: str, spoilt: object) -> None:
+    monkeypatch.setattr(signed, name, spoilt)
+    assert proof.faults() == ["gate"]
