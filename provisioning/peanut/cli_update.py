@@ -3,9 +3,11 @@
 import contextlib
 import fcntl
 import os
+import ssl
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -20,6 +22,7 @@ from peanut import (
     ledger,
     release,
     rollout,
+    running,
     session,
     settings,
     store,
@@ -229,11 +232,17 @@ def _targets(home: Home, found: release.Release, to: tuple[str, ...]) -> list[st
     return [name for name in fitting if not to or name in to]
 
 
+def _way(home: Home, gateway: str | None, operator: str | None) -> tuple[tuple[str, int], ssl.SSLContext]:
+    """Where the gateway is, and how it is spoken to."""
+    files = session.credentials(home, operator, ca.utc_now())
+    address = split_host_port(gateway, settings.MQTTS_PORT) if gateway else settings.connect_address(home)
+    return address, session.tls(files)
+
+
 def _carry(
     home: Home, plan: Rollout, found: release.Release, gateway: str | None, operator: str | None, wait: bool
 ) -> None:
-    files = session.credentials(home, operator, ca.utc_now())
-    address = split_host_port(gateway, settings.MQTTS_PORT) if gateway else settings.connect_address(home)
+    address, context = _way(home, gateway, operator)
     wish = home.updates / WISH
     wish.unlink(missing_ok=True)
     _keep(home, plan)
@@ -245,9 +254,7 @@ def _carry(
 
     say(f"update {plan.seq}, version {plan.version}, to {len(plan.nodes)} nodes: {', '.join(plan.stages)}")
     show = Progress()
-    one = courier.Courier(
-        plan, found, address, session.tls(files), courier.Wishes(read, lambda p: _keep(home, p)), show.show
-    )
+    one = courier.Courier(plan, found, address, context, courier.Wishes(read, lambda p: _keep(home, p)), show.show)
     try:
         one.run(wait)
     finally:
@@ -372,30 +379,63 @@ def _settle(home: Home, state: State, gateway: str | None, operator: str | None)
 
 @update_group.command("status")
 @json_option
+@gateway_option
+@operator_option
 @pass_home
-def status_command(home: Home, as_json: bool) -> None:
-    """How the last roll-out stands."""
+def status_command(home: Home, as_json: bool, gateway: str | None, operator: str | None) -> None:
+    """How the last roll-out stands, and what each node runs, as the nodes say it now.
+
+    Without the gateway it says what the fleet home knows, which is the roll-out.
+    """
     home.require()
-    plan = _need(home)
+    plan = _read(home)
+    found, error = _running(home, gateway, operator)
+    if error is not None and (plan is None or gateway or operator):
+        raise error
     if as_json:
-        nodes = {name: {"step": node.step, "why": node.why} for name, node in plan.nodes.items()}
-        say_json(
-            {
-                "seq": plan.seq,
-                "version": plan.version,
-                "state": plan.state,
-                "why": plan.why,
-                "stage": plan.stage + 1,
-                "stages": plan.stages,
-                "nodes": nodes,
-            }
-        )
+        runs = None if found is None else {name: asdict(one) for name, one in found.items()}
+        say_json((_facts(plan) if plan else {}) | {"running": runs})
         return
-    say(f"update {plan.seq}, version {plan.version}: {plan.state}{': ' + plan.why if plan.why else ''}")
-    say(line(plan))
-    rows = [(name, str(node.step), node.why) for name, node in plan.nodes.items() if node.step != Step.WAITING]
+    if plan is None:
+        say("nothing has been rolled out yet")
+    else:
+        say(f"update {plan.seq}, version {plan.version}: {plan.state}{': ' + plan.why if plan.why else ''}")
+        say(line(plan))
+    if error is not None:
+        warn(f"what the nodes run is not known: {error.message}")
+    rows = []
+    for name in sorted({*(found or ()), *(plan.nodes if plan else ())}):
+        one = (found or {}).get(name, running.Running())
+        node = plan.nodes.get(name) if plan else None
+        step = f"{node.step}{': ' + node.why if node.why else ''}" if node else ""
+        number = "" if one.seq is None else str(one.seq) if one.seq else "flashed"
+        rows.append((name, one.presence, one.version or "", number, one.slot or "", step, one.update))
     if rows:
-        table(("node", "step", "why"), rows)
+        table(("node", "is", "runs", "number", "slot", "roll-out", "last update"), rows)
+
+
+def _running(
+    home: Home, gateway: str | None, operator: str | None
+) -> tuple[dict[str, running.Running] | None, PeanutError | None]:
+    """What the nodes say that they run; or why nobody can say."""
+    try:
+        address, context = _way(home, gateway, operator)
+        return running.ask(address, context, [(row.name, Kind(row.kind)) for row in ledger.devices(home.ledger)]), None
+    except PeanutError as error:
+        return None, error
+
+
+def _facts(plan: Rollout) -> dict[str, object]:
+    """The roll-out, for programs."""
+    return {
+        "seq": plan.seq,
+        "version": plan.version,
+        "state": plan.state,
+        "why": plan.why,
+        "stage": plan.stage + 1,
+        "stages": plan.stages,
+        "nodes": {name: {"step": node.step, "why": node.why} for name, node in plan.nodes.items()},
+    }
 
 
 @contextlib.contextmanager
