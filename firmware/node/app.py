@@ -22,7 +22,9 @@ OUTBOX = 16  # acknowledgements waiting to be sent
 BUSY_ROOM = 4  # of these kept for refusals: a command without room for its two acks outside them is answered `busy`
 ACKS_A_TURN = 4  # acknowledgements sent before the state gets its turn
 STOP_MS = 2000  # for the last words at a planned stop
-AGAIN_S = 5  # before a task that failed is started again
+AGAIN_S = 5  # between two looks for tasks that failed, to start them again
+MEND_MS = 1000  # between two looks for what only a restart mends
+TURN_MS = 50  # between two looks whether the node is to end
 EVENTS = 8  # waiting to be sent; the oldest give way
 SILENT_MS = 120000  # so long a task may show no progress
 CONTROL_PERIODS = 3  # so many turns the control loop may miss
@@ -62,44 +64,61 @@ class App:
     async def run(self, stopping=None):
         """Run until `stopping` (a coroutine function) is over or `restart` was called; returns the reason to start
         again, or None. Raises what the control loop raised."""
-        self._ended = asyncio.Event()
-        fault = []
-
-        async def control():
-            try:
-                await self._control(self._vitals.watch("control", CONTROL_PERIODS * clock.LoopTime.PERIOD_MS))
-            except Exception as e:
-                fault.append(e)
-                self._ended.set()
-
-        async def stop():
-            await self._keep(stopping)
-            self._ended.set()
-
-        work = [control(), self._keep(self._vitals.supervise)]
-        work += [self._keep(task, self._vitals.watch(name, SILENT_MS)) for name, task in self._tasks]
-        self._running = [asyncio.create_task(c) for c in work + ([stop()] if stopping is not None else [])]
-        await self._ended.wait()
-        if fault:
-            self.safe()
-            raise fault[0]
+        self._over = False
+        self._fault = None
+        works = [(self._control, self._vitals.watch("control", CONTROL_PERIODS * clock.LoopTime.PERIOD_MS))]
+        works += [(work, self._vitals.watch(name, SILENT_MS)) for name, work in self._tasks]
+        works.append((self._vitals.supervise,))
+        if stopping is not None:
+            works.append((self._end_with, stopping))
+        self._running = [asyncio.create_task(w[0](*w[1:])) for w in works]
+        asyncio.get_event_loop().set_exception_handler(self._failed)
+        pulse = self._vitals.watch("mend", SILENT_MS)
+        begun = looked = mended = clock.now()
+        while not self._over:
+            await asyncio.sleep_ms(TURN_MS)
+            if clock.since(looked) >= AGAIN_S * 1000:
+                looked = clock.now()
+                self._revive(works)
+            if clock.since(mended) >= MEND_MS:
+                mended = clock.now()
+                pulse.beat(mended)
+                try:
+                    self._mend(begun)
+                except Exception as e:
+                    log.fault("app", "mending failed and will be tried again", e)
+        if self._fault:
+            raise self._fault
         await self.stop()
         return self._why
+
+    async def _end_with(self, stopping):
+        await stopping()
+        self._over = True
+
+    def _failed(self, loop, context):
+        """A task ended by an exception. That of the control loop ends the node; another's stays its own."""
+        if context["future"] is self._running[0]:
+            self._fault = context["exception"]
+            self._over = True
+            self.safe()
+        else:
+            log.fault("app", "a task failed and will be started again", context["exception"])
+
+    def _revive(self, works):
+        """Start again the tasks that failed."""
+        for i, task in enumerate(self._running):
+            if i and task.done():
+                try:
+                    self._running[i] = asyncio.create_task(works[i][0](*works[i][1:]))
+                except MemoryError:  # later, then
+                    pass
 
     def restart(self, why):
         """End in order, with this reason in the last status, and start again."""
         log.warn("app", "restart: " + why)
         self._why = why
-        self._ended.set()
-
-    async def _keep(self, work, *pulse):
-        """Run `work` to its end; begin again when it fails, so that its failure stays its own."""
-        while True:
-            try:
-                return await work(*pulse)
-            except Exception as e:
-                log.fault("app", "a task failed and will be started again", e)
-            await asyncio.sleep(AGAIN_S)
+        self._over = True
 
     async def stop(self):
         """The planned end: outputs off, `offline` with the reason, DISCONNECT; STOP_MS at the most."""
@@ -120,8 +139,8 @@ class App:
 
     def safe(self):
         """Every output to its safe level, at once."""
-        for name, spec in self._cfg["board"]["outputs"].items():
-            self._house.write(name, spec.get("safe") == "on", self._time.now)
+        for name, on in self._cfg["board"]["outputs"].items():
+            self._house.write(name, on, self._time.now)
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
@@ -265,23 +284,19 @@ class App:
         """Whether this is the time to connect."""
         return self._wifi is None or self._wifi.up
 
-    async def _mend(self, pulse):
+    def _mend(self, begun):
         """Restarts that nobody ordered: where nothing else can help, at a moment when that does no harm; and at the end
         of a trial, where what was before returns."""
-        begun = clock.now()
-        while True:
-            pulse.beat(clock.now(), 1000)
-            await asyncio.sleep_ms(1000)
-            if self._trials:
-                self._judge_trials(begun)
-            why = "no Wi-Fi for 30 minutes" if self._wifi is not None and self._wifi.hopeless else None
-            if self._link.starving:
-                why = "no memory for TLS"
-            if self._renewed:
-                why = "certificate"
-            if why is not None and self._idle():
-                self._renewed = False
-                self.restart(why)
+        if self._trials:
+            self._judge_trials(begun)
+        why = "no Wi-Fi for 30 minutes" if self._wifi is not None and self._wifi.hopeless else None
+        if self._link.starving:
+            why = "no memory for TLS"
+        if self._renewed:
+            why = "certificate"
+        if why is not None and self._idle():
+            self._renewed = False
+            self.restart(why)
 
     def _judge_trials(self, begun):
         """A session proves network settings and certificate; without one in time, those before them return."""

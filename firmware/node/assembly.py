@@ -1,12 +1,13 @@
 """How a node is put together: its configuration, its store, its house, what its kind adds, its way to the gateway.
 
 Rule: composition. In memory at the start only (see node.forget), so nothing here is ever called again; and what is read
-at the start (keys, configuration) has left memory before the code that stays comes in.
+at the start (keys, configuration) has left memory before the code that stays comes in; only mqtt.py comes before, for
+its receive buffer is the largest block of all, and wants the heap while it is whole.
 """
 
 import asyncio
 
-from node import VERSION, ConfigError, clock, forget, log, store
+from node import VERSION, ConfigError, clock, forget, log, mqtt, store
 from node.limit import Bucket
 from node.ota import Ota
 
@@ -38,6 +39,7 @@ def assemble(app, profile, box):
     _queues(app)
     words = profile.compose(app, cfg, clock.now())
     forget("node.schedule")
+    _lighten(cfg)
     _connect(app, ctx)
     _wireless(app, country, networks)
     forget("node.powerup")
@@ -68,6 +70,15 @@ def _configure(app, proving):
         forget("node.desired", "node.config", "node.slots", "node.strictjson")
 
 
+def _lighten(cfg):
+    """Of the configuration, what was needed to open the house goes; of each output, its safe level stays."""
+    board = cfg["board"]
+    outputs = {name: spec.get("safe") == "on" for name, spec in board["outputs"].items()}
+    cfg["board"] = {"name": board["name"], "outputs": outputs}
+    for table in ("simulate", "vehicle", "format"):
+        cfg.pop(table, None)
+
+
 def _queues(app):
     """What waits to be sent, and what is to be done; nothing yet."""
     begun = clock.now()
@@ -93,18 +104,16 @@ def _queues(app):
         app._root + "/ota/chunk": update.chunk,
         "$cert" + app._about: app._renew,
     }
-    app._tasks = [("answers", app._answers), ("telemetry", app._telemetry), ("mend", app._mend)]
-    app._tasks.append(("update", update.run))
+    app._tasks = [("answers", app._answers), ("telemetry", app._telemetry), ("update", update.run)]
 
 
 def _connect(app, ctx):
     """The client, the link, and the vitals that report through them."""
     from node.link import Link
-    from node.mqtt import Client
     from node.vitals import Vitals
 
     cfg = app._cfg
-    app._client = Client(
+    app._client = mqtt.Client(
         cfg["name"],
         (app._root + "/status", app._status("offline", why="connection lost", will=True)),
         sorted(app._topics) + [app._verbs + "+"],

@@ -205,7 +205,8 @@ async def check_every_task_is_watched():
     a._tasks = [(name, idle(name)) for name, _ in a._tasks]
     await a.run(stopping)
     assert gone == list(given), (gone, given)
-    assert {"link", "answers", "telemetry", "backfill", "report", "mend"} <= set(gone)
+    assert {"link", "answers", "telemetry", "backfill", "report"} <= set(gone)
+    assert {"control", "mend"} <= {pulse.name for pulse in a._vitals._supervisor._pulses}
 
 
 async def check_events_are_bounded_and_the_newest_kept():
@@ -422,22 +423,39 @@ async def check_without_wifi_no_try_and_in_the_end_a_restart_but_not_while_it_he
     facts = a._facts()
     assert (facts["rssi"], facts["wifi_lost"]) == (-61, 0), facts
     a._wifi.up = False
-    a._ended = asyncio.Event()
-    with Moved() as time, Instant(time) as instant:
-        task = asyncio.create_task(a._mend(Pulse()))
-        await instant.turn(1000)
-        assert a._why is None
-        a._wifi.hopeless = True
-        a._climate.heater.force(True)
-        for _ in range(50):
-            await instant.turn(1000)
-        assert a._why is None, a._why
-        a._climate.heater.force(False)
-        await instant.turn(1000)
-        await instant.turn(1000)
-        assert a._why == "no Wi-Fi for 30 minutes", a._why
-        assert a._ended.is_set()
-        task.cancel()
+    a._over = False
+    begun = clock.now()
+    a._mend(begun)
+    assert a._why is None
+    a._wifi.hopeless = True
+    a._climate.heater.force(True)
+    for _ in range(50):
+        a._mend(begun)
+    assert a._why is None, a._why
+    a._climate.heater.force(False)
+    a._mend(begun)
+    assert a._why == "no Wi-Fi for 30 minutes", a._why
+    assert a._over
+
+
+async def check_what_fails_to_mend_ends_nothing():
+    """A fault in the look for what a restart mends is logged, and the node looks again."""
+    seen = _lines()
+    a = _app(BlackBox(lambda *_: b"", "power"))
+    app.MEND_MS = 20
+    looks = []
+
+    def mend(begun):
+        looks.append(begun)
+        raise MemoryError("no heap")
+
+    async def stopping():
+        while len(looks) < 3:
+            await asyncio.sleep_ms(5)
+
+    a._mend = mend
+    await a.run(stopping)
+    assert [line for line in seen if "mending failed and will be tried again: MemoryError" in line]
 
 
 async def check_health_is_told_every_five_minutes_and_log_lines_one_a_second():

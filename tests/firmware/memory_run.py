@@ -13,8 +13,6 @@ import json
 
 from node import forget, log
 from node.blackbox import BlackBox
-from node.greenhouse import Greenhouse
-from profiles import greenhouse
 
 with open("plan.json") as f:
     plan = json.load(f)
@@ -22,6 +20,8 @@ TOTAL = plan["messages"]
 TURNS = plan["turns"]
 PIECES = plan["pieces"]  # messages in a heap of pieces
 BLOCK = 2048  # bytes, of a heap whose words are twice as wide as the chip's
+if PIECES:
+    import memory_pieces as pieces
 faults = []
 log.print = lambda line: faults.append(line) if " error " in line else None
 
@@ -43,8 +43,7 @@ class Stream:
         self._marks = (TOTAL // 2, TOTAL) + ((TOTAL + PIECES,) if PIECES else ()) + (None,)
         self._over = asyncio.Event()
         self._alloc = []
-        self._pieces = []
-        self._held = 0  # bytes of them
+        self._held = 0  # bytes of the pieces
 
     async def readinto(self, view):
         while not self._inward:
@@ -59,7 +58,7 @@ class Stream:
                 gc.collect()
                 self._alloc.append(gc.mem_alloc() - self._held)
                 if len(self._alloc) == 2 and PIECES:
-                    self.cut()
+                    self._held, self._pieces = pieces.cut(BLOCK)
             if self._count < TOTAL + PIECES and self._pubacks == self._count:
                 self._inward.extend(publish(self._count))
                 self._count += 1
@@ -67,19 +66,6 @@ class Stream:
         view[:n] = self._inward[:n]
         self._inward = self._inward[n:]
         return n
-
-    def cut(self):
-        """Leave no free block larger than BLOCK: fill the heap with such and a small one after each, free the large."""
-        large = []
-        try:
-            while True:
-                large.append(bytearray(BLOCK))
-                self._pieces.append(bytearray(1))
-        except MemoryError:
-            pass
-        large = None
-        gc.collect()
-        self._held = gc.mem_alloc() - self._alloc[1]
 
     async def write(self, data):
         kind = data[0] >> 4
@@ -108,33 +94,13 @@ class Stream:
 turns = [0]
 
 
-def receive(app):
-    """Take in made.update, from its offer to the restart; the last word on it."""
-    from node import update
-
-    app._idle = lambda: True
-    job = update.Job(app)
-    now = 0
-    told = None
-    with open("made.update", "rb") as f:
-        job.desired(f.readline() + f.readline().strip(), now)
-        start = f.tell()
-        while not job.over:
-            now += 20
-            job.step(now)
-            told = job.tell() or told
-            if told is not None and '"receiving"' in told[0]:
-                body = json.loads(told[0])
-                told = None
-                for place in range(body["at"], min(body["at"] + 4096, body["of"]), 1024):
-                    f.seek(start + place)
-                    job.chunk(job._receiver.id + place.to_bytes(4, "big") + f.read(1024), now)
-    return told[0]
-
-
 async def main():
     gc.collect()
-    app = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
+    from profiles import greenhouse
+
+    app = greenhouse.app(BlackBox(lambda *_: b"", "power"))
+    forget("profiles.greenhouse")
+    del greenhouse
     app._time.period_ms = 0
 
     def turn():
@@ -147,11 +113,7 @@ async def main():
 
     gc.threshold(gc.mem_free() // 4 + gc.mem_alloc())  # as node/start.py
     if PIECES:
-        # The names of the code lie in blocks that double. The next of them is no matter of this.
-        for name in ("node.update", "node.receive", "node.offer", "node.desired"):
-            __import__(name)
-            forget(name)
-        forget("node.config", "node.slots", "node.strictjson", "choice")
+        pieces.name()
         # Only what handles the messages, so that nothing else lies between the pieces.
         tasks = [asyncio.create_task(w(app._vitals.watch("x", 1000))) for w in (app._control, app._answers)]
         end = (await app._client.run(stream))[1]
@@ -178,10 +140,7 @@ async def main():
     }
     if PIECES:
         # In what is left of the heap, and in its pieces, the node still judges a configuration, and takes an update.
-        app.restart = lambda why: None
-        app._configure(b'{"gen":1,"report":{"telemetry_s":30},"control":{"schedule":"06:00 18, 20:00 14"}}', True)
-        out["configured"] = [app._asked["gen"], app._asked["errors"]]
-        out["updated"] = receive(app)
+        out.update(pieces.use(app))
     print(json.dumps(out))
 
 
