@@ -119,9 +119,7 @@ def make(type):
 
 def test_a_private_name_of_others_stays() -> None:
     """What no file of ours gives a meaning is part of the image, and a node has no other name for it."""
-    text = (
-        "import asyncio\nclass A:\n    def f(self):\n        self._ours = asyncio.core._theirs.read(self._ours)"
-    )
+    text = "import asyncio\nclass A:\n    def f(self):\n        self._ours = asyncio.core._theirs.read(self._ours)"
     short = shorten({"n/a.py": text})["n/a.py"]
     assert "asyncio.core._theirs.read" in short
     assert "_ours" not in short
