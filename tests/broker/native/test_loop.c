@@ -24,7 +24,7 @@ typedef struct peer {
     uint64_t name;
     pn_link *link;
     pn_owner owner;
-    int hellos, ready, failed, connects, lost, gone, stalled, closed;
+    int hellos, ready, failed, connects, lost, gone, stalled, pesters, closed;
     uint32_t certificate; /* bytes */
     char why[100];
     SSL *ssl; /* the client's */
@@ -121,6 +121,7 @@ static void hear(scene *s) {
             break;
         }
         case PN_POST_STALLED: p->stalled++; break;
+        case PN_POST_PESTERS: p->pesters++; break;
         case PN_POST_GONE: p->gone++; break;
         default: break;
         }
@@ -455,6 +456,42 @@ TEST(the_alert_of_one_is_not_sent_to_another) {
     scene_end(s);
 }
 
+/* Whoever asks gets new keys; and TLS 1.2 answers each request for another handshake, but not one of who takes none of the answers. */
+TEST(tls_answers_those_who_read) {
+    enum { LARGE = 512 * 1024 };
+    scene *s = scene_new(0);
+    SSL_CTX *client = contexts(s, true);
+    uint8_t answer[5], *payload = calloc(1, LARGE);
+    peer *p = dial_tls(s, 0, client);
+    come_in_tls(s, p, 0);
+    for (int i = 0; i < 3; i++) {
+        SSL_key_update(p->ssl, SSL_KEY_UPDATE_REQUESTED);
+        SSL_write(p->ssl, ping, sizeof ping);
+        CHECK_EQ(get_tls(s, p, answer, 2), 2);
+    }
+    SSL_CTX_set_max_proto_version(client, TLS1_2_VERSION);
+    p = dial_tls(s, 1, client);
+    come_in_tls(s, p, 1);
+    SSL_write(p->ssl, subscribe, sizeof subscribe);
+    CHECK_EQ(get_tls(s, p, answer, 5), 5);
+    int64_t at = pn_house_enter(&s->house, now());
+    for (int i = 0; i < 4; i++) {
+        CHECK(pn_broker_publish(s->house.broker, pn_span_of("t", 1), pn_span_of(payload, LARGE), 0, false, PN_NEVER, at));
+    }
+    pn_house_leave(&s->house);
+    for (int i = 0; i < 3; i++) turn(s);
+    CHECK_EQ(p->gone + p->pesters, 0);
+    SSL_set0_rbio(p->ssl, BIO_new(BIO_s_mem())); /* it reads nothing */
+    CHECK_EQ(SSL_renegotiate(p->ssl), 1);
+    SSL_do_handshake(p->ssl);
+    for (int i = 0; i < TURNS && !p->gone; i++) turn(s);
+    CHECK_EQ(p->pesters, 1);
+    CHECK_EQ(p->gone, 1);
+    free(payload);
+    SSL_CTX_free(client);
+    scene_end(s);
+}
+
 /* A session that outlives its connection has forty large messages waiting, when its client stops to listen. What is on its way goes, the others
  * are not held a second time. */
 TEST(who_hangs_up_takes_no_more_than_what_is_on_its_way) {
@@ -586,5 +623,5 @@ TEST_MAIN(CASE(one_receive_and_one_send_for_all_that_came), CASE(one_send_for_a_
           CASE(a_connect_parks_its_link_and_nobody_else), CASE(who_reads_nothing_is_cut_and_waited_for_only_when_it_takes_no_more),
           CASE(finish_sends_the_rest_and_waits_for_the_peer), CASE(orders_for_one_that_is_gone_do_nothing),
           CASE(mutual_tls_there_and_back_one_send_a_turn), CASE(the_alert_of_one_is_not_sent_to_another),
-          CASE(who_hangs_up_takes_no_more_than_what_is_on_its_way), CASE(a_socket_that_a_child_holds_open_is_forgotten_all_the_same), CASE(without_a_certificate_the_handshake_fails_in_words),
+          CASE(tls_answers_those_who_read), CASE(who_hangs_up_takes_no_more_than_what_is_on_its_way), CASE(a_socket_that_a_child_holds_open_is_forgotten_all_the_same), CASE(without_a_certificate_the_handshake_fails_in_words),
           CASE(what_is_not_tls_and_what_comes_byte_by_byte), CASE(two_threads_and_a_house))
