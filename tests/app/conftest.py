@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.system.conftest import House
+from tools.fleet import Node
 from tools.ports import free_port
 
 PATIENCE_S = 45.0
@@ -60,6 +61,19 @@ class AppHouse(House):
             secret.write_text(PASSWORDS[name] + "\n")
             self.peanut("user", "add", name, "--role", role, "--password-file", str(secret), check=True)
             secret.unlink()
+
+    def car(self, vin: str) -> Node:
+        """A car, parked for as long as the tests last; not started yet."""
+        quick = (
+            "report.telemetry_s=1",
+            "link.base_s=0.2",
+            "link.cap_s=2",
+            "link.first_s=0.5",
+            "simulate.parked_s=3600",
+        )
+        sets = [word for setting in quick for word in ("--set", setting)]
+        self.peanut("device", "add", vin, "--kind", "vehicle", "--board", "sim", *sets, check=True)
+        return Node(self.home / "devices" / vin)
 
     @property
     def pin(self) -> str:
@@ -154,6 +168,36 @@ def shoot(page: Page, name: str, *, whole: bool = False) -> None:
     """A picture for people, in tests/app/screens/."""
     SCREENS.mkdir(exist_ok=True)
     page.screenshot(path=SCREENS / f"{name}.png", full_page=whole)
+
+
+def walk(browser: Browser, house: AppHouse, pages: dict[str, str]) -> None:
+    """Looks at these pages ({name: address}) on a desk in the dark, then on a phone in Chinese: nothing goes wrong, axe
+    finds nothing serious, nothing is wider than the phone; a picture of each."""
+    context = browser.new_context(viewport=DESKTOP, locale="en-GB", color_scheme="dark")
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    wrong = watched(page)
+    sign_in(page, house)
+
+    def visit(moment: str, device: str, *, whole: bool) -> None:
+        for name, address in pages.items():
+            page.goto(f"{house.url}#/{address}")
+            expect(page.get_by_role("heading", level=1)).to_be_visible()
+            expect(page.get_by_text(moment)).to_have_count(0)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
+            accessible(page)
+            shoot(page, f"{name}-{device}", whole=whole)
+
+    visit("One moment…", "desktop-dark", whole=False)
+    page.goto(f"{house.url}#/settings")
+    page.get_by_role("button", name="中文").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("设置")
+    page.set_viewport_size(PHONE)
+    page.emulate_media(color_scheme="light")
+    visit("请稍候…", "phone-zh", whole=True)
+    assert page.evaluate("document.documentElement.lang") == "zh-CN"
+    assert not wrong, wrong
+    context.close()
 
 
 def accessible(page: Page) -> None:

@@ -5,7 +5,9 @@ Rule: each test is a story with an end that a person would see; one house serves
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -15,15 +17,14 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.app.conftest import (
-    DESKTOP,
     PASSWORDS,
-    PATIENCE_MS,
     PATIENCE_S,
     Api,
     AppHouse,
     accessible,
     shoot,
     sign_in,
+    walk,
     watched,
 )
 from tests.system.conftest import wait_for
@@ -47,10 +48,7 @@ def greenhouse(home_of_app: AppHouse) -> Iterator[Node]:
 @pytest.fixture(scope="module")
 def vehicle(home_of_app: AppHouse) -> Iterator[Node]:
     """A running car, parked for as long as these tests last."""
-    quick = ("report.telemetry_s=1", "link.base_s=0.2", "link.cap_s=2", "link.first_s=0.5", "simulate.parked_s=3600")
-    sets = [word for setting in quick for word in ("--set", setting)]
-    home_of_app.peanut("device", "add", VIN, "--kind", "vehicle", "--board", "sim", *sets, check=True)
-    with Node(home_of_app.home / "devices" / VIN) as node:
+    with home_of_app.car(VIN) as node:
         yield node
 
 
@@ -180,6 +178,22 @@ def test_a_car_is_unlocked_with_a_second_proof(page: Page, home_of_app: AppHouse
     expect(page.get_by_test_id("share-pin")).to_have_text(re.compile(r"^\d{6}$"))
 
 
+def test_a_car_that_says_nothing_is_not_said_to_have_honked(page: Page, home_of_app: AppHouse, vehicle: Node) -> None:
+    """Connected, and silent: nobody knows whether it was done, and the page says so."""
+    sign_in(page, home_of_app, address=f"#/device/{VIN}")
+    expect(page.get_by_role("button", name="Horn")).to_be_enabled()
+    assert vehicle.pid is not None
+    os.kill(vehicle.pid, signal.SIGSTOP)
+    try:
+        page.get_by_role("button", name="Horn").click()
+        silent = page.locator("[data-stage=silent]")
+        expect(silent).to_contain_text("Horn: no answer")
+        expect(silent).to_contain_text("Nobody knows")
+        shoot(page, "no-answer")
+    finally:
+        os.kill(vehicle.pid, signal.SIGCONT)
+
+
 def test_a_passkey_opens_without_the_password(page: Page, home_of_app: AppHouse, vehicle: Node) -> None:
     """Made in the settings with the phone's own authenticator; then a finger unlocks the car."""
     sign_in(page, home_of_app, address="#/settings")
@@ -268,38 +282,9 @@ def test_a_viewer_sees_and_changes_nothing(page: Page, home_of_app: AppHouse, gr
     expect(page.get_by_role("link", name="Users")).to_have_count(0)
 
 
-def test_every_page_in_both_languages_and_sizes(browser: Browser, home_of_app: AppHouse, greenhouse: Node) -> None:
-    """On a phone in Chinese, on a desk in the dark; axe finds nothing serious on any of them."""
-    pages = {
-        "fleet": "", "greenhouse": f"device/{GREENHOUSE}", "alerts": "alerts", "groups": "groups", "recipes": "recipes",
-        "more": "more", "settings": "settings", "users": "users", "shares": "shares", "onboard": "onboard",
-        "certificates": "certificates", "audit": "audit", "console": "console", "trust": "trust",
-    }  # fmt: skip
-    context = browser.new_context(viewport=DESKTOP, locale="en-GB", color_scheme="dark")
-    context.set_default_timeout(PATIENCE_MS)
-    page = context.new_page()
-    wrong = watched(page)
-    sign_in(page, home_of_app)
-    for name, address in pages.items():
-        page.goto(f"{home_of_app.url}#/{address}")
-        expect(page.get_by_role("heading", level=1)).to_be_visible()
-        expect(page.get_by_text("One moment…")).to_have_count(0)
-        accessible(page)
-        shoot(page, f"{name}-desktop-dark")
-    page.goto(f"{home_of_app.url}#/settings")
-    page.get_by_role("button", name="中文").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("设置")
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.emulate_media(color_scheme="light")
-    for name, address in pages.items():
-        page.goto(f"{home_of_app.url}#/{address}")
-        expect(page.get_by_role("heading", level=1)).to_be_visible()
-        expect(page.get_by_text("请稍候…")).to_have_count(0)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is wider than the phone"
-        shoot(page, f"{name}-phone-zh", whole=True)
-    assert page.evaluate("document.documentElement.lang") == "zh-CN"
-    assert not wrong, wrong
-    context.close()
+def test_pages_in_both_languages_and_sizes(browser: Browser, home_of_app: AppHouse, greenhouse: Node) -> None:
+    """Those most seen; tests/app/long_pages.py has all of them."""
+    walk(browser, home_of_app, {"greenhouse": f"device/{GREENHOUSE}", "settings": "settings"})
 
 
 def test_the_console_speaks_mqtt(page: Page, home_of_app: AppHouse, greenhouse: Node) -> None:
