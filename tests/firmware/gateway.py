@@ -16,7 +16,7 @@ from tools.ports import free_port
 
 from .pki import Pki
 
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONNECT = 1, 2, 3, 4, 8, 9, 12, 13, 14
 
 

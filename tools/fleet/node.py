@@ -215,7 +215,7 @@ class Node:
         if self._temporary:
             shutil.rmtree(self.workdir, ignore_errors=True)
 
-    def wait_for_log(self, text: str, timeout: float = 20.0, after: int = 0) -> str:
+    def wait_for_log(self, text: str, timeout: float = 60.0, after: int = 0) -> str:
         """The log from character `after` on, as soon as it contains `text`.
 
         FleetError with the log if it does not in time, or the node ends.
