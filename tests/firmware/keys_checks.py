@@ -7,9 +7,8 @@ DER: what the node reads of one. That the real ones work too is test_renewal.py'
 import binascii
 import json
 
-from node import keys, log, slots
+from node import keys, slots
 
-log.print = lambda line: None
 URI = "peanut:plant/peanut"
 
 
