@@ -66,8 +66,8 @@ export function OrderLine({ order }: { order: Order | null }) {
         {[1, 2, 3].map((n) => <li key={n} class={n <= reached ? "on" : n === reached + 1 && !ended(order) ? "next" : ""} />)}
       </ol>
       <strong>{named("command", order.command)}: {t(`stage.${order.stage}`)}</strong>
-      {why && <span class="soft" title={why}>{refusal(why)}</span>}
-      {order.stage === "silent" && <span class="soft"> {t("stage.silent.more")}</span>}
+      {why && <span class="soft" title={why}>{refusal(why)}{order.stage === "silent" && t("stop")}</span>}
+      {order.stage === "silent" && <span class="soft">{t("stage.silent.more")}</span>}
     </div>
   );
 }

@@ -54,7 +54,7 @@ export const en = {
   "command.desired-removed": "Group order ended", "command.recipe": "Recipe", "command.recipe-removed": "Recipe deleted", "command.user": "User",
   "command.acknowledge": "Alert seen to", "command.refresh": "Sign-in renewed", "command.revoke": "Revoke", "command.restore": "Let in again", "command.sign-in": "Sign-in", "command.sign-out": "Sign-out",
   "stage.sent": "sent, waiting for the node", "stage.accepted": "accepted by the node", "stage.done": "done",
-  "stage.refused": "refused", "stage.silent": "no answer", "stage.silent.more": "Nobody knows whether it was done.",
+  "stage.refused": "refused", "stage.silent": "no answer", stop: ". ", "stage.silent.more": "Nobody knows whether it was done.",
   "stage.failed": "not sent",
   "why.malformed": "The node did not understand it.", "why.range": "Outside of what the node allows.",
   "why.expired": "It came too late.", "why.retained": "Retained commands do not count.", "why.unknown": "The node does not know this.",

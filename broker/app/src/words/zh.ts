@@ -56,7 +56,7 @@ export const zh: Words = {
   "command.desired-removed": "停止分组命令", "command.recipe": "配方", "command.recipe-removed": "删除配方", "command.user": "用户",
   "command.acknowledge": "处理告警", "command.refresh": "续签登录", "command.revoke": "吊销", "command.restore": "恢复接入", "command.sign-in": "登录", "command.sign-out": "退出",
   "stage.sent": "已发送，等待节点应答", "stage.accepted": "节点已接受", "stage.done": "已完成",
-  "stage.refused": "被拒绝", "stage.silent": "没有应答", "stage.silent.more": "不知道是否已执行。",
+  "stage.refused": "被拒绝", "stage.silent": "没有应答", stop: "。", "stage.silent.more": "不知道是否已执行。",
   "stage.failed": "未发送",
   "why.malformed": "节点无法理解。", "why.range": "超出节点允许的范围。",
   "why.expired": "命令到得太晚。", "why.retained": "保留消息形式的命令无效。", "why.unknown": "节点不认识这个命令。",
