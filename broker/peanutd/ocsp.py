@@ -34,7 +34,7 @@ LIFE: Final = timedelta(hours=1)
 """How long an answer may be kept."""
 
 _HASHES: Final = {"sha1": hashes.SHA1, "sha256": hashes.SHA256}
-_SHAPES: Final = {"greenhouse": ("plant", NAME), "vehicle": ("vin", VIN)}
+_SHAPES: Final = {"greenhouse": ("plant", NAME), "vehicle": ("vin", VIN), "operator": ("operator", NAME)}
 
 
 class Responder:

@@ -29,9 +29,7 @@ def path(home: Home) -> Path:
 def revoked_serials(home: Home, now: datetime) -> dict[str, int]:
     """Serial numbers that are revoked and have not ended, and since when (Unix seconds)."""
     entries = revocation.read(home)
-    known = [
-        (names.device_uri(old.name, Kind(old.kind)), old.serial, old.not_after) for old in ledger.issued(home.ledger)
-    ]
+    known = [(_uri(old), old.serial, old.not_after) for old in ledger.issued(home.ledger)]
     for name in operators.existing(home):
         where = home.operator(name) / operators.CERTIFICATE
         if where.exists():
@@ -43,6 +41,10 @@ def revoked_serials(home: Home, now: datetime) -> dict[str, int]:
         for uri, serial, end in known
         if revocation.is_revoked(entries, uri, serial) and end > now.timestamp()
     }
+
+
+def _uri(old: ledger.Issued) -> str:
+    return names.operator_uri(old.name) if old.kind == ledger.OPERATOR else names.device_uri(old.name, Kind(old.kind))
 
 
 def make(home: Home, now: datetime, issuer: ca.Authority | None = None) -> x509.CertificateRevocationList:

@@ -15,6 +15,7 @@ from pathlib import Path
 from peanut.errors import PeanutError
 from peanut.home import SECRET
 
+OPERATOR = "operator"  # as the kind of who has a certificate and is no device
 BUSY_S = 5.0  # how long to wait for another writer
 
 MIGRATIONS = (
@@ -134,22 +135,9 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
 
-def put(connection: sqlite3.Connection, device: Device) -> None:
-    """Insert or replace the row of this name."""
-    marks = ", ".join("?" for _ in fields(Device))
-    connection.execute(f"INSERT OR REPLACE INTO device({_COLUMNS}) VALUES ({marks})", astuple(device))
-    put_issued(connection, device.serial, device, device.not_after)
-
-
-def put_issued(connection: sqlite3.Connection, serial: str, device: Device, not_after: int) -> None:
-    """Note a certificate that is made for a device, whether it ever has it or not. not_after: Unix seconds."""
-    past = (serial, device.name, device.kind, not_after)
-    connection.execute("INSERT OR IGNORE INTO issued VALUES (?, ?, ?, ?)", past)
-
-
 @dataclass(frozen=True)
 class Issued:
-    """A certificate that a device has or had."""
+    """A certificate that somebody has or had. kind: of a device, or OPERATOR."""
 
     serial: str
     name: str
@@ -157,8 +145,20 @@ class Issued:
     not_after: int
 
 
+def put(connection: sqlite3.Connection, device: Device) -> None:
+    """Insert or replace the row of this name."""
+    marks = ", ".join("?" for _ in fields(Device))
+    connection.execute(f"INSERT OR REPLACE INTO device({_COLUMNS}) VALUES ({marks})", astuple(device))
+    put_issued(connection, Issued(device.serial, device.name, device.kind, device.not_after))
+
+
+def put_issued(connection: sqlite3.Connection, made: Issued) -> None:
+    """Note a certificate, whether its owner ever has it or not."""
+    connection.execute("INSERT OR IGNORE INTO issued VALUES (?, ?, ?, ?)", astuple(made))
+
+
 def issued(path: Path) -> list[Issued]:
-    """Everything that was ever issued to devices, as far as this ledger goes back."""
+    """Everything that was ever issued to devices and operators, as far as this ledger goes back."""
     if not path.exists():
         return []
     with opened(path) as connection:

@@ -5,7 +5,7 @@ Rule: operators/<name>/ holds operator.crt, operator.key and ca.crt (PEM): what 
 
 from datetime import datetime
 
-from peanut import ca, credentials, modes, names, store
+from peanut import ca, credentials, ledger, modes, names, store
 from peanut.home import PUBLIC, Home, write_file
 from peanut.plan import State, Step
 
@@ -35,12 +35,15 @@ def plan(home: Home, name: str, now: datetime, *, due: bool = False) -> list[Ste
     def issue() -> None:
         public = store.key(folder / KEY).public_key()
         made = ca.issue_client(public, name, names.operator_uri(name), store.issuing(home), now)
+        with ledger.opened(home.ledger) as connection:  # before it is anywhere: whoever is revoked is so with this one
+            end = int(made.not_valid_after_utc.timestamp())
+            ledger.put_issued(connection, ledger.Issued(f"{made.serial_number:x}", name, ledger.OPERATOR, end))
         write_file(folder / CERTIFICATE, ca.certificate_pem(made), PUBLIC)
 
     uri = names.operator_uri(name)
     if due:
         what = home.relative(folder / CERTIFICATE)
-        note = f"new certificate for {uri}: two thirds of its life are lived; give it to whoever uses it elsewhere"
+        note = f"new certificate for {uri}, whose old one is due; give it to whoever uses it elsewhere"
         return [Step(State.CHANGE, what, note, issue)]
     steps.append(credentials.client_step(home, folder / CERTIFICATE, folder / KEY, uri, now, issue))
     steps.append(credentials.root_step(home, folder / ROOT))

@@ -77,7 +77,8 @@ def stage(home: Home, row: ledger.Device, now: datetime) -> x509.Certificate:
     made = ca.issue_client(key.public_key(), row.name, uri, store.issuing(home), now)
     folder = home.device(row.name) / NEXT
     with ledger.opened(home.ledger) as connection:  # before it goes anywhere: whoever is revoked is so with this one
-        ledger.put_issued(connection, serial(made), row, int(made.not_valid_after_utc.timestamp()))
+        end = int(made.not_valid_after_utc.timestamp())
+        ledger.put_issued(connection, ledger.Issued(serial(made), row.name, row.kind, end))
     write_file(folder / "key.der", ca.key_der(key), SECRET)
     write_file(folder / "cert.der", ca.certificate_der(made), PUBLIC)
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import urllib.request
@@ -84,6 +85,18 @@ def test_what_is_no_question_gets_an_error(fleet: Any, home: Path, signer: Any) 
         assert answer(home, data).response_status is status.MALFORMED_REQUEST
     other = signer("other", signer("other root"))
     assert answer(home, request(fleet, "peanut", other)).response_status is status.UNAUTHORIZED
+
+
+def test_operators_are_known_too(fleet: Any, home: Path) -> None:
+    fleet.leaves["anna"] = fleet.issue("peanut:operator/anna")
+    serial = f"{fleet.leaves['anna'].certificate.serial_number:x}"
+    with sqlite3.connect(home / "ledger.db") as ledger:
+        ledger.execute("INSERT INTO issued VALUES (?, 'anna', 'operator', 0)", (serial,))
+    ledger.close()
+    assert answer(home, request(fleet, "anna")).certificate_status is ocsp.OCSPCertStatus.GOOD
+    document = {"format": 1, "revoked": {"peanut:operator/anna": entry()}}
+    (home / "revoked.json").write_text(json.dumps(document))
+    assert answer(home, request(fleet, "anna")).certificate_status is ocsp.OCSPCertStatus.REVOKED
 
 
 def test_it_answers_later_rather_than_wrongly(fleet: Any, home: Path) -> None:

@@ -123,6 +123,41 @@ def test_it_may_be_renewed_and_nothing_else(fleet: Any, start: Any, dial: Any, v
     assert watching.message()[0] == "fleet/last", "the key did not come by"
 
 
+@pytest.mark.parametrize("version", [4, 5])
+def test_nobody_else_gets_or_sends_a_key(fleet: Any, start: Any, dial: Any, version: int) -> None:
+    """Not with every wildcard, not by sharing, not as another node, and whatever rules.toml allows."""
+    (fleet.home / "rules.toml").write_text('[[rule]]\nallow = "both"\ntopic = ["#", "$cert/#", "+/plant/+"]\n')
+    fleet.settings(LISTEN)
+    daemon = start(fleet.home)
+    node = dial(daemon.port(), fleet.context(fleet.issue(URI)), version)
+    assert node.connect("peanut")[1] == 0
+    assert node.subscribe("$cert/plant/peanut") == b"\x01"
+    no, mine = (b"\x80" if version == 4 else b"\x87"), "$cert/plant/peanut"
+    asked = (
+        mine,
+        "$cert/#",
+        "$cert/plant/+",
+        f"$share/g/{mine}",
+        "$share/g/$cert/#",
+        "$share/g/#",
+        "#",
+        "+/plant/peanut",
+    )
+    thieves = []
+    for uri in ("peanut:operator/anna", "peanut:plant/tomato"):
+        thief = dial(daemon.port(), fleet.context(fleet.issue(uri)), version)
+        assert thief.connect(uri.rpartition("/")[2])[1] == 0
+        assert thief.subscribe(*asked) == 5 * no + 3 * b"\x01"
+        thief.publish(mine, b'{"key":"forged"}')
+        thieves.append(thief)
+    parts = {"key": "a2V5", "cert": "Y2VydA=="}
+    assert ask(fleet.home, {"command": "certificate", "identity": "plant/peanut", "certificate": parts})["sent"]
+    assert json.loads(node.message()[1]) == parts, "and nothing forged before it"
+    for thief in thieves:
+        thief.publish("last", b"")
+        assert thief.message()[0] == "last"
+
+
 def test_the_grace_can_be_changed_while_it_runs(fleet: Any, start: Any, dial: Any) -> None:
     fleet.settings(LISTEN + "[access]\nrenew_grace_days = 0\n")
     daemon = start(fleet.home)

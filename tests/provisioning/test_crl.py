@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from peanut import ca, crl, device, renewal, store
+from peanut import ca, crl, device, operators, renewal, store
 from peanut.home import Home
 from tests.programs import program
 
@@ -60,6 +60,17 @@ def test_everything_that_was_issued_to_one_who_is_revoked_is_in_it(home: Home, r
     assert openssl(home, home.device("peanut") / "cert.der", tmp_path)
     assert run("device", "restore", "peanut").exit_code == 0
     assert serials(home) == {renewal.serial(operator)}
+
+
+def test_operators_are_in_it_with_what_they_had_before(home: Home, run: Run) -> None:
+    path = home.operator("operator") / operators.CERTIFICATE
+    had = [renewal.serial(store.certificate(path))]
+    for step in operators.renew(home, "operator", NOW):
+        assert step.act is not None
+        step.act()
+    had.append(renewal.serial(store.certificate(path)))
+    assert run("operator", "revoke", "operator").exit_code == 0
+    assert serials(home) == set(had)
 
 
 def test_each_ca_that_is_trusted_has_a_list_of_its_own(home: Home, run: Run, tmp_path: Path) -> None:

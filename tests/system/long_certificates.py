@@ -14,6 +14,7 @@ import pytest
 
 from peanut import ca, renewal, store
 from peanut.home import Home
+from tests.system.car import VIN, Car
 from tests.system.conftest import House, wait_for
 
 
@@ -57,6 +58,31 @@ def test_the_root_is_replaced_and_no_node_is_offline_for_it(house: House) -> Non
         node.kill()
         node.start()
         wait_for(lambda: obeys(21), "obedience")
+
+
+@pytest.mark.timeout(600)
+def test_a_vehicle_is_renewed_and_obeys_still(house: House) -> None:
+    """The key that its commands are signed with is another one, and stays."""
+    car = Car(house)
+    try:
+        car.node.start()
+        car.node.wait_for_log("online", 60)
+        wait_for(lambda: car.send("unlock")[0] == 0, "obedience", 60)
+        car.wait_open()
+        bundle = house.home / "devices" / VIN
+        before = renewal.serial(store.certificate(bundle / "cert.der"))
+        signed = (bundle / "sign.key").read_bytes()
+        done = house.peanut("device", "renew", VIN, "--wait", "120", timeout=180)
+        assert done.returncode == 0, done.stdout + done.stderr + car.node.log
+        after = renewal.serial(store.certificate(bundle / "cert.der"))
+        assert before != after
+        assert f"{VIN}: has certificate {after[:12]}" in done.stdout
+        assert (bundle / "sign.key").read_bytes() == signed
+        told = json.loads(house.peanut("device", "list", "--json", check=True).stdout)[0]["seen"]
+        assert told["serial"] == after
+        wait_for(lambda: car.send("unlock")[0] == 0, "obedience with the new certificate", 60)
+    finally:
+        car.close()
 
 
 def test_a_node_that_is_revoked_is_out_and_a_new_board_in_its_name_is_in(house: House, tmp_path: Path) -> None:
