@@ -91,11 +91,11 @@ def plan(
     hosts, step = _fleet(home, wanted)
     steps.append(step)
     steps += _gateway(home, hosts, now)
+    steps += _ledger(home)
     for name in [operator] if operator else operators.existing(home) or [DEFAULT_OPERATOR]:
         steps += operators.plan(home, name, now)
     steps += updatekey.plan(home)
     steps.append(_gateway_toml(home))
-    steps += _ledger(home)
     return steps
 
 

@@ -35,9 +35,10 @@ def plan(home: Home, name: str, now: datetime, *, due: bool = False) -> list[Ste
     def issue() -> None:
         public = store.key(folder / KEY).public_key()
         made = ca.issue_client(public, name, names.operator_uri(name), store.issuing(home), now)
-        with ledger.opened(home.ledger) as connection:  # before it is anywhere: whoever is revoked is so with this one
-            end = int(made.not_valid_after_utc.timestamp())
-            ledger.put_issued(connection, ledger.Issued(f"{made.serial_number:x}", name, ledger.OPERATOR, end))
+        if home.ledger.exists():  # else `peanut init` is to make it anew, from the devices' bundles
+            with ledger.opened(home.ledger) as connection:  # before it is anywhere: who is revoked is so with this one
+                end = int(made.not_valid_after_utc.timestamp())
+                ledger.put_issued(connection, ledger.Issued(f"{made.serial_number:x}", name, ledger.OPERATOR, end))
         write_file(folder / CERTIFICATE, ca.certificate_pem(made), PUBLIC)
 
     uri = names.operator_uri(name)

@@ -154,6 +154,7 @@ def test_killed_at_any_file_the_next_run_completes(
         with pytest.raises(Killed):
             invoke(home, "init")
     left = tree(home)
+    left.pop("ledger.db", None)  # it is not written by a rename, and grows
     assert len(left) == survived
     assert invoke(home, "init").exit_code == 0
     whole(home)
