@@ -126,12 +126,17 @@ def test_the_whole_story_over_https(gateway: Gateway) -> None:
         # A vehicle: signed by the gateway, with a second proof for the door.
         gateway.online(maria, VIN)
         assert gateway.command(maria, VIN, "unlock").status_code == 403
-        proof = gateway.ask("POST", "/step-up", maria, device=VIN, command="unlock", password=PASSWORD).json()
-        opened = gateway.command(maria, VIN, "unlock", step_up=proof["step_up"])
+        for _ in range(
+            6
+        ):  # a machine that is busy enough makes even ten seconds short: that is a 504, and is no failure
+            proof = gateway.ask("POST", "/step-up", maria, device=VIN, command="unlock", password=PASSWORD).json()
+            opened = gateway.command(maria, VIN, "unlock", step_up=proof["step_up"])
+            if opened.status_code != 504:
+                break
         assert (opened.status_code, opened.json().get("outcome")) == (200, "done"), opened.text
 
         # A share that opens the door for a while, and expires.
-        until = time.time() + 10
+        until = time.time() + 20
         share = gateway.ask(
             "POST", "/shares", maria, device=VIN, commands=["lock"], **{"from": 0, "until": until, "note": "mechanic"}
         ).json()
@@ -191,6 +196,7 @@ expected-statuses = ["400", "401", "403", "404", "405", "409", "413", "415", "42
 """
 
 
+@pytest.mark.timeout(600)
 def test_schemathesis_finds_the_document_true(gateway: Gateway, tmp_path: Path) -> None:
     """Every answer to whatever is asked is one that /api/v1/openapi.json promises; nothing fails with 500."""
     check(gateway, tmp_path, "coverage", 1, "positive")
@@ -209,7 +215,7 @@ def check(gateway: Gateway, folder: Path, phases: str, examples: int, mode: str)
             *("--exclude-operation-id", "delete_session", "--exclude-path", "/events", "--warnings", "off"),
             *("--request-timeout", "60", "--generation-deterministic", "--mode", mode),
         ],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, cwd=folder,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1500, cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "passed" in done.stdout
