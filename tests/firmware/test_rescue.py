@@ -5,6 +5,7 @@ umqtt.simple as stock images carry it. The gateway is the scripted one; RTC memo
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shutil
 import ssl
@@ -231,6 +232,9 @@ def test_a_control_loop_that_fails_resets_the_node(gateway: Gateway, make_node: 
     (node.workdir / "node" / "control.py").write_text(
         (Path(__file__).parents[2] / "firmware" / "node" / "control.py").read_text()
     )
-    peer = gateway.accept()
+    peer = None
+    while peer is None:
+        with contextlib.suppress(ssl.SSLError, ConnectionError):  # of the life that ended, which had begun to connect
+            peer = gateway.accept()
     peer.welcome()
     assert peer.expect(PUBLISH, "/plant/peanut/event").json["text"] == "crash: RuntimeError: no"

@@ -20,7 +20,7 @@ TURNS = 20000
 VIN = "1M8GDM9AXKP042788"
 faults = []
 log.print = lambda line: faults.append(line) if " error " in line else None
-signer = Hmac(Hmac(bytes(range(32))).sign(b"vin-cmd-v1"))
+signer = Hmac(Hmac(bytes(range(200, 232))).sign(b"vin-cmd-v1"))
 
 
 def publish(app, i):

@@ -18,7 +18,7 @@ from profiles import vehicle as profile
 
 VIN = "1M8GDM9AXKP042788"
 _REAL = clock.now
-signer = Hmac(Hmac(bytes(range(32))).sign(b"vin-cmd-v1"))
+signer = Hmac(Hmac(bytes(range(200, 232))).sign(b"vin-cmd-v1"))
 
 
 class Moved:

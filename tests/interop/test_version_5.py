@@ -137,8 +137,8 @@ def test_reason_codes_reach_it(foreign: Foreign) -> None:
     """5.0 §2.4: no matching subscribers 0x10, not authorised 0x87, granted QoS."""
     foreign.connect()
     told: list[Line] = [
-        foreign.publish(f"{foreign.root}/event", b"nobody listens", 1),
-        foreign.publish(f"{foreign.root}/event", b"nobody listens", 2),
+        foreign.publish(f"{foreign.root}/log", b"nobody listens", 1),  # /event is heard by the gateway itself
+        foreign.publish(f"{foreign.root}/log", b"nobody listens", 2),
         foreign.publish(f"{foreign.root}/UpdateTemperature", b"forged", 1),
         foreign.subscribe(f"{foreign.root}/cmd/+", 1),
     ]

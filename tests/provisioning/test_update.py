@@ -111,11 +111,12 @@ def test_nothing_to_push_resume_or_withdraw(home: Home, run: Run, tmp_path: Path
         (("resume",), "nothing has been rolled out"),
         (("pause",), "nothing has been rolled out"),
         (("withdraw",), "nothing has been rolled out"),
-        (("status",), "nothing has been rolled out"),
     ):
         done = run("update", *words)
         assert done.exit_code == 2
         assert said in done.stderr
+    away = run("update", "status", "--gateway", f"127.0.0.1:{free_port()}")
+    assert (away.exit_code, "gateway unreachable" in away.stderr) == (3, True)
     key = release.load_key((home.updates / updatekey.KEY).read_bytes(), "key")
     other = tmp_path / "other.update"
     other.write_bytes(release.pack(FILES, key, seq=7, version="1", kind="vehicle", boards=["nowhere"]).file)

@@ -74,8 +74,10 @@ class Homes:
             task.add_done_callback(self._tasks.discard)
 
     async def _carry_out(self, report: Report) -> None:
+        await self._nodes.look(self._monotonic())  # the car may have been added a minute ago
         node = next((node for node in self._nodes.all.values() if node.root == report.root), None)
         if node is None or not node.vehicle:
+            self._log.warning("home assistant", "no such vehicle in the ledger", topic=report.root)
             return
         verb, code = _wish(report)
         if (why := self._objection(verb, code)) is not None:

@@ -288,7 +288,7 @@ class Car:
     """A vehicle's side of agreement 2, written from its text."""
 
     def __init__(self, world: World) -> None:
-        self.key = bytes(range(32))
+        self.key = bytes(range(200, 232))
         folder = world.home / "devices" / VIN
         folder.mkdir(parents=True)
         (folder / "sign.key").write_bytes(self.key)

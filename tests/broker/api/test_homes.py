@@ -69,6 +69,19 @@ def home(world: World) -> Iterator[Callable[..., Home]]:
         one.deaf()
 
 
+def test_a_car_that_was_added_while_the_gateway_runs_is_obeyed(
+    world: World, home: Callable[..., Home], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has asked the API for anything since: it is Home Assistant's wish that makes it look into the ledger."""
+    nodes = world.services.nodes
+    with monkeypatch.context() as patch:
+        patch.setattr(nodes, "refresh", lambda: None)  # `peanut device add` in another process
+        house = home()
+    assert VIN not in nodes.all
+    house.lock("lock")
+    assert house.car.done == ["lock"]
+
+
 def test_it_locks_sounds_the_horn_and_stops_the_engine(home: Callable[..., Home]) -> None:
     house = home()
     house.lock("lock")
