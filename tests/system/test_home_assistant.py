@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from peanutd.history import Reader
 from tests.broker.home_assistant import check, render, shown
 from tests.system.conftest import House, wait_for
@@ -17,14 +19,15 @@ from tests.system.conftest import House, wait_for
 def listen(house: House, topic: str) -> dict[str, Any]:
     """The message that is retained there, or comes first."""
     done = subprocess.run(
-        house.mosquitto("mosquitto_sub", "-t", topic, "-C", "1", "-W", "60"),
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90,
+        house.mosquitto("mosquitto_sub", "-t", topic, "-C", "1", "-W", "240"),
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
+@pytest.mark.timeout(600)  # the gateway looks for new nodes each minute
 def test_a_climate_entity_drives_a_real_greenhouse(tmp_path: Path) -> None:
     house = House(tmp_path / "house")
     with (house.home / "gateway.toml").open("a") as file:
