@@ -8,6 +8,7 @@ second command has a counter that was used. Prints the bytes in use after half o
 import asyncio
 import binascii
 import gc
+import hashlib
 import json
 
 from node import log
@@ -20,7 +21,7 @@ TURNS = 20000
 VIN = "1M8GDM9AXKP042788"
 faults = []
 log.print = lambda line: faults.append(line) if " error " in line else None
-signer = Hmac(Hmac(bytes(range(200, 232))).sign(b"vin-cmd-v1"))
+signer = Hmac(Hmac(hashlib.sha256(b"a car's key").digest()).sign(b"vin-cmd-v1"))
 
 
 def publish(app, i):
