@@ -117,10 +117,12 @@ class Recorder:
             self._waiting.append(report)
 
     def ask(self, what: Callable[[], _T]) -> Future[_T]:
-        """Has something done in the thread, where the parts live."""
+        """Has something done in the thread, where the parts live; not at all if nobody waits for it any more."""
         found: Future[_T] = Future()
 
         def answer() -> None:
+            if not found.set_running_or_notify_cancel():
+                return
             try:
                 found.set_result(what())
             except BaseException as error:

@@ -252,6 +252,14 @@ def test_what_is_asked_is_answered_from_the_thread(tmp_path: Path) -> None:
         bad.result(0)
 
 
+def test_what_nobody_waits_for_any_more_is_not_done_and_ends_nothing() -> None:
+    recorder = Recorder(Log("debug", io.StringIO()), Settings())
+    given_up, kept = recorder.ask(lambda: 1 / 0), recorder.ask(lambda: 7)
+    assert given_up.cancel()
+    recorder.step()
+    assert kept.result(0) == 7
+
+
 def test_the_gateway_keeps_what_its_nodes_report(fleet: Any, start: Any, dial: Any) -> None:
     fleet.settings('[listen]\nmqtts = ""\nmqtt = "127.0.0.1:0"\n[access]\nanonymous = true\n')
     daemon = start(fleet.home)
