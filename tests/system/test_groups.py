@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.system.conftest import House, wait_for
 from tools.ports import free_port
@@ -39,11 +40,17 @@ class Person:
         state = self("GET", f"/devices/{name}/state", 200)["state"] or {}
         return state.get("setpoint")
 
+    def history(self, name: str, quantity: str) -> list[float]:
+        """Every reading of it that is kept, none of them a mean of several."""
+        past = self("GET", f"/devices/{name}/history?quantity={quantity}&step_s=1", 200)
+        return [point[1] for point in past["points"]]
+
     def states(self) -> dict[str, str]:
         found = self("GET", "/groups/house/desired", 200)
         return {one["device"]: one["state"] for one in found["devices"]}
 
 
+@pytest.mark.timeout(600)
 def test_a_group_converges_when_its_members_return(tmp_path: Path) -> None:
     house, port = House(tmp_path / "house"), free_port()
     with (house.home / "gateway.toml").open("a") as file:
@@ -64,12 +71,12 @@ def test_a_group_converges_when_its_members_return(tmp_path: Path) -> None:
             with house.node("walnut"):
                 wait_for(lambda: set(maria.states().values()) == {"at"}, "walnut is there as well", 60)
                 wait_for(lambda: maria.setpoint("walnut") == 15.5, "its own word", 60)
+                wait_for(lambda: 15.5 in maria.history("peanut", "setpoint"), "the act in peanut's history", 60)
                 maria("PUT", "/recipes/lettuce", 201, **RECIPE)
                 maria("PUT", "/groups/house/desired", 202, recipe="lettuce")
                 wait_for(lambda: set(maria.states().values()) == {"at"}, "both have the recipe", 90)
                 for name in ("peanut", "walnut"):
                     wait_for(lambda name=name: maria.setpoint(name) == 11.5, f"{name} holds what the recipe says", 90)
-            past = "/devices/peanut/history?quantity=setpoint&step_s=1"
-            wait_for(lambda: maria("GET", past, 200)["points"], "the set point in the history", 60)
+                wait_for(lambda: 11.5 in maria.history("walnut", "setpoint"), "the recipe in walnut's history", 60)
     finally:
         house.stop()
