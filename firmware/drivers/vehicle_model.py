@@ -1,7 +1,7 @@
 """A small car in numbers, standing in for relays, contacts and lines: it is parked, drives a circle, and parks again.
 
 Rule: the same calls as drivers/dash.py, with `now` in ticks of loop time. Pure, so an afternoon takes milliseconds in a
-test. A pulse does what its relay would do, at its beginning.
+test. A pulse does what its relay would do, at its beginning, and like a relay's it lasts.
 
 A drive: somebody unlocks, opens a door for DOOR_S, starts, moves off at RATE up to the cruising speed, brakes at RATE,
 stops the engine, opens a door again and locks.
@@ -22,7 +22,7 @@ FUEL_M = 40.0 / 500000  # per cent a metre: 40 % in 500 km
 
 
 class Vehicle:
-    """outputs: unlock, lock, start, stop, horn; sensors: see `_value`. ended: how many pulses are over."""
+    """outputs: unlock, lock, start, stop, horn; sensors: see `_value`."""
 
     def __init__(self, now, latitude, longitude, kmh, parked_s, drive_s):
         """latitude, longitude: where it is parked; kmh: its cruising speed; parked_s, drive_s: how long each lasts."""
@@ -38,8 +38,7 @@ class Vehicle:
         self.locked = True
         self.running = False
         self.horns = 0
-        self.ended = self._asked = 0
-        self._queue = []  # ms of the pulses that are under way
+        self._closed_ms = 0  # of the pulse that is under way
         self._driven = False
 
     # -- as drivers/dash.py ------------------------------------------------------------------------------------------
@@ -59,26 +58,22 @@ class Vehicle:
 
     def write(self, name, on, now):
         """A relay of a vehicle is opened, whatever `on` is."""
-        self.ended = self._asked
-        self._queue = []
+        self._closed_ms = 0
 
     def pulse(self, name, ms):
-        """Returns the number of this pulse."""
         if name == "unlock" or name == "lock":
             self.locked = name == "lock"
         elif name == "start" or name == "stop":
             self.running = name == "start"
         else:
             self.horns += 1
-        self._queue.append(ms)
-        self._asked += 1
-        return self._asked
+        self._closed_ms = ms
 
     def tend(self, now):
         self._advance(now)
 
     def idle(self):
-        return not self._queue
+        return not self._closed_ms
 
     # -- physics -----------------------------------------------------------------------------------------------------
 
@@ -115,14 +110,9 @@ class Vehicle:
         return 0 <= into < DOOR_S or into > self._drive_s - DOOR_S
 
     def _advance(self, now):
-        left = ms = max(0, ticks.diff(now, self._last))
+        left = max(0, ticks.diff(now, self._last))
         self._last = now
-        while ms > 0 and self._queue:
-            self._queue[0] -= ms
-            ms = -self._queue[0]
-            if self._queue[0] <= 0:
-                self._queue.pop(0)
-                self.ended += 1
+        self._closed_ms = max(0, self._closed_ms - left)
         left /= 1000
         while left > 0:
             dt = min(left, STEP_S)

@@ -2,7 +2,8 @@
 
 Rule: pure; readings and time come in, pulses go out. Nothing moves a relay but a command, and what a command has set
 going (locking again, the end of a remote start): neither a reboot nor a lost link does, and what is to be ended is
-ended also by the life after a reset. What is not known is not safe.
+ended also by the life after a reset. What is not known is not safe. Whether it is safe is asked twice: when a
+command comes, and at the moment of its act, for it may have waited while the car moved off.
 """
 
 import struct
@@ -89,7 +90,16 @@ class Car:
         return None if door is None else bool(door)
 
     def refuse(self, verb, now):
-        """Why `verb` must not act now ("unsafe: …", "busy: …"), or None. Asks the limits, so ask once."""
+        """Why `verb` must not be accepted now ("unsafe: …", "busy: …"), or None. Asks the limits, so ask once."""
+        why = self.unsafe(verb, now)
+        if why is None and verb == "start":
+            return self._wait(verb, self._starts, now)
+        if verb == "horn":
+            return self._wait(verb, self._horns, now)
+        return why
+
+    def unsafe(self, verb, now):
+        """Why the car as it is now forbids `verb`, or None. Changes nothing."""
         if verb == "stop" or verb == "start":
             speed = self.speed(now)
             if speed is None:
@@ -97,12 +107,10 @@ class Car:
             if speed > 0:
                 return "unsafe: moving at %d km/h" % max(1, int(speed))
         if verb == "start":
-            return self._refuse_start(now)
-        if verb == "horn":
-            return self._wait("horn", self._horns, now)
+            return self._unsafe_start(now)
         return None
 
-    def _refuse_start(self, now):
+    def _unsafe_start(self, now):
         rpm = self.reading("rpm", now)
         if rpm is None or self._started is not None:
             return "unsafe: %s" % ("whether the engine runs is not known" if rpm is None else "it was started already")
@@ -120,14 +128,14 @@ class Car:
             ambient = self.reading("ambient", now)
             if ambient is None or not AMBIENT[0] <= ambient <= AMBIENT[1]:
                 return "unsafe: ambient temperature %s" % ("is not known" if ambient is None else "%d C" % ambient)
-        return self._wait("start", self._starts, now)
+        return None
 
     def _wait(self, verb, bucket, now):
         wait = bucket.take(now)
         return "busy: the next %s in %d s" % (verb, (wait + 999) // 1000) if wait else None
 
-    def act(self, verb, now):
-        """Carry out what `refuse` let pass. Returns the pulses [(output, ms)]."""
+    def act(self, verb, now, reason=None):
+        """Carry out what `unsafe` let pass, or `step` asked for. Returns for how many ms the relay is to be closed."""
         if verb == "unlock":
             self.locked = False
             self._unlocked = now
@@ -139,25 +147,22 @@ class Car:
             self._ending = None
         elif verb == "stop":
             self._started = None
-        self.reason = verb + " by command"
-        return [(verb, PULSES[verb])]
+        self.reason = reason or verb + " by command"
+        return PULSES[verb]
 
     def step(self, now):
-        """One turn: what a command has set going. Returns the pulses [(output, ms)]."""
+        """One turn: (verb, reason) to end what a command has set going, again until `act` does it; or None."""
         rpm = self.reading("rpm", now)
         self.running = None if rpm is None else rpm > 0
         door = self.reading("door", now)
         self._look(now, rpm)
-        pulses = []
+        end = self._tend_start(now, door)
         if self._unlocked is not None:
             if door:
                 self._unlocked = None
             elif ticks.diff(now, self._unlocked) >= RELOCK_MS:
-                pulses += self.act("lock", now)
-                self.reason = "locked again: no door was opened within %d s" % (RELOCK_MS // 1000)
-        if self._started is not None:
-            pulses += self._tend_start(now, door)
-        return pulses
+                return "lock", "locked again: no door was opened within %d s" % (RELOCK_MS // 1000)
+        return end
 
     def _look(self, now, rpm):
         speed = self.reading("speed", now)
@@ -171,6 +176,8 @@ class Car:
 
     def _tend_start(self, now, door):
         """A remote start ends with its time, an open door or the brake; at once, or when the car is known to stand."""
+        if self._started is None:
+            return None
         if self._ending is None:
             if door:
                 self._ending = "a door was opened"
@@ -183,7 +190,5 @@ class Car:
             self._started = None
             self.reason = "remote start ended: the car moves"
         elif self._ending is not None and speed == 0:
-            self._started = None
-            self.reason = "remote start ended: " + self._ending
-            return [("stop", PULSES["stop"])]
-        return []
+            return "stop", "remote start ended: " + self._ending
+        return None

@@ -39,8 +39,7 @@ class Order:
         self.id = ""
         self.args = ""
         self.echo = ""  # of the payload, for the answer to what has no id
-        self.pulse = 0  # the number of the relay's movement
-        self.ctr = None
+        self.ctr = self.exp = None  # of what is signed
         self.digest = binascii.hexlify(hashlib.sha256(payload).digest()).decode()
         self.why = None
         self.again = False
@@ -144,6 +143,7 @@ class Gate:
         except OSError as e:
             return "busy: the counter cannot be stored (%s)" % e
         order.ctr = self.counter = body["ctr"]
+        order.exp = body["exp"]
         if len(self._known) >= REPEATS:
             self._known.pop(0)
         self._known.append([order.digest, "accepted", None, order.id, order.verb])

@@ -26,7 +26,7 @@ class Vehicle(App):
 
     _gate, _car   what may act, and how
     _plain        verbs obeyed without a signature
-    _readings     {name: [value, quality, age in s]} of the last turn
+    _acting       whether the first command of _pending that is not in force has its relay closed
     _seal         node.seal.Seal, or None
     """
 
@@ -35,7 +35,7 @@ class Vehicle(App):
 
     def _idle(self):
         """Parked, and nothing that a command has set going is still to be ended."""
-        return self._car.stands() and self._car.idle() and self._house.idle()
+        return self._car.stands() and self._car.idle() and self._at_rest()
 
     def _ailing(self):
         """Of this application, not of the car: a sensor that falls silent when the engine stops is no fault of it."""
@@ -48,7 +48,10 @@ class Vehicle(App):
 
     def _reachable(self):
         """Not while a relay is closed: connecting may stop the program, and with it the timers' callbacks."""
-        return self._house.idle() and App._reachable(self)
+        return self._at_rest() and App._reachable(self)
+
+    def _at_rest(self):
+        return self._house.idle() and not self._pending
 
     def _up(self):
         """Whole seconds since the boot; called often, so that ticks may wrap."""
@@ -67,9 +70,8 @@ class Vehicle(App):
         while True:
             now = self._time.turn()
             self._sense(now)
-            for output, ms in self._car.step(now):
-                self._house.pulse(output, ms)
             self._house.tend(now)
+            self._relays(now)
             after = (self._car.locked, self._car.running, self._car.reason, self._car.reading("door", now))
             if after != before:
                 if before is not None and after[2] != before[2]:
@@ -77,8 +79,6 @@ class Vehicle(App):
                 before = after
                 self._changed = True
                 self._box.keep(actuators=self._car.export(now))
-            while self._in_force < len(self._pending) and self._pending[self._in_force].pulse <= self._house.ended:
-                self._in_force += 1
             if self._alarm and not self._gate.locked(clock.now()):
                 self._alarm = False
                 self.event("lockout", "remote commands are judged again", False)
@@ -88,6 +88,26 @@ class Vehicle(App):
             self._wake.set()
             pulse.beat(clock.now())
             await asyncio.sleep_ms(self._time.period_ms)
+
+    def _relays(self, now):
+        """At most one relay: what is to be ended first, then the commands in their order, each judged once more."""
+        ending = self._car.step(now)
+        if not self._house.idle():
+            return
+        self._in_force += self._acting
+        self._acting = False
+        if ending:
+            self._house.pulse(ending[0], self._car.act(ending[0], now, ending[1]))
+        elif self._in_force < len(self._pending):
+            order = self._pending[self._in_force]
+            order.why = self._car.unsafe(order.verb, now)
+            if order.exp is not None and order.exp <= self._up():
+                order.why = "expired while it waited"
+            if order.why is None:
+                self._acting = True
+                self._house.pulse(order.verb, self._car.act(order.verb, now))
+            else:
+                self._in_force += 1
 
     def _sense(self, now):
         car = self._car
@@ -159,8 +179,6 @@ class Vehicle(App):
 
     def _accepted(self, order):
         self._tell(log.info, "accepted %s%s" % (order.verb, "" if order.id else ", without a signature"))
-        for output, ms in self._car.act(order.verb, self._time.now):
-            order.pulse = self._house.pulse(output, ms)
         self._ack(order, "accepted")
         self._pending.append(order)
         self._changed = True
@@ -171,9 +189,12 @@ class Vehicle(App):
         self._ack(order, "rejected", order.why)
 
     def _done(self, order):
-        """The pulse is over."""
-        self._gate.answered(order, "done")
-        self._ack(order, "done")
+        """The pulse is over, or there was none: what was safe when the command came no longer is."""
+        self._gate.answered(order, "rejected" if order.why else "done", order.why)
+        if order.why:
+            self._refused(order)
+        else:
+            self._ack(order, "done")
 
     def _answer(self, order, stage, why):
         body = {"cmd": order.verb, "stage": stage, "state": self._brief(), "ts": clock.unix()}

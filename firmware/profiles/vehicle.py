@@ -43,7 +43,7 @@ def compose(app, cfg, now):
     app._bare = Bucket(vehicle.BARE[0], vehicle.BARE[1], now)
     app._asked_for = Bucket(vehicle.ASKED[0], vehicle.ASKED[1], now)
     app._due = asyncio.Event()
-    app._alarm = False
+    app._alarm = app._acting = False
     app._up_s = app._up_ms = 0
     app._up_at = now
     app._can = hasattr(hardware.machine, "CAN")

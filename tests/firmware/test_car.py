@@ -39,7 +39,9 @@ class Street:
         for name, value in self.said.items():
             if value is not None:
                 self.car.sense(name, value, "ok", self.now)
-        pulses = self.car.step(self.now)
+        pulses: list[tuple[str, int]] = []
+        while end := self.car.step(self.now):
+            pulses.append((end[0], self.car.act(end[0], self.now, end[1])))
         self.pulses += pulses
         return pulses
 
@@ -50,7 +52,7 @@ class Street:
     def order(self, verb: str) -> str | None:
         why: str | None = self.car.refuse(verb, self.now)
         if why is None:
-            self.pulses += self.car.act(verb, self.now)
+            self.pulses.append((verb, self.car.act(verb, self.now)))
         return why
 
 
@@ -146,6 +148,30 @@ def test_a_second_start_is_refused_while_the_first_lasts() -> None:
     street = Street()
     assert street.order("start") is None
     assert street.order("start") == "unsafe: it was started already"
+
+
+@pytest.mark.parametrize("now", [{"speed": 1}, {"door": True}, {"brake": True}, {"parked": False}, {"rpm": 800}])
+def test_what_was_accepted_is_judged_as_the_car_is_now_and_takes_nothing_from_the_limits(now: dict[str, Any]) -> None:
+    street = Street()
+    assert [street.car.unsafe("start", street.now) for _ in range(2 * STARTS[0])] == [None] * (2 * STARTS[0])
+    assert street.car.refuse("start", street.now) is None
+    street.step(0.1, **now)
+    assert street.car.unsafe("start", street.now).startswith("unsafe: ")
+    street.step(0.1, **PARKED)
+    assert street.order("start") is None, "only one of three was taken"
+
+
+def test_an_end_is_asked_for_until_it_is_carried_out() -> None:
+    """The relay may be in use: nothing is forgotten meanwhile, and the car is judged at each asking."""
+    street = Street()
+    assert street.order("start") is None
+    street.car.sense("brake", True, "ok", street.now)
+    asked = [street.car.step(street.now) for _ in range(3)]
+    assert asked == [("stop", "remote start ended: the brake was pressed")] * 3
+    street.car.sense("speed", 3, "ok", street.now)
+    assert street.car.step(street.now) is None, "who drives off has taken over"
+    street.car.sense("speed", 0, "ok", street.now)
+    assert street.car.step(street.now) is None
 
 
 def test_a_reading_that_is_bad_is_none() -> None:

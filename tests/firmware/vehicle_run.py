@@ -132,6 +132,7 @@ async def check_what_cannot_be_counted_does_not_act():
     finally:
         store.os = os
     assert _give(a, "unlock", _signed(a, "unlock")) == ("accepted", "")
+    a._relays(a._time.turn())
     assert not a._house.locked
     with open("state.json") as f:
         assert json.load(f)["counter"] == a._gate.counter
@@ -210,8 +211,120 @@ async def check_a_remote_start_outlives_a_reset_and_no_power_cut():
     again = _app(memory, "reset")
     assert not again._car.idle()
     await _until(again, lambda: True, "a few turns")
-    assert again._house._asked == 0
+    assert not again._house.running
     assert _app(memory, "power")._car.idle()
+
+
+def _answers(a):
+    """What became of the commands so far: [(id, stage, why)], taken away."""
+    while a._in_force:
+        a._in_force -= 1
+        a._done(a._pending.pop(0))
+    told = [json.loads(ack) for ack in a._outbox]
+    a._outbox.clear()
+    return [(ack["id"], ack["stage"], ack.get("why", "")) for ack in told]
+
+
+class Relays:
+    """Stands for drivers/dash.py: which relays closed, at what speed."""
+
+    def __init__(self, **said):
+        self.said = said
+        self.closed = None
+        self.done = []
+
+    def read(self, name, now):
+        return (self.said[name], "ok", 0) if name in self.said else (None, "missing")
+
+    def told(self, name, now):
+        return [self.said.get(name), "ok", 0]
+
+    def tend(self, now):
+        pass
+
+    def idle(self):
+        return self.closed is None
+
+    def pulse(self, name, ms):
+        assert self.closed is None
+        self.closed = name
+        self.done.append((name, self.said["speed"]))
+
+
+def _turn(a):
+    """One turn of the control loop, as `_control` has it."""
+    now = a._time.turn()
+    a._sense(now)
+    a._house.tend(now)
+    a._relays(now)
+
+
+async def check_a_command_is_judged_again_at_the_moment_of_its_act():
+    """A stop that was accepted at rest, behind a horn: the car moves off while the horn sounds. Neither the stop nor a
+    start behind it closes a relay, their senders are told why, and a repetition of the stop is told the same."""
+    _lines()
+    a = _app()
+    a._house = Relays(speed=0, rpm=0, door=0, brake=0, parked=1, ambient=20)
+    a._sensors = sorted(a._house.said)
+    _turn(a)
+    assert _give(a, "horn", _signed(a, "horn", "h")) == ("accepted", "")
+    _turn(a)
+    stop = _signed(a, "stop", "s")
+    assert _give(a, "stop", stop) == ("accepted", "")
+    assert _give(a, "start", _signed(a, "start", "g")) == ("accepted", "")
+    assert _give(a, "lock", _signed(a, "lock", "l")) == ("accepted", "")
+    assert not a._link.network()
+    assert not a._idle()
+    for _ in range(3):
+        _turn(a)
+    assert a._house.done == [("horn", 0)], "one relay at a time"
+    a._house.said["speed"] = 30
+    a._house.closed = None
+    assert not a._link.network(), "between two pulses neither"
+    for _ in range(3):
+        _turn(a)
+    assert a._house.done == [("horn", 0), ("lock", 30)], a._house.done
+    why = "unsafe: moving at 30 km/h"
+    assert _answers(a) == [("h", "done", ""), ("s", "rejected", why), ("g", "rejected", why)]
+    assert a._car.idle(), "a start that never was is not to be ended"
+    a._house.closed = None
+    _turn(a)
+    assert _answers(a) == [("l", "done", "")]
+    a._house.said["speed"] = 0
+    _turn(a)
+    assert _give(a, "stop", stop) == ("rejected", why)
+    assert a._house.done == [("horn", 0), ("lock", 30)]
+    assert a._link.network()
+
+
+async def check_of_two_starts_in_a_row_the_second_is_none():
+    _lines()
+    a = _app()
+    a._house = Relays(speed=0, rpm=0, door=0, brake=0, parked=1, ambient=20)
+    a._sensors = sorted(a._house.said)
+    _turn(a)
+    for ident in "ab":
+        assert _give(a, "start", _signed(a, "start", ident)) == ("accepted", "")
+    for _ in range(3):
+        _turn(a)
+        a._house.closed = None
+    assert a._house.done == [("start", 0)]
+    assert _answers(a) == [("a", "done", ""), ("b", "rejected", "unsafe: it was started already")]
+
+
+async def check_a_command_that_waited_beyond_its_time_is_late():
+    _lines()
+    with Moved() as time:
+        a = _app()
+        a._house = Relays(speed=0)
+        for ident, verb in (("h", "horn"), ("u", "unlock")):
+            assert _give(a, verb, _signed(a, verb, ident)) == ("accepted", "")
+        _turn(a)
+        time.now += 20000
+        a._house.closed = None
+        _turn(a)
+        assert _answers(a) == [("h", "done", ""), ("u", "rejected", "expired while it waited")]
+        assert a._house.done == [("horn", 0)]
 
 
 class Told:
