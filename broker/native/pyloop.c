@@ -20,12 +20,12 @@ typedef struct {
 } TlsObject;
 
 static PyObject *Tls_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"chain", "key", "authorities", "certificate", "ciphers", "curve", NULL};
+    static char *names[] = {"chain", "key", "authorities", "certificate", "ciphers", "groups", NULL};
     const char *chain, *key, *authorities;
     Py_ssize_t chain_n, key_n, authorities_n;
     pn_tls_files files = {0};
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$y#y#y#iss:Tls", names, &chain, &chain_n, &key, &key_n, &authorities,
-                                     &authorities_n, &files.certificate, &files.ciphers, &files.curve))
+                                     &authorities_n, &files.certificate, &files.ciphers, &files.groups))
         return NULL;
     files.chain = pn_span_of(chain, (size_t)chain_n);
     files.key = pn_span_of(key, (size_t)key_n);
@@ -50,7 +50,7 @@ static void Tls_dealloc(TlsObject *self) {
 }
 
 static PyType_Slot Tls_slots[] = {
-    {Py_tp_doc, "Tls(*, chain, key, authorities, certificate, ciphers, curve). What handshakes of the native loop go by. PEM as bytes;\n"
+    {Py_tp_doc, "Tls(*, chain, key, authorities, certificate, ciphers, groups). What handshakes of the native loop go by. PEM as bytes;\n"
                 "certificate: TLS_NONE, TLS_OPTIONAL or TLS_REQUIRED. ValueError says what is not usable."},
     {Py_tp_new, Tls_new},
     {Py_tp_dealloc, Tls_dealloc},

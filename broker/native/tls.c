@@ -4,7 +4,50 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
+#include <pthread.h>
 #include <stdio.h>
+
+#include "known.h"
+
+/* --- certificates whose chain has been looked at --- */
+
+static int known_index; /* of a context's pn_known among its extra data; set once */
+
+static void free_known(void *parent, void *known, CRYPTO_EX_DATA *data, int index, long number, void *pointer) {
+    (void)parent, (void)data, (void)index, (void)number, (void)pointer;
+    pn_known_free(known);
+}
+
+static void make_known_index(void) { known_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, free_known); }
+
+/* In place of X509_verify_cert: the same for a certificate that is new, for another one what was found then. */
+static int verify(X509_STORE_CTX *chain, void *arg) {
+    pn_known *known = arg;
+    X509 *leaf = X509_STORE_CTX_get0_cert(chain);
+    uint8_t digest[EVP_MAX_MD_SIZE];
+    unsigned size = 0;
+    bool printed = leaf && X509_digest(leaf, EVP_sha256(), digest, &size) && size == PN_KNOWN_DIGEST;
+    if (printed && pn_known_has(known, digest)) {
+        X509_STORE_CTX_set_error(chain, X509_V_OK);
+        return 1;
+    }
+    int good = X509_verify_cert(chain) > 0;
+    if (good && printed) pn_known_add(known, digest);
+    return good;
+}
+
+/* Gives a context a table of its own. False without memory. */
+static bool remember(SSL_CTX *context) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_known_index);
+    pn_known *known = pn_known_new();
+    if (!known || known_index < 0 || !SSL_CTX_set_ex_data(context, known_index, known)) {
+        pn_known_free(known);
+        return false;
+    }
+    SSL_CTX_set_cert_verify_callback(context, verify, known);
+    return true;
+}
 
 /* --- contexts --- */
 
@@ -65,7 +108,7 @@ static int allow(SSL_CTX *context, const pn_tls_files *files) {
     return SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) && SSL_CTX_set_num_tickets(context, 0) &&
            SSL_CTX_set_session_id_context(context, name, sizeof name - 1) &&
            X509_VERIFY_PARAM_set_flags(verify, X509_V_FLAG_NO_CHECK_TIME | X509_V_FLAG_TRUSTED_FIRST) &&
-           SSL_CTX_set_cipher_list(context, files->ciphers) && SSL_CTX_set1_groups_list(context, files->curve);
+           SSL_CTX_set_cipher_list(context, files->ciphers) && SSL_CTX_set1_groups_list(context, files->groups);
 }
 
 SSL_CTX *pn_tls_context(const pn_tls_files *files, char *why, size_t size) {
@@ -80,6 +123,8 @@ SSL_CTX *pn_tls_context(const pn_tls_files *files, char *why, size_t size) {
         what = "the gateway's key";
     } else if (context && each_certificate(files->authorities, use_authority, context) <= 0) {
         what = "the CA certificates";
+    } else if (context && !remember(context)) {
+        what = "no memory";
     } else if (context) {
         return context;
     }

@@ -1,8 +1,8 @@
 /* tls.h: TLS by OpenSSL, for the native loop: bytes in, bytes out, no socket.
  *
- * The rule it keeps: what a context allows is what peanutd/tls.py says of Python's contexts: TLS 1.2 and 1.3, P-256, AEAD ciphers with
- * forward secrecy, certificates of this fleet; OpenSSL does not look at the clock. No tickets, and no sessions are kept either, so a handshake
- * is always a whole one. All sessions of a loop share one BIO without state of its own: what a session reads is what the loop has
+ * The rule it keeps: what a context allows is what peanutd/tls.py says: TLS 1.2 and 1.3, AEAD ciphers with forward secrecy on
+ * P-256 or X25519, certificates of this fleet; OpenSSL does not look at the clock. No tickets, and no sessions are kept either, so a handshake
+ * is always a whole one, but for the chain of a certificate that has been verified before (known.h). All sessions of a loop share one BIO without state of its own: what a session reads is what the loop has
  * just received, and what it writes gathers in one buffer, so that there is one receive and one send a turn.
  */
 #ifndef PEANUT_TLS_H
@@ -18,7 +18,7 @@ enum pn_tls_certificate { PN_TLS_NONE, PN_TLS_OPTIONAL, PN_TLS_REQUIRED };
 /* What a context is made of: PEM texts and OpenSSL's names. Borrowed. */
 typedef struct pn_tls_files {
     pn_span chain, key, authorities;
-    const char *ciphers, *curve; /* those of TLS 1.2; the only group */
+    const char *ciphers, *groups; /* those of TLS 1.2; for the exchange of keys */
     int certificate;             /* enum pn_tls_certificate */
 } pn_tls_files;
 

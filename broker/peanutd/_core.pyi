@@ -244,7 +244,7 @@ class Tls:
     """What handshakes go by: PEM texts, and OpenSSL's names. ValueError says what is not usable."""
 
     def __init__(
-        self, *, chain: bytes, key: bytes, authorities: bytes, certificate: int, ciphers: str, curve: str
+        self, *, chain: bytes, key: bytes, authorities: bytes, certificate: int, ciphers: str, groups: str
     ) -> None: ...
 
 @final

@@ -335,7 +335,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         try:
             known = self.server.credentials
-            self.credential = access.identify(certificate, known.authorities, self.server.wall_clock(), known.grace)
+            self.credential = known.identify(certificate, self.server.wall_clock())
         except access.IdentityError as error:
             self.problem = str(error)
         else:

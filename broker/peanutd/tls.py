@@ -1,6 +1,6 @@
 """TLS contexts from the fleet home, and handshake failures in plain words.
 
-The rule it keeps: a peer is let in by a certificate of this fleet or not at all, TLS 1.2 or 1.3, P-256, AEAD ciphers
+The rule it keeps: a peer is let in by a certificate of this fleet or not at all, TLS 1.2 or 1.3, AEAD ciphers
 with forward secrecy. OpenSSL checks chain, signature and purpose but not the clock, because all it could say is
 "certificate has expired"; `access.identify` checks the clock right after, and says whose certificate and since when.
 """
@@ -18,8 +18,9 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from peanutd import _core
+from peanutd import _core, access
 from peanutd.config import Certificate
+from peanutd.known import Known
 
 NO_CHECK_TIME: Final = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h; Python's ssl has no name for it."""
@@ -32,6 +33,9 @@ CIPHERS: Final = ":".join(
 """Those of TLS 1.2; an ESP32 offers ECDHE-ECDSA on P-256. TLS 1.3 has only ciphers of this sort."""
 
 CURVE: Final = "prime256v1"
+GROUPS: Final = f"{CURVE}:X25519"
+"""Where keys are exchanged. P-256 for those who leave the choice to us, as TLS 1.2 does; most libraries begin TLS 1.3
+with a key on X25519, and would have to begin anew. Python's ssl knows one curve at a time and has the first."""
 SOON: Final = timedelta(days=14)
 """A certificate that ends within this time is worth a warning."""
 
@@ -71,6 +75,11 @@ class Credentials:
     material: Material
     grace: timedelta = timedelta(0)
     """How long a node's certificate that has expired still lets it in to be renewed."""
+    known: Known = field(default_factory=Known, repr=False, compare=False)
+
+    def identify(self, certificate: bytes | None, now: datetime) -> access.Credential:
+        """Whose certificate this is (DER), and until when. access.IdentityError says why it is nobody's."""
+        return self.known.identify(certificate, self.authorities, now, self.grace)
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -114,7 +123,7 @@ def native_context(credentials: Credentials, policy: Certificate) -> _core.Tls:
         authorities=material.trusted,
         certificate=modes[policy],
         ciphers=CIPHERS,
-        curve=CURVE,
+        groups=GROUPS,
     )
 
 
@@ -248,8 +257,8 @@ _REASONS: Final = {
     "UNSUPPORTED_PROTOCOL": "TLS version too old (1.2 or 1.3 is needed)",
     "VERSION_TOO_LOW": "TLS version too old (1.2 or 1.3 is needed)",
     "NO_SHARED_CIPHER": "no shared cipher (TLS 1.3, or TLS 1.2 with ECDHE and AES-GCM or ChaCha20, is needed)",
-    "NO_SHARED_GROUP": "no shared curve (P-256 is needed)",
-    "NO_SUITABLE_KEY_SHARE": "no shared curve (P-256 is needed)",
+    "NO_SHARED_GROUP": "no shared curve (P-256 or X25519 is needed)",
+    "NO_SUITABLE_KEY_SHARE": "no shared curve (P-256 or X25519 is needed)",
     "NO_SHARED_SIGNATURE_ALGORITHMS": "no shared signature algorithm (ECDSA with SHA-256 is needed)",
     "NO_SUITABLE_SIGNATURE_ALGORITHM": "no shared signature algorithm (ECDSA with SHA-256 is needed)",
     "TLSV1_ALERT_UNKNOWN_CA": "the client does not trust this gateway's CA (it has another fleet's CA certificate)",

@@ -158,7 +158,7 @@ def test_a_hello_in_pieces_and_what_comes_right_behind_the_handshake(
             session.do_handshake()
             break
         except ssl.SSLWantReadError:
-            wire.sock.sendall(outgoing.read())  # another hello: the gateway wants a key on P-256
+            wire.sock.sendall(outgoing.read())  # with asyncio another hello: that wants a key on P-256
     count = 3000
     publish = packet(0x32, text("/plant/a/UpdateTemperature") + b"\x00\x01temperature:15")
     session.write(packet(0x10, text("MQTT") + b"\x04\x02\x00\x00" + text("late")))

@@ -13,8 +13,8 @@ GATEWAY = CHECKOUT / "broker" / "peanutd"
 
 # Each module of the gateway may import those before it, and nobody behind it.
 ORDER = (
-    *("log", "store", "keeper", "toml_lines", "toml_file", "config", "tally", "access", "revoked", "seen", "rules"),
-    *("tokens", "keyring"),
+    *("log", "store", "keeper", "toml_lines", "toml_file", "config", "tally", "access", "known", "revoked", "seen"),
+    *("rules", "tokens", "keyring"),
     *("scram", "argon", "users", "explain", "throttle", "login", "bearer"),
     *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door", "ear"),
     *("readings", "history", "recorder", "alert_rules", "judges", "webpush", "alerts", "couriers"),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from peanutd import _core, native
+from peanutd import _core, access, native
 from peanutd._core import Broker
 from peanutd.config import Address, Listener, Policy, UnixPath
 from peanutd.log import Log
@@ -47,6 +47,28 @@ def test_it_serves_tcp_and_tls_and_leaves_the_rest() -> None:
     assert not native.serves(Listener(UnixPath("/somewhere"), "tcp"))
 
 
+@pytest.mark.parametrize("driver", ["native", "asyncio"])
+def test_one_who_is_known_opens_the_door_for_nobody_else(
+    fleet: Any, signer: Any, start: Any, dial: Any, monkeypatch: Any, driver: str
+) -> None:
+    """A certificate is judged once; the same name by another CA is another certificate, and so is another key's."""
+    monkeypatch.setenv("PEANUTD_DRIVER", driver)
+    fleet.settings('[listen]\nmqtts = "127.0.0.1:0"\nmqtt = ""\ntime = ""\n')
+    daemon = start(fleet.home)
+    other = signer("issuing", signer("root"))  # the same names, other keys
+    good = fleet.context(fleet.issue("peanut:plant/bean"))
+    foreign = fleet.context(fleet.issue("peanut:plant/bean", issuer=other))
+    forged = fleet.context(fleet.issue("peanut:plant/bean", self_signed=True))
+    for time_ in range(2):
+        assert dial(daemon.port(), good).connect("bean")[1] == 0
+        assert dial(daemon.port(), good).connect("bean")[1] == 0
+        for number, stranger in enumerate((foreign, forged)):
+            with pytest.raises((OSError, EOFError)):
+                dial(daemon.port(), stranger).connect("bean")
+            daemon.line("handshake failed .*not issued by this fleet's CA", 2 * time_ + number + 1)
+        assert dial(daemon.port(), good).connect("other")[1] == access.CLIENT_ID_NOT_VALID
+
+
 @needs_loop
 @pytest.mark.parametrize("driver", ["native", "asyncio"])
 def test_the_driver_is_a_setting(fleet: Any, start: Any, dial: Any, monkeypatch: Any, driver: str) -> None:
@@ -64,7 +86,7 @@ def test_the_driver_is_a_setting(fleet: Any, start: Any, dial: Any, monkeypatch:
 @needs_loop
 def test_a_context_says_what_it_cannot_use() -> None:
     with pytest.raises(ValueError, match="the gateway's certificate: "):
-        _core.Tls(chain=b"", key=b"", authorities=b"", certificate=_core.TLS_REQUIRED, ciphers="ECDHE", curve="P-256")
+        _core.Tls(chain=b"", key=b"", authorities=b"", certificate=_core.TLS_REQUIRED, ciphers="ECDHE", groups="P-256")
 
 
 def test_without_the_loop_asyncio_serves(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -351,7 +351,7 @@ static SSL_CTX *contexts(scene *s, bool certified) {
     PEM_write_bio_PrivateKey(key, gateway.key, NULL, NULL, 0, NULL, NULL);
     PEM_write_bio_X509(authorities, root.certificate);
     pn_tls_files files = {.chain = pem(chain), .key = pem(key), .authorities = pem(authorities), .ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256",
-                          .curve = "prime256v1", .certificate = PN_TLS_REQUIRED};
+                          .groups = "prime256v1:X25519", .certificate = PN_TLS_REQUIRED};
     char why[100];
     s->context = pn_tls_context(&files, why, sizeof why);
     CHECK(s->context);
