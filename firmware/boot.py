@@ -14,7 +14,8 @@ def _safe(board):
             if "pin" in o:
                 from machine import Pin
 
-                Pin(o["pin"], Pin.OUT, value=level)  # value= is set before the direction, so a relay does not click
+                pin = Pin(o["pin"], Pin.OUT, value=level)  # the level before the direction, so a relay does not click
+                pin.init(hold=False)  # what the life before latched goes from its level to this one, and never floats
             elif o.get("driver") == "pcf8574":
                 at = (o["bus"], o["address"])
                 expanders[at] = expanders.get(at, 255) & ~(1 << o["bit"]) | level << o["bit"]  # unused bits: inputs

@@ -75,7 +75,7 @@ OUTPUT: Table = {
     "glitch_ok": Field(bool, required=False),
 }
 OUTPUT_DRIVERS: Mapping[str, Table] = {
-    "gpio": {"pin": _PIN, "on": _LEVEL},
+    "gpio": {"pin": _PIN, "on": _LEVEL, "hold": Field(bool, required=False)},
     "pcf8574": {"bus": Field(str), "address": _ADDRESS, "bit": _BIT, "on": _LEVEL},
     "shift595": {"bus": Field(str), "bit": _BIT, "on": _LEVEL},
     "greenhouse_model": {},

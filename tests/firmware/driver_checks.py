@@ -377,6 +377,24 @@ def check_gpio_outputs():
     assert m.levels[25] == 0
 
 
+def check_a_pad_is_latched_at_its_safe_level_and_at_no_other():
+    """So a reset at any moment leaves the pad where it is safe, or lets go of it; and what is written is on the pad."""
+    m = fakes.Machine()
+    outputs = {
+        "heater": {"driver": "gpio", "pin": 25, "safe": "off", "hold": True},
+        "vent": {"driver": "gpio", "pin": 26, "on": 0, "safe": "on", "hold": True},
+        "fan": {"driver": "gpio", "pin": 27, "safe": "off"},
+    }
+    h = house(m, {}, outputs)
+    assert (m.levels, m.latched) == ({25: 0, 26: 0, 27: 0}, {25: 0, 26: 0})
+    for name in outputs:
+        h.write(name, True, 1)
+    assert (m.levels, m.latched) == ({25: 1, 26: 0, 27: 1}, {26: 0})
+    for name in outputs:
+        h.write(name, False, 2)
+    assert (m.levels, m.latched) == ({25: 0, 26: 1, 27: 0}, {25: 0})
+
+
 def check_pcf8574_outputs():
     """KC868-A8: active low at 0x24; all bits in one byte; what could not be written comes with the next write."""
     m = fakes.Machine()

@@ -22,6 +22,18 @@ class Pin:
         if value is not None:
             machine.drive(number, value)
 
+    def init(self, value=None, hold=None):
+        """As ports/esp32 has it: the level, then the pad is let go of, then latched if that is asked for."""
+        machine = Pin.machine
+        if value is not None:
+            machine.drive(self.number, value)
+        if hold is not None:
+            pending = machine.latched.pop(self.number, None)
+            if pending is not None:
+                machine.drive(self.number, pending)
+            if hold:
+                machine.latched[self.number] = machine.levels[self.number]
+
     def value(self, level=None):
         if level is None:
             return Pin.machine.sense(self.number)
@@ -74,6 +86,7 @@ class Machine:
         self.Pin, self.SoftI2C, self.ADC = Pin, SoftI2C, ADC
         Pin.machine = self
         self.levels = {}
+        self.latched = {}  # pads that keep their level, whatever is written: {number: the level once it is let go of}
         self.log = []
         self.changes = []
         self.chips = {}
@@ -91,6 +104,9 @@ class Machine:
         return chip
 
     def drive(self, number, level):
+        if number in self.latched:
+            self.latched[number] = level
+            return
         rising = level and not self.levels.get(number)
         if self.levels.get(number) != level:
             self.changes.append((number, level))

@@ -114,13 +114,16 @@ def test_boot_sets_pins_safe(
         def __init__(self, number: int, mode: str, *, value: int) -> None:
             made.append((number, mode, value))
 
+        def init(self, *, hold: bool) -> None:
+            made.append((hold,))
+
     machine = types.ModuleType("machine")
     machine.Pin = Pin  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "machine", machine)
     monkeypatch.chdir(tmp_path)
     Path("node.json").write_text(json.dumps({"board": {"outputs": {"heater": output, "model": {"driver": "x"}}}}))
     exec((ROOT / "firmware" / "boot.py").read_text(), {})
-    assert made == [(output["pin"], "out", level)]
+    assert made == [(output["pin"], "out", level), (False,)]
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"board":{"outputs":[]}}'])

@@ -56,10 +56,12 @@ class Chip:
     def __init__(self) -> None:
         self.made: list[tuple[int, int | None]] = []
         self.levels: dict[int, int] = {}
+        self.pads: list[tuple[int, int]] = []  # levels as they came out
         self.shifted: list[int] = []
         self.latched: list[int] = []
         self.written: list[tuple[int, bytes]] = []
         self.fail: set[int] = set()
+        self.held: dict[int, int] = {}  # pads that the life before latched
         chip = self
 
         class Pin:
@@ -72,6 +74,12 @@ class Chip:
                 if mode == Pin.OUT:
                     chip.made.append((number, value))
                 chip.set(number, value or 0)
+
+            def init(self, *, hold: bool) -> None:
+                assert not hold, "rescue could not switch it"
+                if self.number in chip.held:
+                    del chip.held[self.number]
+                    chip.set(self.number, chip.levels[self.number])
 
             def value(self, level: int) -> None:
                 chip.set(self.number, level)
@@ -89,6 +97,8 @@ class Chip:
 
     def set(self, number: int, level: int) -> None:
         """A level; the registers shift at the rising clock and show their bits at the rising latch."""
+        if number not in self.held:
+            self.pads.append((number, level))
         rising = level and not self.levels.get(number, 0)
         self.levels[number] = level
         if number == 5 and rising:
@@ -122,6 +132,20 @@ def test_boot_makes_expanders_and_registers_safe(tmp_path: Path, monkeypatch: py
     chip = boot(tmp_path, monkeypatch)
     assert safe(chip)
     assert chip.made[0] == (4, 1), "the pin of the heater comes before anything that may fail"
+
+
+def test_boot_lets_go_of_a_latched_pad_at_its_safe_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the board file no longer says `hold`: else nothing but a power cut would ever move it again. The level
+    is there before the pad is let go of, so it shows no other one."""
+    (tmp_path / "node.json").write_text(json.dumps({"board": BOARD}))
+    chip = Chip()
+    chip.held = {4: 1}
+    monkeypatch.setitem(sys.modules, "machine", chip.module)
+    monkeypatch.chdir(tmp_path)
+    exec((ROOT / "firmware" / "boot.py").read_text(), {})
+    assert chip.held == {}
+    assert [level for number, level in chip.pads if number == 4] == [1]
+    assert safe(chip)
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"board":1}', '{"board":{"outputs":{"heater":3}}}', None])

@@ -38,6 +38,10 @@ class Pin:
         if value is not None:
             self.value(value)
 
+    def init(self, *, value=None, hold=None):
+        if value is not None:
+            self.value(value)
+
     def value(self, level=None):
         if level is None:
             try:
