@@ -5,7 +5,7 @@
 #   make test-long   what takes minutes: slow boards and slow lines
 #   make check    linters, types, warnings
 #   make conformance   each statement of MQTT 3.1.1 and 5.0, and its test  (STATEMENTS="5.0 4.8" for a part)
-#   make bench    speed, beside mosquitto                                  (BENCH=--quick for the short one)
+#   make bench    speed beside other brokers, and the goals               (BENCH=--quick for the short one)
 #   make fuzz     the C core under a fuzzer                                (FUZZ_SECONDS=60)
 #   make flash    a bare board to a node that is online           (NAME=peanut PORT=/dev/ttyUSB0 BOARD=esp32-devkitc)
 #   make virtual-board   a board that needs no hardware, to be flashed     (PORT=/tmp/peanut-board BOARD=esp32-devkitc)

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from paho.mqtt.client import topic_matches_sub
 
-from tools.bench import codec, report
+from tools.bench import codec, report, rows
 from tools.bench.brokers import Broker, BrokerError, Credentials, Mosquitto, Peanutd, workplace
 from tools.bench.generator import (
-    RETAINED_TIMES,
     SOURCE,
+    TIMES,
     Case,
     Generator,
     GeneratorError,
@@ -161,7 +161,7 @@ def _wrong(figures: dict[str, Any]) -> dict[str, int]:
     return {kind: figures[kind] for kind in ("lost", "duplicated", "reordered", "damaged") if figures[kind]}
 
 
-@pytest.mark.parametrize("scenario", ["fan-in", "fan-out"])
+@pytest.mark.parametrize("scenario", ["fan-in", "broadcast"])
 @pytest.mark.parametrize("qos", [0, 1])
 def test_an_honest_broker_gets_no_complaint(generator: Generator, scenario: str, qos: int) -> None:
     status, figures, said = _drive(generator, Liar(), scenario=scenario, qos=qos)
@@ -171,9 +171,34 @@ def test_an_honest_broker_gets_no_complaint(generator: Generator, scenario: str,
     assert 0 < figures["latency_us"]["p50"] <= figures["latency_us"]["p99"] <= figures["latency_us"]["max"]
 
 
+def test_a_fan_out_is_of_every_publisher_to_every_subscriber(generator: Generator) -> None:
+    """Three of each, one topic: nine deliveries for three messages."""
+    liar = Liar()
+    status, figures, said = _drive(generator, liar, scenario="fan-out", qos=1, messages=90)
+    assert (status, said) == (0, "")
+    assert (figures["delivered"], figures["sent"], faults(figures)) == (90, 30, [])
+    assert (figures["publishers"], figures["subscribers"]) == (3, 3)
+    assert len(set(liar.topics)) == len(set(liar.filters)) == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "wrong"),
+    [
+        pytest.param(lambda _: [], {"lost": 3}, id="lost"),
+        pytest.param(lambda packet: [packet, packet], {"duplicated": 3}, id="doubled"),
+    ],
+)
+def test_a_fan_out_counts_what_is_wrong_for_each_subscriber(
+    generator: Generator, spoil: Callable[[bytes], list[bytes]], wrong: dict[str, int]
+) -> None:
+    liar = Liar(lambda n, packet: spoil(packet) if n == 20 else [packet])
+    _, figures, _ = _drive(generator, liar, scenario="fan-out", messages=90)
+    assert _wrong(figures) == wrong
+
+
 @pytest.mark.parametrize("payload", [24, 65536])
 def test_packets_of_every_size_come_in_pieces(generator: Generator, payload: int) -> None:
-    status, figures, said = _drive(generator, Liar(), payload=payload, qos=1, scenario="fan-out", window=1024)
+    status, figures, said = _drive(generator, Liar(), payload=payload, qos=1, scenario="broadcast", window=1024)
     assert (status, said) == (0, "")
     assert (figures["delivered"], faults(figures)) == (MESSAGES, [])
 
@@ -353,7 +378,8 @@ def test_a_broken_broker_is_named(generator: Generator, liar: Liar, options: dic
         ({"port": "1883", "retained": "0"}, "--retained must be a number from 1 to 900000"),
         ({"port": "1883", "scenario": "wildcard", "ca": "x", "cert": "x", "key": "x"}, "run without TLS"),
         ({"port": "1883", "scenario": "drain", "qos": "0"}, "kept and drain need --qos 1 or 2"),
-        ({"port": "1883", "ca": "x"}, "belong together"),
+        ({"port": "1883", "ca": "x", "key": "x"}, "belong together"),
+        ({"port": "1883", "cert": "x", "key": "x"}, "belong together"),
     ],
 )
 def test_wrong_options_are_named(generator: Generator, options: dict[str, str], words: str) -> None:
@@ -369,31 +395,34 @@ def test_wrong_options_are_named(generator: Generator, options: dict[str, str], 
 @needs_mosquitto
 @pytest.mark.parametrize("transport", ["plain", "tls"])
 def test_every_scenario_runs_against_mosquitto(generator: Generator, transport: str) -> None:
-    load = Load(messages=400, clients=4, idle_clients=20)
+    load = Load(messages=400, clients=4, idle_clients=20, storm=10)
     with workplace("mosquitto") as broker, broker.running(transport, None) as endpoint:
-        for scenario in ("fan-in", "fan-out", "pairs"):
+        for scenario in ("fan-in", "fan-out", "broadcast", "pairs"):
             for qos in (0, 1, 2):
                 figures = run(generator, endpoint, Case(scenario, qos, transport), load, None)
-                assert (figures["delivered"], faults(figures)) == (400, []), (scenario, qos)
+                expected = 400 * TIMES.get(scenario, 1)
+                assert (figures["delivered"], faults(figures)) == (expected, []), (scenario, qos)
                 assert (figures["tls"] or "").startswith("TLSv1.3" if transport == "tls" else "")
                 assert figures["broker"]["cpu_us"] > 0
                 assert figures["broker"]["rss_end"] > 1024 * 1024
-        figures = run(generator, endpoint, Case("idle", 0, transport), load, None)
-        assert figures["connections"] == 22
-        assert figures["broker"]["connect_us"] > 0
+        for scenario, counted in (("idle", 20), ("storm", 10)):
+            figures = run(generator, endpoint, Case(scenario, 0, transport), load, None)
+            assert (figures["connections"], figures["counted"]) == (counted + counted // 10, counted)
+            assert figures["broker"]["connect_us"] > 0
+            assert 0 <= figures["generator"]["connect_waiting"] <= 1
 
 
 @needs_mosquitto
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_the_crowds_run_against_mosquitto(generator: Generator, qos: int) -> None:
-    load = Load(messages=400, clients=4, filters=1001, retained=50)  # both are rounded up to as many for each client
+    load = Load(messages=400, clients=8, filters=1001, retained=50)  # both are rounded up to as many for each client
     with workplace("mosquitto") as broker, broker.running("plain", None) as endpoint:
         figures = run(generator, endpoint, Case("wildcard", qos, "plain"), load, None)
         assert (figures["delivered"], faults(figures), figures["filters"]["count"]) == (400, [], 1004)
         assert figures["filters"]["subscribe_us"] > 0
         assert figures["broker"]["cpu_us"] > 0
         figures = run(generator, endpoint, Case("retained", qos, "plain"), load, None)
-        subscribers = 400 * RETAINED_TIMES // 50
+        subscribers = 400 * TIMES["retained"] // 50
         assert (figures["delivered"], faults(figures)) == (subscribers * 52, [])
         assert (figures["retained"]["count"], figures["retained"]["subscribers"]) == (52, subscribers)
 
@@ -401,7 +430,7 @@ def test_the_crowds_run_against_mosquitto(generator: Generator, qos: int) -> Non
 @needs_mosquitto
 @pytest.mark.parametrize("qos", [1, 2])
 def test_sessions_that_are_kept_run_against_mosquitto(generator: Generator, qos: int) -> None:
-    load = Load(messages=400, clients=4, queue=1001)
+    load = Load(messages=400, clients=8, queue=1001)
     with workplace("mosquitto") as broker:
         with broker.running("plain", None) as endpoint:
             figures = run(generator, endpoint, Case("kept", qos, "plain"), load, None)
@@ -415,7 +444,7 @@ def test_sessions_that_are_kept_run_against_mosquitto(generator: Generator, qos:
 @needs_mosquitto
 def test_the_server_must_be_the_right_one(generator: Generator) -> None:
     with workplace("mosquitto") as broker, workplace("mosquitto") as other:
-        _, foreign = other.prepare("tls", 1)
+        _, foreign = other.prepare("tls", 1, "always")
         assert foreign is not None
         with broker.running("tls", None) as endpoint:
             assert endpoint.credentials is not None
@@ -438,8 +467,8 @@ def test_the_server_must_be_the_right_one(generator: Generator) -> None:
 @needs_mosquitto
 def test_a_broker_that_does_not_start_shows_its_log() -> None:
     class Misconfigured(Mosquitto):
-        def prepare(self, transport: str, port: int) -> tuple[list[str], Credentials | None]:
-            command, credentials = super().prepare(transport, port)
+        def prepare(self, transport: str, port: int, sync: str) -> tuple[list[str], Credentials | None]:
+            command, credentials = super().prepare(transport, port, sync)
             Path(command[-1]).write_text("no_such_setting 1\n")
             return command, credentials
 
@@ -462,29 +491,42 @@ def test_a_stopped_broker_is_gone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("transport", "listen", "anonymous"),
+    ("transport", "listen", "anonymous", "others"),
     [
-        ("plain", {"mqtt": "127.0.0.1:1234", "mqtts": "", "https": "", "metrics": ""}, True),
-        ("tls", {"mqtt": "", "mqtts": "127.0.0.1:1234", "https": "", "metrics": ""}, False),
+        ("plain", {"mqtt": "127.0.0.1:1234", "mqtts": ""}, True, {}),
+        ("tls", {"mqtt": "", "mqtts": "127.0.0.1:1234"}, False, {}),
+        (
+            "server-tls",
+            {"mqtt": "", "mqtts": ""},
+            False,
+            {"listener": [{"address": "127.0.0.1:1234", "transport": "tls", "certificate": "none", "anonymous": True}]},
+        ),
     ],
 )
-def test_peanutd_gets_one_listener(tmp_path: Path, transport: str, listen: dict[str, str], anonymous: bool) -> None:
+def test_peanutd_gets_one_listener(
+    tmp_path: Path, transport: str, listen: dict[str, str], anonymous: bool, others: dict[str, Any]
+) -> None:
     (tmp_path / "fleet").mkdir()  # as if `peanut init` had run
-    command, credentials = Peanutd(tmp_path).prepare(transport, 1234)
+    command, credentials = Peanutd(tmp_path).prepare(transport, 1234, "batch")
     settings = tomllib.loads((tmp_path / "fleet" / "gateway.toml").read_text())
     limits = {"max_connections_per_identity": 0, "max_connections_per_address": 0}  # one operator, one address
-    assert settings == {
-        "listen": {**listen, "driver": "native", "handshake_rate": 0, "accept_rate": 0},
-        "access": {"anonymous": anonymous},
-        "mqtt": {
-            "max_queued_messages": 1_000_000,
-            "max_queued_bytes": 1_000_000_000,
-            "max_subscriptions": 1_000_000,
-            "max_memory": 0,
-            **limits,
-        },
-        "bans": {"connects": 0},
-    }
+    assert (
+        settings
+        == {
+            "listen": {**listen, "https": "", "metrics": "", "driver": "native", "handshake_rate": 0, "accept_rate": 0},
+            "access": {"anonymous": anonymous},
+            "mqtt": {
+                "max_queued_messages": 1_000_000,
+                "max_queued_bytes": 1_000_000_000,
+                "max_subscriptions": 1_000_000,
+                "max_memory": 0,
+                **limits,
+            },
+            "bans": {"connects": 0},
+            "store": {"sync": "batch"},
+        }
+        | others
+    )
     assert command[1:] == ["--home", str(tmp_path / "fleet")]
     assert (credentials is None) == (transport == "plain")
 
@@ -522,7 +564,7 @@ def _figures(
 def _row(runs: list[report.Run], broker: str) -> list[str]:
     lines = report.traffic_table(runs)
     line = next(line for line in lines if f"  {broker}" in line)
-    return line.split(maxsplit=15)
+    return line.split(maxsplit=17)
 
 
 CASE = Case("fan-in", 0, "plain")
@@ -532,8 +574,8 @@ def test_the_share_is_taken_inside_the_rounds() -> None:
     """The machine was three times slower in the second round; medians apart would give 8/10, or 0.8."""
     cpu = {"mosquitto": [10.0, 30.0, 9.0], "peanutd": [5.0, 15.0, 8.0]}
     runs = [report.Run(CASE, name, i, _figures(values[i])) for name, values in cpu.items() for i in range(3)]
-    assert _row(runs, "mosquitto")[5:7] == ["10.0", "1.000"]
-    assert _row(runs, "peanutd")[5:8] == ["8.00", "0.500", "125%"]
+    assert _row(runs, "mosquitto")[7:9] == ["10.0", "1.000"]
+    assert _row(runs, "peanutd")[7:10] == ["8.00", "0.500", "125%"]
 
 
 @pytest.mark.parametrize(
@@ -572,6 +614,49 @@ def test_the_crowds_have_tables_of_their_own() -> None:
     assert report.traffic_table([drain]) == []
     failed = [report.Run(retained, "mosquitto", 0, None, "it fell over")]
     assert report.retained_table(failed)[-1].endswith("1 of 1 failed: it fell over")
+
+
+def test_a_goal_stands_beside_its_row() -> None:
+    """Shares for traffic, the figure itself for memory, the least for the decoder; and nothing for what has no goal."""
+    connected = {"connect_us": 500.0, "connect_bytes": 3072.0}
+    idle = _figures(10) | {"broker": connected}
+    runs = [
+        report.Run(Case("fan-in"), "mosquitto", 0, _figures(10)),
+        report.Run(Case("fan-in"), "peanutd", 0, _figures(1.2)),
+        report.Run(Case("fan-in", window=1), "mosquitto", 0, _figures(10)),
+        report.Run(Case("fan-in", window=1), "peanutd", 0, _figures(5)),
+        report.Run(Case("fan-in", 1), "peanutd", 0, _figures(5)),  # without its yardstick
+        report.Run(Case("idle"), "peanutd", 0, idle),
+        report.Run(Case("broadcast"), "peanutd", 0, _figures(1)),
+    ]
+    decoded = [
+        {"sample": "mix", "codec": codec_name, "stream_ns": ns} for codec_name, ns in (("core", 10), ("mqtt5", 25))
+    ]
+    said = [line.split() for line in report.goals_table(runs, decoded)[2:]]
+    assert [(line[3], line[-3:]) for line in said] == [
+        ("1", ["0.500", "0.37", "missed"]),
+        ("4", ["0.120", "0.13", "reached"]),
+        ("4", ["us/message", "-", "0.11"]),
+        ("-", ["3.00", "1", "missed"]),
+        ("/", ["or", "more", "missed"]),
+    ]
+
+
+def test_every_row_runs_once_and_those_without_a_goal_only_when_asked_for() -> None:
+    usual = rows.cases(None, ["plain", "tls", "server-tls"])
+    assert len(usual) == len(set(usual))
+    assert {row.case for row in rows.ROWS if row.most is not None} == set(usual)
+    assert rows.cases(["broadcast"], ["tls"]) == [Case("broadcast", qos, "tls") for qos in (0, 1)]
+    assert all(case.transport == "plain" for case in rows.cases(None, ["plain"]))
+
+
+def test_a_storm_has_a_table_of_its_own() -> None:
+    figures = _figures(10) | {"counted": 50}
+    figures["broker"] |= {"connect_us": 400.0}
+    figures["generator"] |= {"connect_seconds": 0.1, "connect_waiting": 0.4}
+    runs = [report.Run(Case("storm", transport="tls"), "mosquitto", 0, figures)]
+    assert report.storm_table(runs)[-1].split()[:7] == ["tls", "mosquitto", "50", "500", "400", "1.000", "40%"]
+    assert report.traffic_table(runs) == []
 
 
 def test_a_failed_round_is_not_hidden() -> None:

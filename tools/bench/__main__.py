@@ -15,26 +15,24 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from . import codec, report
-from .brokers import BROKERS, Broker, BrokerError, workplace
-from .generator import BUILD, NO_TLS, Case, Generator, GeneratorError, Load, build, faults, run
+from . import codec, report, rows
+from .brokers import BROKERS, USUAL, Broker, BrokerError, workplace
+from .generator import BUILD, NO_TLS, SILENT, Case, Generator, GeneratorError, Load, build, faults, run
 
-TRAFFIC = ("fan-in", "fan-out", "pairs", "sparse")
+TRAFFIC = ("fan-in", "fan-out", "broadcast", "pairs", "sparse")
 KEPT = ("kept", "drain")  # plain only: over TLS the disk costs the same
 CROWDS = ("wildcard", "retained")  # plain only: their topics are for those who may publish everywhere
-SCENARIOS = ("codec", *TRAFFIC, *KEPT, *CROWDS, "idle")
-TRANSPORTS = ("plain", "tls")
+SCENARIOS = ("codec", *TRAFFIC, *KEPT, *CROWDS, *SILENT)
+TRANSPORTS = ("plain", "tls", "server-tls")
 QOS = ("0", "1", "2")
-USUAL_QOS = {"plain": QOS, "tls": ("0", "1")}  # of the traffic, without --qos
-USUAL_SPARSE_QOS = {"plain": ("0", "1"), "tls": ("0",)}
-USUAL_CROWD_QOS = {"kept": ("1", "2"), "drain": ("1",), "wildcard": ("0",), "retained": ("0", "1")}
 RESULTS = BUILD / "results.jsonl"
 TABLE = BUILD / "table.txt"
 
 EPILOG = """examples:
-  python -m tools.bench                                    everything, about five minutes
-  python -m tools.bench --quick                            one short round of everything, under a minute
-  python -m tools.bench --scenario fan-in --qos 0 --window 1 --rounds 5
+  python -m tools.bench                                    the table of the goals, about twelve minutes
+  python -m tools.bench --quick                            one short round of it, two minutes
+  python -m tools.bench --scenario fan-out,storm           all rows of these
+  python -m tools.bench --scenario fan-in --qos 0 --window 1,4,20 --payload 64,1024 --rounds 5
   python -m tools.bench --scenario idle --transport tls --brokers peanutd
   python -m tools.bench --scenario codec
 """
@@ -64,6 +62,16 @@ def _positive(most: int) -> Any:
     return parse
 
 
+def _numbers(least: int, most: int) -> Any:
+    def parse(text: str) -> list[int]:
+        parts = text.split(",")
+        if not all(part.isdecimal() and least <= int(part) <= most for part in parts):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers from {least} to {most}")
+        return [int(part) for part in parts]
+
+    return parse
+
+
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tools.bench",
@@ -72,43 +80,49 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--scenario", type=_choice(SCENARIOS), default=list(SCENARIOS), help=f"of {','.join(SCENARIOS)} (all)")
+    add("--scenario", type=_choice(SCENARIOS), default=None, help=f"of {','.join(SCENARIOS)} (those with a goal)")
     add("--brokers", type=_choice(tuple(BROKERS)), default=None, help=f"of {','.join(BROKERS)} (those that are here)")
-    add("--transport", type=_choice(TRANSPORTS), default=list(TRANSPORTS), help="of plain,tls (both)")
+    add("--transport", type=_choice(TRANSPORTS), default=list(TRANSPORTS), help=f"of {','.join(TRANSPORTS)} (all)")
     add(
         "--qos",
         type=_choice(QOS),
         default=None,
-        help="of 0,1,2 (plain 0,1,2; tls 0,1; kept 1,2; drain 1; wildcard 0; retained 0,1)",
+        help="of 0,1,2; with it, --window or --payload: all that is asked for",
     )
-    add("--rounds", type=_positive(100), default=None, help="rounds, of which the median counts (3; quick: 1)")
+    add("--window", type=_numbers(1, 1024), default=None, help="messages in flight a publisher (4)")
+    add("--payload", type=_numbers(24, 65536), default=None, help="bytes of payload, 24 or more (64)")
+    add("--rounds", type=_positive(100), default=None, help="rounds, of which the median counts (5; quick: 1; idle: 1)")
     add("--messages", type=_positive(10**8), default=None, help="deliveries measured in a run (150000; quick: 20000)")
     add(
         "--seconds",
         type=_positive(40),
         default=None,
-        help="measure no longer than that in a run (2; with --messages: 30)",
+        help="measure no longer than that in a run (1; with --messages: 30)",
     )
-    add("--clients", type=_positive(5000), default=50, help="publishers, subscribers or pairs (50)")
-    add("--idle-clients", type=_positive(40000), default=None, help="connections of the idle run (1000; quick: 300)")
-    add("--sparse", type=_positive(20000), default=None, help="pairs of the sparse run (1000; quick: 200)")
+    add("--clients", type=_positive(5000), default=100, help="publishers, subscribers, or both (100)")
+    add("--idle-clients", type=_positive(40000), default=None, help="connections of the idle run (10000; quick: 300)")
+    add("--storm", type=_positive(40000), default=None, help="connects of a storm (1000; quick: 100)")
+    add(
+        "--sparse",
+        type=_positive(20000),
+        default=None,
+        help="clients of a sparse run (2000, over TLS 1000; quick: 200)",
+    )
     add("--filters", type=_positive(900_000), default=None, help="of the wildcard run (100000; quick: 20000)")
     add("--retained", type=_positive(900_000), default=None, help="messages of the retained run (10000; quick: 2000)")
     add("--queue", type=_positive(1_000_000), default=None, help="messages of the drain run (100000; quick: 10000)")
-    add("--window", type=_positive(1024), default=4, help="messages in flight a publisher (4)")
-    add("--payload", type=_positive(65536), default=64, help="bytes of payload, 24 or more (64)")
-    add("--quick", action="store_true", help="one short round, under a minute")
+    add("--quick", action="store_true", help="one short round")
     arguments = parser.parse_args(argv)
-    if arguments.payload < 24:
-        parser.error("--payload: 24 bytes are needed for run, publisher, sequence number and time")
-    arguments.rounds = arguments.rounds or (1 if arguments.quick else 3)
-    arguments.seconds = arguments.seconds or (30 if arguments.messages else 2)
+    arguments.rounds = arguments.rounds or (1 if arguments.quick else 5)
+    arguments.seconds = arguments.seconds or (30 if arguments.messages else 1)
     arguments.messages = arguments.messages or (20_000 if arguments.quick else 150_000)
     arguments.filters = arguments.filters or (20_000 if arguments.quick else 100_000)
     arguments.retained = arguments.retained or (2_000 if arguments.quick else 10_000)
     arguments.queue = arguments.queue or (10_000 if arguments.quick else 100_000)
-    arguments.sparse = arguments.sparse or (200 if arguments.quick else 1_000)
-    arguments.idle_clients = arguments.idle_clients or (300 if arguments.quick else 1_000)
+    arguments.sparse_tls = arguments.sparse or (200 if arguments.quick else 1_000)
+    arguments.sparse = arguments.sparse or (200 if arguments.quick else 2_000)
+    arguments.storm = arguments.storm or (100 if arguments.quick else 1_000)
+    arguments.idle_clients = arguments.idle_clients or (300 if arguments.quick else 10_000)
     return arguments
 
 
@@ -122,29 +136,24 @@ def _cases(arguments: argparse.Namespace, generator: Generator) -> list[Case]:
     transports = [each for each in arguments.transport if each == "plain" or generator.tls]
     if len(transports) < len(arguments.transport):
         _say(NO_TLS)
-    cases = [
-        Case(scenario, int(qos), transport)
+    if arguments.qos is None and arguments.window is None and arguments.payload is None:
+        return rows.cases(arguments.scenario, transports)
+    return [
+        Case(scenario, int(qos), transport, window, payload)
         for transport in transports
-        for scenario in TRAFFIC
-        if scenario in arguments.scenario
-        for qos in arguments.qos or (USUAL_SPARSE_QOS if scenario == "sparse" else USUAL_QOS)[transport]
+        for scenario in arguments.scenario or TRAFFIC
+        if scenario not in ("codec", *SILENT)
+        if transport == "plain" or (transport == "tls" and scenario not in (*KEPT, *CROWDS))
+        for qos in arguments.qos or QOS
+        if scenario not in KEPT or qos != "0"
+        for window in arguments.window or [4]
+        for payload in arguments.payload or [64]
     ]
-    if "plain" in transports:
-        cases += [
-            Case(scenario, int(qos), "plain")
-            for scenario in (*KEPT, *CROWDS)
-            if scenario in arguments.scenario
-            for qos in arguments.qos or USUAL_CROWD_QOS[scenario]
-            if scenario not in KEPT or qos != "0"
-        ]
-    if "idle" in arguments.scenario:
-        cases += [Case("idle", 0, transport) for transport in transports]
-    return cases
 
 
 def _brokers(arguments: argparse.Namespace) -> list[str]:
     """Names of the brokers to run: those asked for, which must be here, or those that are here."""
-    names: list[str] = arguments.brokers or list(BROKERS)
+    names: list[str] = arguments.brokers or list(USUAL)
     missing = {name: why for name in names if (why := BROKERS[name].missing()) is not None}
     for name, why in missing.items():
         _say(f"{name} is left out: {why}" if arguments.brokers is None else f"{name}: {why}")
@@ -156,7 +165,7 @@ def _brokers(arguments: argparse.Namespace) -> list[str]:
 def _run_case(broker: Broker, generator: Generator, case: Case, load: Load, number: int) -> report.Run:
     broker_core, generator_core = _cores()
     try:
-        with broker.running(case.transport, broker_core) as endpoint:
+        with broker.running(case.transport, broker_core, case.sync) as endpoint:
             figures = run(generator, endpoint, case, load, generator_core)
         return report.Run(case, broker.name, number, figures)
     except (BrokerError, GeneratorError) as error:
@@ -165,12 +174,12 @@ def _run_case(broker: Broker, generator: Generator, case: Case, load: Load, numb
 
 def _progress(result: report.Run, step: int, steps: int) -> str:
     case = result.case
-    head = f"[{step:>{len(str(steps))}}/{steps}] {case.transport:5} {case.scenario:8} QoS {case.qos} {result.broker:9} "
+    head = f"[{step:>{len(str(steps))}}/{steps}] {case!s:34} {result.broker:9} "
     if result.figures is None:
         return f"{head} failed: {result.error}"
     broker = result.figures["broker"]
-    if case.scenario == "idle":
-        return f"{head} {broker['connect_bytes'] / 1024:9.2f} KiB a connection"
+    if case.scenario in SILENT:
+        return f"{head} {broker['connect_bytes'] / 1024:9.2f} KiB and {broker['connect_us']:.0f} us a connection"
     wrong = faults(result.figures)
     tail = f"  WRONG: {', '.join(wrong)}" if wrong else ""
     return f"{head} {broker['cpu_us']:9.3f} us a message, {result.figures['per_second']:11,.0f} a second{tail}"
@@ -195,13 +204,13 @@ def main(argv: list[str] | None = None) -> int:
         messages=arguments.messages,
         seconds=arguments.seconds,
         clients=arguments.clients,
-        window=arguments.window,
-        payload=arguments.payload,
         idle_clients=arguments.idle_clients,
         filters=arguments.filters,
         retained=arguments.retained,
         queue=arguments.queue,
         sparse=arguments.sparse,
+        sparse_tls=arguments.sparse_tls,
+        storm=arguments.storm,
     )
     traffic = arguments.scenario != ["codec"]
     names = _brokers(arguments) if traffic else []
@@ -217,7 +226,8 @@ def main(argv: list[str] | None = None) -> int:
 
     sections: list[list[str]] = []
     failed = False
-    if "codec" in arguments.scenario:
+    decoded: list[dict[str, Any]] = []
+    if "codec" in (arguments.scenario or ["codec"]):
         try:
             rounds, seconds = (3, 0.1) if arguments.quick else (5, 0.2)
             decoded = codec.measure(rounds, seconds, _say)
@@ -232,11 +242,12 @@ def main(argv: list[str] | None = None) -> int:
         if traffic and names:
             generator = build()
             cases = _cases(arguments, generator)
-            steps = arguments.rounds * len(cases) * len(names)
+            rounds_of = {case: 1 if case.scenario == "idle" else arguments.rounds for case in cases}
+            steps = sum(rounds_of.values()) * len(names)
             with contextlib.ExitStack() as stack:
                 places = [stack.enter_context(workplace(name)) for name in names]
                 for number in range(arguments.rounds):
-                    for case in cases:
+                    for case in (each for each in cases if number < rounds_of[each]):
                         for broker in places:
                             result = _run_case(broker, generator, case, load, number)
                             runs.append(result)
@@ -250,6 +261,7 @@ def main(argv: list[str] | None = None) -> int:
         failed = True
 
     sections += [table(runs) for table in report.TABLES]
+    sections.append(report.goals_table(runs, decoded))
     text = "\n\n".join("\n".join(section) for section in [report.preamble(context, settings), *sections] if section)
     print(f"\n{text}", flush=True)
     TABLE.parent.mkdir(parents=True, exist_ok=True)

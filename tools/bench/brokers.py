@@ -6,7 +6,9 @@ when the `with` block ends. To add a broker: a subclass of Broker and a line in 
 
 import contextlib
 import importlib.metadata
+import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -17,16 +19,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tools.ports import free_port
 
 from . import pki
 
 ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / "build" / "bench"  # where brokers are looked for that are installed for the benchmark only
 HOST = "127.0.0.1"
 START_S = 20.0  # a broker must listen within
 STOP_S = 10.0  # and be gone within, after SIGTERM
 STEP_S = 0.01
+SERVER_TLS = """[[listener]]
+address = "{address}"
+transport = "tls"
+certificate = "none"
+anonymous = true
+"""
 LOG_LINES = 15  # shown when it does not start
 
 
@@ -36,7 +46,10 @@ class BrokerError(Exception):
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a client of the TLS listener needs: PEM files, and the name the server's certificate must carry."""
+    """What a client of the TLS listener needs: PEM files, and the name the server's certificate must carry.
+
+    Certificate and key are for mutual TLS.
+    """
 
     ca: Path
     certificate: Path
@@ -72,17 +85,20 @@ class Broker(ABC):
         """Name and version, as the table shows them."""
 
     @abstractmethod
-    def prepare(self, transport: str, port: int) -> tuple[list[str], Credentials | None]:
-        """Writes the configuration for `transport` ("plain" or "tls"); returns the command and the client's part."""
+    def prepare(self, transport: str, port: int, sync: str) -> tuple[list[str], Credentials | None]:
+        """Writes the configuration for `transport` ("plain", "tls", "server-tls"); returns command and client's part.
+
+        `sync`, how what must not be lost is kept, is for brokers that have the choice.
+        """
 
     @contextlib.contextmanager
-    def running(self, transport: str, core: int | None) -> Iterator[Endpoint]:
+    def running(self, transport: str, core: int | None, sync: str = "always") -> Iterator[Endpoint]:
         """Starts the broker on `core` (None: anywhere), waits until it listens, stops it at the end.
 
         Raises BrokerError with the tail of its log when it does not listen within START_S, or did not live to the end.
         """
         port = free_port(HOST)
-        command, credentials = self.prepare(transport, port)
+        command, credentials = self.prepare(transport, port, sync)
         log = self.directory / "log"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -91,7 +107,7 @@ class Broker(ABC):
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
+                preexec_fn=lambda: _settle_in(core),
             )
         try:
             self._await_port(process, port, log)
@@ -118,6 +134,13 @@ class Broker(ABC):
             time.sleep(STEP_S)
 
 
+def _settle_in(core: int | None) -> None:
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # of 10,000 connections; not every broker sees to it
+
+
 class Mosquitto(Broker):
     """Eclipse mosquitto from the distribution: the yardstick, since everyone can install the same."""
 
@@ -139,7 +162,7 @@ class Mosquitto(Broker):
         text = subprocess.run([program, "-h"], capture_output=True, text=True, check=False, timeout=10).stdout
         return text.splitlines()[0].replace(" version ", " ") if text else "mosquitto, version unknown"
 
-    def prepare(self, transport: str, port: int) -> tuple[list[str], Credentials | None]:
+    def prepare(self, transport: str, port: int, sync: str) -> tuple[list[str], Credentials | None]:
         lines = [
             f"listener {port} {HOST}",
             "allow_anonymous true",
@@ -156,16 +179,15 @@ class Mosquitto(Broker):
         if os.geteuid() == 0:
             lines.insert(0, "user root")  # else it gives up root and cannot read its keys
         credentials = None
-        if transport == "tls":
-            certificates = pki.make(self.directory)
+        if transport != "plain":
+            certificates, credentials = _certificates(self.directory)
             lines += [
                 f"cafile {certificates.authorities}",
                 f"certfile {certificates.chain}",
                 f"keyfile {certificates.server_key}",
-                "require_certificate true",
+                f"require_certificate {'true' if transport == 'tls' else 'false'}",
                 "tls_version tlsv1.3",
             ]
-            credentials = Credentials(certificates.root, certificates.client, certificates.client_key)
         config = self.directory / "mosquitto.conf"
         config.write_text("\n".join(lines) + "\n")
         return [str(self._program()), "-c", str(config)], credentials
@@ -194,7 +216,7 @@ class Peanutd(Broker):
         )
         return f"peanutd {version} ({git.stdout.strip()})" if git.returncode == 0 else f"peanutd {version}"
 
-    def prepare(self, transport: str, port: int) -> tuple[list[str], Credentials | None]:
+    def prepare(self, transport: str, port: int, sync: str) -> tuple[list[str], Credentials | None]:
         home = self.directory / "fleet"
         if not home.exists():
             init = subprocess.run(
@@ -213,7 +235,7 @@ class Peanutd(Broker):
         (home / "gateway.toml").write_text(
             "[listen]\n"
             f'mqtt = "{f"{HOST}:{port}" if plain else ""}"\n'
-            f'mqtts = "{"" if plain else f"{HOST}:{port}"}"\n'
+            f'mqtts = "{f"{HOST}:{port}" if transport == "tls" else ""}"\n'
             'https = ""\n'
             'metrics = ""\n'
             "handshake_rate = 0\n"  # a run connects everybody at once; mosquitto does not pace either
@@ -230,6 +252,8 @@ class Peanutd(Broker):
             "max_subscriptions = 1000000\n"  # a wildcard run may give all to one client; mosquitto has no limit
             "[bans]\n"
             "connects = 0\n"  # client ids come again from run to run
+            "[store]\n"
+            f'sync = "{sync}"\n' + (SERVER_TLS.format(address=f"{HOST}:{port}") if transport == "server-tls" else "")
         )
         operator = home / "operators" / "operator"
         credentials = Credentials(operator / "ca.crt", operator / "operator.crt", operator / "operator.key")
@@ -243,7 +267,114 @@ class PeanutdAsyncio(Peanutd):
     driver = "asyncio"
 
 
-BROKERS: dict[str, type[Broker]] = {each.name: each for each in (Mosquitto, Peanutd, PeanutdAsyncio)}
+class Nats(Broker):
+    """nats-server, whose MQTT is a gateway to its own protocol; QoS 2 came with 2.10."""
+
+    name = "nats"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None if shutil.which("nats-server") else "not installed: apt-get install nats-server"
+
+    @classmethod
+    def version(cls) -> str:
+        done = subprocess.run(["nats-server", "--version"], capture_output=True, text=True, check=False)
+        return done.stdout.strip().replace(":", "")
+
+    def prepare(self, transport: str, port: int, sync: str) -> tuple[list[str], Credentials | None]:
+        store = self.directory / "jetstream"
+        shutil.rmtree(store, ignore_errors=True)
+        lines = [
+            "server_name: bench",
+            f'listen: "{HOST}:{free_port(HOST)}"',
+            "max_connections: 100000",
+            f'jetstream {{ store_dir: "{store}" }}',
+            "mqtt {",
+            f'  listen: "{HOST}:{port}"',
+        ]
+        credentials = None
+        if transport != "plain":
+            certificates, credentials = _certificates(self.directory)
+            mutual = "true" if transport == "tls" else "false"
+            lines.append(
+                f'  tls {{ cert_file: "{certificates.chain}", key_file: "{certificates.server_key}", '
+                f'ca_file: "{certificates.authorities}", verify: {mutual} }}'
+            )
+        config = self.directory / "nats.conf"
+        config.write_text("\n".join([*lines, "}"]) + "\n")
+        return ["nats-server", "-c", str(config)], credentials
+
+
+class Aedes(Broker):
+    """aedes, for Node, from npm."""
+
+    name = "aedes"
+    package = TOOLS / "node_modules" / "aedes"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        if not shutil.which("node"):
+            return "no node: apt-get install nodejs npm"
+        return None if cls.package.exists() else "not installed: npm install --prefix build/bench aedes"
+
+    @classmethod
+    def version(cls) -> str:
+        return f"aedes {json.loads((cls.package / 'package.json').read_text())['version']}"
+
+    def prepare(self, transport: str, port: int, sync: str) -> tuple[list[str], Credentials | None]:
+        program = TOOLS / "aedes.mjs"  # beside node_modules, where Node looks for what is imported
+        program.write_text(Path(__file__).with_name("aedes.mjs").read_text())
+        command = ["node", str(program), str(port), HOST]
+        if transport == "plain":
+            return command, None
+        certificates, credentials = _certificates(self.directory)
+        files = [str(certificates.chain), str(certificates.server_key), str(certificates.authorities)]
+        return [*command, *files, "mutual" if transport == "tls" else "server"], credentials
+
+
+class Amqtt(Broker):
+    """amqtt, for Python, in an environment of its own."""
+
+    name = "amqtt"
+    program = TOOLS / "amqtt" / "bin" / "amqtt"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        remedy = "python3 -m venv build/bench/amqtt && build/bench/amqtt/bin/pip install amqtt"
+        return None if cls.program.exists() else f"not installed: {remedy}"
+
+    @classmethod
+    def version(cls) -> str:
+        done = subprocess.run([str(cls.program), "--version"], capture_output=True, text=True, check=False)
+        return f"amqtt {done.stdout.strip().rpartition(' ')[2]}"
+
+    def prepare(self, transport: str, port: int, sync: str) -> tuple[list[str], Credentials | None]:
+        listener: dict[str, Any] = {"type": "tcp", "bind": f"{HOST}:{port}", "max_connections": 100_000}
+        credentials = None
+        if transport != "plain":  # a listener with `cafile` asks for certificates and takes clients without, too
+            certificates, credentials = _certificates(self.directory)
+            listener |= {
+                "ssl": True,
+                "cafile": str(certificates.authorities),
+                "certfile": str(certificates.chain),
+                "keyfile": str(certificates.server_key),
+            }
+        everybody = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
+        config = self.directory / "amqtt.yaml"
+        config.write_text(json.dumps({"listeners": {"default": listener}, "plugins": everybody}))  # JSON is YAML, too
+        return [str(self.program), "-c", str(config)], credentials
+
+
+def _certificates(directory: Path) -> tuple[pki.Pki, Credentials]:
+    made = pki.make(directory)
+    return made, Credentials(made.root, made.client, made.client_key)
+
+
+BROKERS: dict[str, type[Broker]] = {
+    each.name: each for each in (Mosquitto, Peanutd, PeanutdAsyncio, Nats, Amqtt, Aedes)
+}
+USUAL = tuple(name for name in BROKERS if name != PeanutdAsyncio.name)
+"""Those that run where nobody says which."""
 
 
 @contextlib.contextmanager

@@ -19,8 +19,13 @@ BUILD = ROOT / "build" / "bench"
 FLAGS = ["-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Wshadow", "-Wconversion"]
 NO_COMPILER = "no C compiler: apt-get install gcc libc6-dev"
 NO_TLS = "no OpenSSL headers, so no TLS rows: apt-get install libssl-dev"
-RETAINED_TIMES = 4  # deliveries of a retained run: they cost so little that it would be over too soon
+TIMES = {
+    "retained": 4,
+    "fan-out": 8,
+}  # as many deliveries: they cost so little that it would be over too soon
 SPARSE_S = 5  # a sparse run is measured for so long, whatever else is asked for
+CROWD_DEADLINE_S = 300  # of a run that is connecting and nothing else: 10,000 handshakes take their time
+SILENT = ("storm", "idle")
 KILL_MARGIN_S = 15.0  # the generator ends itself at its deadline; this stands behind that
 
 
@@ -38,34 +43,60 @@ class Generator:
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the table. `transport` is "plain" or "tls"."""
+    """One line of the table.
+
+    `transport` is "plain", "tls" (mutual) or "server-tls" (clients without certificates); `window` the messages that a
+    publisher may have in flight; `payload` bytes of each; `sync` how peanutd keeps what must not be lost.
+    """
 
     scenario: str
-    qos: int
-    transport: str
+    qos: int = 0
+    transport: str = "plain"
+    window: int = 4
+    payload: int = 64
+    sync: str = "always"
+
+    def __str__(self) -> str:
+        words = [self.transport, self.scenario]
+        if self.scenario not in SILENT:
+            words.append(f"QoS {self.qos}")
+        words += [f"x{self.window}"] * (self.window != 4) + [f"{self.payload} B"] * (self.payload != 64)
+        return " ".join(words + [self.sync] * (self.sync != "always"))
 
 
 @dataclass(frozen=True)
 class Load:
     """How hard a case is driven.
 
-    `clients` is the number of publishers, subscribers or pairs; `window` the messages a publisher may have in flight;
-    `filters` what the subscribers of a wildcard run hold in all, `retained` the messages of a retained run and `queue`
-    those of a drain run; `sparse` the pairs of a sparse run, each with a message a second; `messages` the deliveries
-    measured; `seconds` ends the measuring earlier (a sparse run lasts SPARSE_S); `deadline` is that of the whole run.
+    `clients` is the number of publishers of a fan-in, of publishers and of subscribers of a fan-out, of both together
+    where each publisher has a subscriber of its own; `filters` what the subscribers of a wildcard run hold in all,
+    `retained` the messages of a retained run and `queue` those of a drain run; `sparse` the clients of a sparse run
+    (`sparse_tls` over TLS), of which half send a message a second; `storm` and `idle_clients` the connections of those
+    runs; `messages` the deliveries measured; `seconds` ends the measuring earlier (a sparse run lasts SPARSE_S);
+    `deadline` is that of the whole run.
     """
 
     messages: int
-    clients: int = 50
-    window: int = 4
-    payload: int = 64
+    clients: int = 100
     idle_clients: int = 1000
+    storm: int = 1000
     filters: int = 100_000
     retained: int = 10_000
     queue: int = 100_000
-    sparse: int = 1000
+    sparse: int = 2000
+    sparse_tls: int = 1000
     seconds: int = 10
     deadline: int = 60
+
+    def publishers(self, case: Case) -> int:
+        """Publishers of a run."""
+        if case.scenario == "sparse":
+            return max(1, (self.sparse if case.transport == "plain" else self.sparse_tls) // 2)
+        return self.clients if case.scenario in ("fan-in", "fan-out") else max(1, self.clients // 2)
+
+    def connections(self, case: Case) -> int:
+        """Connections that a storm or an idle run counts."""
+        return self.storm if case.scenario == "storm" else self.idle_clients
 
 
 def compile_c(sources: list[Path], program: Path, *flags: str) -> str | None:
@@ -102,30 +133,29 @@ def build(directory: Path = BUILD) -> Generator:
 
 def run(generator: Generator, endpoint: Endpoint, case: Case, load: Load, core: int | None) -> dict[str, Any]:
     """Runs one case on `core` and returns what the generator measured. Raises GeneratorError with its reason."""
+    connections = load.connections(case)
+    deadline = max(load.deadline, CROWD_DEADLINE_S) if case.scenario in SILENT else load.deadline
     options: dict[str, object] = {
         "port": endpoint.port,
         "broker": endpoint.pid,
         "scenario": case.scenario,
         "qos": case.qos,
-        "publishers": load.sparse if case.scenario == "sparse" else load.clients,
+        "publishers": load.publishers(case),
         "subscribers": load.clients,
         "messages": _messages(case, load),
-        "window": load.window,
-        "payload": load.payload,
+        "window": case.window,
+        "payload": case.payload,
         "filters": load.filters,
         "retained": load.retained,
-        "clients": load.idle_clients + load.idle_clients // 10,
-        "base": load.idle_clients // 10,
+        "clients": connections + connections // 10,
+        "base": connections // 10,
         "seconds": SPARSE_S if case.scenario == "sparse" else load.seconds,
-        "deadline": load.deadline,
+        "deadline": deadline,
     }
     if endpoint.credentials is not None:
-        options |= {
-            "ca": endpoint.credentials.ca,
-            "cert": endpoint.credentials.certificate,
-            "key": endpoint.credentials.key,
-            "host": endpoint.credentials.host,
-        }
+        options |= {"ca": endpoint.credentials.ca, "host": endpoint.credentials.host}
+        if case.transport == "tls":
+            options |= {"cert": endpoint.credentials.certificate, "key": endpoint.credentials.key}
     command = [str(generator.program)]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
@@ -135,7 +165,7 @@ def run(generator: Generator, endpoint: Endpoint, case: Case, load: Load, core: 
             capture_output=True,
             text=True,
             check=False,
-            timeout=load.deadline + KILL_MARGIN_S,
+            timeout=deadline + KILL_MARGIN_S,
             preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
         )
     except subprocess.TimeoutExpired as error:
@@ -150,8 +180,8 @@ def _messages(case: Case, load: Load) -> int:
     if case.scenario == "drain":
         return load.queue
     if case.scenario == "sparse":
-        return load.sparse * SPARSE_S
-    return load.messages * (RETAINED_TIMES if case.scenario == "retained" else 1)
+        return load.publishers(case) * SPARSE_S
+    return load.messages * TIMES.get(case.scenario, 1)
 
 
 def faults(figures: dict[str, Any]) -> list[str]:

@@ -64,6 +64,7 @@ enum {
     RECEIVE_SIZE = 256 * 1024,   /* one recv at the most, shared by all connections */
     EVENTS_MAX = 256,            /* ready sockets a turn */
     CONNECTS_AT_ONCE = 32,       /* below the listen backlog of any broker */
+    STORM_AT_ONCE = 96,          /* that still */
     RATE_MAX = 1000,             /* messages a second of one sparse publisher */
     KEEP_ALIVE_S = 900,          /* longer than DEADLINE_MAX_S: no pings in the figures */
     DEADLINE_MAX_S = 600,
@@ -74,13 +75,16 @@ enum {
 
 enum { CONNECT = 1, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBSCRIBE, SUBACK };
 
-/* WILDCARD is PAIRS whose subscribers hold a crowd of filters; every message goes to a topic that matches one of them.
+/* FAN_OUT has one topic, to which every publisher sends and which every subscriber holds; BROADCAST is the same with one publisher.
+ * WILDCARD is PAIRS whose subscribers hold a crowd of filters; every message goes to a topic that matches one of them.
  * SPARSE is PAIRS in which every publisher sends `rate` messages a second, all of them evenly spread: nothing to batch.
  * RETAINED publishes first; then subscribers come one after the other and get what was retained.
  * KEPT is PAIRS whose subscribers have sessions that outlive their connections; DRAIN has one such subscriber, which goes
- * away, and comes back when everything that the publishers have for it is in its queue. */
-enum scenario { FAN_IN, FAN_OUT, PAIRS, SPARSE, KEPT, DRAIN, WILDCARD, RETAINED, IDLE };
-static const char *const scenario_names[] = {"fan-in", "fan-out", "pairs", "sparse", "kept", "drain", "wildcard", "retained", "idle"};
+ * away, and comes back when everything that the publishers have for it is in its queue.
+ * STORM and IDLE connect and publish nothing: STORM as many at a time as a broker's backlog holds. */
+enum scenario { FAN_IN, FAN_OUT, BROADCAST, PAIRS, SPARSE, KEPT, DRAIN, WILDCARD, RETAINED, STORM, IDLE };
+static const char *const scenario_names[] = {"fan-in", "fan-out",  "broadcast", "pairs", "sparse", "kept",
+                                             "drain",  "wildcard", "retained",  "storm", "idle"};
 
 /* Filters of the wildcard run and the topic that each matches; "{}" is the number of the filter, six digits. No topic
  * matches the filter of another number or line, and all are equally long, so that their packets are. */
@@ -227,10 +231,21 @@ static uint64_t clock_ns(clockid_t id)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Whether nobody publishes anything. */
+static bool silent(void)
+{
+    return opt.scenario >= STORM;
+}
+
+static bool one_topic(void)
+{
+    return opt.scenario == FAN_OUT || opt.scenario == BROADCAST;
+}
+
 static const char *who(const struct conn *c)
 {
     static char name[32];
-    if (opt.scenario == IDLE)
+    if (silent())
         snprintf(name, sizeof name, "client %u", c->number);
     else if (c->number < n_publishers)
         snprintf(name, sizeof name, "publisher %u", c->number);
@@ -377,15 +392,15 @@ static void tls_setup(void)
         die_tls("TLS 1.3");
     if (SSL_CTX_load_verify_locations(tls_context, opt.ca, NULL) != 1)
         die_tls(opt.ca);
-    if (SSL_CTX_use_certificate_chain_file(tls_context, opt.cert) != 1)
+    if (opt.cert != NULL && SSL_CTX_use_certificate_chain_file(tls_context, opt.cert) != 1)
         die_tls(opt.cert);
-    if (SSL_CTX_use_PrivateKey_file(tls_context, opt.key, SSL_FILETYPE_PEM) != 1)
+    if (opt.key != NULL && SSL_CTX_use_PrivateKey_file(tls_context, opt.key, SSL_FILETYPE_PEM) != 1)
         die_tls(opt.key);
     SSL_CTX_set_verify(tls_context, SSL_VERIFY_PEER, NULL);
     SSL_CTX_set_session_cache_mode(tls_context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_read_ahead(tls_context, 1);  /* one recv for many records; else two for each */
     SSL_CTX_set_mode(tls_context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    if (opt.scenario == IDLE)  /* many and silent: our own memory counts; else an allocation a record would */
+    if (silent())  /* and many: our own memory counts; else an allocation a record would */
         SSL_CTX_set_mode(tls_context, SSL_MODE_RELEASE_BUFFERS);
 }
 
@@ -626,7 +641,7 @@ static void prepare_publisher(struct publisher *p, unsigned number)
         }
         memcpy(p->topic, p->topics[0], p->topic_len);
     } else {
-        p->topic_len = fill_in(p->topic, TOPIC_MAX, opt.topic, 4, number);
+        p->topic_len = fill_in(p->topic, TOPIC_MAX, opt.topic, 4, one_topic() ? 0 : number);
     }
     size_t id_len = publish_qos > 0 ? 2 : 0;
     p->packet = allocate(1, opt.payload + p->topic_len + 16);
@@ -654,7 +669,7 @@ static const char *topic_of(const struct publisher *p, uint64_t seq)
 /* Deliveries of a message that a publisher waits for. */
 static unsigned audience(void)
 {
-    return opt.scenario == FAN_OUT ? n_subscribers : opt.scenario == RETAINED || opt.scenario == DRAIN ? 0 : 1;
+    return one_topic() ? n_subscribers : opt.scenario == RETAINED || opt.scenario == DRAIN ? 0 : 1;
 }
 
 static void publish(struct publisher *p)
@@ -770,7 +785,7 @@ static struct slot *check_message(struct subscriber *s, const uint8_t *topic, si
 static void on_publish(struct conn *c, unsigned flags, const uint8_t *body, size_t len)
 {
     unsigned qos = flags >> 1 & 3;
-    if (opt.scenario == IDLE || c->number < n_publishers)
+    if (silent() || c->number < n_publishers)
         die("%s got a message without a subscription", who(c));
     size_t topic_len = len >= 2 ? (size_t)body[0] << 8 | body[1] : SIZE_MAX;
     size_t id_len = qos > 0 ? 2 : 0;
@@ -827,7 +842,7 @@ static void on_packet(struct conn *c, uint8_t first, const uint8_t *body, size_t
             unsigned number = c->number - n_publishers;
             send_subscribe(c, opt.scenario == FAN_IN || opt.scenario == DRAIN
                                   ? opt.filter
-                                  : publishers[opt.scenario == FAN_OUT ? 0 : number].topic);
+                                  : publishers[one_topic() ? 0 : number].topic);
             return;
         }
         break;
@@ -1066,7 +1081,7 @@ static void connect_until(unsigned count)
     static unsigned begun;
     last_progress = now = clock_ns(CLOCK_MONOTONIC);
     while (up < count) {
-        while (begun < count && opening < CONNECTS_AT_ONCE)
+        while (begun < count && opening < (opt.scenario == STORM ? STORM_AT_ONCE : CONNECTS_AT_ONCE))
             begin_connection(&conns[begun++]);
         turn();
         if (stalled())
@@ -1185,11 +1200,12 @@ static _Noreturn void usage(const char *problem)
 {
     fprintf(stderr,
             "load: %s\n"
-            "usage: load --port PORT [--broker PID] [--scenario fan-in|fan-out|pairs|sparse|kept|drain|wildcard|retained|idle]\n"
+            "usage: load --port PORT [--broker PID]\n"
+            "            [--scenario fan-in|fan-out|broadcast|pairs|sparse|kept|drain|wildcard|retained|storm|idle]\n"
             "            [--publishers N] [--rate N] [--filters N] [--retained N]\n"
             "            [--subscribers N] [--clients N] [--base N] [--qos 0|1|2] [--payload BYTES] [--window N]\n"
             "            [--messages DELIVERIES] [--seconds S] [--deadline S] [--stall S] [--topic T] [--filter F]\n"
-            "            [--ca FILE --cert FILE --key FILE] [--host NAME] [--ciphersuites LIST]\n",
+            "            [--ca FILE [--cert FILE --key FILE]] [--host NAME] [--ciphersuites LIST]\n",
             problem);
     exit(2);
 }
@@ -1260,8 +1276,8 @@ static void parse_options(int argc, char **argv)
         usage("there are no arguments but options");
     if (opt.port == 0)
         usage("--port is missing");
-    if ((opt.ca == NULL) != (opt.cert == NULL) || (opt.ca == NULL) != (opt.key == NULL))
-        usage("--ca, --cert and --key belong together");
+    if ((opt.cert == NULL) != (opt.key == NULL) || (opt.ca == NULL && opt.cert != NULL))
+        usage("--cert and --key belong together, and to --ca");
     if (!WITH_TLS && tls_wanted())
         usage("built without TLS: install libssl-dev and build again");
     if (strlen(opt.filter) > TOPIC_MAX || opt.filter[0] == '\0')
@@ -1270,7 +1286,7 @@ static void parse_options(int argc, char **argv)
         usage("wildcard and retained run without TLS: their topics are for those who may publish everywhere");
     if ((opt.scenario == KEPT || opt.scenario == DRAIN) && opt.qos == 0)
         usage("kept and drain need --qos 1 or 2: nothing of QoS 0 is kept");
-    if (opt.scenario == IDLE && opt.base >= opt.clients)
+    if (silent() && opt.base >= opt.clients)
         usage("--base must be below --clients");
 }
 
@@ -1278,7 +1294,8 @@ static void prepare(void)
 {
     switch (opt.scenario) {
     case FAN_IN: n_publishers = opt.publishers, n_subscribers = 1; break;
-    case FAN_OUT: n_publishers = 1, n_subscribers = opt.subscribers; break;
+    case FAN_OUT: n_publishers = opt.publishers, n_subscribers = opt.subscribers; break;
+    case BROADCAST: n_publishers = 1, n_subscribers = opt.subscribers; break;
     case PAIRS: case SPARSE: case KEPT: n_publishers = n_subscribers = opt.publishers; break;
     case DRAIN: n_publishers = opt.publishers, n_subscribers = 1; break;
     case WILDCARD:
@@ -1292,10 +1309,10 @@ static void prepare(void)
                                                                                       : SUBSCRIBERS_MAX);
         n_subscribers += n_subscribers == 1;
         break;
-    case IDLE: break;
+    case STORM: case IDLE: break;
     }
     publish_qos = opt.scenario == RETAINED && opt.qos == 0 ? 1 : opt.qos;  /* to know when it is there */
-    n_conns = opt.scenario == IDLE ? opt.clients : n_publishers + n_subscribers;
+    n_conns = silent() ? opt.clients : n_publishers + n_subscribers;
 
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) != 0)
@@ -1328,8 +1345,11 @@ static void prepare(void)
     for (unsigned i = 0; i < n_subscribers; i++) {
         struct subscriber *s = &subscribers[i];
         s->conn = &conns[n_publishers + i];
-        s->first = opt.scenario == PAIRS || opt.scenario == SPARSE || opt.scenario == KEPT || opt.scenario == WILDCARD ? i : 0;
-        s->count = opt.scenario == FAN_IN || opt.scenario == DRAIN ? n_publishers : opt.scenario == RETAINED ? 0 : 1;  /* 0: has not asked yet */
+        switch (opt.scenario) {
+        case FAN_IN: case FAN_OUT: case BROADCAST: case DRAIN: s->count = n_publishers; break;
+        case RETAINED: break;  /* has not asked yet */
+        default: s->first = i, s->count = 1; break;
+        }
         s->trackers = allocate(opt.scenario == RETAINED ? n_publishers : s->count, sizeof *s->trackers);
         s->seen = opt.scenario == RETAINED ? allocate(n_publishers * shared_out / 64 + 1, sizeof *s->seen) : NULL;
         s->releases = opt.qos == 2 ? allocate(65536, sizeof *s->releases) : NULL;
@@ -1384,14 +1404,15 @@ int main(int argc, char **argv)
     prepare();
     started = now = clock_ns(CLOCK_MONOTONIC);
 
-    /* Connect. An idle run leaves out the first `base` clients: what is allocated once is not a connection's. */
+    /* Connect. An idle run, and a storm, leave out the first `base` clients: what is allocated once is not a connection's. */
     uint64_t rss_start = broker_rss();
-    unsigned base = opt.scenario == IDLE ? opt.base : 0;
+    unsigned base = silent() ? opt.base : 0;
     connect_until(base);
     settle();
     uint64_t rss_base = broker_rss(), connect_from = broker_cpu(), connect_at = clock_ns(CLOCK_MONOTONIC);
+    waited = 0;
     connect_until(n_conns);
-    double connect_seconds = (double)(now - connect_at) / 1e9;
+    double connect_seconds = (double)(now - connect_at) / 1e9, connect_waiting = (double)waited / 1e9 / connect_seconds;
     settle();
     double connect_us = (double)(broker_cpu() - connect_from) / 1e3 / (n_conns - base);
     uint64_t rss_connected = broker_rss();
@@ -1411,7 +1432,7 @@ int main(int argc, char **argv)
     struct sample from = {0}, to = {0};
     uint64_t first_delivery = 0, first_sent = 0, begin = 0, end = 0, own_begin = 0, own_end = 0;
     unsigned collected = 0;
-    if (opt.scenario != IDLE) {
+    if (!silent()) {
         uint64_t each = opt.scenario == RETAINED ? shared_out
                                                  : opt.messages / ((uint64_t)n_publishers * (audience() > 0 ? audience() : 1));
         each = each > 0 ? each : 1;
@@ -1488,8 +1509,11 @@ int main(int argc, char **argv)
                (uint64_t)n_publishers * shared_out, collected, collected > 0 ? wall * 1e3 / collected : 0);
     if (opt.scenario == DRAIN)
         printf(",\"queue\":{\"count\":%" PRIu64 ",\"all_ms\":%.3f}", messages, wall * 1e3);
-    printf(",\"generator\":{\"cpu_us\":%.4f,\"waiting\":%.4f,\"turns\":%" PRIu64 ",\"connect_seconds\":%.4f}",
-           (double)(own_end - own_begin) * per, wall > 0 ? (double)waited / 1e9 / wall : 0, turns, connect_seconds);
+    printf(",\"counted\":%u", n_conns - base);
+    printf(",\"generator\":{\"cpu_us\":%.4f,\"waiting\":%.4f,\"turns\":%" PRIu64
+           ",\"connect_seconds\":%.4f,\"connect_waiting\":%.4f}",
+           (double)(own_end - own_begin) * per, wall > 0 ? (double)waited / 1e9 / wall : 0, turns, connect_seconds,
+           connect_waiting);
     printf(",\"machine\":{\"others\":%.4f,\"steal\":%.4f}}\n", span > 0 ? (others > 0 ? others / span : 0) : 0,
            span > 0 ? (double)(to.machine_steal - from.machine_steal) / ticks / span : 0);
 

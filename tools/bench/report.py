@@ -15,9 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .generator import Case, faults
+from .generator import SILENT, Case, faults
+from .rows import CONNECT, CPU, DECODER_LEAST, ROWS, Row
 
 BASELINE = "mosquitto"
+OURS = "peanutd"
 BUSY = 0.90  # of its core: the broker is what limits
 WAITS = 0.05  # of the time: a generator that waits less is what limits
 SHORT_S = 0.2  # a run that measured for less says little, above all about messages a second
@@ -127,17 +129,13 @@ class _Rounds:
         return ", ".join(said)
 
 
-def _cpu(figures: dict[str, Any]) -> float:
-    return float(figures["broker"]["cpu_us"])
-
-
 def _spread(rounds: _Rounds) -> str:
-    values = [_cpu(figures) for figures in rounds.figures]
+    values = [CPU.pick(figures) for figures in rounds.figures]
     return f"{(max(values) - min(values)) / statistics.median(values):.0%}" if len(values) > 1 else "-"
 
 
 MEBI = 1024 * 1024
-APART = ("drain", "wildcard", "retained", "idle")  # scenarios with a table of their own
+APART = ("drain", "wildcard", "retained", *SILENT)  # scenarios with a table of their own
 
 
 def _group(runs: Iterable[Run]) -> dict[Case, dict[str, _Rounds]]:
@@ -149,20 +147,21 @@ def _group(runs: Iterable[Run]) -> dict[Case, dict[str, _Rounds]]:
 
 def traffic_table(runs: list[Run]) -> list[str]:
     """Messages per second and CPU per delivered message; a line per case and broker."""
-    header = ["transport", "scenario", "QoS", "broker", "msg/s", "CPU us/msg", "of " + BASELINE, "spread", "kernel",
-              "busy", "gen us/msg", "gen waits", "p50 ms", "p99 ms", "RSS MiB", "remarks"]  # fmt: skip
+    header = ["transport", "scenario", "QoS", "in flight", "bytes", "broker", "msg/s", "CPU us/msg",
+              "of " + BASELINE, "spread", "kernel", "busy", "gen us/msg", "gen waits", "p50 ms", "p99 ms", "RSS MiB",
+              "remarks"]  # fmt: skip
     rows = []
     for case, brokers in _group(run for run in runs if run.case.scenario not in APART).items():
         for broker, rounds in brokers.items():
-            start = [case.transport, case.scenario, str(case.qos), broker]
+            start = [case.transport, case.scenario, str(case.qos), str(case.window), str(case.payload), broker]
             if not any(figures["delivered"] for figures in rounds.figures):
                 rows.append([*start, *["-"] * (len(header) - len(start) - 1), rounds.remarks() or "nothing delivered"])
                 continue
-            share = rounds.share(brokers[BASELINE], _cpu) if BASELINE in brokers else "-"
+            share = rounds.share(brokers[BASELINE], CPU.pick) if BASELINE in brokers else "-"
             rows.append([
                 *start,
                 f"{rounds.median(lambda f: f['per_second']):,.0f}",
-                _number(rounds.median(_cpu)),
+                _number(rounds.median(CPU.pick)),
                 share,
                 _spread(rounds),
                 f"{rounds.median(lambda f: f['broker']['kernel_share']):.0%}",
@@ -174,7 +173,7 @@ def traffic_table(runs: list[Run]) -> list[str]:
                 f"{rounds.median(lambda f: f['broker']['rss_end'] / MEBI):.1f}",
                 rounds.remarks(),
             ])  # fmt: skip
-    return align(header, rows, 4) if rows else []
+    return align(header, rows, 6) if rows else []
 
 
 def _crowd_table(
@@ -188,7 +187,8 @@ def _crowd_table(
     rows = []
     for case, brokers in _group(run for run in runs if run.case.scenario == scenario).items():
         for broker, rounds in brokers.items():
-            start = [case.transport, case.scenario, str(case.qos), broker]
+            kept = "" if case.sync == "always" else f", {case.sync}"
+            start = [case.transport, f"{case.scenario}{kept}", str(case.qos), broker]
             if not any(figures["delivered"] for figures in rounds.figures):
                 rows.append([*start, *["-"] * (len(header) - len(start) - 1), rounds.remarks() or "nothing delivered"])
                 continue
@@ -211,7 +211,7 @@ def drain_table(runs: list[Run]) -> list[str]:
     """What a queued message costs when its client comes back, and how long it waits for all of them."""
     return _crowd_table(runs, "drain", {
         "queued": (lambda f: f["queue"]["count"], False),
-        "CPU us/msg": (_cpu, True),
+        "CPU us/msg": (CPU.pick, True),
         "all after ms": (lambda f: f["queue"]["all_ms"], True),
         "gen us/msg": (lambda f: f["generator"]["cpu_us"], False),
     })  # fmt: skip
@@ -223,7 +223,7 @@ def wildcard_table(runs: list[Run]) -> list[str]:
         "filters": (lambda f: f["filters"]["count"], False),
         "subscribe us/filter": (lambda f: f["filters"]["subscribe_us"], True),
         "B/filter": (lambda f: f["filters"]["bytes"], True),
-        "CPU us/msg": (_cpu, True),
+        "CPU us/msg": (CPU.pick, True),
         "p50 ms": (lambda f: f["latency_us"]["p50"] / 1000, False),
         "p99 ms": (lambda f: f["latency_us"]["p99"] / 1000, False),
     })  # fmt: skip
@@ -233,7 +233,7 @@ def retained_table(runs: list[Run]) -> list[str]:
     """What a retained message costs that goes to a new subscriber, and how long it waits for all of them."""
     return _crowd_table(runs, "retained", {
         "retained": (lambda f: f["retained"]["count"], False),
-        "CPU us/msg": (_cpu, True),
+        "CPU us/msg": (CPU.pick, True),
         "all after ms": (lambda f: f["retained"]["all_ms"], True),
         "gen us/msg": (lambda f: f["generator"]["cpu_us"], False),
     })  # fmt: skip
@@ -264,7 +264,72 @@ def idle_table(runs: list[Run]) -> list[str]:
     return align(header, rows, 2) if rows else []
 
 
-TABLES = (traffic_table, drain_table, wildcard_table, retained_table, idle_table)
+def storm_table(runs: list[Run]) -> list[str]:
+    """What a connect costs, from TCP to CONNACK, when many come at once; a line per transport and broker."""
+    header = ["transport", "broker", "connects", "connects/s", "CPU us", "of " + BASELINE, "gen waits", "remarks"]
+    rows = []
+    for case, brokers in _group(run for run in runs if run.case.scenario == "storm").items():
+        for broker, rounds in brokers.items():
+            if not rounds.figures:
+                rows.append([case.transport, broker, *["-"] * (len(header) - 3), rounds.remarks()])
+                continue
+            rows.append([
+                case.transport,
+                broker,
+                str(rounds.figures[0]["counted"]),
+                f"{rounds.median(lambda f: f['counted'] / f['generator']['connect_seconds']):,.0f}",
+                _number(rounds.median(CONNECT.pick)),
+                rounds.share(brokers[BASELINE], CONNECT.pick) if BASELINE in brokers else "-",
+                f"{rounds.median(lambda f: f['generator']['connect_waiting']):.0%}",
+                rounds.remarks(),
+            ])  # fmt: skip
+    return align(header, rows, 2) if rows else []
+
+
+def _goal(row: Row, brokers: dict[str, _Rounds]) -> list[str] | None:
+    ours, theirs = brokers.get(OURS), brokers.get(BASELINE)
+    if row.most is None or ours is None or not ours.figures:
+        return None
+    case, measured = row.case, ours.median(row.figure.pick)
+    reached = "-"
+    if row.absolute:
+        reached = _number(measured)
+    elif theirs is not None and theirs.figures:
+        reached = ours.share(theirs, row.figure.pick)
+    kept = "" if case.sync == "always" else f", {case.sync}"
+    moving = case.scenario not in SILENT
+    return [
+        case.transport,
+        f"{row.name}{kept}",
+        str(case.qos) if moving else "-",
+        str(case.window) if moving else "-",
+        str(case.payload) if moving else "-",
+        _number(theirs.median(row.figure.pick)) if theirs is not None and theirs.figures else "-",
+        _number(measured),
+        row.figure.unit,
+        reached,
+        f"{row.most:g}",
+        "" if reached == "-" else "reached" if float(reached) <= row.most else "missed",
+    ]
+
+
+def goals_table(runs: list[Run], decoded: list[dict[str, Any]]) -> list[str]:
+    """Every row with a goal: the figures, the share of the baseline (or what it is itself), and whether it is met."""
+    header = ["transport", "row", "QoS", "in flight", "bytes", BASELINE, OURS, "unit", "share", "goal", ""]
+    grouped = _group(runs)
+    rows = [line for row in ROWS if row.case in grouped and (line := _goal(row, grouped[row.case])) is not None]
+    mix = {line["codec"]: line["stream_ns"] for line in decoded if line["sample"] == "mix"}
+    for other, least in DECODER_LEAST.items():
+        if other in mix and "core" in mix:
+            times = mix[other] / mix["core"]
+            rows.append([
+                "-", f"decoder, {other} / it", "-", "-", "-", _number(mix[other]), _number(mix["core"]), "ns/packet",
+                _number(times), f"{least:g} or more", "reached" if times >= least else "missed",
+            ])  # fmt: skip
+    return align(header, rows, 2) if rows else []
+
+
+TABLES = (traffic_table, drain_table, wildcard_table, retained_table, storm_table, idle_table)
 
 
 def codec_table(lines: list[dict[str, Any]]) -> list[str]:
@@ -292,7 +357,5 @@ def preamble(context: dict[str, Any], settings: dict[str, Any]) -> list[str]:
         f"{context['date']}  {context['cpu']}, {context['cores']} cores, {context['kernel']}",
         f"{context['python']}, {context['openssl']}, {', '.join(context['versions'])}",
         f"{settings['rounds']} rounds of {settings['messages']:,} deliveries or {settings['seconds']} s, "
-        f"{settings['payload']}-byte payloads, "
-        f"{settings['clients']} clients a side, {settings['window']} messages in flight a publisher; "
-        f"{settings['pinning']}; load before: {context['load_before']}",
+        f"{settings['clients']} clients; {settings['pinning']}; load before: {context['load_before']}",
     ]
