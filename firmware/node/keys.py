@@ -83,6 +83,7 @@ class Keys:
         digest = binascii.hexlify(hashlib.sha256(payload).digest()[:8]).decode()
         for slot in self._slots:
             if slot and slot["hash"] == digest:  # known; if it was given up, `errors` says so
+                self._counts(_der(slot["cert"]))
                 return False
         cert, key, roots = self.choose()
         if self.trial:
@@ -102,12 +103,19 @@ class Keys:
         cert = _der(slot["cert"])
         if uri.encode() not in cert or not validity(cert)[1]:
             raise ValueError("a certificate for %s is expected" % uri)
+        self._counts(cert)
         slot["gen"] = 1 + max([0] + [s["gen"] for s in self._slots if s])
         i = 1 if self.slot is not None and self.slot is self._slots[0] else 0
         slots.write(self._paths[i], slot)
         self._slots[i] = slot
         log.info("keys", "certificate %s is stored, and to be tried" % serial(cert))
         return True
+
+    def _counts(self, cert):
+        """Raises ValueError if the bundle goes before it, so that it would never be in force: told by its serial
+        number, by which the gateway knows that this one has failed."""
+        if validity(cert)[0] < validity(self._read("cert.der"))[0]:
+            raise ValueError(serial(cert) + ": older than what was flashed: the issuer's clock was set back")
 
     def told(self):
         """For <root>/cert/reported."""

@@ -113,6 +113,23 @@ def check_a_bundle_that_is_newer_counts():
     assert in_force(bundle("ab06", 6)) == "ab06", "whoever flashes a node means it"
 
 
+def check_one_that_is_older_than_the_bundle_is_refused_by_its_serial_number():
+    """The issuer's clock was set back: the bundle would go before it for ever, and the gateway wait for it. What an
+    earlier firmware has stored is refused when it comes again."""
+    read = fresh("ab01", 3)
+    told, again = keys.judge(read, sent("cd02", 2), URI)
+    assert again is False
+    assert told["errors"] == ["cd02: older than what was flashed: the issuer's clock was set back"]
+    assert (told["serial"], told["trial"]) == ("ab01", False)
+    assert slots.read("cert.a") is None
+    assert keys.judge(read, sent("cd03", 3), URI)[1] is True, "one of the same second counts"
+    stored = bundle("ab01", 5)
+    told, again = keys.judge(stored, sent("cd03", 3), URI)
+    assert again is False
+    assert told["errors"][0].startswith("cd03: older")
+    assert in_force(stored, True) == "ab01"
+
+
 def check_roots_alone_leave_the_key():
     read = fresh()
     both = [text(b"\x30root"), text(b"\x30new root")]

@@ -42,7 +42,7 @@ def issue(
     san: list[x509.GeneralName] | None = None,
     ca: bool = False,
     server: bool = False,
-    days: tuple[int, int] = (-1, 30),
+    days: tuple[float, float] = (-1, 30),
 ) -> Credential:
     """A credential valid from days[0] to days[1] from now; self-signed without an issuer."""
     key = ec.generate_private_key(ec.SECP256R1())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from . import keys_checks
 from .conftest import MakeNode, on_the_unix_port
 from .gateway import CONNECT, PUBLISH, SUBSCRIBE, Gateway, Packet, Peer, publish
 from .pki import Credential, Pki, issue
+from .test_net import TimeServer, Unset
 
 TOPIC = "$cert/plant/peanut"
 REPORTED = "/plant/peanut/cert/reported"
@@ -35,9 +38,10 @@ def test_the_same_checks_on_the_unix_port(tmp_path: Path) -> None:
     assert on_the_unix_port(keys_checks.__file__, cwd=tmp_path) == [name for name, _ in keys_checks.checks()]
 
 
-def successor(pki: Pki, issuer: Credential | None = None) -> Credential:
+def successor(pki: Pki, issuer: Credential | None = None, days: tuple[float, float] = (-1, 30)) -> Credential:
     """A newer certificate of the same node, with another key."""
-    return issue("peanut", issuer or pki.issuing, san=[x509.UniformResourceIdentifier("peanut:plant/peanut")])
+    name = x509.UniformResourceIdentifier("peanut:plant/peanut")
+    return issue("peanut", issuer or pki.issuing, san=[name], days=days)
 
 
 def parts(credential: Credential, **more: Any) -> str:
@@ -110,6 +114,40 @@ def test_one_that_the_gateway_does_not_let_in_is_given_up(pki: Pki, gateway: Gat
     assert refusals
     assert shown(peer) == told["serial"] == serial(pki.nodes["peanut"])
     assert told["errors"] == [f"{serial(bad)}: no session in 2 s"]
+
+
+def test_a_power_cut_on_trial_leaves_the_trial_and_a_clock_that_tls_can_use(
+    pki: Pki, gateway: Gateway, make_node: MakeNode
+) -> None:
+    """The power goes before the first session with the new certificate, and the node starts in the year 2000: it goes
+    on with the trial, at a time at which that certificate is valid, and a session settles it. So it does where nobody
+    tells the time at all."""
+    with TimeServer(None) as server:
+        node = make_node(gateway.port, node=Unset, link=QUICK, gateway={"time_port": server.port})
+        node.start()
+        peer, _ = welcome(gateway)
+        new = successor(pki, days=(-1 / 24, 30))
+        peer.send(publish(TOPIC, parts(new), qos=0))
+        peer.expect_closed()
+        peer = gateway.accept()
+        assert shown(peer) == serial(new)
+        node.kill()  # before it was let in
+        peer.close()
+        server.unix = time.time()
+        node.start()
+        peer, told = welcome(gateway)
+        assert shown(peer) == serial(new)
+        while told["trial"]:
+            told = peer.expect(PUBLISH, REPORTED).json
+        assert (told["serial"], told["errors"]) == (serial(new), [])
+        steps = re.findall(r"info time set from localhost, by \+(\d+) s", node.log)
+        assert int(steps[0]) < 7200, "it began an hour before now, where the new certificate does; the old one, a day"
+        node.kill()
+        server.unix = None
+        node.start()
+        peer, told = welcome(gateway)
+        assert (shown(peer), told["serial"], told["trial"]) == (serial(new), serial(new), False)
+        assert peer.expect(PUBLISH, "/plant/peanut/health").json["tq"] == "floor"
 
 
 def test_what_cannot_be_used_is_refused_and_the_session_goes_on(
