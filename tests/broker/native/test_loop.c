@@ -5,12 +5,11 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
 #include <pthread.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "certificates.h"
 #include "loop.h"
 #include "mem.h"
 #include "test.h"
@@ -310,64 +309,15 @@ TEST(orders_for_one_that_is_gone_do_nothing) {
 
 /* --- TLS --- */
 
-typedef struct pair {
-    EVP_PKEY *key;
-    X509 *certificate;
-} pair;
-
-static pair make(const char *name, const pair *issuer, bool authority) {
-    pair made = {EVP_EC_gen("P-256"), X509_new()};
-    X509_set_version(made.certificate, 2);
-    ASN1_INTEGER_set(X509_get_serialNumber(made.certificate), issuer ? 2 : 1);
-    X509_gmtime_adj(X509_getm_notBefore(made.certificate), -3600);
-    X509_gmtime_adj(X509_getm_notAfter(made.certificate), 3600);
-    X509_set_pubkey(made.certificate, made.key);
-    X509_NAME *subject = X509_get_subject_name(made.certificate);
-    X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0);
-    X509_set_issuer_name(made.certificate, issuer ? X509_get_subject_name(issuer->certificate) : subject);
-    X509_EXTENSION *basic = X509V3_EXT_conf_nid(NULL, NULL, NID_basic_constraints, authority ? "critical,CA:TRUE" : "CA:FALSE");
-    X509_add_ext(made.certificate, basic, -1);
-    X509_EXTENSION_free(basic);
-    CHECK(X509_sign(made.certificate, issuer ? issuer->key : made.key, EVP_sha256()));
-    return made;
-}
-
-static void unmake(pair p) {
-    EVP_PKEY_free(p.key);
-    X509_free(p.certificate);
-}
-
-static pn_span pem(BIO *bio) {
-    char *text;
-    long n = BIO_get_mem_data(bio, &text);
-    return pn_span_of(text, (size_t)n);
-}
-
 /* The gateway's context, and a client's, with a certificate or without. */
 static SSL_CTX *contexts(scene *s, bool certified) {
     pair root = make("root", NULL, true), gateway = make("gateway", &root, false), client = make("client", &root, false);
-    BIO *chain = BIO_new(BIO_s_mem()), *key = BIO_new(BIO_s_mem()), *authorities = BIO_new(BIO_s_mem());
-    PEM_write_bio_X509(chain, gateway.certificate);
-    PEM_write_bio_PrivateKey(key, gateway.key, NULL, NULL, 0, NULL, NULL);
-    PEM_write_bio_X509(authorities, root.certificate);
-    pn_tls_files files = {.chain = pem(chain), .key = pem(key), .authorities = pem(authorities), .ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256",
-                          .groups = "prime256v1:X25519", .certificate = PN_TLS_REQUIRED};
     char why[100];
-    s->context = pn_tls_context(&files, why, sizeof why);
+    s->context = serve_with(&root, &gateway, PN_TLS_REQUIRED, false, why, sizeof why);
     CHECK(s->context);
-    files.key = pem(chain);
-    CHECK(!pn_tls_context(&files, why, sizeof why));
+    CHECK(!serve_with(&root, &gateway, PN_TLS_REQUIRED, true, why, sizeof why));
     CHECK(strncmp(why, "the gateway's key: ", 19) == 0);
-    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
-    X509_STORE_add_cert(SSL_CTX_get_cert_store(context), root.certificate);
-    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
-    if (certified) {
-        SSL_CTX_use_certificate(context, client.certificate);
-        SSL_CTX_use_PrivateKey(context, client.key);
-    }
-    BIO_free(chain);
-    BIO_free(key);
-    BIO_free(authorities);
+    SSL_CTX *context = call_with(&root, certified ? &client : NULL);
     unmake(root);
     unmake(gateway);
     unmake(client);
