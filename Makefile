@@ -6,7 +6,7 @@
 #   make check    linters, types, warnings
 #   make conformance   each statement of MQTT 3.1.1 and 5.0, and its test  (STATEMENTS="5.0 4.8" for a part)
 #   make bench    speed beside other brokers, and the goals               (BENCH=--quick for the short one)
-#   make fuzz     the C core under a fuzzer                                (FUZZ_SECONDS=60)
+#   make fuzz     core, native loop and its TLS under fuzzers              (FUZZ_SECONDS=60)
 #   make flash    a bare board to a node that is online           (NAME=peanut PORT=/dev/ttyUSB0 BOARD=esp32-devkitc)
 #   make virtual-board   a board that needs no hardware, to be flashed     (PORT=/tmp/peanut-board BOARD=esp32-devkitc)
 #   make soak     kills the gateway over and over, attacks it for minutes  (SOAK_ROUNDS=300 ATTACK_SECONDS=60)
