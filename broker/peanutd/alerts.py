@@ -25,8 +25,8 @@ from peanutd.recorder import Said
 from peanutd.toml_file import ConfigError
 
 FILE_NAME: Final = "alerts.db"
-FORMAT: Final = 1
-"""What is written as user_version."""
+FORMAT: Final = 2
+"""What is written as user_version. In 1 subscriptions had no sign-in."""
 LOOK: Final = 5.0
 """Seconds between two looks at silence, certificates and alerts.toml."""
 NODES: Final = 60.0
@@ -57,8 +57,9 @@ _SCHEMA: Final = """
     CREATE INDEX IF NOT EXISTS notice_due ON notice (due) WHERE state = 'waiting';
     CREATE TABLE IF NOT EXISTS subscription (
         id TEXT PRIMARY KEY, user TEXT NOT NULL, endpoint TEXT NOT NULL UNIQUE, p256dh TEXT NOT NULL,
-        auth TEXT NOT NULL, made REAL NOT NULL);
+        auth TEXT NOT NULL, made REAL NOT NULL, sign_in TEXT NOT NULL DEFAULT '');
 """
+_SECOND: Final = "ALTER TABLE subscription ADD COLUMN sign_in TEXT NOT NULL DEFAULT ''"
 _COLUMNS: Final = "id, rule, device, severity, text, value, raised, ack_by, ack_ts, ack_note, cleared"
 
 
@@ -88,28 +89,19 @@ class Alert:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """A browser that wants to be told by Web Push; keys in base64url as the browser gave them."""
-
-    id: str
-    user: str
-    endpoint: str
-    p256dh: str
-    auth: str
-
-
 def connect(path: Path) -> sqlite3.Connection:
     """The database; made when it is not there. sqlite3.Error when it cannot be used."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=PATIENCE)
     try:
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, FORMAT):
+        if version not in (0, 1, FORMAT):
             raise sqlite3.OperationalError(f"written by another version of the gateway (format {version})")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.executescript(_SCHEMA)
+        if version == 1:
+            db.execute(_SECOND)
         db.execute(f"PRAGMA user_version = {FORMAT}")
     except BaseException:
         db.close()
@@ -290,13 +282,14 @@ class Alerts:
             self._told(found)
         return found
 
-    def subscribe(self, user: str, endpoint: str, p256dh: str, auth: str, now: float) -> str:
+    def subscribe(self, user: str, sign_in: str, endpoint: str, p256dh: str, auth: str, now: float) -> str:
         """A browser that is to be told by Web Push; its id. The same endpoint again is the same browser."""
         number = secrets.token_urlsafe(12)
         with self._transaction():
             self._db.execute("DELETE FROM subscription WHERE endpoint = ?", (endpoint,))
             self._db.execute(
-                "INSERT INTO subscription VALUES (?, ?, ?, ?, ?, ?)", (number, user, endpoint, p256dh, auth, now)
+                "INSERT INTO subscription VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (number, user, endpoint, p256dh, auth, now, sign_in),
             )
             self._db.execute(
                 "DELETE FROM subscription WHERE user = ?1 AND id NOT IN "
@@ -309,6 +302,11 @@ class Alerts:
         """Whether there was such a browser of his."""
         with self._transaction():
             return bool(self._db.execute("DELETE FROM subscription WHERE id = ? AND user = ?", (number, user)).rowcount)
+
+    def forget(self, sign_ins: Sequence[str]) -> None:
+        """The browsers of these sign-ins are told no more."""
+        with self._transaction():
+            self._db.executemany("DELETE FROM subscription WHERE sign_in = ?", [(one,) for one in sign_ins])
 
     def push_key(self) -> str:
         """The public key that push services know the gateway by, as browsers want it. OSError when there is none."""

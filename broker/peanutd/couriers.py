@@ -2,7 +2,8 @@
 
 The rule it keeps: what is to be told survives a restart, is tried again with growing pauses for a day, and each attempt
 is in the database and in the log. What is due for the same person goes together: a thousand nodes that fall silent are
-one mail. One thread, which may wait for the network; nobody waits for it.
+one mail. A browser is told what its user may know of at that moment. One thread, which may wait for the network; nobody
+waits for it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -72,6 +73,13 @@ class Notice:
     alert: Mapping[str, Any]
 
 
+class Audience(Protocol):
+    """Whom alerts may be told to; for any thread."""
+
+    def __call__(self, user: str, /) -> frozenset[str] | None:
+        """The devices that a user may know of; None: there is no such user. OSError when nobody can say it now."""
+
+
 class Couriers:
     """The thread. `step` is for it, or for a test."""
 
@@ -80,16 +88,18 @@ class Couriers:
         home: Path,
         log: Log,
         rulebook: Callable[[], Rulebook],
+        audience: Callable[[], Audience | None],
         *,
         clock: Callable[[], float] = time.time,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """rulebook: as it is now. context: whom to trust; as this machine does, if nothing is said. sqlite3.Error when
-        the database cannot be used.
+        """rulebook, audience: as they are now. context: whom to trust; as this machine does, if nothing is said.
+        sqlite3.Error when the database cannot be used.
         """
         self._home = home
         self._log = log
         self._rulebook = rulebook
+        self._audience = audience
         self._clock = clock
         self._context = context or ssl.create_default_context()
         self._db = connect(home / FILE_NAME)
@@ -149,7 +159,7 @@ class Couriers:
             elif way.kind == "mail":
                 self._mail(way, notices)
             else:
-                self._push(target, notices, rulebook, now)
+                notices = self._push(target, notices, rulebook, now)
         except DeliveryError as error:
             self._failed(name, notices, str(error), error.gone, now)
         except (OSError, smtplib.SMTPException, ValueError) as error:
@@ -159,7 +169,8 @@ class Couriers:
                 "UPDATE notice SET state = 'told', done = ?, tries = tries + 1, why = NULL WHERE id = ?",
                 [(now, notice.id) for notice in notices],
             )
-            self._log.info("couriers", "told", way=name, alerts=len(notices))
+            if notices:
+                self._log.info("couriers", "told", way=name, alerts=len(notices))
 
     def _failed(self, name: str, notices: Sequence[Notice], why: str, gone: bool, now: float) -> None:
         """Puts down that it was tried, and when to try again."""
@@ -205,11 +216,16 @@ class Couriers:
         if refused:
             raise DeliveryError(f"refused for {', '.join(refused)}")
 
-    def _push(self, target: str, notices: Sequence[Notice], rulebook: Rulebook, now: float) -> None:
-        rows = self._db.execute("SELECT endpoint, p256dh, auth FROM subscription WHERE id = ?", (target,)).fetchall()
+    def _push(self, target: str, notices: Sequence[Notice], rulebook: Rulebook, now: float) -> Sequence[Notice]:
+        """Those that were for this browser."""
+        query = "SELECT endpoint, p256dh, auth, user FROM subscription WHERE id = ?"
+        rows = self._db.execute(query, (target,)).fetchall()
         if not rows:
             raise DeliveryError("the browser is not subscribed any more", gone=True)
-        ((endpoint, p256dh, auth),) = rows
+        ((endpoint, p256dh, auth, user),) = rows
+        notices = self._for(user, notices, now)
+        if not notices:
+            return notices
         try:
             webpush.check(endpoint, p256dh, auth, rulebook.services)
         except webpush.PushError as error:
@@ -236,6 +252,23 @@ class Couriers:
             if error.gone:
                 self._db.execute("DELETE FROM subscription WHERE id = ?", (target,))
             raise
+        return notices
+
+    def _for(self, user: str, notices: Sequence[Notice], now: float) -> Sequence[Notice]:
+        """Those that a user may know of: he may see less by now than when he subscribed, and be gone altogether."""
+        audience = self._audience()
+        if audience is None:
+            raise DeliveryError("the API is not served, and nobody else can say who may know of it")
+        devices = audience(user)
+        if devices is None:
+            self._db.execute("DELETE FROM subscription WHERE user = ?", (user,))
+            raise DeliveryError(f"there is no user {user} any more", gone=True)
+        others = [(now, notice.id) for notice in notices if notice.alert["device"] not in devices]
+        self._db.executemany(
+            "UPDATE notice SET state = 'left out', done = ?, why = 'its user may not see the device' WHERE id = ?",
+            others,
+        )
+        return [notice for notice in notices if notice.alert["device"] in devices]
 
     def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
         request = urllib.request.Request(url, body, dict(headers), method="POST")

@@ -18,7 +18,7 @@ from peanutd import fleet, groups
 from peanutd.alert_rules import Rulebook
 from peanutd.alerts import FILE_NAME, Alert, Alerts
 from peanutd.config import Config
-from peanutd.couriers import Couriers
+from peanutd.couriers import Audience, Couriers
 from peanutd.discovery import Discovery
 from peanutd.groups import Groups, Progress
 from peanutd.history import History, HistoryError, Reader
@@ -53,6 +53,8 @@ class Monitor:
         self._problem: fleet.LedgerError | None = None
         self.told: list[Callable[[Alert | Progress], None]] = []
         """Hear of each alert that changes and of the progress of groups, in the recorder's thread, quickly."""
+        self.audience: Audience | None = None
+        """Which devices a user may know of, for any thread; None: nobody can say that, as long as there is no API."""
         history: History | None = None
         self.reader: Reader | None = None
         """What was measured, for any thread."""
@@ -69,7 +71,7 @@ class Monitor:
         self._couriers: Couriers | None = None
         try:
             self.alerts = alerts = Alerts(home, log, self.nodes, rulebook, clock(), told=self._tell)
-            self._couriers = Couriers(home, log, lambda: alerts.rulebook, clock=clock)
+            self._couriers = Couriers(home, log, lambda: alerts.rulebook, lambda: self.audience, clock=clock)
             self.recorder.parts.append(alerts)
         except (sqlite3.Error, OSError) as error:
             log.error("alerts", f"there are none: {home / FILE_NAME}: {error}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import sqlite3
 import stat
 from collections import Counter
 from collections.abc import Sequence
@@ -181,7 +183,7 @@ def test_new_rules_are_taken_and_bad_ones_are_not(bench: Bench) -> None:
 
 
 def test_who_is_to_be_told_is_put_down_with_it(bench: Bench) -> None:
-    number = bench.alerts.subscribe("maria", "https://fcm.googleapis.com/1", "p", "a", NOW)
+    number = bench.alerts.subscribe("maria", "sign-in", "https://fcm.googleapis.com/1", "p", "a", NOW)
     bench.warm(4.0)
     bench.warm(9.0)
     assert bench.notices() == [
@@ -199,15 +201,29 @@ def test_a_browser_is_subscribed_once_and_only_its_user_ends_that(
     def count() -> int:
         return int(bench.alerts._db.execute("SELECT count(*) FROM subscription").fetchone()[0])
 
-    first = bench.alerts.subscribe("maria", "https://a/1", "p", "a", NOW)
-    second = bench.alerts.subscribe("maria", "https://a/1", "p", "a", NOW + 1)
+    first = bench.alerts.subscribe("maria", "sign-in", "https://a/1", "p", "a", NOW)
+    second = bench.alerts.subscribe("maria", "sign-in", "https://a/1", "p", "a", NOW + 1)
     assert count() == 1
     assert not bench.alerts.unsubscribe("maria", first)
     assert not bench.alerts.unsubscribe("tom", second)
     for number in (2, 3):
-        bench.alerts.subscribe("maria", f"https://a/{number}", "p", "a", NOW + number)
+        bench.alerts.subscribe("maria", "sign-in", f"https://a/{number}", "p", "a", NOW + number)
     assert count() == 2, "the oldest has gone"
     assert not bench.alerts.unsubscribe("maria", second)
+
+
+def test_browsers_of_a_gateway_from_before_they_had_a_sign_in_are_told_on(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "alerts.db")) as old:
+        old.execute(
+            "CREATE TABLE subscription (id TEXT PRIMARY KEY, user TEXT NOT NULL, endpoint TEXT NOT NULL UNIQUE, "
+            "p256dh TEXT NOT NULL, auth TEXT NOT NULL, made REAL NOT NULL)"
+        )
+        old.execute("INSERT INTO subscription VALUES ('1', 'maria', 'https://a/1', 'p', 'a', 7)")
+        old.execute("PRAGMA user_version = 1")
+        old.commit()
+    for _ in range(2):
+        with contextlib.closing(alerts.connect(tmp_path / "alerts.db")) as db:
+            assert db.execute("SELECT user, sign_in FROM subscription").fetchall() == [("maria", "")]
 
 
 def test_pages_and_what_is_old(bench: Bench) -> None:

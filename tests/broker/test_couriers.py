@@ -15,7 +15,7 @@ import pytest
 
 from peanutd import alert_rules, couriers, webpush
 from peanutd.alerts import Alerts
-from peanutd.couriers import GIVE_UP, LONGEST, PAUSE, Couriers
+from peanutd.couriers import GIVE_UP, LONGEST, PAUSE, Audience, Couriers
 from peanutd.ear import Report
 from peanutd.judges import Node
 from peanutd.log import Log
@@ -34,7 +34,13 @@ class Bench:
         (home / "alerts.toml").write_text(ways + RULE)
         log = Log("debug", self.log)
         self.alerts = Alerts(home, log, lambda: [Node("peanut", "/plant/peanut")], alert_rules.load(home), NOW)
-        self.couriers = Couriers(home, log, lambda: self.alerts.rulebook, clock=lambda: self.now, context=trust)
+        self.may: dict[str, frozenset[str]] | None = {"maria": frozenset({"peanut"})}
+        self.couriers = Couriers(
+            home, log, lambda: self.alerts.rulebook, self.audience, clock=lambda: self.now, context=trust
+        )
+
+    def audience(self) -> Audience | None:
+        return None if self.may is None else self.may.get
 
     def happens(self, *names: str, over: bool = False) -> None:
         for name in names:
@@ -203,7 +209,7 @@ def test_a_browser_reads_what_nobody_else_can(tmp_path: Path) -> None:
     ways = f'push_services = ["{service.place}"]\n[[tell]]\nname = "push"\npush = true\n'
     bench = Bench(tmp_path, ways, trust)
     browser = Browser()
-    bench.alerts.subscribe("maria", f"{service.url}/maria", browser.p256dh, browser.auth, NOW)
+    bench.alerts.subscribe("maria", "sign-in", f"{service.url}/maria", browser.p256dh, browser.auth, NOW)
     bench.happens("frost")
     bench.turn()
     ((path, headers, body),) = service.got
@@ -221,4 +227,28 @@ def test_a_browser_reads_what_nobody_else_can(tmp_path: Path) -> None:
     bench.turn()
     assert bench.notices()[1][0] == "failed"
     assert list(bench.alerts._db.execute("SELECT * FROM subscription")) == [], "it wants no more"
+    service.end()
+
+
+def test_a_browser_is_told_what_its_user_may_know_of(tmp_path: Path) -> None:
+    pem, trust = certificate(tmp_path)
+    service = Web(pem)
+    ways = f'push_services = ["{service.place}"]\n[[tell]]\nname = "push"\npush = true\n'
+    bench = Bench(tmp_path, ways, trust)
+    for user in ("maria", "tom", "gone"):
+        browser = Browser()
+        bench.alerts.subscribe(user, f"of-{user}", f"{service.url}/{user}", browser.p256dh, browser.auth, NOW)
+    bench.may = None
+    bench.happens("frost")
+    bench.turn()
+    assert {state for state, _, _ in bench.notices()} == {"waiting"}, "nobody can say yet who may know of it"
+    bench.may = {"maria": frozenset({"peanut"}), "tom": frozenset({"another"})}
+    bench.turn(PAUSE)
+    assert [path for path, _, _ in service.got] == ["/maria"]
+    assert sorted(state for state, _, _ in bench.notices()) == ["failed", "left out", "told"]
+    assert {user for (user,) in bench.alerts._db.execute("SELECT user FROM subscription")} == {"maria", "tom"}
+    bench.alerts.forget(["of-maria"])
+    bench.happens("tank")
+    bench.turn()
+    assert len(service.got) == 1, "she has ended that sign-in"
     service.end()

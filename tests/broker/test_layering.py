@@ -41,7 +41,7 @@ API_ORDER = (
     *("problem", "shape", "database", "keys", "sessions", "passwords", "audit", "quota", "bridge", "people", "scopes"),
     *("shares", "proofs", "passkeys", "userfile", "nodes", "live", "certificates", "signing"),
     *("rights", "commands", "services", "table", "openapi"),
-    *("signin", "devices", "asking", "past", "alerting", "grouping", "telling"),
+    *("signin", "devices", "asking", "audience", "past", "alerting", "grouping", "telling"),
     *("keying", "stepup", "events", "accounts", "sharing", "auditing", "revoking", "static", "splice", "app", "door"),
     *("homes", "serve"),
 )

@@ -1,6 +1,7 @@
 """Alerts: shown, acknowledged by a person; and the browsers that are to be told by Web Push.
 
-The rule it keeps: an alert is for who may see its device; the gateway's own is for who is held to no group.
+The rule it keeps: an alert is for who may see its device (audience.py), and a browser that is to be told ends with the
+sign-in that subscribed it, when that is ended.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ from starlette.responses import JSONResponse
 from peanutd import alerts, webpush
 from peanutd.access import Role
 from peanutd.alert_rules import SEVERITIES
-from peanutd.api import asking, shape
+from peanutd.api import asking, audience, shape
 from peanutd.api.devices import LIMIT
 from peanutd.api.problem import Problem, not_found
 from peanutd.api.shape import COUNT, NUMBER, TEXT, TIME, listed, or_null, table, text, words
 from peanutd.api.table import PATHS, Call, Operation
-from peanutd.monitor import GATEWAY
 
 PATHS["alert"] = text(15, 1, "^[0-9]+$")
 PATHS["subscription"] = text(40, 1)
@@ -45,15 +45,9 @@ SUBSCRIPTION: Final = table(
 )
 
 
-async def _visible(call: Call) -> set[str]:
-    """Names of devices whose alerts somebody may see."""
-    names = set(await call.services.rights.visible(call.person))
-    return names if call.person.scope is not None else names | {GATEWAY}
-
-
 async def listing(call: Call) -> Any:
     """GET /alerts."""
-    query, names = call.query, await _visible(call)
+    query, names = call.query, await audience.devices(call.services, call.person)
     wanted = names & {query["device"]} if "device" in query else names
     limit = query["limit"]
     found = await asking.ask_alerts(
@@ -70,7 +64,7 @@ async def acknowledge(call: Call) -> Any:
     """POST /alerts/{alert}/acknowledge."""
     services, number = call.services, int(call.path["alert"])
     found = await asking.ask_alerts(services, lambda alerts: alerts.alert(number))
-    if found is None or found.device not in await _visible(call):
+    if found is None or found.device not in await audience.devices(services, call.person):
         raise not_found("alert")
     await services.audit.add(call.origin, "acknowledge", found.device, "ok", alert=number, rule=found.rule)
     by, note, now = call.person.who, call.body.get("note", ""), services.clock()
@@ -95,11 +89,11 @@ async def push_key(call: Call) -> Any:
 async def subscribe(call: Call) -> Any:
     """POST /push/subscriptions."""
     endpoint, keys = call.body["endpoint"], call.body["keys"]
-    user, now = call.person.name, call.services.clock()
+    person, now = call.person, call.services.clock()
 
     def work(found: alerts.Alerts) -> str:
         webpush.check(endpoint, keys["p256dh"], keys["auth"], found.rulebook.services)
-        return found.subscribe(user, endpoint, keys["p256dh"], keys["auth"], now)
+        return found.subscribe(person.name, person.session, endpoint, keys["p256dh"], keys["auth"], now)
 
     try:
         return JSONResponse({"id": await asking.ask_alerts(call.services, work)}, 201)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from starlette.responses import StreamingResponse
 
+from peanutd.api import audience
 from peanutd.api.live import TICKET_LIFETIME, Check, Stream
 from peanutd.api.people import Person
 from peanutd.api.problem import Problem
@@ -33,7 +34,7 @@ async def ticket(call: Call) -> Any:
 async def events(call: Call) -> StreamingResponse:
     """GET /events."""
     services, person = call.services, call.person
-    names = frozenset(await services.rights.visible(person))
+    names = await audience.devices(services, person)
     wanted = frozenset(call.query.get("device", ())) or None
     stream = Stream(names, wanted)
     with PLACES.taken(person.who):  # a stream that has begun cannot be refused any more
@@ -54,7 +55,7 @@ def checker(services: Services) -> Check:
         if services.clock() >= person.ends or not services.counts(person):
             return False
         with contextlib.suppress(Problem):  # too much to do: what he might see a moment ago will do
-            stream.names = frozenset(await services.rights.visible(person))
+            stream.names = await audience.devices(services, person)
         return True
 
     return check

@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
@@ -96,7 +96,8 @@ def services(
 ) -> Services:
     """Everything that the API works with."""
     groups = monitor.groups if monitor is not None else None
-    bridge, nodes, sessions = Bridge(broker_loop), Nodes(home, clock), Sessions(found, secret)
+    bridge, nodes = Bridge(broker_loop), Nodes(home, clock)
+    sessions = Sessions(found, secret, partial(_forget_browsers, monitor))
     passwords = Passwords(
         Store(home),
         monotonic,
@@ -132,6 +133,12 @@ def services(
         monitor=monitor,
         version=version,
     )
+
+
+def _forget_browsers(monitor: Monitor | None, sign_ins: Sequence[str]) -> None:
+    """The browsers of sign-ins that were ended are not told of alerts any more. Nobody waits for it."""
+    if monitor is not None and (alerts := monitor.alerts) is not None:
+        monitor.recorder.ask(lambda: alerts.forget(sign_ins))
 
 
 def _there(loop: asyncio.AbstractEventLoop, adopt: Callable[[socket.socket], None], sock: socket.socket) -> None:
@@ -254,7 +261,7 @@ class Api:
         if self._wishes is not None:
             self._wishes.open(self._loop)
         if self.services.monitor is not None:
-            telling.connect(self.services.monitor, self.services.nodes, self._loop)
+            telling.connect(self.services.monitor, self.services, self._loop)
         for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
             logger = logging.getLogger(name)
             logger.handlers, logger.propagate = [_Forward(self._log)], False

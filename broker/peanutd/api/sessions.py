@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -57,9 +58,13 @@ class StolenError(Exception):
 class Sessions:
     """All of them, in memory and in the database. Not thread-safe."""
 
-    def __init__(self, database: Database, keys: Keys) -> None:
+    def __init__(
+        self, database: Database, keys: Keys, ended: Callable[[Sequence[str]], None] = lambda ids: None
+    ) -> None:
+        """ended: hears which sign-ins somebody has ended; not of those that were merely not used for too long."""
         self._database = database
         self._keys = keys
+        self._ended = ended
         rows = database.now(lambda at: at.execute(f"SELECT {_COLUMNS} FROM family").fetchall())
         self._families = {row[0]: Family(*row) for row in rows}
 
@@ -102,7 +107,7 @@ class Sessions:
             await self.end([family.id])
             raise StolenError(family)
         if _over(family, now):
-            await self.end([family.id])
+            await self._forget([family.id])
             return None
         family = replace(family, counter=family.counter + 1, used=now, address=address)
         # In memory at once: of two that come with the same token at the same time, the second changes nothing.
@@ -130,14 +135,18 @@ class Sessions:
             await self._write(replace(family, proof=self.proof(user)), [])
 
     async def end(self, ids: list[str]) -> None:
-        """They are over, at once."""
+        """They are over, at once, because somebody wants it."""
+        self._ended(ids)
+        await self._forget(ids)
+
+    async def _forget(self, ids: list[str]) -> None:
         found = [(id,) for id in ids if self._families.pop(id, None) is not None]
         if found:
             await self._database.run(lambda at: at.executemany("DELETE FROM family WHERE id = ?", found))
 
     async def sweep(self, now: float) -> None:
         """Forgets those that are over; to be called now and then."""
-        await self.end([family.id for family in self._families.values() if _over(family, now)])
+        await self._forget([family.id for family in self._families.values() if _over(family, now)])
 
     async def _write(self, family: Family, ended: list[str]) -> None:
         for id in ended:

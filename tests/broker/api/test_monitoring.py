@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import time
@@ -13,10 +14,11 @@ from typing import Any
 import pytest
 
 from peanutd import alert_rules
-from peanutd.api import past, telling
+from peanutd.api import audience, past, telling
+from peanutd.api.sessions import IDLE
 from peanutd.config import Config, History
 from peanutd.connection import now_ms
-from peanutd.monitor import Monitor
+from peanutd.monitor import GATEWAY, Monitor
 from peanutd.mouth import Mouth
 from tests.broker.api.conftest import START, Node, Refused, World
 from tests.broker.receivers import Browser
@@ -189,7 +191,7 @@ def test_an_alert_is_shown_and_acknowledged(watched: Watched, refused: Refused) 
 def test_the_live_stream_tells_of_alerts_and_of_groups(watched: Watched) -> None:
     world = watched.world
     heard: list[Any] = []
-    telling.connect(watched.monitor, world.services.nodes, world.loop)
+    telling.connect(watched.monitor, world.services, world.loop)
     node = world.node("peanut")
     with world.services.nodes.following(heard.append):
         measure(watched, node, 3.0)
@@ -229,6 +231,62 @@ def test_browsers_that_are_to_be_told(watched: Watched, refused: Refused) -> Non
         assert refused(watched.ask("POST", "/push/subscriptions", {**good, "endpoint": endpoint}), "invalid")
     assert refused(watched.ask("DELETE", f"/push/subscriptions/{number}", token=watched.vera), "not_found")
     assert watched.ask("DELETE", f"/push/subscriptions/{number}").status_code == 204
+
+
+def test_a_browser_is_told_no_more_when_its_sign_in_has_been_ended(watched: Watched) -> None:
+    world = watched.world
+    alerts = watched.monitor.alerts
+    assert alerts is not None
+
+    def users() -> list[str]:
+        query = "SELECT user FROM subscription ORDER BY user"
+        rows = watched.monitor.recorder.ask(lambda: alerts._db.execute(query).fetchall()).result(PATIENCE)
+        return [user for (user,) in rows]
+
+    def subscribe(token: str, number: int) -> None:
+        browser = Browser()
+        keys = {"p256dh": browser.p256dh, "auth": browser.auth}
+        body = {"endpoint": f"https://fcm.googleapis.com/{number}", "keys": keys}
+        assert watched.ask("POST", "/push/subscriptions", body, token=token).status_code == 201
+
+    lost, ada = world.token("maria"), world.token("ada")
+    for number, token in enumerate((watched.maria, lost, watched.vera)):
+        subscribe(token, number)
+    assert users() == ["maria", "maria", "vera"]
+    assert watched.ask("DELETE", "/session", token=lost).status_code == 204
+    assert users() == ["maria", "vera"], "that of the lost phone"
+    assert watched.ask("DELETE", "/users/vera", token=ada).status_code == 204
+    assert users() == ["maria"]
+    world.now += IDLE + 1
+    world.run(world.services.sessions.sweep(world.now))
+    assert users() == ["maria"], "who has not looked for a month is told of frost all the same"
+
+
+def test_alerts_are_told_to_who_may_see_the_device_by_push_as_on_the_page(watched: Watched) -> None:
+    services = watched.world.services
+    watched.world.node("peanut")
+    watched.world.node("other")
+    assert watched.ask("PUT", "/groups/north", {"members": ["peanut"]}).status_code == 201
+
+    def told(name: str) -> frozenset[str] | None:
+        return watched.world.run(audience.of_user(services, name))
+
+    assert told("vera") == {"peanut", "other", GATEWAY}
+    watched.scoped("north")
+    assert told("maria") == {"peanut"}
+    assert told("nobody") is None
+
+
+def test_a_courier_that_asks_too_late_tries_again(watched: Watched) -> None:
+    """A gateway that ends, or has no time, is no reason to tell somebody, or to forget him."""
+    world = watched.world
+    ask = audience.for_couriers(world.services, world.loop)
+    asked = world.loop.run_in_executor(None, ask, "vera")
+    assert world.run(asked) == {GATEWAY}
+    ended = asyncio.new_event_loop()
+    ended.close()
+    with pytest.raises(OSError, match="ends"):
+        audience.for_couriers(world.services, ended)("vera")
 
 
 def test_a_group_is_brought_where_it_is_to_be(watched: Watched) -> None:
