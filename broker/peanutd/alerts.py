@@ -91,7 +91,10 @@ class Alert:
 
 def connect(path: Path) -> sqlite3.Connection:
     """The database; made when it is not there. sqlite3.Error when it cannot be used."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    # Made, but never opened where it is: to close any descriptor of a file gives up all of this process's locks on it
+    # (POSIX), also those of a connection that another thread has. Whoever looks at it next then takes its log away.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=PATIENCE)
     try:
         (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -169,6 +172,12 @@ class Alerts:
                 concerned = {name: node for name, node in self._nodes.items() if judge.rule.concerns(name)}
                 for verdict in judge.tick(concerned, now):
                     self._judged(judge, verdict, now)
+
+    def shift(self, by: float) -> None:
+        self._look_at += by
+        self._nodes_at += by
+        for judge in self._judges:
+            judge.shift(by)
 
     def _judged(self, judge: Judge, verdict: Verdict, now: float) -> None:
         key = (judge.rule.id, verdict.device, verdict.about)

@@ -7,6 +7,8 @@ import email.policy
 import io
 import json
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +55,27 @@ class Bench:
 
     def notices(self) -> list[tuple[str, int, str | None]]:
         return list(self.alerts._db.execute("SELECT state, tries, why FROM notice ORDER BY id"))
+
+
+LOOK = """
+import contextlib, sqlite3, sys
+with contextlib.closing(sqlite3.connect(sys.argv[1])) as db:
+    print(db.execute("SELECT count(*) FROM alert").fetchone()[0])
+"""
+
+
+def test_who_looks_from_outside_takes_nothing_away(tmp_path: Path) -> None:
+    """A backup opens and closes the database while the gateway, with two connections of its own, writes on."""
+    bench = Bench(tmp_path, "")
+
+    def look() -> int:
+        done = subprocess.run([sys.executable, "-c", LOOK, tmp_path / "alerts.db"], capture_output=True, check=True)
+        return int(done.stdout)
+
+    bench.happens("frost")
+    assert look() == 1
+    bench.happens("tank")
+    assert look() == 2
 
 
 @pytest.fixture
@@ -102,6 +125,16 @@ def test_what_fails_is_tried_again_with_growing_pauses(tmp_path: Path, web: Web)
     assert bench.turn(4 * PAUSE) == 1
     assert bench.notices() == [("told", 4, None)]
     assert bench.log.getvalue().count("could not tell, and tries again") == 3
+
+
+def test_a_clock_that_was_ahead_keeps_nobody_from_being_told(tmp_path: Path, web: Web) -> None:
+    bench = Bench(tmp_path, hook(web))
+    web.answers.append((503, ""))
+    bench.happens("frost")
+    bench.turn()
+    bench.now -= 365 * 86_400
+    assert bench.turn() == 1
+    assert bench.notices() == [("told", 2, None)]
 
 
 def test_after_a_day_it_gives_up(tmp_path: Path, web: Web) -> None:
