@@ -113,6 +113,9 @@ class Discovery:
                 self._said[root] = payload
                 self._mouth.keep(self.topic(node.name), payload)
 
+    def shift(self, by: float) -> None:
+        self._look_at += by
+
     def topic(self, name: str) -> str:
         """Where a node's document is."""
         return f"{self._settings.prefix}/device/peanut_{name}/config"

@@ -270,6 +270,18 @@ class Groups:
                 if (progress := self.progress(group, now)) is not None:
                     self._told(progress)
 
+    def shift(self, by: float) -> None:
+        self._look_at += by
+        self._tell_at += by
+        for attempt in self._attempts.values():
+            attempt.sent += by
+        for known in self._known.values():
+            known.setpoint_at += by
+        self._due = {device: due + by for device, due in self._due.items()}
+        self._outcomes = {key: replace(outcome, ts=outcome.ts + by) for key, outcome in self._outcomes.items()}
+        with self._transaction():
+            self._db.execute("UPDATE outcome SET ts = ts + ?", (by,))
+
     def _refresh(self) -> None:
         found = {node.name: node for node in self._nodes_of() if node.root}
         if found.keys() != self._nodes.keys():
@@ -444,7 +456,9 @@ class Groups:
                 raise GroupError(f"there is no recipe {recipe}")
             schedule = _schedule(self._recipes[recipe], now)
         self._refresh()
-        self._want(name, Desired(setpoint, recipe, by, now, schedule))
+        # The last act counts, also if the clock was ahead at the one before.
+        last = max((desired.ts for desired in self._desired.values()), default=0.0)
+        self._want(name, Desired(setpoint, recipe, by, max(now, last + 0.001), schedule))
         self._log.info("groups", "wanted", group=name, by=by, setpoint=setpoint, recipe=recipe)
         found = self.progress(name, now)
         assert found is not None

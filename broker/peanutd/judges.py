@@ -1,7 +1,8 @@
 """Judges: each holds what nodes report to one rule of alerts.toml, and says of a node that it is bad, or fine.
 
 The rule it keeps: a judge decides by the times of the readings, forward only: what comes late changes no judgement of
-now. Between bad and fine it says nothing, which is what hysteresis is. No clock, no disk, nobody told.
+now. Between bad and fine it says nothing, which is what hysteresis is. When the clock is put, silence goes on as long as
+it lasts, and what is judged by the times of readings begins anew. No clock, no disk, nobody told.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ class Judge(Protocol):
     def tick(self, nodes: Mapping[str, Node], now: float) -> Iterator[Verdict]:
         """Every few seconds. nodes: those that the rule is for, by name."""
 
+    def shift(self, by: float) -> None:
+        """The clock was put, by so many seconds."""
+
 
 def judge(rule: Rule, now: float) -> Judge:
     """The judge of a rule, who begins `now`."""
@@ -73,6 +77,9 @@ class _Base:
     def tick(self, nodes: Mapping[str, Node], now: float) -> Iterator[Verdict]:
         yield from ()
 
+    def shift(self, by: float) -> None:
+        self.began += by
+
 
 class _Forward(_Base):
     """Readings of some names, in the order of their times."""
@@ -89,6 +96,10 @@ class _Forward(_Base):
                 self._last[key] = reading.ts
                 yield from self._judge(device, reading)
 
+    def shift(self, by: float) -> None:
+        super().shift(by)
+        self._last.clear()  # times of another clock
+
     def _judge(self, device: str, reading: Reading) -> Iterator[Verdict]:
         raise NotImplementedError
 
@@ -99,6 +110,10 @@ class _Threshold(_Forward):
     def __init__(self, rule: Rule, began: float) -> None:
         super().__init__(rule, began, rule.reading)
         self._since: dict[str, int] = {}
+
+    def shift(self, by: float) -> None:
+        super().shift(by)
+        self._since.clear()
 
     def _judge(self, device: str, reading: Reading) -> Iterator[Verdict]:
         rule, value = self.rule, reading.value
@@ -121,6 +136,10 @@ class _Rate(_Forward):
     def __init__(self, rule: Rule, began: float) -> None:
         super().__init__(rule, began, rule.reading)
         self._windows: dict[str, deque[tuple[int, float]]] = {}
+
+    def shift(self, by: float) -> None:
+        super().shift(by)
+        self._windows.clear()
 
     def _judge(self, device: str, reading: Reading) -> Iterator[Verdict]:
         rule = self.rule
@@ -146,6 +165,10 @@ class _Heater(_Forward):
         super().__init__(rule, began, "temperature", "heater")
         self._warmth: dict[str, float] = {}
         self._begun: dict[str, tuple[int, float | None]] = {}
+
+    def shift(self, by: float) -> None:
+        super().shift(by)
+        self._begun.clear()
 
     def _judge(self, device: str, reading: Reading) -> Iterator[Verdict]:
         rule = self.rule
@@ -179,6 +202,10 @@ class _Silence(_Base):
         self._heard: dict[str, float] = {}
         self._asleep: set[str] = set()
 
+    def shift(self, by: float) -> None:
+        super().shift(by)
+        self._heard = {device: heard + by for device, heard in self._heard.items()}
+
     def hear(self, device: str, said: Said, now: float) -> Iterator[Verdict]:
         if said.report.retained:
             return
@@ -209,6 +236,10 @@ class _Certificate(_Base):
     def __init__(self, rule: Rule, began: float) -> None:
         super().__init__(rule, began)
         self._due = began
+
+    def shift(self, by: float) -> None:
+        super().shift(by)
+        self._due = 0.0  # another day: at once
 
     def tick(self, nodes: Mapping[str, Node], now: float) -> Iterator[Verdict]:
         if now < self._due:

@@ -44,8 +44,11 @@ class Monitor:
         expires: Callable[[], datetime | None],
         clock: Callable[[], float] = time.time,
         version: str = "",
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """expires: when the gateway's own certificate ends, as it is now. clock: Unix seconds."""
+        """expires: when the gateway's own certificate ends, as it is now. clock: Unix seconds; monotonic: seconds that
+        pass.
+        """
         self._home = home
         self._log = log
         self._expires = expires
@@ -65,7 +68,7 @@ class Monitor:
                 self.reader = Reader(path)
             except HistoryError as error:
                 log.error("history", f"nothing is kept: {error}")
-        self.recorder = Recorder(log, settings.history, history, clock=clock)
+        self.recorder = Recorder(log, settings.history, history, clock=clock, monotonic=monotonic)
         self.alerts: Alerts | None = None
         """To be used by `recorder.ask`."""
         self._couriers: Couriers | None = None

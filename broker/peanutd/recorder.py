@@ -1,7 +1,8 @@
 """Between the nodes and everything that is made of what they say: one thread, so that the loop only takes notes.
 
 The rule it keeps: the queue is bounded; what does not fit is dropped and counted, and the broker waits for nobody here.
-Whatever fails in this thread is said once, until it works again, and ends nothing.
+Whatever fails in this thread is said once, until it works again, and ends nothing. A clock that is put forward or back,
+or a machine that slept, changes what time it is and nothing else: who waits goes on waiting, and nothing is thrown away.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Final, Protocol, TypeVar
 from peanutd import readings
 from peanutd.config import History as Settings
 from peanutd.ear import Report
-from peanutd.history import FIVE, HOUR, History
+from peanutd.history import DAY, FIVE, HOUR, History
 from peanutd.log import Log
 from peanutd.readings import Event, Reading
 
@@ -30,6 +31,12 @@ MAX_KEPT: Final = 100_000
 """Readings that wait for a disk that fails; what comes then is dropped."""
 TURN: Final = 0.25
 """Seconds between two turns of the thread."""
+JUMP: Final = 30.0
+"""Seconds that the clock and the time that passes may drift apart between two turns; with more it was put."""
+FIRST_SWEEP: Final = HOUR
+"""Seconds from the start to the first sweep: until then somebody has told a machine without a clock what time it is."""
+DOUBT: Final = DAY
+"""Seconds without a sweep after the clock was put forward: it may have been a mistake, and what is swept is gone."""
 END_TIMEOUT: Final = 5.0
 """Seconds that the gateway waits for the thread at its end."""
 
@@ -53,6 +60,9 @@ class Part(Protocol):
 
     def tick(self, now: float) -> None:
         """Once a TURN or so."""
+
+    def shift(self, by: float) -> None:
+        """The clock was put, by so many seconds: what was to come then comes as soon as it would have come."""
 
 
 @dataclass(slots=True)
@@ -78,8 +88,9 @@ class Recorder:
         history: History | None = None,
         *,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """history: where readings go; None: nowhere. clock: Unix seconds."""
+        """history: where readings go; None: nowhere. clock: Unix seconds; monotonic: seconds that pass."""
         self.counts = Counts()
         self.parts: list[Part] = []
         """Told of every report, in this order; to be filled before the thread starts."""
@@ -87,6 +98,7 @@ class Recorder:
         self._settings = settings
         self._history = history
         self._clock = clock
+        self._monotonic = monotonic
         self._waiting: deque[Report] = deque()
         self._asked: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
@@ -98,7 +110,8 @@ class Recorder:
         now = clock()
         self._write_at = now + settings.batch_seconds
         self._sort_at = _next(now, FIVE) + SETTLE
-        self._sweep_at = now
+        self._sweep_at = now + FIRST_SWEEP
+        self._ahead = now - monotonic()
         self._failing: dict[str, str] = {}
         self._dropped_said = 0
 
@@ -142,6 +155,10 @@ class Recorder:
     def step(self, *, last: bool = False) -> None:
         """One turn: what was heard, what was asked, what is due. last: the history is, and nobody else is told."""
         now = self._clock()
+        ahead = now - self._monotonic()
+        if abs(by := ahead - self._ahead) >= JUMP:
+            self._shift(by, now)
+        self._ahead = ahead
         for _ in range(len(self._waiting)):
             self._take(self._waiting.popleft(), now)
         while self._asked:
@@ -159,6 +176,15 @@ class Recorder:
         if now >= self._sweep_at and not last:
             self._sweep_at = _next(now, HOUR) + SETTLE
             self._try("history", self._history.sweep, now)
+
+    def _shift(self, by: float, now: float) -> None:
+        """The clock was put."""
+        self._log.warning("recorder", "the clock was put, or the machine slept", seconds=round(by))
+        self._write_at = now
+        self._sort_at = _next(now, FIVE) + SETTLE
+        self._sweep_at = now + (DOUBT if by > 0 else HOUR)
+        for part in self.parts:
+            self._try(type(part).__name__.lower(), part.shift, by)
 
     def _run(self) -> None:
         while not self._ending:

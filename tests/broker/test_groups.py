@@ -212,6 +212,42 @@ def test_the_last_act_counts_where_a_node_is_in_several_groups(fleet: Fleet) -> 
     assert fleet.states("one") == {"a": "at"}
 
 
+def test_the_last_act_counts_although_the_clock_was_ahead_at_the_one_before(fleet: Fleet) -> None:
+    fleet.come("a")
+    fleet.groups.put("one", "", ["a"])
+    fleet.groups.want("one", "user/maria", fleet.now + 365 * 86_400, setpoint=20)
+    fleet.groups.want("house", "user/tom", fleet.now, setpoint=15)
+    fleet.turn()
+    assert (fleet.states()["a"], fleet.states("one")["a"]) == ("at", "refused")
+
+
+@pytest.mark.parametrize("jump", [-40 * 86_400.0, 40 * 86_400.0])
+def test_a_clock_that_is_put_changes_nobodys_turn(fleet: Fleet, jump: float) -> None:
+    fleet.come("a", "b")
+    fleet.answers["a"] = lambda said: []
+    fleet.answers["b"] = lambda said: [{"stage": "rejected", "why": "busy: later"}]
+    fleet.groups.want("house", "user/maria", fleet.now, setpoint=15)
+    assert fleet.turn() == ["a", "b"]
+    fleet.answers.clear()
+    fleet.now += jump
+    fleet.groups.shift(jump)
+    assert fleet.turn() == []
+    assert fleet.turn(BUSY + 1) == ["b"]
+    assert fleet.turn(LIFETIME + 1) == []
+    assert fleet.turn(PAUSE + 1) == ["a"]
+    fleet.come("c")
+    fleet.turn()
+    fleet.now += jump
+    fleet.groups.shift(jump)
+    fleet.turn(module.SETTLE + 1)
+    fleet.hear("a", "state", {"setpoint": 20})
+    assert fleet.states() == {"a": "refused", "b": "at", "c": "at"}
+    fleet.open()
+    fleet.come("a", "b", "c")
+    fleet.hear("a", "state", {"setpoint": 20})
+    assert fleet.states()["a"] == "refused", "also after a restart"
+
+
 def test_all_is_a_group_and_a_vehicle_in_it_has_no_set_point(fleet: Fleet) -> None:
     fleet.come("a", VIN)
     fleet.groups.want(ALL, "user/maria", fleet.now, setpoint=15)

@@ -168,3 +168,31 @@ def test_what_a_node_says_itself() -> None:
 )
 def test_durations_in_words(seconds: float, words: str) -> None:
     assert judges.duration(seconds) == words
+
+
+@pytest.mark.parametrize("jump", [-40 * 86_400.0, 40 * 86_400.0])
+def test_a_clock_that_is_put_makes_nobody_silent_and_nobody_deaf(jump: float) -> None:
+    silent = judge(Rule("s", "silence", for_s=600), NOW)
+    list(silent.hear("peanut", said(), NOW + 100))
+    silent.shift(jump)
+    assert [verdict.bad for verdict in silent.tick(NODES, NOW + jump + 650)] == []
+    assert [verdict.bad for verdict in silent.tick(NODES, NOW + jump + 701)] == [True]
+
+    for rule in (
+        Rule("t", "threshold", below=5.0, for_s=60),
+        Rule("r", "rate", fall=5.0, within_s=600),
+        Rule("h", "heater", rise=1.0, within_s=60),
+    ):
+        one = judge(rule, NOW)
+        verdicts(one, ("temperature", 0, 9.0), ("heater", 1, 1.0))
+        one.shift(jump)
+        found = verdicts(one, *((name, jump + at, value) for name, at, value in (
+            ("temperature", 10, 9.0), ("heater", 11, 1.0), ("temperature", 20, 3.0), ("temperature", 90, 3.0),
+        )))  # fmt: skip
+        assert found[-1], rule.what
+
+    ends = judge(Rule("c", "certificate", days=21), NOW)
+    node = {"peanut": Node("peanut", ROOT, NOW + 30 * 86_400)}
+    assert [verdict.bad for verdict in ends.tick(node, NOW)] == [False]
+    ends.shift(jump)
+    assert [verdict.bad for verdict in ends.tick(node, NOW + jump)] == [jump > 0]

@@ -16,7 +16,7 @@ import pytest
 from peanutd import readings, recorder
 from peanutd.config import History as Settings
 from peanutd.ear import Report
-from peanutd.history import FIVE, History, Reader
+from peanutd.history import DAY, FIVE, HOUR, History, Reader
 from peanutd.log import Log
 from peanutd.readings import Event, Reading
 from peanutd.recorder import Recorder, Said
@@ -139,7 +139,18 @@ class Bench:
         self.settings = Settings(**changes)
         self.history = History(path / "history.db", self.settings, pytest.fail)
         self.reader = Reader(path / "history.db")
-        self.recorder = Recorder(Log("debug", self.log), self.settings, self.history, clock=lambda: self.now)
+        self.put = 0.0
+        self.recorder = self.open()
+
+    def open(self) -> Recorder:
+        log = Log("debug", self.log)
+        clocks = {"clock": lambda: self.now, "monotonic": lambda: self.now - self.put}
+        return Recorder(log, self.settings, self.history, **clocks)
+
+    def put_clock(self, seconds: float) -> None:
+        """No time passes, and it is another one."""
+        self.now += seconds
+        self.put += seconds
 
     def say(self, *values: float) -> None:
         for value in values:
@@ -187,6 +198,45 @@ def test_they_are_sorted_in_when_five_minutes_are_over(tmp_path: Path) -> None:
     assert bench.found == [1]
 
 
+@pytest.mark.parametrize("jump", [-365 * DAY, -HOUR, HOUR, 365 * DAY])
+def test_a_clock_that_is_put_stops_no_writing(tmp_path: Path, jump: int) -> None:
+    bench = Bench(tmp_path)
+    bench.say(1)
+    bench.turn(10)
+    bench.put_clock(jump)
+    for value in (2, 3):
+        bench.say(value)
+        bench.turn(10)
+    assert bench.recorder.counts.written == 3
+    bench.turn(FIVE + recorder.SETTLE)
+    assert bench.history._db.execute("SELECT count(*) FROM arrived").fetchone() == (0,)
+    assert "the clock was put" in bench.log.getvalue()
+
+
+def test_a_clock_that_is_a_year_ahead_for_a_while_costs_no_readings(tmp_path: Path) -> None:
+    """Neither while the gateway runs, nor when it starts so; and after a day with that clock it is believed."""
+    bench = Bench(tmp_path)
+    bench.say(1)
+    bench.turn(FIVE + recorder.SETTLE)
+    for _ in range(2):
+        bench.put_clock(365 * DAY)
+        bench.turn(12 * HOUR)
+        bench.put_clock(-365 * DAY)
+        bench.turn(2 * HOUR)
+        assert bench.found == [1]
+    bench.put_clock(365 * DAY)
+    bench.turn()
+    bench.recorder = bench.open()
+    bench.turn(HOUR - 1)
+    bench.put_clock(-365 * DAY)
+    bench.turn(HOUR + 1)
+    assert bench.found == [1], "told the right time within an hour of the start"
+    bench.put_clock(365 * DAY)
+    bench.turn()
+    bench.turn(recorder.DOUBT + 1)
+    assert bench.found == []
+
+
 def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path) -> None:
     bench = Bench(tmp_path, max_waiting=2)
     bench.say(1, 2, 3)
@@ -224,6 +274,7 @@ def test_parts_are_told_of_everything_and_one_that_fails_is_alone(tmp_path: Path
             self.fails = fails
             self.heard: list[Said] = []
             self.ticks = 0
+            self.shifted: list[float] = []
 
         def hear(self, said: Said, now: float) -> None:
             if self.fails:
@@ -233,6 +284,9 @@ def test_parts_are_told_of_everything_and_one_that_fails_is_alone(tmp_path: Path
         def tick(self, now: float) -> None:
             self.ticks += 1
 
+        def shift(self, by: float) -> None:
+            self.shifted.append(by)
+
     bad, good = Part(True), Part(False)
     bench.recorder.parts += [bad, good]
     bench.say(7)
@@ -240,6 +294,11 @@ def test_parts_are_told_of_everything_and_one_that_fails_is_alone(tmp_path: Path
     (said,) = good.heard
     assert said.readings == (Reading(ROOT, "temperature", NOW + 1, 7.0),)
     assert (bad.ticks, good.ticks) == (1, 1)
+    bench.put_clock(-3600)
+    bench.turn()
+    bench.put_clock(recorder.JUMP - 1)
+    bench.turn()
+    assert good.shifted == [-3600], "and not of a second that somebody has corrected"
     assert "ValueError('no')" in bench.log.getvalue()
 
 

@@ -24,6 +24,8 @@ AUDIENCE: Final = "peanut-api"
 ACCESS_TYPE: Final = "at+jwt"
 """RFC 9068 §2.1: no other token is taken for an access token."""
 _ALGORITHM: Final = "HS256"
+AHEAD: Final = 60
+"""Seconds that a token may be of the future; with more the clock was ahead when it was made, and it would last."""
 
 
 class NoKeyError(Exception):
@@ -66,12 +68,13 @@ class Keys:
             if jwt.get_unverified_header(token).get("typ") != ACCESS_TYPE:
                 return None
             # The clock is ours to look at: it is injected.
-            options: Any = {"require": ["exp", "sub", "iss", "aud"], "verify_exp": False, "verify_iat": False}
+            options: Any = {"require": ["exp", "iat", "sub", "iss", "aud"], "verify_exp": False, "verify_iat": False}
             claims = jwt.decode(token, self._access, [_ALGORITHM], options=options, audience=AUDIENCE, issuer=ISSUER)
             who, session, ends = claims["sub"], claims.get("sid"), float(claims["exp"])
+            made = float(claims["iat"])
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             return None
-        if not isinstance(who, str) or not isinstance(session, str) or ends <= now:
+        if not isinstance(who, str) or not isinstance(session, str) or not made - AHEAD <= now < ends:
             return None
         return Access(who, session, ends)
 

@@ -117,7 +117,7 @@ class Live:
     def token(self, ticket: str, now: float) -> str | None:
         """The access token behind a ticket, which is worth nothing afterwards."""
         found = self._tickets.pop(_key(ticket), None)
-        return found.token if found is not None and found.ends > now else None
+        return found.token if found is not None and 0 < found.ends - now <= TICKET_LIFETIME + 1 else None
 
     async def read(self, stream: Stream, check: Check, person: Person) -> AsyncIterator[bytes]:
         """What the reader of a stream is sent. `check` is asked now and then."""

@@ -85,7 +85,7 @@ class Passkeys:
 
     def _answered(self, user: str, what: str, now: float) -> bytes:
         challenge, ends = self._waiting.pop((user, what), (b"", 0.0))
-        if ends <= now:
+        if not 0 < ends - now <= CHALLENGE + 1:
             raise BadPasskeyError("no challenge waits for this")
         return challenge
 

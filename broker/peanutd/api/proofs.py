@@ -46,7 +46,11 @@ class Proofs:
     def use(self, token: str, who: str, device: str, command: str, now: float) -> None:
         """Takes a proof; it is worth nothing afterwards. Problem `step_up` if it is none for this."""
         proof = self._waiting.pop(_key(token), None)
-        if proof is None or (proof.who, proof.device, proof.command) != (who, device, command) or proof.ends <= now:
+        if (
+            proof is None
+            or (proof.who, proof.device, proof.command) != (who, device, command)
+            or not 0 < proof.ends - now <= LIFETIME + 1
+        ):
             raise Problem("step_up", f"{command} needs your password again (POST /step-up), once for each command")
 
 

@@ -407,6 +407,9 @@ def test_a_proof_is_for_one_user_one_command_and_a_minute(world: World, refused:
     late = proof(world, token).json()["step_up"]
     world.now += proofs.LIFETIME
     refused(drive(world, token, "unlock", step_up=late), "step_up")
+    ahead = proof(world, token).json()["step_up"]
+    world.now -= 2
+    refused(drive(world, token, "unlock", step_up=ahead), "step_up")  # the clock was put back: a minute is a minute
     assert car.done == []
 
 

@@ -172,6 +172,9 @@ def test_a_ticket_opens_a_stream_once_and_soon(world: World, refused: Refused) -
     late = ticket()
     world.now += live.TICKET_LIFETIME
     assert world.run(status(f"/events?ticket={late}")) == 401
+    ahead = ticket()
+    world.now -= 2
+    assert world.run(status(f"/events?ticket={ahead}")) == 401
     refused(world.ask("GET", f"/me?ticket={ticket()}"), "unauthorized")  # for nothing else
 
 

@@ -47,7 +47,9 @@ class Watched:
         ends = datetime.fromtimestamp(START, UTC) + timedelta(days=5)
         settings = Config(history=History(batch_seconds=1))
         self.monitor = Monitor(
-            world.home, settings, world.log, alert_rules.load(world.home), mouth, lambda: ends, lambda: world.now
+            *(world.home, settings, world.log, alert_rules.load(world.home), mouth, lambda: ends),
+            clock=lambda: world.now,
+            monotonic=lambda: world.now,
         )
         world.monitor = self.monitor
         world.restart()

@@ -123,6 +123,9 @@ def test_an_answer_counts_once_and_for_what_it_was_asked(world: World, refused: 
     late = phone.get(challenge(world, token))
     world.now += passkeys.CHALLENGE
     refused(proof(world, token, late), "step_up")
+    ahead = phone.get(challenge(world, token))
+    world.now -= 2
+    refused(proof(world, token, ahead), "step_up")
 
 
 @pytest.mark.parametrize("wrong", ["origin", "host", "unverified", "counter", "key", "user", "nonsense"])

@@ -71,6 +71,16 @@ def test_an_access_token_lasts_a_quarter_of_an_hour(world: World, refused: Refus
     refused(world.ask("GET", "/me", token=token), "unauthorized")
 
 
+def test_what_a_clock_that_was_ahead_has_given_does_not_last(world: World, refused: Refused) -> None:
+    world.now = START + 365 * 86400
+    given = world.sign_in("maria")
+    world.now = START
+    world.services.rate = quota.Rate()  # its clock cannot be put, and here it is the same one
+    refused(world.ask("GET", "/me", token=given["access_token"]), "unauthorized")
+    fresh = world.ask("POST", "/session/refresh", {"refresh_token": given["refresh_token"]}).json()
+    assert world.ask("GET", "/me", token=fresh["access_token"]).status_code == 200, "and nobody has to sign in anew"
+
+
 def test_a_refresh_token_works_once_and_a_copy_ends_the_sign_in(world: World, refused: Refused) -> None:
     first = world.sign_in("maria")
     second = world.ask("POST", "/session/refresh", {"refresh_token": first["refresh_token"]}).json()
