@@ -136,8 +136,12 @@ export async function comeBack(): Promise<void> {
   }
 }
 
+/** What is to happen before somebody signs out, as long as the gateway still listens to him. */
+export const farewells: (() => Promise<void>)[] = [];
+
 export async function signOut(): Promise<void> {
   try {
+    await Promise.allSettled(farewells.map((farewell) => farewell()));
     await call("DELETE", "/session");
   } finally {
     signedOut();

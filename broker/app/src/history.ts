@@ -4,7 +4,7 @@
 
 import type { Series } from "./contract";
 
-/** Times, heater (0 to 1), set point, least, most, mean temperature; columns of one length, by time. */
+/** Times, heater (0 to 1), least, most, mean temperature, set point, as they are drawn one over the other; columns of one length, by time. */
 export type Columns = [number[], ...(number | null)[][]];
 
 export function align(series: readonly Series[]): Columns {
@@ -21,8 +21,8 @@ export function align(series: readonly Series[]): Columns {
     return sorted.map((ts) => found.get(ts) ?? null);
   };
   return [
-    sorted, column("heater", 1), held(column("setpoint", 1)),
-    column("temperature", 2), column("temperature", 3), column("temperature", 1),
+    sorted, column("heater", 1),
+    column("temperature", 2), column("temperature", 3), column("temperature", 1), held(column("setpoint", 1)),
   ];
 }
 

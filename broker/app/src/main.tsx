@@ -13,6 +13,7 @@ import { DevicePage } from "./pages/device";
 import { Door, ShareDoor } from "./pages/door";
 import { Fleet } from "./pages/fleet";
 import { More } from "./pages/more";
+import { followNotices } from "./push";
 import { route, to } from "./router";
 import { wear } from "./settings";
 import { check } from "./trust";
@@ -161,6 +162,7 @@ function App() {
 wear();
 await learn();
 follow();
+followNotices();
 render(<App />, document.getElementById("app")!);
 await comeBack();
 void check();

@@ -4,8 +4,16 @@
 
 import { Cell } from "./cell";
 
-const read = (): string[] =>
-  location.hash.replace(/^#\/?/, "").split("?")[0]!.split("/").filter(Boolean).map(decodeURIComponent);
+/** What a part of an address says; one that was cut or spoilt on its way says nothing of the app's. */
+function said(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+const read = (): string[] => location.hash.replace(/^#\/?/, "").split("?")[0]!.split("/").filter(Boolean).map(said);
 
 export const route = new Cell<readonly string[]>(read());
 

@@ -125,7 +125,7 @@ describe("history", () => {
   const series = (quantity: string, points: Series["points"]): Series => ({ device: "a", quantity, unit: "", step_s: 10, points });
 
   test("columns of one length; a gap is a gap, a set point holds", () => {
-    const [times, heater, setpoint, least, most, mean] = align([
+    const [times, heater, least, most, mean, setpoint] = align([
       series("temperature", [[0, 5, 4, 6, 1], [10, 6, 6, 6, 1], [100, 7, 7, 7, 1]]),
       series("setpoint", [[0, 15, 15, 15, 1]]), series("heater", [[10, 0.5, 0, 1, 2]]),
     ]);

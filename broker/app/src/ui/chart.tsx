@@ -124,11 +124,12 @@ function options(width: number, from: number, to: number): uPlot.Options {
     series: [
       {},
       { scale: "heater", fill: `${colour("amber")}55`, width: 0, points: { show: false } },
-      { scale: "y", stroke: colour("sky"), width: 1.5, dash: [6, 4], points: { show: false }, spanGaps: true },
       { scale: "y", width: 0, points: { show: false } },
       { scale: "y", width: 0, points: { show: false } },
       { scale: "y", stroke: colour("leaf"), width: 2.25, points: { show: false } },
+      // On top: a greenhouse that holds its set point would hide it.
+      { scale: "y", stroke: colour("sky"), width: 1.5, dash: [6, 4], points: { show: false }, spanGaps: true },
     ],
-    bands: [{ series: [4, 3], fill: `${colour("leaf")}26` }],
+    bands: [{ series: [3, 2], fill: `${colour("leaf")}26` }],
   };
 }
