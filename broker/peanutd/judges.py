@@ -1,7 +1,7 @@
 """Judges: each holds what nodes report to one rule of alerts.toml, and says of a node that it is bad, or fine.
 
 The rule it keeps: a judge decides by the times of the readings, forward only: what comes late changes no judgement of
-now. Between bad and fine it says nothing, which is what hysteresis is. When the clock is put, silence goes on as long as
+now. Between bad and fine it says nothing, which is what hysteresis is. When the clock is put, silence lasts as long as
 it lasts, and what is judged by the times of readings begins anew. No clock, no disk, nobody told.
 """
 

@@ -1,8 +1,8 @@
 """Between the nodes and everything that is made of what they say: one thread, so that the loop only takes notes.
 
 The rule it keeps: the queue is bounded; what does not fit is dropped and counted, and the broker waits for nobody here.
-Whatever fails in this thread is said once, until it works again, and ends nothing. A clock that is put forward or back,
-or a machine that slept, changes what time it is and nothing else: who waits goes on waiting, and nothing is thrown away.
+Whatever fails in this thread is said once, until it works again, and ends nothing. A clock that is put, or a machine
+that slept, changes what time it is and nothing else: who waits goes on waiting, and nothing is thrown away.
 """
 
 from __future__ import annotations
