@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import ssl
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -22,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from peanutd import control
 from peanutd.access import Credential, Identity, Kind
 from peanutd.revoked import FILE_NAME, MAX_SIZE, Revoked, RevokedError, parse
-from tests.broker.conftest import wait_for
+from tests.broker.conftest import Wire, wait_for
 from tests.broker.websocket import Socket
 
 LISTEN = '[listen]\nmqtts = "127.0.0.1:0"\n'
@@ -149,6 +151,54 @@ def test_who_is_revoked_is_cut_and_comes_in_no_more(fleet: Any, start: Any, dial
     write(fleet.home)  # restored
     daemon.line("0 identities are revoked")
     assert dial(daemon.port(), context).connect("peanut")[1] == 0
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_no_unix_socket_and_no_proxy_lets_in_who_is_revoked(fleet: Any, start: Any, dial: Any, loop: str) -> None:
+    """TLS ends here on these listeners too: sessions on each are cut, and nobody comes back by another; a proxy's word
+    on where somebody comes from changes nothing."""
+    header = b"PROXY TCP4 203.0.113.9 192.0.2.1 56324 443\r\n"
+    with tempfile.TemporaryDirectory(prefix="peanut-") as place:
+        ways = {"local": f"unix:{place}/local", "relayed": f"unix:{place}/relayed", "behind": "127.0.0.1:0"}
+        fleet.settings(
+            LISTEN
+            + "".join(
+                f'[[listener]]\naddress = "{address}"\ntransport = "tls"\n'
+                + ("" if name == "local" else "proxy_protocol = true\n")
+                for name, address in ways.items()
+            )
+        )
+        daemon = start(fleet.home, loop=loop)
+        daemon.line("listening mqtts ", len(ways) + 1)
+        port = int(daemon.line(r"listening mqtts 127\.", 2).rpartition(":")[2])
+
+        def come(name: str, way: str, context: ssl.SSLContext) -> Wire:
+            """A client by this way, with a name of its own; its CONNACK is still to come."""
+            if way == "behind":
+                sock = dial(port).sock
+            else:
+                sock = socket.socket(socket.AF_UNIX)
+                sock.connect(ways[way].removeprefix("unix:"))
+            sock.settimeout(60)
+            if way != "local":
+                sock.sendall(header)
+            return Wire(context.wrap_socket(sock, server_hostname="localhost"), 5)
+
+        stolen = {way: fleet.context(fleet.issue(f"peanut:plant/{way}")) for way in ways}
+        tomato = fleet.context(fleet.issue("peanut:plant/tomato"))
+        for other in ways:
+            sessions = {way: come(way, way, stolen[way]) for way in ways}
+            assert [wire.connect(way)[1] for way, wire in sessions.items()] == [0] * len(ways)
+            stays = come("tomato", other, tomato)
+            assert stays.connect("tomato")[1] == 0
+            write(fleet.home, **{way: entry() for way in ways})
+            assert all(wire.closed() for wire in sessions.values())
+            for way in ways:
+                with pytest.raises((EOFError, OSError)):
+                    come(way, other, stolen[way]).connect(way)
+            stays.ping()
+            write(fleet.home)
+            daemon.line("0 identities are revoked", [*ways].index(other) + 1)
 
 
 def test_a_certificate_that_was_issued_since_comes_in(fleet: Any, start: Any, dial: Any) -> None:
