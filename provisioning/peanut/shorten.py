@@ -8,18 +8,21 @@ firmware together, so that a file comes out the same whichever node it is for:
 * A private name (`_flight`), and what a module defines (`def since`) if it is only ever asked of that module, becomes a
   short one (`_b`), the same in all files. Two names may become one where they can never meet: no file has both, nor do
   two files of which one has a class that the other's inherits from.
+* So does what objects of ours have for others (`ring.batch`), unless MicroPython's objects have it, too
+  (peanut/image_names.py): `pin.value` stays.
 * An argument that no call names becomes a letter.
 
 A private name that no file of ours gives a meaning is somebody else's (`asyncio.core._io_queue`), and stays. What a
-string also says (it may be meant for getattr), what is asked of anything but a module of ours (`pin.value`), and
-`__names__` stay; so do errors, whose names are told, and what the files outside folders have, which an older
-application may find beside it.
+string also says (it may be meant for getattr) and `__names__` stay; so do errors, whose names are told, and what the
+files outside folders have, which an older application may find beside it.
 """
 
 import ast
 import builtins
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+
+from peanut.image_names import NAMES
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -38,13 +41,16 @@ def shorten(sources: Mapping[str, str], callers: Iterable[str] = ()) -> dict[str
         asked.update(_asked_of(tree, own, modules))
         kept.update(_asked_of_others(tree, own, modules))
     kept.update(_foreign(trees.values()))
+    handed = _handed(trees.values()) - NAMES - kept
     for tree in [*map(ast.parse, callers), *(tree for path, tree in trees.items() if "/" not in path)]:
         kept.update(name for name in _names(tree) if not _private(name) and name != name.upper())
-        kept.update(_asked_of_others(tree, set(), set()))
+        kept.update(_asked_of_others(tree, set(), set()), _behind_dots(tree, set()))
+    for tree in trees.values():
+        kept.update(set(_behind_dots(tree, _modules_of(tree, modules))) - handed)
     for tree in trees.values():
         _put_numbers(tree, kept | asked)
         _letter_arguments(tree, kept)
-    short = _short_names(trees, kept)
+    short = _short_names(trees, kept, handed - kept)
     return {path: ast.unparse(_Renamed(short).visit(tree)) + "\n" for path, tree in trees.items()}
 
 
@@ -76,7 +82,7 @@ def _asked_of(tree: ast.Module, own: set[str], modules: set[str]) -> Iterator[st
 
 
 def _asked_of_others(tree: ast.Module, own: set[str], modules: set[str]) -> Iterator[str]:
-    """The names that a file reads from anything else: imported, behind a dot, or naming an argument of a call."""
+    """The names that a file has of anything else: imported, or naming an argument of a call."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             ours = isinstance(node, ast.ImportFrom) and node.module in modules
@@ -87,11 +93,30 @@ def _asked_of_others(tree: ast.Module, own: set[str], modules: set[str]) -> Iter
                     yield from alias.name.split(".")
                 if alias.asname:
                     yield from (alias.name, alias.asname)
-        elif isinstance(node, ast.Attribute) and not node.attr.startswith("_"):
-            if not (isinstance(node.value, ast.Name) and node.value.id in own):
-                yield node.attr
         elif isinstance(node, ast.keyword) and node.arg is not None:
             yield node.arg
+
+
+def _behind_dots(tree: ast.Module, own: set[str]) -> Iterator[str]:
+    """The public names that a file reads from anything but the modules `own`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not node.attr.startswith("_"):
+            module = isinstance(node.value, ast.Name) and node.value.id in own
+            if not module:
+                yield node.attr
+
+
+def _handed(trees: Iterable[ast.Module]) -> set[str]:
+    """The public names that objects of ours have for others: set in a class, or by its methods, and nowhere else."""
+    mine: set[str] = set()
+    theirs: set[str] = set()
+    for tree in trees:
+        mine.update(_of_classes(tree))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+                inside = isinstance(node.value, ast.Name) and node.value.id == "self"
+                (mine if inside else theirs).add(node.attr)
+    return {name for name in mine - theirs if name.islower() and not name.startswith("_")}
 
 
 def _foreign(trees: Iterable[ast.Module]) -> set[str]:
@@ -227,11 +252,11 @@ def _of_classes(tree: ast.Module) -> Iterator[str]:
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
-def _short_names(trees: Mapping[str, ast.Module], kept: set[str]) -> dict[str, str]:
-    """{name: its short one} of the private names, and of those that no other file asks for."""
+def _short_names(trees: Mapping[str, ast.Module], kept: set[str], handed: set[str]) -> dict[str, str]:
+    """{name: its short one} of the private names, of the `handed`, and of those that no other file asks for."""
     own = {name for tree in trees.values() for name in _of_module(tree)} - set(dir(builtins))
     own -= {name for tree in trees.values() for name in _of_classes(tree)}
-    own = {name for name in own if not name.endswith("Error")}
+    own = {name for name in own | handed if not name.endswith("Error")}
     found = {path: Counter(_names(tree)) for path, tree in trees.items()}
     family = _families(trees)
     taken = kept | {name for names in found.values() for name in names}

@@ -4,11 +4,14 @@ import ast
 import contextlib
 import io
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from peanut.image_names import NAMES
 from peanut.shorten import shorten
+from tools.fleet import find_micropython
 
 FIRMWARE = Path(__file__).parents[2] / "firmware"
 
@@ -55,7 +58,7 @@ def test_what_it_does_stays(text: str) -> None:
 
 def test_private_names_are_shared_where_they_cannot_meet() -> None:
     short = shorten({
-        "n/a.py": "class A:\n    def __init__(self):\n        self._first = self._second = self.third = 0",
+        "n/a.py": "class A:\n    def __init__(self):\n        self._first = self._second = 0",
         "n/b.py": "class B:\n    def __init__(self):\n        self._fourth = 0",
     })  # fmt: skip
     names = [set(re.findall(r"self\.(_[a-z])\b", short[path])) for path in ("n/a.py", "n/b.py")]
@@ -111,10 +114,50 @@ def make(type):
     return A(1, spec=2, now=type)
 """
     short = shorten({"n/a.py": text})["n/a.py"]
-    for name in ("_onewire", "'_since'", "self._since", "STEP", "spec", "now", "readinto", "__len__", "size", "type"):
+    for name in ("_onewire", "'_since'", "self._since", "STEP", "spec", "now", "readinto", "__len__", "type"):
         assert name in short, name
     assert "_private" not in short
     assert "view" not in short  # no call names it
+
+
+def test_what_objects_have_for_others_is_short_unless_others_have_it_too() -> None:
+    short = shorten({
+        "n/a.py": "class A:\n    def __init__(self):\n        self.ours = self.value = self.said = self.theirs = 0\n"
+        "    def batch(self):\n        return 1",
+        "n/b.py": "def f(a, pin):\n    a.theirs = 1\n"
+        "    return a.ours, a.value, a.said, a.theirs, a.batch(), pin.unknown",
+        "n/c.py": "KEY = 'said'\nclass C:\n    def __init__(self):\n        self.more = 0",
+    })  # fmt: skip
+    for name in ("ours", "batch"):
+        assert name not in short["n/a.py"] + short["n/b.py"]
+    # A pin has one, too; a string names it; another file sets it, on who knows what; nobody gives it a meaning.
+    for name in ("value", "said", "theirs", "unknown"):
+        assert f".{name}" in short["n/b.py"], name
+    assert len(set(re.findall(r"\._\w+", short["n/b.py"]))) == 2
+
+
+def test_the_names_of_the_image_are_whole() -> None:
+    """Those that MicroPython's unix port shows, of the modules that the firmware imports: a short one would hide."""
+    script = """
+import sys
+found = set()
+def look(thing, depth):
+    for name in dir(thing):
+        found.add(name)
+        if depth:
+            look(getattr(thing, name), depth - 1)
+for name in "array asyncio binascii builtins errno gc hashlib io json machine micropython os random select".split():
+    look(__import__(name), 3)
+for name in "socket ssl struct sys time vfs".split():
+    look(__import__(name), 3)
+for thing in (bytearray(), memoryview(b""), (x for x in ()), 1, 1.0):
+    look(thing, 0)
+print(" ".join(found))
+"""
+    done = subprocess.run([find_micropython(), "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    shown = {name for name in done.stdout.split() if name.islower() and not name.startswith("_")}
+    assert {"append", "read", "value", "wrap_socket", "sleep_ms"} <= shown
+    assert shown <= NAMES, shown - NAMES
 
 
 def test_a_private_name_of_others_stays() -> None:
