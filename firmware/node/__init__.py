@@ -27,6 +27,17 @@ def borrow(*names):
     return None
 
 
+def say(at):
+    """The text that begins there in the file of texts; "?" if it cannot be read. `peanut` puts it where a text of ours
+    was that is seldom told, for those have no room in memory. Never raises."""
+    try:
+        with open(__path__ + "/texts", "rb") as f:
+            f.seek(at)
+            return f.readline()[:-1].decode()
+    except Exception:
+        return "?"
+
+
 def forget(*names):
     """Drop modules that are needed at the start only, or seldom. An import brings them back."""
     for name in names:

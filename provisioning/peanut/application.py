@@ -1,8 +1,8 @@
 """The firmware as files for one node: what firmware/manifest.toml names for its kind, the drivers that its board needs,
 compiled for the chip.
 
-Rule: everything but boot.py and main.py is compiled, with short names (peanut/shorten.py); a driver that the board does
-not need stays at home.
+Rule: everything but boot.py and main.py is compiled, with short names (peanut/shorten.py), and texts of failures in a
+file beside it (peanut/prose.py); a driver that the board does not need stays at home.
 """
 
 import os
@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from peanut import programs, store
+from peanut import programs, prose, store
 from peanut.errors import PeanutError
 from peanut.fsimage import Files
 from peanut.shorten import shorten
@@ -97,7 +97,8 @@ def compiled(node: Mapping[str, Any], firmware: Path, beside: Mapping[str, str] 
     files: Files = {name: store.read(firmware / name) for name in named if name in PLAIN}
     texts = _texts(firmware) | dict(beside or {})
     try:
-        short = shorten(texts, [data.decode() for data in files.values()])
+        bare, files[prose.PLACE] = prose.put_away(texts)
+        short = shorten(bare, [files[name].decode() for name in PLAIN if name in files])
     except SyntaxError as error:
         raise PeanutError(f"{error.filename} does not compile: {error.msg}, line {error.lineno}", "Mend it.") from None
     compiler = _compiler()
