@@ -379,6 +379,7 @@ void pn_broker_tick(pn_broker *b, int64_t now) {
         pn_session_wake(b, s);
     }
     pn_retained_tick(b->retained, &b->env);
+    pn_spares_tick(&b->env, false);
     pn_settle(b);
 }
 
@@ -463,6 +464,7 @@ void pn_broker_free(pn_broker *b) {
     pn_free(b->buckets);
     pn_free(b->links);
     pn_free(b->events);
+    pn_spares_tick(&b->env, true);
     pn_buf_free(&b->texts);
     pn_buf_free(&b->scratch);
     for (int i = 0; i < 2; i++) pn_buf_free(&b->env.plain[i]);

@@ -5,8 +5,7 @@
 
 enum { PN_BUF_FIRST = 256 };
 
-uint8_t *pn_buf_room(pn_buf *b, size_t n) {
-    if (b->cap - b->tail >= n) return b->p ? b->p + b->tail : NULL;
+uint8_t *pn_buf_grow(pn_buf *b, size_t n) {
     uint32_t len = pn_buf_len(b);
     if (n > UINT32_MAX / 2 - len) return NULL;
     if (b->cap - len >= n && b->head >= b->cap / 2) { /* half of it is gone: closing up is cheaper than growing */
@@ -23,15 +22,6 @@ uint8_t *pn_buf_room(pn_buf *b, size_t n) {
     pn_free(b->p);
     *b = (pn_buf){p, 0, len, cap};
     return b->p + b->tail;
-}
-
-bool pn_buf_add(pn_buf *b, const void *data, size_t n) {
-    if (n == 0) return true;
-    uint8_t *at = pn_buf_room(b, n);
-    if (!at) return false;
-    memcpy(at, data, n);
-    b->tail += (uint32_t)n;
-    return true;
 }
 
 void pn_buf_drop(pn_buf *b, size_t n) {

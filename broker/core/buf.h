@@ -35,11 +35,23 @@ static inline uint32_t pn_buf_len(const pn_buf *b) { return b->tail - b->head; }
 
 static inline const uint8_t *pn_buf_head(const pn_buf *b) { return b->p ? b->p + b->head : NULL; }
 
+uint8_t *pn_buf_grow(pn_buf *b, size_t n); /* what pn_buf_room does where there is no room yet */
+
 /* Room for `n` more bytes at the tail; returns where to write them, NULL without memory. Does not move the tail. */
-uint8_t *pn_buf_room(pn_buf *b, size_t n);
+static inline uint8_t *pn_buf_room(pn_buf *b, size_t n) {
+    if (b->cap - b->tail < n) return pn_buf_grow(b, n);
+    return b->p ? b->p + b->tail : NULL;
+}
 
 /* Copies `n` bytes to the tail; false without memory, and then nothing was added. */
-bool pn_buf_add(pn_buf *b, const void *data, size_t n);
+static inline bool pn_buf_add(pn_buf *b, const void *data, size_t n) {
+    uint8_t *at = pn_buf_room(b, n);
+    if (n == 0) return true;
+    if (!at) return false;
+    memcpy(at, data, n);
+    b->tail += (uint32_t)n;
+    return true;
+}
 
 /* Drops `n` bytes at the head (at most what is there). An emptied buffer rewinds. */
 void pn_buf_drop(pn_buf *b, size_t n);

@@ -36,12 +36,9 @@ void *pn_link_owner(const pn_link *l) { return l->owner; }
 pn_span pn_link_output(const pn_link *l) { return (pn_span){pn_buf_head(&l->wire.out), pn_wire_ready(&l->wire)}; }
 
 void pn_link_sent(pn_link *l, size_t n, int64_t now) {
-    enum { KEEP = 4096 };
     pn_env *env = pn_enter(l->broker, now);
-    pn_buf *out = &l->wire.out;
     env->stats.bytes_out += n;
-    pn_wire_sent(&l->wire, (uint32_t)n);
-    if (pn_buf_len(out) == 0 && out->cap > KEEP) pn_buf_free(out);
+    pn_wire_sent(&l->wire, (uint32_t)n, env);
     if (!l->session) return;
     if (l->session->cursor < l->session->ring_count) {
         pn_session_pump(l->session, env);

@@ -7,6 +7,12 @@
 
 static atomic_size_t held; /* relaxed: a sum, that orders nothing */
 
+void pn_mem_begin(void) {
+    enum { KEPT = 8 << 20, OF_ITS_OWN = 1 << 20 };
+    mallopt(M_TRIM_THRESHOLD, KEPT);
+    mallopt(M_MMAP_THRESHOLD, OF_ITS_OWN);
+}
+
 static void *took(void *p) {
     if (p) atomic_fetch_add_explicit(&held, malloc_usable_size(p), memory_order_relaxed);
     return p;

@@ -11,6 +11,7 @@
 #include <structmember.h>
 
 #include "broker.h"
+#include "mem.h"
 #include "../native/objects.h"
 #ifdef PN_NATIVE
 #include "../native/loop.h"
@@ -1545,6 +1546,7 @@ static int intern(PyObject **slot, const char *text) {
 }
 
 static int core_exec(PyObject *module) {
+    pn_mem_begin();
     core_state *st = state_of_module(module);
     for (int i = 0; i < KEY_COUNT; i++)
         if (intern(&st->keys[i], key_names[i])) return -1;

@@ -47,6 +47,49 @@ void pn_session_free(pn_session *s) {
 
 /* --- the wire --- */
 
+static void spare_drop(pn_spares *spares) {
+    pn_buf *last = &spares->list[--spares->count];
+    spares->bytes -= last->cap;
+    pn_buf_free(last);
+}
+
+void pn_spares_tick(pn_env *env, bool all) {
+    pn_spares *spares = &env->spares;
+    for (uint32_t n = all ? spares->count : spares->unused; n; n--) spare_drop(spares);
+    spares->unused = spares->count;
+}
+
+/* An output that has gone does not keep much: what is large is for whoever needs it next. */
+static void rest(pn_wire *w, pn_env *env) {
+    pn_spares *spares = &env->spares;
+    uint32_t cap = w->out.cap;
+    if (cap <= PN_SPARE_FROM) return;
+    bool kept = cap <= PN_SPARE_MOST && spares->count < PN_SPARES_MAX && spares->bytes + cap <= PN_SPARE_BYTES &&
+                pn_memory_has(env, 0, PN_MEMORY_NEW);
+    if (!kept) {
+        pn_buf_free(&w->out);
+        return;
+    }
+    spares->list[spares->count++] = w->out;
+    spares->bytes += cap;
+    w->out = (pn_buf){0};
+}
+
+/* Before the output gets `n` bytes more: what would have to grow large gets a spare instead. */
+static inline void make_room(pn_wire *w, size_t n, pn_env *env) {
+    pn_spares *spares = &env->spares;
+    uint32_t len = pn_buf_len(&w->out);
+    if (w->out.cap - w->out.tail >= n || len + n <= PN_SPARE_FROM || w->out.cap > PN_SPARE_FROM || !spares->count) return;
+    pn_buf *spare = &spares->list[spares->count - 1];
+    if (spare->cap < len + n) return;
+    if (len) memcpy(spare->p, pn_buf_head(&w->out), len);
+    spare->tail = len;
+    pn_free(w->out.p);
+    w->out = *spare;
+    spares->bytes -= spare->cap;
+    if (--spares->count < spares->unused) spares->unused = spares->count;
+}
+
 static void wire_break(pn_wire *w, pn_env *env) {
     if (w->broken) return;
     w->broken = true;
@@ -122,8 +165,9 @@ void pn_wire_take_back(pn_wire *w, pn_env *env) {
     unhold(w, env);
 }
 
-void pn_wire_sent(pn_wire *w, uint32_t n) {
+void pn_wire_sent(pn_wire *w, uint32_t n, pn_env *env) {
     pn_buf_drop(&w->out, n);
+    if (pn_buf_len(&w->out) == 0) rest(w, env);
     if (n) w->began = true;
     for (uint8_t i = 0; i < w->hold_count; i++) w->holds[i].from -= n;
 }
@@ -158,9 +202,12 @@ static bool learn(pn_wire *w, pn_span topic, uint64_t hash) {
 
 /* Encodes to a wire, by way of a Topic Alias where the client takes them: the first topics it hears get one (MQTT-3.3.2-8).
  * Returns as pn_pub_encode. */
-static int64_t encode(pn_wire *w, const pn_pub *pub, pn_send *form, int64_t now) {
+static int64_t encode(pn_wire *w, const pn_pub *pub, pn_send *form, pn_env *env) {
+    enum { HEADERS = 64 };
+    int64_t now = env->now;
     form->version = w->version;
     form->max_packet = w->max_packet;
+    make_room(w, pn_pub_bytes(pub) + HEADERS, env);
     if (w->alias_max == 0 || pub->topic.n == 0) return pn_pub_encode(pub, &w->out, form, now);
     uint64_t hash = pn_hash(pub->topic.p, pub->topic.n, 0);
     uint16_t i = 0;
@@ -263,7 +310,7 @@ void pn_session_pump(pn_session *s, pn_env *env) {
             } else {
                 pn_send form = {.qos = e->qos, .retain = e->retain, .dup = again, .id = e->id};
                 if (e->extra) form.ids = e->extra->ids, form.id_count = e->extra->id_count;
-                n = encode(w, &pub, &form, env->now);
+                n = encode(w, &pub, &form, env);
                 if (n == 0) env->stats.dropped_too_large++;
             }
             if (n == 0) { /* MQTT-3.1.2-25: as if it had been delivered */
@@ -311,6 +358,7 @@ static int64_t send_plain(pn_wire *w, pn_pub *pub, pn_env *env) {
         *image = pn_span_of(pn_buf_head(buf), (size_t)n);
     }
     if (image->n > w->max_packet) return 0;
+    make_room(w, image->n, env);
     return pn_buf_add(&w->out, image->p, image->n) ? (int64_t)image->n : -1;
 }
 
@@ -348,7 +396,7 @@ void pn_session_deliver(pn_session *s, pn_pub *pub, const pn_delivery *how, pn_e
         bool plain = !how->retain && !how->id_count && !w->alias_max && pub->expires == PN_NEVER;
         int64_t n = plain && pub->plain_sent++
                         ? send_plain(w, pub, env)
-                        : encode(w, pub, &(pn_send){.retain = how->retain, .ids = how->ids, .id_count = how->id_count}, env->now);
+                        : encode(w, pub, &(pn_send){.retain = how->retain, .ids = how->ids, .id_count = how->id_count}, env);
         if (n > 0) {
             count_out(env, pub, 0);
         } else if (n == 0) {

@@ -43,6 +43,15 @@ typedef struct pn_stats {
     uint64_t stored, stored_bytes; /* messages that sessions hold, and what they cost; counted when asked for */
 } pn_stats;
 
+/* Output buffers that nobody needs just now, for whoever needs a large one next: what many are sent at once costs no memory anew in
+ * every turn. They go where nobody has asked for them from one tick to the next. */
+enum { PN_SPARES_MAX = 256, PN_SPARE_FROM = 4096, PN_SPARE_MOST = 256 * 1024, PN_SPARE_BYTES = 16 * 1024 * 1024 };
+typedef struct pn_spares {
+    pn_buf list[PN_SPARES_MAX]; /* owned, empty */
+    uint32_t count, unused;     /* unused: the fewest there have been since the last tick */
+    size_t bytes;
+} pn_spares;
+
 /* What every call needs to know of its surroundings. */
 typedef struct pn_env {
     pn_limits limits;
@@ -50,6 +59,7 @@ typedef struct pn_env {
     int64_t now; /* milliseconds, monotonic */
     pn_journal *journal;    /* owned; NULL: nothing outlives the process */
     pn_buf plain[2];        /* owned: behind pn_pub.plain of the publication under way */
+    pn_spares spares;
     struct pn_wire *broken; /* wires that broke in this call; the broker ends their links at its end */
 } pn_env;
 
@@ -99,7 +109,9 @@ void pn_wire_take_back(pn_wire *w, pn_env *env);
 /* Bytes that may go. */
 static inline uint32_t pn_wire_ready(const pn_wire *w) { return w->hold_count ? w->holds[0].from : pn_buf_len(&w->out); }
 /* `n` of them have gone. */
-void pn_wire_sent(pn_wire *w, uint32_t n);
+void pn_wire_sent(pn_wire *w, uint32_t n, pn_env *env);
+/* Gives back spares, all of them or those that were not needed since this was called last. */
+void pn_spares_tick(pn_env *env, bool all);
 
 /* How a publication is to reach one session. */
 typedef struct pn_delivery {
