@@ -20,7 +20,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
@@ -31,8 +31,8 @@ from peanutd.recipes import Recipe
 from peanutd.recorder import Said
 
 FILE_NAME: Final = "groups.db"
-FORMAT: Final = 1
-"""What is written as user_version."""
+FORMAT: Final = 2
+"""What is written as user_version. In 1 what was wanted had no `offset_h`."""
 ALL: Final = "all"
 """The group that nobody has made and everybody is in."""
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -70,12 +70,16 @@ _SCHEMA: Final = """
         team TEXT NOT NULL REFERENCES team ON DELETE CASCADE, device TEXT NOT NULL, PRIMARY KEY (team, device)
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS desired (
-        team TEXT PRIMARY KEY, setpoint REAL, recipe TEXT, by TEXT NOT NULL, ts REAL NOT NULL, schedule TEXT);
+        team TEXT PRIMARY KEY, setpoint REAL, recipe TEXT, by TEXT NOT NULL, ts REAL NOT NULL, schedule TEXT,
+        offset_h REAL NOT NULL DEFAULT 0);
     CREATE TABLE IF NOT EXISTS outcome (
         team TEXT NOT NULL REFERENCES desired ON DELETE CASCADE, device TEXT NOT NULL, good INTEGER NOT NULL,
         why TEXT, ts REAL NOT NULL, PRIMARY KEY (team, device)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS recipe (name TEXT PRIMARY KEY, said TEXT NOT NULL);
 """
+
+
+_SECOND: Final = "ALTER TABLE desired ADD COLUMN offset_h REAL NOT NULL DEFAULT 0"
 
 
 class GroupError(ValueError):
@@ -100,6 +104,8 @@ class Desired:
     ts: float
     schedule: str | None = None
     """What the recipe comes to now."""
+    offset_h: float = 0.0
+    """Hours that its times of the day are ahead of UTC now; a node knows no summer time by itself."""
 
     def as_json(self) -> dict[str, Any]:
         what = {"setpoint": self.setpoint} if self.recipe is None else {"recipe": self.recipe}
@@ -290,12 +296,17 @@ class Groups:
         self._nodes = found
 
     def _turn_of_seasons(self, now: float) -> None:
-        """A recipe's curve is another one today."""
+        """A recipe's curve is another one today, or summer time has begun or ended."""
         for group, desired in list(self._desired.items()):
             recipe = self._recipes.get(desired.recipe or "")
-            if recipe is not None and (schedule := _schedule(recipe, now)) != desired.schedule:
-                self._log.info("groups", "another season", group=group, recipe=recipe.name, schedule=schedule)
-                self._want(group, replace(desired, schedule=schedule))
+            if recipe is None:
+                continue
+            schedule, offset = _today(recipe, now)
+            if (schedule, offset) != (desired.schedule, desired.offset_h):
+                self._log.info(
+                    *("groups", "another season"), group=group, recipe=recipe.name, schedule=schedule, offset_h=offset
+                )
+                self._want(group, replace(desired, schedule=schedule, offset_h=offset))
 
     def _ask(self, now: float) -> None:
         """Asks some of those who are to be asked."""
@@ -326,8 +337,8 @@ class Groups:
             payload = json.dumps(said, separators=(",", ":")).encode()
             self._mouth.say(f"{node.root}/UpdateTemperature", payload, LIFETIME)
         else:
-            schedule, gen = desired.schedule or "", self._known[node.name].gen
-            self._mouth.amend(f"{node.root}/config/desired", lambda old: _amended(attempt, schedule, old, gen))
+            gen = self._known[node.name].gen
+            self._mouth.amend(f"{node.root}/config/desired", lambda old: _amended(attempt, desired, old, gen))
         self._changed.add(group)
 
     def _acknowledged(self, device: str, body: Mapping[str, Any], now: float) -> None:
@@ -450,15 +461,15 @@ class Groups:
             raise GroupError("either a set point or a recipe")
         if setpoint is not None and not recipes.COLDEST <= setpoint <= recipes.HOTTEST:
             raise GroupError(f"a set point is {recipes.COLDEST:g} to {recipes.HOTTEST:g}")
-        schedule = None
+        schedule, offset = None, 0.0
         if recipe is not None:
             if recipe not in self._recipes:
                 raise GroupError(f"there is no recipe {recipe}")
-            schedule = _schedule(self._recipes[recipe], now)
+            schedule, offset = _today(self._recipes[recipe], now)
         self._refresh()
         # The last act counts, also if the clock was ahead at the one before.
         last = max((desired.ts for desired in self._desired.values()), default=0.0)
-        self._want(name, Desired(setpoint, recipe, by, max(now, last + 0.001), schedule))
+        self._want(name, Desired(setpoint, recipe, by, max(now, last + 0.001), schedule, offset))
         self._log.info("groups", "wanted", group=name, by=by, setpoint=setpoint, recipe=recipe)
         found = self.progress(name, now)
         assert found is not None
@@ -468,8 +479,8 @@ class Groups:
         with self._transaction():
             self._db.execute("DELETE FROM desired WHERE team = ?", (name,))
             self._db.execute(
-                "INSERT INTO desired VALUES (?, ?, ?, ?, ?, ?)",
-                (name, desired.setpoint, desired.recipe, desired.by, desired.ts, desired.schedule),
+                "INSERT INTO desired VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (name, *(getattr(desired, one) for one in Desired.__slots__)),
             )
         self._forget(name)
         self._desired[name] = desired
@@ -570,8 +581,8 @@ class Groups:
             raise
 
 
-def _amended(attempt: _Attempt, schedule: str, old: bytes | None, gen: int) -> bytes | None:
-    """The configuration of a node with another schedule; in the loop. What is there beside it stays. gen: of what is
+def _amended(attempt: _Attempt, desired: Desired, old: bytes | None, gen: int) -> bytes | None:
+    """The configuration of a node with a recipe's schedule; in the loop. What is there beside it stays. gen: of what is
     in force; a node takes only what has a greater one.
     """
     try:
@@ -582,7 +593,8 @@ def _amended(attempt: _Attempt, schedule: str, old: bytes | None, gen: int) -> b
         document = {}
     before = document.get("gen")
     control = document.get("control")
-    document["control"] = {**(control if isinstance(control, dict) else {}), "schedule": schedule}
+    kept = control if isinstance(control, dict) else {}
+    document["control"] = {**kept, "schedule": desired.schedule or "", "utc_offset_h": desired.offset_h}
     document["gen"] = max(before if isinstance(before, int) else 0, gen) + 1
     made = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     if len(made) > MAX_DOCUMENT:
@@ -591,9 +603,11 @@ def _amended(attempt: _Attempt, schedule: str, old: bytes | None, gen: int) -> b
     return made
 
 
-def _schedule(recipe: Recipe, now: float) -> str:
-    """What a recipe comes to today, by the gateway's own calendar."""
-    return recipe.on(datetime.fromtimestamp(now).date()).schedule
+def _today(recipe: Recipe, now: float) -> tuple[str, float]:
+    """What a recipe comes to today, and the hours ahead of UTC; by the gateway's own calendar and time zone."""
+    here = datetime.fromtimestamp(now).astimezone()
+    ahead = here.utcoffset() or timedelta()
+    return recipe.on(here.date()).schedule, ahead / timedelta(hours=1)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -601,12 +615,14 @@ def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, FORMAT):
+        if version not in (0, 1, FORMAT):
             raise sqlite3.OperationalError(f"written by another version of the gateway (format {version})")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA foreign_keys = ON")
         db.executescript(_SCHEMA)
+        if version == 1:
+            db.execute(_SECOND)
         db.execute(f"PRAGMA user_version = {FORMAT}")
     except BaseException:
         db.close()

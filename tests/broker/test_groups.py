@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
+import sqlite3
 import stat
-from collections.abc import Callable, Sequence
-from datetime import date, datetime
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -424,7 +427,10 @@ def test_a_recipe_goes_into_the_configuration_of_each_member_beside_what_is_ther
     assert fleet.turn() == ["a", "b"]
     said = json.loads(fleet.retained[topic])
     assert said["gen"] == 8, "one more than what was there"
-    assert (said["control"], said["report"]) == ({"max": 30, "schedule": SPRING}, {"telemetry_s": 30})
+    ahead = datetime.fromtimestamp(NOW).astimezone().utcoffset()
+    assert ahead is not None
+    control = {"max": 30, "schedule": SPRING, "utc_offset_h": ahead.total_seconds() / 3600}
+    assert (said["control"], said["report"]) == (control, {"telemetry_s": 30})
     assert fleet.states() == {"a": "at", "b": "at", "c": "offline"}
     with pytest.raises(GroupError, match="holds it"):
         fleet.groups.remove_recipe("tomato")
@@ -473,6 +479,69 @@ def test_another_season_and_another_recipe_are_sent_by_themselves(fleet: Fleet) 
     assert json.loads(fleet.retained["/plant/a/config/desired"])["control"]["schedule"] == "06:00 20"
     assert fleet.groups.recipe("tomato") is not None
     assert [recipe.name for recipe in fleet.groups.recipes()] == ["tomato"]
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The gateway is there."""
+    with monkeypatch.context() as there:
+        there.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_a_recipe_goes_by_the_gateways_clock_on_the_wall(fleet: Fleet, berlin: None) -> None:
+    """Also over the beginning and the end of summer time, over midnight, and over a restart in between."""
+
+    def at(*when: int) -> float:
+        return datetime(*when, tzinfo=UTC).timestamp()  # type: ignore[arg-type, misc]
+
+    def control() -> tuple[Any, Any]:
+        found = json.loads(fleet.retained["/plant/a/config/desired"])["control"]
+        return found["schedule"], found["utc_offset_h"]
+
+    fleet.now = at(2026, 2, 28, 22, 58)
+    fleet.open()
+    fleet.come("a")
+    fleet.groups.put_recipe("tomato", TOMATO)
+    fleet.groups.want("house", "user/maria", fleet.now, recipe="tomato")
+    fleet.turn()
+    assert control() == (WINTER, 1.0)
+    fleet.turn(LOOK)
+    assert control() == (WINTER, 1.0), "23:59 on the wall"
+    assert fleet.turn(LOOK + 1) == ["a"]
+    assert control() == (SPRING, 1.0), "March has begun where the gateway is"
+    fleet.now = at(2026, 3, 29, 0, 59)
+    assert fleet.turn() == []
+    fleet.groups.close()
+    fleet.open()
+    fleet.come("a")
+    assert fleet.turn() == [], "asked once"
+    assert fleet.turn(LOOK + 1) == ["a"]
+    assert control() == (SPRING, 2.0)
+    assert fleet.turn(LOOK + 1) == []
+    assert fleet.states()["a"] == "at"
+    fleet.now = at(2026, 10, 25, 0, 59)
+    fleet.turn(LOOK + 1)
+    assert control() == (WINTER, 1.0)
+
+
+def test_wishes_of_a_gateway_from_before_they_had_an_hour_go_on(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "groups.db")) as old:
+        old.execute(
+            "CREATE TABLE desired (team TEXT PRIMARY KEY, setpoint REAL, recipe TEXT, by TEXT NOT NULL, "
+            "ts REAL NOT NULL, schedule TEXT)"
+        )
+        old.execute("CREATE TABLE recipe (name TEXT PRIMARY KEY, said TEXT NOT NULL)")
+        old.execute("INSERT INTO desired VALUES ('all', NULL, 'tomato', 'user/maria', ?, '06:00 20')", (NOW,))
+        old.execute("INSERT INTO recipe VALUES ('tomato', ?)", (json.dumps(_season("01-01")),))
+        old.execute("PRAGMA user_version = 1")
+        old.commit()
+    fleet = Fleet(tmp_path, "a")
+    fleet.come("a")
+    fleet.turn()
+    assert fleet.states(ALL)["a"] == "at"
 
 
 def test_a_configuration_that_has_no_room_is_left_as_it_is(fleet: Fleet) -> None:
