@@ -1,4 +1,4 @@
-"""Those who are told: an HTTP(S) server that keeps what it gets, an SMTP server, and a browser behind a push service.
+"""Those who are told: an HTTP(S) server that keeps what it gets, a mail server, and a browser behind a push service.
 
 The rule they keep: none of them uses the gateway's code; the browser decrypts by the text of RFC 8291 and checks the
 gateway's token by RFC 8292.
@@ -6,6 +6,7 @@ gateway's token by RFC 8292.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import datetime
 import hashlib
@@ -13,13 +14,13 @@ import hmac
 import http.server
 import ipaddress
 import json
-import socketserver
 import ssl
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -92,54 +93,65 @@ class Web:
 
 
 class Post:
-    """An SMTP server (RFC 5321, as much of it as a client needs): `got` has sender, receivers and the message."""
+    """A mail server (aiosmtpd): `got` has sender, receivers and message of each mail, `logins` who has logged in."""
 
-    def __init__(self, refuse: str = "") -> None:
+    def __init__(
+        self, secure: Path | None = None, *, security: str = "none", login: tuple[str, str] = ("", "")
+    ) -> None:
+        """secure: a certificate with its key. security: as in alerts.toml, and nothing goes without it. login: name and
+        password that are right; without one nobody has to log in.
+        """
         self.got: list[tuple[str, list[str], str]] = []
-        self.logins: list[str] = []
-        self.refuse = refuse
-        post = self
+        self.logins: list[tuple[str, str]] = []
+        self.refuse = ""
+        """What is said to each receiver, in place of yes."""
+        self._login = login
+        context = None
+        if secure is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(secure)
+        self._loop = asyncio.new_event_loop()
 
-        class Handler(socketserver.StreamRequestHandler):
-            def say(self, text: str) -> None:
-                self.wfile.write(text.encode() + b"\r\n")
+        def protocol() -> SMTP:
+            return SMTP(
+                *(self,),
+                hostname="post",
+                loop=self._loop,
+                tls_context=context if security == "starttls" else None,
+                require_starttls=security == "starttls",
+                authenticator=self._authenticate,
+                auth_required=security == "starttls",
+                auth_require_tls=security == "starttls",
+            )
 
-            def handle(self) -> None:
-                sender, receivers = "", list[str]()
-                self.say("220 post")
-                while line := self.rfile.readline().decode().strip():
-                    word = line.upper()
-                    if word.startswith("EHLO"):
-                        self.say("250-post\r\n250 AUTH PLAIN")
-                    elif word.startswith("AUTH PLAIN"):
-                        post.logins.append(base64.b64decode(line.split()[2]).decode())
-                        self.say("235 in")
-                    elif word.startswith("MAIL"):
-                        sender = line
-                        self.say("250 ok")
-                    elif word.startswith("RCPT"):
-                        receivers.append(line)
-                        self.say(post.refuse or "250 ok")
-                    elif word == "DATA":
-                        self.say("354 go on")
-                        text = b""
-                        while not text.endswith(b"\r\n.\r\n"):
-                            text += self.rfile.readline()
-                        post.got.append((sender, receivers, text.decode()))
-                        self.say("250 taken")
-                    elif word == "QUIT":
-                        self.say("221 bye")
-                        return
-                    else:
-                        self.say("250 ok")
+        made = self._loop.create_server(protocol, "127.0.0.1", 0, ssl=context if security == "tls" else None)
+        self._server = self._loop.run_until_complete(made)
+        self.place = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
 
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-        self.place = f"127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+    def _authenticate(
+        self, _server: SMTP, _session: Session, _envelope: Envelope, mechanism: str, said: Any
+    ) -> AuthResult:
+        assert mechanism in ("LOGIN", "PLAIN")
+        self.logins.append((said.login.decode(), said.password.decode()))
+        return AuthResult(success=self.logins[-1] == self._login, handled=False)
+
+    async def handle_RCPT(self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _: Any) -> str:
+        if not self.refuse:
+            envelope.rcpt_tos.append(address)
+        return self.refuse or "250 ok"
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
+        assert isinstance(envelope.content, bytes)
+        self.got.append((str(envelope.mail_from), envelope.rcpt_tos, envelope.content.decode()))
+        return "250 taken"
 
     def end(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._server.close()
+        self._loop.close()
 
 
 class Browser:

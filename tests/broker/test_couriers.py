@@ -20,7 +20,7 @@ from peanutd.alerts import Alerts
 from peanutd.couriers import GIVE_UP, LONGEST, PAUSE, Audience, Couriers
 from peanutd.ear import Report
 from peanutd.judges import Node
-from peanutd.log import Log
+from peanutd.log import Log, clean
 from peanutd.readings import Event
 from peanutd.recorder import Said
 from tests.broker.receivers import Browser, Post, Web, certificate, vapid
@@ -191,24 +191,78 @@ def post() -> Iterator[Post]:
     found.end()
 
 
-def mail(post: Post, more: str = "") -> str:
+LOGIN = ("peanut", "secret")
+
+
+def mail(post: Post, security: str = "none") -> str:
     head = '[[tell]]\nname = "mail"\nmail_to = ["a@example.org", "b@example.org"]\nmail_from = "p@example.org"\n'
-    return f'{head}smtp = "{post.place}"\nsecurity = "none"\n{more}\n'
+    more = "" if security == "none" else 'user = "peanut"\npassword_file = "smtp.pass"\n'
+    return f'{head}smtp = "{post.place}"\nsecurity = "{security}"\n{more}'
 
 
 def test_a_mail(tmp_path: Path, post: Post) -> None:
-    (tmp_path / "smtp.pass").write_text("secret\n")
-    bench = Bench(tmp_path, mail(post, 'user = "peanut"\npassword_file = "smtp.pass"'))
+    bench = Bench(tmp_path, mail(post))
     bench.happens("frost")
     bench.turn()
     ((sender, receivers, text),) = post.got
-    assert "<p@example.org>" in sender
-    assert [line.split("<")[1] for line in receivers] == ["a@example.org>", "b@example.org>"]
+    assert (sender, receivers) == ("p@example.org", ["a@example.org", "b@example.org"])
     message = email.message_from_string(text, policy=email.policy.default)
     assert message["Subject"] == "Peanut: peanut: frost: it is so"
     assert message["Auto-Submitted"] == "auto-generated"
     assert "critical  peanut: frost: it is so (node)" in message.get_content()
-    assert post.logins == ["\0peanut\0secret"]
+    assert post.logins == []
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_a_mail_goes_encrypted_and_with_a_login_to_whom_the_machine_trusts(tmp_path: Path, security: str) -> None:
+    pem, trust = certificate(tmp_path)
+    (tmp_path / "smtp.pass").write_text("wrong\n")
+    post = Post(pem, security=security, login=LOGIN)
+    bench = Bench(tmp_path, mail(post, security), trust)
+    bench.happens("frost")
+    bench.turn()
+    ((state, tries, why),) = bench.notices()
+    assert (state, tries, post.got) == ("waiting", 1, [])
+    assert why is not None
+    assert "535" in why
+    assert "wrong" not in why + bench.log.getvalue(), "the password is nobody's"
+    (tmp_path / "smtp.pass").write_text("secret\n")
+    bench.turn(PAUSE)
+    assert bench.notices() == [("told", 2, None)]
+    assert post.logins[-1] == LOGIN
+    ((_, receivers, _),) = post.got
+    assert len(receivers) == 2
+    stranger = Bench(tmp_path, mail(post, security))
+    stranger.happens("tank")
+    before = len(post.logins)
+    stranger.turn(1)
+    assert "certificate verify failed" in str(stranger.notices()[-1][2])
+    assert (len(post.got), len(post.logins)) == (1, before), "no password to somebody whom nobody knows"
+    post.end()
+
+
+def test_who_offers_no_encryption_is_told_neither_password_nor_news(tmp_path: Path, post: Post) -> None:
+    (tmp_path / "smtp.pass").write_text("secret\n")
+    bench = Bench(tmp_path, mail(post, "starttls"))
+    bench.happens("frost")
+    bench.turn()
+    ((state, _, why),) = bench.notices()
+    assert state == "waiting"
+    assert "STARTTLS" in str(why)
+    assert (post.got, post.logins) == ([], [])
+
+
+def test_what_a_node_says_makes_no_lines_of_a_mail(tmp_path: Path, post: Post) -> None:
+    bench = Bench(tmp_path, mail(post))
+    text = "frost\r\nBcc: everybody@example.org\r\n\r\n.\r\nMAIL FROM:<x@example.org>"
+    event = Event("/plant/peanut", int(NOW), "frost", text, False)
+    bench.alerts.hear(Said(Report("/plant/peanut", "event", b"", False), {}, (), event), NOW)
+    bench.turn()
+    ((sender, receivers, said),) = post.got
+    assert (sender, len(receivers)) == ("p@example.org", 2)
+    message = email.message_from_string(said, policy=email.policy.default)
+    assert message["Bcc"] is None
+    assert message["Subject"] == clean(f"Peanut: peanut: {text}")
 
 
 def test_a_thousand_alerts_are_a_few_mails(tmp_path: Path, post: Post) -> None:
@@ -222,7 +276,8 @@ def test_a_thousand_alerts_are_a_few_mails(tmp_path: Path, post: Post) -> None:
 
 
 def test_a_mail_that_is_refused_is_tried_again(tmp_path: Path) -> None:
-    post = Post(refuse="450 later")
+    post = Post()
+    post.refuse = "450 later"
     bench = Bench(tmp_path, mail(post))
     bench.happens("frost")
     bench.turn()
