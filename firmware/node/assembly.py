@@ -139,4 +139,5 @@ def _wireless(app, country, networks):
         from node.wifi import Wifi
 
         app._wifi = Wifi(station, networks, clock.now())
+        app._link.wlan = station
         app._tasks.append(("wifi", app._radio))

@@ -29,15 +29,15 @@ def _roomy(link):
     raise LinkError("no memory for TLS: the largest block is %d bytes of %d" % (room[1], TLS_BLOCK))
 
 
-async def tell_time(link, info):
-    """Ask the gateway for the time, before TLS judges certificates by it; what the clock says stands if it is
-    silent."""
+async def tell_time(link, name, info):
+    """Ask the gateway for the time, before TLS judges certificates by it; what the clock says stands if it is silent.
+    name: of the host, or better its address; info: of the two with the gateway's port."""
     if link._asked is not None and clock.since(link._asked) < (TIME_MS if clock.quality() == "ntp" else SOON_MS):
         return
     link._asked = clock.now()
     try:
         if link._time_port != link.port:
-            info = socket.getaddrinfo(link.host, link._time_port, 0, socket.SOCK_DGRAM)[0]
+            info = socket.getaddrinfo(name, link._time_port, 0, socket.SOCK_DGRAM)[0]
         from node import sntp
 
         told = await sntp.ask(info[0], info[-1])
@@ -56,15 +56,22 @@ async def connect(link):
     """
     _roomy(link)
     host, port = link.host, link.port
+    turn = link._failures // len(link._hosts)
     try:
-        # Blocks, as MicroPython has no other (README.md says what that means for the control loop); asked again at
-        # each try, because the gateway may have moved. An IP address is answered without asking DNS.
-        found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+        # Asked again at each try, because the gateway may have moved. What `getaddrinfo` then has to ask DNS for stops
+        # the whole program meanwhile.
+        names = (host,)
+        if link.wlan is not None and ":" not in host and not host.replace(".", "").isdigit():
+            from node import dns
+
+            names = await dns.find(link, host)
+        name = names[turn % len(names)]
+        found = socket.getaddrinfo(name, port, 0, socket.SOCK_STREAM)
     except OSError as e:
         raise LinkError("the name %s cannot be found (DNS: %s)" % (host, e))
-    # A name may have several addresses (IPv6 and IPv4): each failure moves on to the next of them.
-    info = found[link._failures // len(link._hosts) % len(found)]
-    await tell_time(link, info)
+    # A name may have several addresses: each failure moves on to the next of them.
+    info = found[turn % len(found)]
+    await tell_time(link, name, info)
     sock = deadline = None
     shaking = False
     try:

@@ -101,6 +101,8 @@ class Link:
         )
         self._failures = 0
         self.network = lambda: True  # whether there is a network to connect through
+        self.wlan = None  # whose DNS server is asked for names; None: the system knows
+        self.known = {}  # {host: addresses found last}
         self.words = "not connected yet"
         self.stopping = False
 
@@ -145,7 +147,7 @@ class Link:
     async def _open(self):
         """A connected stream on which CONNECT has been written. Raises LinkError."""
         try:
-            way = borrow("node.connect", "node.sntp", "node.words")
+            way = borrow("node.connect", "node.dns", "node.sntp", "node.words")
         except (ImportError, OSError, MemoryError) as e:  # not even to read how it is done
             raise LinkError(NO_ROOM % e)
         try:

@@ -5,10 +5,11 @@ ends it.
 """
 
 import asyncio
+import socket
 import sys
 
 import node
-from node import clock, connect, link, log, mqtt, supervisor
+from node import clock, connect, dns, link, log, mqtt, supervisor
 from node.link import Stream
 
 node.forget = lambda *names: None  # what is put in place of a part of node/connect.py stays there
@@ -316,7 +317,7 @@ class _Names:
         pass
 
 
-async def _no_time(link, info):
+async def _no_time(link, name, info):
     pass
 
 
@@ -334,6 +335,36 @@ async def check_the_name_is_asked_for_at_each_try_and_every_address_has_its_turn
         assert names.tried == tried, names.tried
         assert names.asked == [address[0] for address in tried], names.asked
     connect.tell_time = real_time
+
+
+async def check_a_name_in_local_is_asked_for_where_mdns_answers():
+    """And not at the network's DNS server; RFC 6762 has the answer come to the port that asked."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.setblocking(False)
+    for port in range(20000, 30000):  # MicroPython does not say which port a socket was given
+        try:
+            server.bind(socket.getaddrinfo("127.0.0.1", port)[0][-1])
+            break
+        except OSError:
+            pass
+    real = dns.MULTICAST, dns.WAIT_MS
+    dns.MULTICAST, dns.WAIT_MS = ("127.0.0.1", port), 60000
+    asking = asyncio.create_task(dns.ask("gateway.local", "192.0.2.1"))
+    question = None
+    while question is None:
+        await asyncio.sleep_ms(10)
+        try:  # noqa: SIM105
+            question, sender = server.recvfrom(600)
+        except OSError:
+            pass
+    assert question == dns.question("gateway.local", question[:2])
+    answer = b"\xc0\x0c\0\x01\x80\x01\0\0\0\x78\0\x04\x0a\0\0\x07"
+    for ident in (b"\0\0" if question[:2] != b"\0\0" else b"\0\1", question[:2]):  # the first is for somebody else
+        server.sendto(ident + b"\x84\0\0\1\0\1\0\0\0\0" + question[12:] + answer, sender)
+        answer = answer[:-1] + b"\x08"
+    assert await asking == ["10.0.0.8"]
+    server.close()
+    dns.MULTICAST, dns.WAIT_MS = real
 
 
 class _Silent:
@@ -358,7 +389,7 @@ async def check_the_time_is_asked_for_each_minute_until_it_is_known_then_each_da
         for second in range(0, minutes * 60 + 1, 20):
             at[0] = second * 1000
             sys.modules["node.sntp"] = node.sntp = silent
-            await connect.tell_time(made, (2, 1, 0, "", "address"))
+            await connect.tell_time(made, "name", (2, 1, 0, "", "address"))
         assert silent.asked == questions, (quality, silent.asked)
     del sys.modules["node.sntp"], node.sntp
     clock.now, clock.quality, link.log.warn = real

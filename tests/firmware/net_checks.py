@@ -4,7 +4,7 @@ the time, the pulses. The same file, both interpreters; run like pure_checks.py.
 
 import json
 
-from node import clock, config, keys, powerup, sntp, ticks, wifi
+from node import clock, config, dns, keys, powerup, sntp, ticks, wifi
 from node.blackbox import ACTUATORS, CRASHES_TO_RESCUE, HEALTHY_S, SIZE, BlackBox
 from node.command import parse
 from node.recent import RECENT, Recent
@@ -452,6 +452,52 @@ def check_answers_of_a_time_server():
         ntp(cookie=b"87654321"),  # an answer to somebody else, or made up
     ):
         assert sntp.parse(bad, COOKIE) is None, bad
+
+
+ID = b"\x12\x34"
+# RFC 1035, section 4.1.2: example.com, A, IN
+ASKED = ID + b"\x01\0\0\x01\0\0\0\0\0\0" + b"\x07example\x03com\0" + b"\0\x01\0\x01"
+
+
+def record(data, kind=1, name=b"\xc0\x0c", group=1):
+    return name + bytes((0, kind, group >> 8, group & 255, 0, 0, 1, 44, 0, len(data))) + data
+
+
+def told(*records, head=b"\x81\x80", ident=ID, count=None):
+    counts = b"\0\x01" + bytes((0, len(records) if count is None else count)) + bytes(4)
+    return ident + head + counts + ASKED[12:] + b"".join(records)
+
+
+def check_a_question_for_an_address():
+    assert dns.question("example.com", ID) == dns.question("example.com.", ID) == ASKED
+    assert dns.question("localhost", ID)[12:] == b"\x09localhost\0\0\x01\0\x01"
+    for name in ("", ".", "a..b", "a" * 64 + ".com"):
+        assert dns.question(name, ID) is None, name
+
+
+def check_answers_of_a_name_server():
+    """Addresses in their order; aliases, other records and mDNS's bit are understood; what answers something else, or
+    is cut off, gives none and harms nothing."""
+    one, two = record(b"\xc0\x00\x02\x01"), record(b"\xc0\x00\x02\x02")
+    alias = record(b"\x03www\xc0\x0c", 5)
+    full = record(b"\x0a\0\0\x01", name=b"\x03www\x07example\x03com\0")
+    half = record(b"\x0a\0\0\x02", name=b"\x03www\xc0\x0c", group=0x8001)
+    assert dns.parse(told(one, two), ASKED) == ["192.0.2.1", "192.0.2.2"]
+    assert dns.parse(told(alias, full, half), ASKED) == ["10.0.0.1", "10.0.0.2"]
+    assert dns.parse(told(one, record(bytes(16), 28)), ASKED) == ["192.0.2.1"], "no IPv6"
+    assert dns.parse(told(record(b"\xc0\0\x02\x01", group=3)), ASKED) == [], "another network's"
+    assert dns.parse(told(record(b"12345")), ASKED) == [], "no address has five bytes"
+    assert dns.parse(told(head=b"\x81\x83"), ASKED) == [], "there is no such name"
+    upper = told(one).replace(b"example", b"EXAMPLE")
+    assert dns.parse(upper, ASKED) == ["192.0.2.1"]
+    for bad in (b"", told(one)[:11], ASKED, told(one, ident=b"\x12\x35"), told(one).replace(b"example", b"exemple")):
+        assert dns.parse(bad, ASKED) is None, bad
+    whole = told(alias, full, half, one)
+    for cut in range(len(ASKED), len(whole)):
+        assert dns.parse(whole[:cut], ASKED) in ([], ["10.0.0.1"], ["10.0.0.1", "10.0.0.2"])
+    assert dns.parse(told(one, count=255), ASKED) == ["192.0.2.1"]
+    for loop in (b"\xc0\x0c" * 200, b"\xff" * 400, bytes(400)):
+        dns.parse(told(loop, count=255), ASKED)
 
 
 def check_samples_must_agree():

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import resource
+import socket
 import ssl
+import threading
 import time
+from typing import Self
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -163,6 +168,95 @@ def test_control_catches_up_after_a_resolver_that_blocks(make_node: MakeNode) ->
     assert time.monotonic() - begun < SlowName.STALL_S
     assert log.count("resolver: asked") == 1  # control had its turn before the next name was asked for
     node.wait_for_log("the name gateway.local cannot be found (DNS")
+
+
+class Joined(SlowName):
+    """A node that a Wi-Fi has given a DNS server, on the port `dns` of this PC; the system's resolver blocks for every
+    name, and knows none."""
+
+    dns = 0
+
+    def install(self) -> None:
+        super().install()
+        (self.workdir / "network.py").write_text(NETWORK)
+        networks = {"format": 1, "networks": [{"ssid": "house", "password": "right"}]}
+        (self.workdir / "wifi.json").write_text(json.dumps(networks))
+        with (self.workdir / "socket.py").open("a") as file:
+            file.write(
+                "blocking, numbers = getaddrinfo, __import__('usocket').getaddrinfo\n"
+                "def getaddrinfo(host, *more):\n"
+                "    return (numbers if host == '127.0.0.1' else blocking)(host, *more)\n"
+            )
+        path = self.workdir / "node" / "dns.py"
+        assert "\nPORT = 53\n" in path.read_text()
+        path.write_text(path.read_text().replace("\nPORT = 53\n", f"\nPORT = {self.dns}\n"))
+
+
+NETWORK = """
+STA_IF = 0
+hostname = country = lambda said: None
+class WLAN:
+    PM_NONE = 0
+    def __init__(self, *_, **__):
+        pass
+    active = config = connect = disconnect = __init__
+    def isconnected(self):
+        return True
+    def ifconfig(self):
+        return "127.0.0.1", "255.0.0.0", "127.0.0.1", "127.0.0.1"
+    def status(self, what=None):
+        return -50 if what else 1010
+"""
+
+
+class NameServer:
+    """A UDP port that says that localhost is 127.0.0.1; nothing while `silent`. asked: the questions so far."""
+
+    def __init__(self) -> None:
+        self.silent = True
+        self.asked = 0
+        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sock.bind(("127.0.0.1", 0))
+        self.port = int(self._sock.getsockname()[1])
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                question, sender = self._sock.recvfrom(600)
+                assert question[12:] == b"\x09localhost\0\0\x01\0\x01"
+                self.asked += 1
+                if not self.silent:
+                    head = question[:2] + b"\x81\x80\0\x01\0\x01\0\0\0\0"
+                    self._sock.sendto(head + question[12:] + ANSWER, sender)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+
+ANSWER = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x7f\0\0\x01"
+
+
+def test_a_dead_dns_server_stops_nothing(gateway: Gateway, make_node: MakeNode) -> None:
+    """The node asks it by itself, and control goes on; once it has answered, the node finds its gateway without it."""
+    with NameServer() as names:
+        quick = {"base_s": 0.05, "cap_s": 0.1, "first_s": 0}
+        node = make_node(gateway.port, node=type("Here", (Joined,), {"dns": names.port}), link=quick)
+        node.start()
+        node.wait_for_log("the name localhost cannot be found (no answer from DNS, asked at 127.0.0.1)")
+        assert names.asked >= 2
+        names.silent = False
+        peer = gateway.accept()
+        peer.expect(CONNECT)
+        names.silent = True
+        peer.close()
+        peer = gateway.accept()
+        peer.expect(CONNECT)
+        log = node.wait_for_log("warn link localhost: going by the address of before")
+        assert "resolver: asked" not in log, "nothing has stopped the program"
 
 
 def test_a_damaged_bundle_is_named(gateway: Gateway, make_node: MakeNode) -> None:
