@@ -264,10 +264,10 @@ class App:
             "image": hardware.image(),
             "ends": self._link.ends,
             "shake_ms": self._link.shake_ms,
-            "rssi": self._wifi and self._wifi.rssi(),
-            "wifi_lost": self._wifi and self._wifi.lost,
             "cert_days": (self._expires - now) // 86400 if now and self._expires else None,
         }
+        if self._wifi:
+            body.update(self._wifi.facts())
         self._own_facts(body)
         return body
 

@@ -31,6 +31,7 @@ class Wifi:
         self._since = self._gone = now
         self.up = self.hopeless = False
         self.lost = 0
+        self._why = None  # of the last failure
 
     def step(self, now):
         """Do what is due at `now` (ticks); returns in how many ms to come again."""
@@ -42,10 +43,17 @@ class Wifi:
         finally:
             self.hopeless = not self.up and ticks.diff(now, self._gone) > HOPELESS_MS
 
-    def rssi(self):
-        """dBm, or None."""
+    def facts(self):
+        """For the health report; wifi_why is the radio's last word on why there was none (see node/words.py)."""
+        channel = self._ask(self._wlan.config, "channel")
+        return {"rssi": self._rssi(), "channel": channel, "wifi_lost": self.lost, "wifi_why": self._why}
+
+    def _rssi(self):
+        return self._ask(self._wlan.status, "rssi")
+
+    def _ask(self, tell, what):
         try:
-            return self._wlan.status("rssi") if self.up else None
+            return tell(what) if self.up else None
         except (OSError, ValueError):
             return None
 
@@ -90,7 +98,7 @@ class Wifi:
             self._tries = 0
             log.info(
                 "wifi",
-                "joined %s, %s, %s dBm" % (self._networks[self._at][0], self._wlan.ifconfig()[0], self.rssi()),
+                "joined %s, %s, %s dBm" % (self._networks[self._at][0], self._wlan.ifconfig()[0], self._rssi()),
             )
             return self._next(self._joined, 1000)
         status = self._wlan.status()
@@ -99,6 +107,7 @@ class Wifi:
             return 200
         from node import words
 
+        self._why = status
         log.warn("wifi", "%s: %s" % (self._networks[self._at][0], words.unjoined(status, waited // 1000)))
         forget("node.words")
         return self._again(now)
@@ -112,6 +121,7 @@ class Wifi:
             return 1000
         self.up = False
         self.lost += 1
+        self._why = self._wlan.status()
         self._since = self._gone = now
         log.warn("wifi", "%s: lost" % self._networks[self._at][0])
         return self._next(self._returning, 200)

@@ -404,6 +404,9 @@ class Station:
     def status(self, what):
         return {"rssi": -61}[what]
 
+    def config(self, what):
+        raise ValueError("unknown config param")  # an image that does not tell it
+
 
 async def check_without_wifi_no_try_and_in_the_end_a_restart_but_not_while_it_heats():
     """wifi.json names the networks and the country; the link waits for them."""
@@ -421,7 +424,7 @@ async def check_without_wifi_no_try_and_in_the_end_a_restart_but_not_while_it_he
     a._wifi.up = True
     assert a._link.network()
     facts = a._facts()
-    assert (facts["rssi"], facts["wifi_lost"]) == (-61, 0), facts
+    assert (facts["rssi"], facts["channel"], facts["wifi_lost"]) == (-61, None, 0), facts
     a._wifi.up = False
     a._over = False
     begun = clock.now()

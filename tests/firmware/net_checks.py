@@ -183,11 +183,14 @@ class Wlan:
     def ifconfig(self):
         return ("192.0.2.7", "", "", "")
 
+    def config(self, what):
+        return {"channel": 6}[what]
+
     def status(self, what=None):
         if what == "rssi":
             return -60
         if self.trying is None:
-            return 1010 if self.joined else 1000
+            return 1010 if self.joined else 200
         return 201 if self.trying[0] not in self.air else 202
 
 
@@ -215,7 +218,10 @@ def check_wifi_joins_the_strongest_and_comes_back():
         assert w.up
         assert w.lost == 1
         assert radio.joined == ("house", "secret")
-        assert w.rssi() == -60
+        assert w.facts() == {"rssi": -60, "channel": 6, "wifi_lost": 1, "wifi_why": 200}
+        air.clear()
+        drive(w, radio, now, 5000)
+        assert w.facts() == {"rssi": None, "channel": None, "wifi_lost": 2, "wifi_why": 200}
 
 
 def check_wifi_never_connects_twice_without_a_pause():
@@ -230,9 +236,10 @@ def check_wifi_never_connects_twice_without_a_pause():
 
 
 def check_wifi_switches_the_radio_off_and_on_after_its_rounds():
-    radio = Wlan({"house": ("changed", -40)})
+    radio = Wlan({"house": ("changed", -40), "barn": ("too", -40)})
     w = wifi.Wifi(radio, NETWORKS, 0)
     drive(w, radio, 0, 600000)
+    assert w.facts() == {"rssi": None, "channel": None, "wifi_lost": 0, "wifi_why": 202}
     first = radio.calls.index("off")
     tries = [call for call in radio.calls[:first] if call in ("house", "barn")]
     assert len(tries) == wifi.ROUNDS * len(NETWORKS)
