@@ -54,11 +54,11 @@ async def put(call: Call) -> JSONResponse:
     services, name, body = call.services, call.path["user"], call.body
     role = Role(body["role"]) if "role" in body else None
     new = await _write(call, name, role, body.get("password"))
+    if new:
+        await _forget(services, name)  # there may have been another user of that name
     if "scope" in body:
         scope = body["scope"]
         await services.scopes.set(name, None if scope is None else frozenset(scope))
-    elif new:
-        await _forget(services, name)  # there may have been another user of that name
     if "password" in body and not new:
         await _end_sessions(services, name)
     await _put_out(services)
@@ -102,6 +102,11 @@ async def remove(call: Call) -> None:
 
 
 async def _forget(services: Services, name: str) -> None:
+    """Whoever gets that name next has nothing of the one before; what that one has shared opens nothing any more."""
+    now = services.clock()
+    for share in services.shares.of(name, now):
+        if share.revoked is None:
+            await services.shares.revoke(share, now)
     await services.scopes.set(name, None)
     await services.passkeys.remove([key.id for key in services.passkeys.of(name)])
 

@@ -172,6 +172,23 @@ def test_a_share_is_worth_what_its_giver_may_do(world: World, refused: Refused) 
     refused(world.ask("GET", "/me", token=token), "unauthorized")
 
 
+@pytest.mark.parametrize("removed", ["here", "by peanut"])
+def test_who_gets_the_name_of_somebody_who_is_gone_gets_nothing_of_his(
+    world: World, refused: Refused, removed: str
+) -> None:
+    Car(world)
+    secret, ada = share(world, world.token("maria")).json()["secret"], world.token("ada")
+    if removed == "here":
+        assert world.ask("DELETE", "/users/maria", token=ada).status_code == 204
+    else:
+        del world.users["maria"]
+        world.write_users()
+    body = {"role": "operator", "password": "a long password", "scope": None}
+    assert world.ask("PUT", "/users/maria", body, token=ada).status_code == 201
+    refused(enter(world, secret), "unauthorized")
+    assert [one["revoked"] for one in world.ask("GET", "/shares", token=ada).json()["shares"]] == [START]
+
+
 def test_a_pin_is_not_to_be_guessed(world: World, refused: Refused) -> None:
     Car(world)
     found = share(world, world.token("maria"), until=START + 86400).json()
