@@ -105,6 +105,20 @@ def test_the_door(context: BrowserContext, home_of_app: AppHouse) -> None:
     assert not wrong, wrong
 
 
+def test_who_signs_out_without_a_connection_is_out(page: Page, context: BrowserContext, home_of_app: AppHouse) -> None:
+    """The cookie is still there then, and no script can take it away."""
+    sign_in(page, home_of_app, address="#/more")
+    assert context.cookies(f"{home_of_app.url}api/v1/session")
+    context.set_offline(True)
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    context.set_offline(False)
+    page.goto(f"{home_of_app.url}#/%/%E0%A4%A")  # nor does an address that means nothing stop the app
+    page.reload()
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    wait_for(lambda: not context.cookies(f"{home_of_app.url}api/v1/session"), "the gateway is told", PATIENCE_S)
+
+
 def test_trusted_https_is_tried_not_assumed(context: BrowserContext, home_of_app: AppHouse) -> None:
     page = context.new_page()
     page.goto(home_of_app.url + "#/trust")

@@ -27,6 +27,8 @@ export const me = new Cell<Me | null | undefined>(undefined);
 const BASE = "/api/v1";
 const NO_CONNECTION = 0;
 const WHO = "peanut.who";
+/** Somebody has signed out, and the gateway does not know it yet. */
+const LEFT = "peanut.left";
 
 let token = "";
 let renewing: Promise<boolean> | undefined;
@@ -97,6 +99,7 @@ export async function signIn(user: string, password: string): Promise<void> {
   const response = await send("POST", "/session", { user, password, cookie: true });
   if (!response.ok) throw await problem(response);
   take((await response.json()) as Session);
+  localStorage.removeItem(LEFT);
   await whoAmI();
 }
 
@@ -127,6 +130,7 @@ async function locked<T>(work: () => Promise<T>): Promise<T> {
 
 /** At the start: is somebody still signed in? Without a connection, whoever was the last one, to see what was. */
 export async function comeBack(): Promise<void> {
+  if (localStorage.getItem(LEFT)) return leave();
   try {
     if (await renew()) await whoAmI();
     else signedOut();
@@ -140,12 +144,21 @@ export async function comeBack(): Promise<void> {
 export const farewells: (() => Promise<void>)[] = [];
 
 export async function signOut(): Promise<void> {
+  await Promise.allSettled(farewells.map((farewell) => farewell()));
+  localStorage.setItem(LEFT, "1");
+  await leave();
+}
+
+/** Without a connection the cookie stays, and no script can take it away: the gateway is told the next time. */
+async function leave(): Promise<void> {
   try {
-    await Promise.allSettled(farewells.map((farewell) => farewell()));
-    await call("DELETE", "/session");
-  } finally {
-    signedOut();
+    if (token || (await renew())) await call("DELETE", "/session");
+    localStorage.removeItem(LEFT);
+  } catch (error) {
+    // That it is over already is as good.
+    if (error instanceof Problem && error.status === 401) localStorage.removeItem(LEFT);
   }
+  signedOut();
 }
 
 function signedOut(): void {

@@ -61,12 +61,17 @@ function Tile({ device, finding }: { device: Device; finding: Finding }) {
   const vehicle = device.kind === "vehicle";
   return (
     <a class={`tile ${toneOf(finding)}`} href={to("device", device.name)}>
-      <span class="tile-name"><Icon name={device.kind} size={19} />{device.name}</span>
+      <span class="tile-name"><Icon name={device.kind} size={19} />{vehicle ? <Vin vin={device.name} /> : device.name}</span>
       <span class={`card-number ${vehicle ? "word" : ""}`}>{vehicle ? vehicleWord(device) : `${number(temperature(device))}°`}</span>
       {!vehicle && <small class="soft">{t("setpoint.short", { value: number(setpoint(device)) })}</small>}
       <Pill tone={toneOf(finding)}>{findingWords(device, finding)}</Pill>
     </a>
   );
+}
+
+/** A VIN that needs two lines breaks before its last eight, which people know a car by. */
+function Vin({ vin }: { vin: string }) {
+  return <span>{vin.slice(0, -8)}<wbr />{vin.slice(-8)}</span>;
 }
 
 function vehicleWord(device: Device): string {
