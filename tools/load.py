@@ -45,7 +45,7 @@ VERSION: Final = 4
 BIN: Final = Path(sys.executable).parent
 CONTEXT: Final = multiprocessing.get_context("spawn")
 PATIENCE: Final = 60.0
-"""Seconds that the gateway, the devices and the apps may each take to be there; so all of it ends within eight minutes."""
+"""Seconds that the gateway, the devices and the apps may each take to be there: all of it ends within eight minutes."""
 
 
 # --- devices, in a process of their own -------------------------------------------------------------------------------
