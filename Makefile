@@ -13,6 +13,9 @@
 #   make clean    removes what was built, not the fleet home
 
 PYTHON ?= python3
+# Another OpenSSL than the system's for the native loop: the prefix that it was installed under. It is remembered; "system" goes back.
+OPENSSL ?=
+CHOSEN := $(if $(filter-out system,$(OPENSSL)),$(abspath $(OPENSSL)))
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -48,14 +51,22 @@ $(VENV)/pip.stamp: $(REQUIREMENTS)
 	@$(BIN)/python tools/prerequisites.py --node-wheel || $(PIP) install --only-binary :all: --require-hashes --no-deps -r requirements-node.txt
 	@touch $@
 
-$(VENV)/packages.stamp: $(VENV)/pip.stamp $(PACKAGING)
+# The prefix that OPENSSL has named; written when that is another than the last time, and then all of the core is built anew.
+$(VENV)/openssl: $(VENV)/pip.stamp FORCE
+	@[ -f $@ ] || : >$@
+	@$(if $(OPENSSL),[ "$$(cat $@)" = "$(CHOSEN)" ] || echo "$(CHOSEN)" >$@)
+
+FORCE:
+
+$(VENV)/packages.stamp: $(VENV)/pip.stamp $(PACKAGING) | $(VENV)/openssl
 	@echo "setup 3/5: peanutd and peanut, from this checkout"
-	@$(PIP) install --no-build-isolation -e ./broker -e ./provisioning
+	@PEANUT_OPENSSL="$$(cat $(VENV)/openssl)" $(PIP) install --no-build-isolation -e ./broker -e ./provisioning
 	@touch $@
 
-$(VENV)/core.stamp: $(VENV)/packages.stamp $(CORE)
+$(VENV)/core.stamp: $(VENV)/packages.stamp $(VENV)/openssl $(CORE)
 	@echo "setup 4/5: C core"
-	@cd broker && ../$(BIN)/python setup.py --quiet build_ext --inplace
+	@cd broker && PEANUT_OPENSSL="$$(cat ../$(VENV)/openssl)" ../$(BIN)/python setup.py --quiet build_ext --inplace \
+		$(if $(filter $(VENV)/openssl,$?),--force)
 	@touch $@
 
 # Node.js of the machine where it is new enough, else one that pip brings.

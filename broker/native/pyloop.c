@@ -285,7 +285,8 @@ static PyType_Spec Loop_spec = {"peanutd._core.Loop", sizeof(LoopObject), 0, Py_
 
 int pn_add_native(PyObject *module) {
     PyObject *loop = PyType_FromModuleAndSpec(module, &Loop_spec, NULL), *tls = PyType_FromModuleAndSpec(module, &Tls_spec, NULL);
-    int failed = !loop || !tls || PyModule_AddObjectRef(module, "Loop", loop) < 0 || PyModule_AddObjectRef(module, "Tls", tls) < 0;
+    int failed = !loop || !tls || PyModule_AddObjectRef(module, "Loop", loop) < 0 || PyModule_AddObjectRef(module, "Tls", tls) < 0 ||
+                 PyModule_AddStringConstant(module, "OPENSSL", pn_tls_library()) < 0;
     Py_XDECREF(loop);
     Py_XDECREF(tls);
     static const struct {

@@ -49,6 +49,8 @@ static bool remember(SSL_CTX *context) {
     return true;
 }
 
+const char *pn_tls_library(void) { return OpenSSL_version(OPENSSL_VERSION); }
+
 /* --- contexts --- */
 
 /* Keys of the fleet home are not encrypted; without this OpenSSL would ask at the terminal. */

@@ -22,6 +22,8 @@ typedef struct pn_tls_files {
     int certificate;             /* enum pn_tls_certificate */
 } pn_tls_files;
 
+const char *pn_tls_library(void); /* which OpenSSL this is, in its own words */
+
 /* Owned (SSL_CTX_free); NULL with the reason in `why`. Any thread. */
 SSL_CTX *pn_tls_context(const pn_tls_files *files, char *why, size_t size);
 

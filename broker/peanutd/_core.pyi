@@ -239,6 +239,8 @@ TLS_NONE: int
 TLS_OPTIONAL: int
 TLS_REQUIRED: int
 
+OPENSSL: str  # the library of the native loop, in its own words; Python's ssl may have another
+
 @final
 class Tls:
     """What handshakes go by: PEM texts, and OpenSSL's names. ValueError says what is not usable."""

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 AVAILABLE: Final = hasattr(_core, "Loop")
 """Whether the loop was built: it needs Linux and OpenSSL (setup.py)."""
 
+OPENSSL: Final[str | None] = getattr(_core, "OPENSSL", None)
+"""The library that it was built with, in its own words; Python's ssl may have another."""
+
 _VERSIONS: Final = {2: "TLSv1.2", 3: "TLSv1.3"}
 
 
