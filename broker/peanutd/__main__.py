@@ -478,6 +478,7 @@ def _apply(server: Server, settings: Config, book: Book, files: int) -> None:
     server.waits.stalled.seconds = listen.stall_timeout
     server.handshakes.budget.rate = listen.handshake_rate
     server.handshakes.accepts.rate = listen.accept_rate
+    server.handshakes.threads = listen.handshake_threads
     server.max_packet_size = {**LIMITS, **settings.limits}["max_packet_size"]
     server.broker.set_limits(**settings.limits)
     server.mqtt = mqtt
@@ -563,8 +564,9 @@ class _Reload:
         for warning in (*new.warnings, *(credentials.warnings if credentials else ())):
             log.warning("peanutd", warning)
         fixed = ("listeners", "store", "history", "home_assistant")
-        if any(getattr(new, name) != getattr(old, name) for name in fixed):
-            what = "addresses, listeners, anonymous, [store], [history] or [home_assistant] have changed"
+        threads = new.listen.handshake_threads != old.listen.handshake_threads
+        if threads or any(getattr(new, name) != getattr(old, name) for name in fixed):
+            what = "addresses, listeners, anonymous, threads, [store], [history] or [home_assistant] have changed"
             log.warning("peanutd", f"{what}: these need a restart")
         _mark_offline(self._home, server)
         return []

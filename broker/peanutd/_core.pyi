@@ -253,8 +253,9 @@ class Tls:
 class Loop:
     """The native driver of a Broker; native/loop.h is the manual. Orders for connections that are gone do nothing."""
 
-    def __init__(self, broker: Broker, *, stall: float = 0, linger: float = 0) -> None:
-        """stall: seconds until who reads nothing is cut (0: never); linger: until who does not close is."""
+    def __init__(self, broker: Broker, *, stall: float = 0, linger: float = 0, threads: int = 0) -> None:
+        """stall: seconds until who reads nothing is cut (0: never); linger: until who does not close is; threads: that
+        take the steps of handshakes (0: the loop itself)."""
 
     def start(self) -> None:
         """Turns in a thread of its own from now on."""

@@ -197,7 +197,8 @@ class Driver:
         self._server = server
         self._asyncio = loop
         self._stall = server.waits.stalled.seconds
-        self.loop = _core.Loop(server.broker, stall=self._stall, linger=LINGER)
+        threads = server.handshakes.threads
+        self.loop = _core.Loop(server.broker, stall=self._stall, linger=LINGER, threads=threads)
         self._contexts: dict[Certificate, _core.Tls] = {}
         self._made_of: tls.Credentials | None = None
         loop.add_reader(self.loop.fileno(), self._read)
