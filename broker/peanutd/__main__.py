@@ -564,10 +564,11 @@ class _Reload:
         for warning in (*new.warnings, *(credentials.warnings if credentials else ())):
             log.warning("peanutd", warning)
         fixed = ("listeners", "store", "history", "home_assistant")
-        threads = new.listen.handshake_threads != old.listen.handshake_threads
-        if threads or any(getattr(new, name) != getattr(old, name) for name in fixed):
-            what = "addresses, listeners, anonymous, threads, [store], [history] or [home_assistant] have changed"
+        if any(getattr(new, name) != getattr(old, name) for name in fixed):
+            what = "addresses, listeners, anonymous, [store], [history] or [home_assistant] have changed"
             log.warning("peanutd", f"{what}: these need a restart")
+        if new.listen.handshake_threads != old.listen.handshake_threads:
+            log.warning("peanutd", "handshake_threads in [listen] has changed: this needs a restart")
         _mark_offline(self._home, server)
         return []
 
@@ -583,6 +584,7 @@ def _changeable(old: Config, new: Config) -> Listen:
         metrics=stay.metrics,
         https=stay.https,
         insecure=stay.insecure,
+        handshake_threads=stay.handshake_threads,
     )
 
 

@@ -100,7 +100,7 @@ def test_handshakes_have_threads_of_their_own(
     assert names.count("peanut-hands\n") == threads
     fleet.settings(f"{listen}handshake_threads = {threads + 1}\n")
     daemon.signal(signal.SIGHUP)
-    daemon.line("threads.* have changed: these need a restart")
+    daemon.line("handshake_threads .*has changed: this needs a restart")
 
 
 @needs_loop
