@@ -6,6 +6,7 @@
 #   make check    linters, types, warnings
 #   make conformance   each statement of MQTT 3.1.1 and 5.0, and its test  (STATEMENTS="5.0 4.8" for a part)
 #   make bench    speed beside other brokers, and the goals               (BENCH=--quick for the short one)
+#   make bench-fleet   ten thousand nodes: commands, a restart, memory       (BENCH="--soak 3600" for an hour of it)
 #   make fuzz     core, native loop and its TLS under fuzzers              (FUZZ_SECONDS=60)
 #   make flash    a bare board to a node that is online           (NAME=peanut PORT=/dev/ttyUSB0 BOARD=esp32-devkitc)
 #   make virtual-board   a board that needs no hardware, to be flashed     (PORT=/tmp/peanut-board BOARD=esp32-devkitc)
@@ -32,7 +33,7 @@ PACKAGING := broker/pyproject.toml broker/setup.py provisioning/pyproject.toml
 CORE := $(wildcard broker/core/*.c broker/core/*.h broker/native/*.c broker/native/*.h)
 APP := $(shell find broker/app -path broker/app/node_modules -prune -o -path broker/app/tests -prune -o -type f -print) tools/app.py
 
-.PHONY: setup demo test test-long check conformance bench fuzz soak virtual-board flash flash-all clean
+.PHONY: setup demo test test-long check conformance bench bench-fleet fuzz soak virtual-board flash flash-all clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -93,6 +94,9 @@ conformance: setup
 
 bench: setup
 	@$(BIN)/python -m tools.bench $(BENCH)
+
+bench-fleet: setup
+	@$(BIN)/python -m tools.bench.fleet $(BENCH)
 
 fuzz: setup
 	@$(MAKE) --no-print-directory -C tests/fuzz run SECONDS=$(FUZZ_SECONDS) PYTHON=$(abspath $(BIN)/python)

@@ -347,6 +347,10 @@ void conn_open(struct conn *c)
         die("socket: %s", strerror(errno));
     if (setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)) != 0)
         die("TCP_NODELAY: %s", strerror(errno));
+    struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(c->from)};
+    if (c->from != 0 && (setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &(int){1}, sizeof(int)) != 0 ||
+                         bind(c->fd, (struct sockaddr *)&from, sizeof from) != 0))
+        die("bind: %s", strerror(errno));
     c->stage = TCP;
     if (connect(c->fd, (struct sockaddr *)&to, sizeof to) != 0 && errno != EINPROGRESS) {
         on_lost(c, strerror(errno));

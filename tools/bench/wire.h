@@ -37,6 +37,7 @@ struct conn {
     enum stage stage;
     bool dirty, blocked;         /* is in the flush list; waits for EPOLLOUT */
     unsigned number;             /* the program's */
+    uint32_t from;               /* its own address, in 127.0.0.0/8; 0: any */
     uint8_t *out;                /* owned; bytes [sent, used) are to be written */
     size_t sent, used, room;
     uint8_t *part;               /* owned; the beginning of a packet whose rest has not arrived */
