@@ -5,6 +5,7 @@ Rule: everything but boot.py and main.py is compiled, with short names (peanut/s
 file beside it (peanut/prose.py); a driver that the board does not need stays at home.
 """
 
+import functools
 import os
 import re
 import tempfile
@@ -98,7 +99,7 @@ def compiled(node: Mapping[str, Any], firmware: Path, beside: Mapping[str, str] 
     texts = _texts(firmware) | dict(beside or {})
     try:
         bare, files[prose.PLACE] = prose.put_away(texts)
-        short = shorten(bare, [files[name].decode() for name in PLAIN if name in files])
+        short = _shortened(tuple(bare.items()), tuple(files[name].decode() for name in PLAIN if name in files))
     except SyntaxError as error:
         raise PeanutError(f"{error.filename} does not compile: {error.msg}, line {error.lineno}", "Mend it.") from None
     compiler = _compiler()
@@ -108,6 +109,12 @@ def compiled(node: Mapping[str, Any], firmware: Path, beside: Mapping[str, str] 
                 raise PeanutError(f"the firmware's manifest names {name}, which is not there", f"Look into {firmware}.")
             files[name.removesuffix(".py") + ".mpy"] = _compile(compiler, short[name], name, Path(scratch))
     return files
+
+
+@functools.lru_cache(4)
+def _shortened(texts: tuple[tuple[str, str], ...], callers: tuple[str, ...]) -> Mapping[str, str]:
+    """Takes seconds, and comes out the same for every board of a carton."""
+    return shorten(dict(texts), callers)
 
 
 def _texts(firmware: Path) -> dict[str, str]:
