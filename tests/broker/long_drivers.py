@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = (
     *("test_server.py", "test_hardening.py", "test_operate.py", "test_tls.py", "conformance", "durability", "attack"),
+    "attack/long_attacks.py",
     *("test_revoked.py", "test_quarantine.py", "test_reload.py"),
 )
 
