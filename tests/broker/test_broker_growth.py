@@ -1,56 +1,13 @@
-"""How work grows: nothing that a peer controls costs more than in proportion, or a little more.
+"""Nothing that a peer controls costs more than in proportion, or a little more; and much work is done in shares.
 
-The rule it keeps: growth is measured, not speed. Each scenario runs at one size and at four times that size: linear
-work takes 4 times the time, quadratic work 16 times. Time is that of the thread's CPU, the best of several runs.
+The rule it keeps: growth is measured (growth.py). Those here are of the work that there is most of; long_growth.py has
+the others.
 """
 
 from __future__ import annotations
 
-import gc
-import time
-from collections.abc import Callable
-
-import pytest
-
-from tests.broker.house import House, ack, disconnect, properties, publish, subscribe, topic_filter, unsubscribe, will
-from tests.reference import codec
-
-Work = Callable[[], None]
-FACTOR = 4
-MOST = 8.5
-"""Twice the growth of linear work: the caches of this machine are part of the measurement."""
-
-
-def cpu(make: Callable[[int], Work], size: int, least: float) -> float:
-    """Seconds of CPU that the work takes; what prepares it does not count. Repeats until `least` have been seen."""
-    best, spent = float("inf"), 0.0
-    for _ in range(3):
-        work = make(size)
-        gc.collect()
-        gc.disable()
-        try:
-            begin = time.thread_time()
-            work()
-            took = time.thread_time() - begin
-        finally:
-            gc.enable()
-        best, spent = min(best, took), spent + took
-        if spent > least:
-            break
-    return best
-
-
-def grows_linearly(make: Callable[[int], Work], size: int) -> None:
-    ratios = []
-    for _ in range(3):  # a neighbour on the machine may spoil one comparison, not three
-        ratios.append(cpu(make, FACTOR * size, 0.2) / cpu(make, size, 0.05))
-        if ratios[-1] < MOST:
-            return
-    pytest.fail(f"{FACTOR} times the size takes {', '.join(f'{ratio:.1f}' for ratio in ratios)} times the time")
-
-
-def raw(packets: list[codec.Packet], version: int = 5) -> bytes:
-    return b"".join(codec.encode(packet, version) for packet in packets)
+from tests.broker.growth import Work, grows_linearly, raw
+from tests.broker.house import House, ack, disconnect, publish, subscribe, topic_filter
 
 
 def test_many_subscriptions_of_one_client() -> None:
@@ -72,103 +29,6 @@ def test_many_subscriptions_of_one_client() -> None:
     grows_linearly(make, 2500)
 
 
-def test_many_filters_in_one_packet() -> None:
-    def make(n: int) -> Work:
-        house = House(max_subscriptions=100_000)
-        client = house.join()
-        data = raw([subscribe(*(topic_filter(f"f/{k}") for k in range(n))), unsubscribe(*(f"f/{k}" for k in range(n)))])
-        return lambda: client.feed(data)
-
-    grows_linearly(make, 5000)
-
-
-def test_many_clients_on_one_filter_that_all_leave() -> None:
-    """The oldest first, which is the order that a list likes least."""
-
-    def make(n: int) -> Work:
-        house = House()
-        clients = [house.join(f"c{k}") for k in range(n)]
-        data = raw([subscribe(topic_filter("all"))])
-
-        def work() -> None:
-            for client in clients:
-                client.link.feed(data, house.now)
-            for client in clients:
-                client.link.lost(house.now)
-
-        return work
-
-    grows_linearly(make, 1500)
-
-
-def test_many_clients_with_many_shared_filters() -> None:
-    """n clients with n filters each, the same ones: n² subscriptions, and each costs no more than the shorter list."""
-
-    def make(n: int) -> Work:
-        house = House()
-        clients = [house.join(f"c{k}") for k in range(50)]
-        data = raw([subscribe(topic_filter(f"f/{k}")) for k in range(n)])
-
-        def work() -> None:
-            for client in clients:
-                client.link.feed(data, house.now)
-            for client in clients:
-                client.link.lost(house.now)
-
-        return work
-
-    grows_linearly(make, 250)
-
-
-def test_many_groups_on_one_filter() -> None:
-    """$share/<n>/x: made, made again, and dropped with the session."""
-
-    def make(n: int) -> Work:
-        house = House(max_subscriptions=100_000)
-        client = house.join()
-        data = raw([subscribe(*(topic_filter(f"$share/g{k}/x") for k in range(n)))])
-
-        def work() -> None:
-            client.feed(data)
-            client.take()
-            client.feed(data)
-            client.lose()
-
-        return work
-
-    grows_linearly(make, 2500)
-
-
-def test_a_storm_of_takeovers() -> None:
-    def make(n: int) -> Work:
-        house = House()
-        links = [house.broker.open(None, house.now) for _ in range(n)]
-        data = raw(
-            [
-                {
-                    "type": "CONNECT",
-                    "version": 5,
-                    "clean_start": False,
-                    "keep_alive": 0,
-                    "client_id": "same",
-                    "properties": properties(session_expiry_interval=100),
-                    "will": will(will_delay_interval=5),
-                    "username": None,
-                    "password": None,
-                }
-            ]
-        )
-
-        def work() -> None:
-            for link in links:
-                link.feed(data, house.now)
-                link.accept(session="same", identity="me", rules=0, now=house.now)
-
-        return work
-
-    grows_linearly(make, 2500)
-
-
 def test_a_packet_that_comes_in_small_pieces() -> None:
     def make(n: int) -> Work:
         house = House()
@@ -183,31 +43,6 @@ def test_a_packet_that_comes_in_small_pieces() -> None:
         return work
 
     grows_linearly(make, 150_000)
-
-
-def test_a_chunk_of_many_small_packets() -> None:
-    def make(n: int) -> Work:
-        house = House(max_output_bytes=100_000_000)
-        client = house.join()
-        data = b"\xc0\0" * n
-        return lambda: client.feed(data)
-
-    grows_linearly(make, 100_000)
-
-
-def test_output_that_is_taken_in_small_pieces() -> None:
-    def make(n: int) -> Work:
-        house = House(max_output_bytes=100_000_000)
-        client = house.join()
-        client.feed(b"\xc0\0" * n)
-
-        def work() -> None:
-            while client.link.take(8):
-                pass
-
-        return work
-
-    grows_linearly(make, 100_000)
 
 
 def test_a_backlog_that_is_built_and_worked_off() -> None:
@@ -232,22 +67,6 @@ def test_a_backlog_that_is_built_and_worked_off() -> None:
     grows_linearly(make, 5000)
 
 
-def test_acknowledgements_from_the_back() -> None:
-    """The one acknowledged is always the farthest from the head; then come many that are not known."""
-
-    def make(n: int) -> Work:
-        house = House(max_inflight=16384)
-        client = house.join()
-        client.subscribe("#", qos=1)
-        for _ in range(n):
-            house.publish("a", qos=1)
-        client.take()
-        data = raw([ack("PUBACK", k) for k in range(n, 0, -1)] * 2)
-        return lambda: client.feed(data)
-
-    grows_linearly(make, 4000)
-
-
 def test_many_retained_messages_set_found_and_cleared() -> None:
     def make(n: int) -> Work:
         house = House(max_output_bytes=100_000_000)
@@ -263,92 +82,6 @@ def test_many_retained_messages_set_found_and_cleared() -> None:
         return work
 
     grows_linearly(make, 4000)
-
-
-def test_many_wildcards_in_one_packet_before_a_full_output() -> None:
-    """Many filters, each of which finds every retained message: once nothing more fits, none costs a whole walk."""
-
-    def make(n: int) -> Work:
-        house = House(max_output_bytes=10_000)
-        client = house.join()
-        for k in range(n):
-            house.publish(f"r/{k}", b"x" * 20, retain=True)
-        data = raw([subscribe(*[topic_filter("r/#")] * n)])
-        return lambda: client.feed(data)
-
-    grows_linearly(make, 1500)
-
-
-def test_retained_messages_that_expire_all_at_once() -> None:
-    def make(n: int) -> Work:
-        house = House()
-        client = house.join()
-        expiring = properties(message_expiry_interval=1)
-        client.feed(raw([publish(f"r/{k}", b"x", retain=True, props=expiring) for k in range(n)]))
-        return lambda: house.wait(10)
-
-    grows_linearly(make, 6000)
-
-
-def test_retained_messages_that_expire_one_by_one_do_not_cost_a_walk_each() -> None:
-    """The store is looked through once in a while, however cleverly the intervals are chosen."""
-
-    def make(n: int) -> Work:
-        house = House()
-        client = house.join()
-        for k in range(n):
-            house.publish(f"keep/{k}", b"x", retain=True)
-        client.feed(
-            raw(
-                [
-                    publish(f"r/{k}", b"x", retain=True, props=properties(message_expiry_interval=k + 1))
-                    for k in range(n)
-                ]
-            )
-        )
-
-        def work() -> None:
-            for _ in range(n // 10):
-                house.wait(1)
-
-        return work
-
-    grows_linearly(make, 1000)
-
-
-def test_sessions_that_expire_all_at_once() -> None:
-    def make(n: int) -> Work:
-        house = House()
-        for k in range(n):
-            client = house.join(f"c{k}", props=properties(session_expiry_interval=5), will=will(will_delay_interval=9))
-            client.subscribe("a")
-            client.lose()
-        return lambda: house.wait(5)
-
-    grows_linearly(make, 1000)
-
-
-def test_qos_2_identifiers_that_are_never_released() -> None:
-    """Up to receive_maximum, which bounds the search among them."""
-
-    def make(n: int) -> Work:
-        house = House()
-        client = house.join()
-        client.feed(raw([publish("a", qos=2, number=k + 1) for k in range(256)]))
-        data = raw([publish("a", qos=2, number=k % 256 + 1, dup=True) for k in range(n)])
-        return lambda: client.feed(data)
-
-    grows_linearly(make, 8000)
-
-
-def test_new_rules_for_many_sessions() -> None:
-    def make(n: int) -> Work:
-        house = House()
-        for k in range(n):
-            house.join(f"c{k}").subscribe("a", f"b/{k}")
-        return lambda: house.broker.set_rules(0, [])
-
-    grows_linearly(make, 1000)
 
 
 # --- a share of a turn ------------------------------------------------------------------------------------------------
