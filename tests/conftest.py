@@ -6,19 +6,27 @@ that its tests have made.
 
 from __future__ import annotations
 
+import gc
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
+from tests.effort import EFFORT
 from tests.heard import leaks, secrets_below, transcript
 
 # A machine that does something else meanwhile takes its time; that says nothing of what is tested.
-settings.register_profile("peanut", deadline=None)
+settings.register_profile("peanut", deadline=None, derandomize=EFFORT == 1)
 settings.load_profile("peanut")
 
 subprocess.Popen = transcript.popen()  # type: ignore[misc,assignment]
+
+
+def pytest_collection_finish() -> None:
+    """Six thousand tests lie about until the end: the garbage collector need not look through them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

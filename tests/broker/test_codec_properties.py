@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peanutd import _core
+from tests.effort import tries
 from tests.reference import codec as reference
 from tests.reference import vectors
 from tests.reference.codec import Packet
@@ -199,7 +200,7 @@ cases: st.SearchStrategy[Case] = st.one_of(
 
 @pytest.mark.parametrize("name", CODECS)
 @given(case=cases)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(100))
 def test_decode_of_encode_is_the_packet(name: str, case: Case) -> None:
     version, packet = case
     codec = CODECS[name]
@@ -210,7 +211,7 @@ def test_decode_of_encode_is_the_packet(name: str, case: Case) -> None:
 
 
 @given(case=cases)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=tries(150))
 def test_both_codecs_write_the_same_bytes(case: Case) -> None:
     version, packet = case
     assert _core.encode(packet, version) == reference.encode(packet, version)
@@ -218,7 +219,7 @@ def test_both_codecs_write_the_same_bytes(case: Case) -> None:
 
 @pytest.mark.parametrize("name", CODECS)
 @given(version=levels, many=st.lists(cases, min_size=1, max_size=5), cuts=st.lists(st.integers(1, 40), min_size=1))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(50))
 def test_cutting_a_stream_changes_nothing(name: str, version: int, many: list[Case], cuts: list[int]) -> None:
     codec = CODECS[name]
     packets = [packet for level, packet in many if level == version and packet["type"] != "CONNECT"]
@@ -277,7 +278,7 @@ def assert_alike(data: bytes, version: int | None, max_size: int) -> None:
 
 
 @given(case=damaged(), max_size=st.sampled_from([40, reference.PACKET_SIZE_MAX]), before_connect=bits)
-@settings(max_examples=1200, deadline=None)
+@settings(max_examples=tries(300))
 def test_both_codecs_judge_damaged_packets_alike(case: tuple[int, bytes], max_size: int, before_connect: bool) -> None:
     version, data = case
     level = None if before_connect and data[:1] == b"\x10" else version
@@ -285,6 +286,6 @@ def test_both_codecs_judge_damaged_packets_alike(case: tuple[int, bytes], max_si
 
 
 @given(data=st.binary(max_size=60), version=st.sampled_from([None, 3, 4, 5]))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=tries(200))
 def test_both_codecs_judge_noise_alike(data: bytes, version: int | None) -> None:
     assert_alike(data, version, reference.PACKET_SIZE_MAX)

@@ -18,8 +18,8 @@ TARGETS = sorted(path.stem for path in (ROOT / "tests" / "fuzz").glob("fuzz_*.c"
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> None:
-    """Runs a program to its end; fails with its output when it ends badly or takes more than 100 seconds."""
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, errors="replace", timeout=100, check=False)
+    """Runs a program to its end; fails with its output when it ends badly or takes more than 250 seconds."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, errors="replace", timeout=250, check=False)
     if done.returncode:
         pytest.fail(f"{command[0]} ended with {done.returncode}\n{done.stdout}{done.stderr}", pytrace=False)
 

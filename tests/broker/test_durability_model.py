@@ -14,8 +14,9 @@ import pytest
 
 from tests.broker.disk import MESSAGE, QUEUED, RETAINED, SENT, SESSION, SUBSCRIPTION, DiskHouse
 from tests.broker.test_broker_model import Model, Program
+from tests.effort import tries
 
-SEEDS = 480
+SEEDS = tries(160)
 
 
 class CrashProgram(Program):

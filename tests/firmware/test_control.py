@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import tries
+
 from .conftest import ROOT
 from .control_checks import SETTINGS, live
 
@@ -153,7 +155,7 @@ def made(start: int, names: tuple[str, ...], **changes: Any) -> Climate:
     return climate
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=tries(80))
 @given(
     start=st.integers(0, ticks.PERIOD - 1),
     steps=st.lists(STEP, max_size=80),
@@ -195,7 +197,7 @@ def test_invariants_at_every_step(
 LIES = st.sampled_from(["true", "true", "missing", "stuck", "spikes", "high", "low", "nan", "old"])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=tries(6))
 @given(
     lies=st.lists(st.tuples(LIES, st.integers(1, 400)), min_size=1, max_size=20),
     outside=st.floats(-15, 20),
@@ -230,7 +232,7 @@ def test_a_day_with_a_sensor_that_lies(lies: list[tuple[str, int]], outside: flo
             model.write(name, auditor.on[name], now)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=tries(10))
 @given(
     setpoint=st.floats(8, 30),
     outside=st.floats(-10, 14),

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import tries
+
 from . import control_checks, pure_checks
 from .conftest import on_the_unix_port
 
@@ -33,7 +35,7 @@ def test_the_same_checks_on_the_unix_port(file: str) -> None:
     assert on_the_unix_port(file) == [name for name, _ in CHECKS[file]]
 
 
-@settings(max_examples=500)
+@settings(max_examples=tries(200))
 @given(st.binary(max_size=700), st.sampled_from([command.SETPOINT, "heater", "vent", "identify", "other", ""]))
 def test_no_payload_breaks_the_parser(payload: bytes, name: str) -> None:
     """Any bytes: a Command, with a reason that begins with an agreed word or a value that is in order."""
@@ -51,7 +53,7 @@ def test_no_payload_breaks_the_parser(payload: bytes, name: str) -> None:
 NUMBER_TEXT = st.text(alphabet="0123456789.-+eE_ naifx", max_size=12)
 
 
-@settings(max_examples=1000)
+@settings(max_examples=tries(300))
 @given(NUMBER_TEXT)
 def test_bare_form_takes_plain_decimals_only(text: str) -> None:
     """Accepted if and only if it is -?(0|[1-9][0-9]{0,2})(.[0-9]{1,3})? , and then with its value."""
@@ -81,7 +83,7 @@ def _depth(value: Any) -> int:
     return 0 if inner is None else 1 + max((_depth(v) for v in inner), default=0)
 
 
-@settings(max_examples=300)
+@settings(max_examples=tries(150))
 @given(JSON, st.booleans())
 def test_strict_json_reads_what_json_writes(value: Any, ascii_only: bool) -> None:
     """The same value as the standard library, within the stated limits of depth."""
@@ -91,7 +93,7 @@ def test_strict_json_reads_what_json_writes(value: Any, ascii_only: bool) -> Non
         assert strictjson.loads(text.encode()) == value
 
 
-@settings(max_examples=500)
+@settings(max_examples=tries(200))
 @given(JSON, st.integers(0, 200), st.sampled_from('{}[]",:0x \\e-.'))
 def test_strict_json_accepts_nothing_that_json_refuses(value: Any, at: int, put: str) -> None:
     """A mutated document: whoever accepts it here, the standard library agrees with."""
@@ -105,7 +107,7 @@ def test_strict_json_accepts_nothing_that_json_refuses(value: Any, at: int, put:
     assert mine == json.loads(text)
 
 
-@settings(max_examples=200)
+@settings(max_examples=tries(100))
 @given(st.data(), st.lists(st.tuples(st.floats(0, 200), st.booleans()), max_size=50))
 def test_backoff_stays_within_its_bounds(data: Any, sessions: list[tuple[float, bool]]) -> None:
     """base <= d <= cap, growth at most threefold, the first retry after a settled session within first_s."""
@@ -121,7 +123,7 @@ def test_backoff_stays_within_its_bounds(data: Any, sessions: list[tuple[float, 
             previous = delay
 
 
-@settings(max_examples=200)
+@settings(max_examples=tries(100))
 @given(
     start=st.integers(0, ticks.PERIOD - 1),
     size=st.integers(1, 12),
@@ -149,7 +151,7 @@ def test_bucket_never_lets_more_through(start: int, size: int, refill: int, gaps
             assert count <= size + (last - first) // refill + 1
 
 
-@settings(max_examples=200)
+@settings(max_examples=tries(100))
 @given(JSON)
 def test_config_is_accepted_or_refused_with_words(value: Any) -> None:
     """Nothing but ConfigError comes out of a document that is not a configuration."""

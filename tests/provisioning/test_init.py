@@ -22,6 +22,7 @@ from peanut import ca, init, ledger, plan, store
 from peanut import settings as fleet_settings
 from peanut.errors import PeanutError
 from peanut.home import Home
+from tests.effort import tries
 from tests.heard import transcript
 
 from .conftest import Run, invoke, start, tree
@@ -171,7 +172,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=tries(10), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lost=SUBSETS)
 @example(lost={"ca/root.key", "ca/root.pass"})
 @example(lost={"gateway/gateway.key"})
