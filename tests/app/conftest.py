@@ -22,7 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.system.conftest import House
+from tests.system.conftest import House, wait_for
 from tools.fleet import Node
 from tools.ports import free_port
 
@@ -31,6 +31,10 @@ PATIENCE_S = 45.0
 PATIENCE_MS = PATIENCE_S * 1000
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 860}
+GREENHOUSE = "peanut"
+VIN = "PEANUTTEST0000001"
+MOST = 20.0
+"""What this greenhouse allows, so that a person gets a refusal with a few taps."""
 SCREENS = Path(__file__).parent / "screens"
 AXE = Path(__file__).parents[2] / "broker" / "app" / "node_modules" / "axe-core" / "axe.min.js"
 CHROMIUM = [
@@ -147,6 +151,29 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     made.close()
 
 
+@pytest.fixture(scope="module")
+def greenhouse(home_of_app: AppHouse) -> Iterator[Node]:
+    """A running greenhouse."""
+    with home_of_app.node(GREENHOUSE, f"control.max={MOST}") as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def vehicle(home_of_app: AppHouse) -> Iterator[Node]:
+    """A running car, parked for as long as the tests of a file last."""
+    with home_of_app.car(VIN) as node:
+        yield node
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A page in which nothing goes wrong."""
+    made = context.new_page()
+    wrong = watched(made)
+    yield made
+    assert not wrong, wrong
+
+
 def watched(page: Page) -> list[str]:
     """A list that gets whatever goes wrong in the page: exceptions, and what the content policy refuses."""
     wrong: list[str] = []
@@ -162,6 +189,28 @@ def sign_in(page: Page, house: AppHouse, user: str = "anna", address: str = "", 
     page.get_by_label("Password", exact=True).fill(PASSWORDS[user])
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("navigation").wait_for()
+
+
+def settle(page: Page, wanted: float, by: float = 0.8) -> None:
+    """Waits until the big number is near enough."""
+    number = page.get_by_test_id("temperature")
+    wait_for(lambda: abs(float(number.inner_text().removesuffix("°C")) - wanted) <= by, f"{wanted} °C", PATIENCE_S)
+
+
+def steps(page: Page, wanted: float, *, keys: bool = False) -> None:
+    """Taps the stepper until it says `wanted`; with `keys` by its arrow keys."""
+    draft = page.get_by_test_id("draft")
+    for _ in range(60):
+        now = float(draft.inner_text().split()[0])
+        if now == wanted:
+            return
+        button = page.get_by_role("button", name="Warmer" if now < wanted else "Colder")
+        if keys:
+            button.press("ArrowUp" if now < wanted else "ArrowDown")
+        else:
+            button.click()
+        expect(draft).not_to_have_text(f"{now:.1f} °C")
+    raise AssertionError(f"the stepper does not come to {wanted}")
 
 
 def shoot(page: Page, name: str, *, whole: bool = False) -> None:

@@ -1,16 +1,15 @@
 """Every page of the app in both languages, on a desk in the dark and on a phone in the light, before axe.
 
-Rule: each page is looked at with something on it; tests/app/test_app.py has those that are most seen.
+Rule: each page is looked at with something on it.
 """
 
 from __future__ import annotations
 
 from playwright.sync_api import Browser
 
-from tests.app.conftest import AppHouse, walk
+from tests.app.conftest import GREENHOUSE, VIN, AppHouse, walk
+from tools.fleet import Node
 
-GREENHOUSE = "peanut"
-VIN = "PEANUTTEST0000001"
 PAGES = {
     "fleet": "",
     "greenhouse": f"device/{GREENHOUSE}",
@@ -25,6 +24,7 @@ PAGES = {
 }
 
 
-def test_every_page_in_both_languages_and_sizes(browser: Browser, home_of_app: AppHouse) -> None:
-    with home_of_app.node(GREENHOUSE), home_of_app.car(VIN):
-        walk(browser, home_of_app, PAGES)
+def test_every_page_in_both_languages_and_sizes(
+    browser: Browser, home_of_app: AppHouse, greenhouse: Node, vehicle: Node
+) -> None:
+    walk(browser, home_of_app, PAGES)

@@ -79,7 +79,7 @@ def test_the_manifest_makes_it_installable() -> None:
 
 def test_the_boards_that_it_offers_are_those_there_are() -> None:
     listed = subprocess.run(
-        [Path(sys.executable).parent / "peanut", "board", "list"], cwd=ROOT, capture_output=True, text=True, timeout=100
+        [Path(sys.executable).parent / "peanut", "board", "list"], cwd=ROOT, capture_output=True, text=True, timeout=250
     ).stdout
     offered = json.loads((ROOT / "broker" / "app" / "src" / "boards.json").read_text())
     there: dict[str, set[str]] = {"greenhouse": set(), "vehicle": set()}
@@ -92,6 +92,6 @@ def test_the_boards_that_it_offers_are_those_there_are() -> None:
 
 def test_its_own_tests_pass() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tools.app", "test"], cwd=ROOT, capture_output=True, text=True, timeout=110
+        [sys.executable, "-m", "tools.app", "test"], cwd=ROOT, capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stdout + done.stderr

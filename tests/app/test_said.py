@@ -18,7 +18,7 @@ NODE = ROOT / "firmware" / "node"
 TABLE = ROOT / "broker" / "app" / "src" / "words" / "said.zh.json"
 LEADS = re.compile(r"^(malformed|range|expired|retained|unknown|busy|unsafe|replay|bad_sig): ")
 """Words of agreement 2, which the app says in words of its own."""
-OF_A_CAR = ("refuse", "_refuse_start", "_wait", "act", "step", "_tend_start")
+OF_A_CAR = ("refuse", "unsafe", "_unsafe_start", "_wait", "act", "step", "_tend_start")
 """Functions of node/car.py whose texts a driver reads."""
 
 

@@ -15,7 +15,7 @@ from .conftest import BIN, House
 
 BOARDS = {"esp32": "esp32-devkitc", "esp32s3": "esp32-s3-devkitc-1", "esp32c3": "xiao-esp32c3"}
 FLASH_MB = {"esp32": 4, "esp32s3": 8, "esp32c3": 4}
-TIMEOUT = 100.0
+TIMEOUT = 250.0
 
 
 def board_of(chip: str, folder: Path, *options: str) -> VirtualBoard:

@@ -26,7 +26,7 @@ def test_the_root_is_replaced_and_no_node_is_offline_for_it(house: House) -> Non
     home = Home(house.home)
     old = store.root_certificate(home)
     with house.node("peanut") as node:
-        node.wait_for_log("online at", timeout=30)
+        node.wait_for_log("online at", timeout=120)
 
         def obeys(value: int) -> bool:
             return house.peanut("send", "peanut", "UpdateTemperature", str(value)).returncode == 0
@@ -37,7 +37,7 @@ def test_the_root_is_replaced_and_no_node_is_offline_for_it(house: House) -> Non
             assert done.returncode == 0, done.stdout + done.stderr
             renewed = wait_for(
                 lambda: (
-                    (made := house.peanut("renew", "--wait", "60", timeout=90)).returncode == 0
+                    (made := house.peanut("renew", "--wait", "180", timeout=240)).returncode == 0
                     and "peanut: " in made.stdout
                     and made
                 ),
@@ -100,6 +100,6 @@ def test_a_node_that_is_revoked_is_out_and_a_new_board_in_its_name_is_in(house: 
         renewed = house.peanut("device", "renew", "peanut", check=True)
         assert "now flash it" in renewed.stdout
         with house.node("peanut") as new:
-            new.wait_for_log("online at", timeout=30)
+            new.wait_for_log("online at", timeout=120)
             assert house.peanut("send", "peanut", "UpdateTemperature", "16").returncode == 0
         assert "online at" not in stolen.log.split("; again in", 1)[1]

@@ -1,4 +1,4 @@
-"""What takes minutes: boards as slow as an emulated ESP32, and lines as slow as pyserial's RFC 2217. `make test-long`.
+"""What takes minutes: every chip, boards as slow as an emulated ESP32, lines as slow as pyserial's RFC 2217.
 
 Not part of `make test`; its name keeps it from being collected there.
 """
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from .conftest import House
-from .flashing import board_of, command, run
+from .flashing import BOARDS, board_of, command, run
+from .test_flash_boards import obeys
 
 
 @pytest.mark.timeout(400)
@@ -35,3 +36,9 @@ def test_slow_board_or_line_to_acknowledged_command(
         assert sent.returncode == 0, sent.stdout + sent.stderr
         pushed = house.peanut("push", "peanut", "--patience", "5", timeout=300)  # its REPL is stopped and started
         assert pushed.returncode == 0, pushed.stdout + pushed.stderr
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("chip", sorted(set(BOARDS) - {"esp32"}))
+def test_bare_board_to_acknowledged_command(chip: str, house: House, tmp_path: Path) -> None:
+    obeys(chip, house, tmp_path)

@@ -1,6 +1,9 @@
-"""Home Assistant's part is played by mosquitto_sub and mosquitto_pub: it finds a real car by its discovery document and
-drives its lock, which wants signed commands, that the gateway makes of what is published. `make test-long`: a car's
-document takes its time."""
+"""Home Assistant's part is played by mosquitto_sub and mosquitto_pub: it finds a real greenhouse and a real car by
+their discovery documents, and drives them on the topics that are named there.
+
+Rule: what it publishes is obeyed as anybody's command; a car's are signed, by the gateway, and what happened to a
+greenhouse is in the history. `make test-long`: a document takes its time.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from typing import Any
 
 import pytest
 
+from peanutd.history import Reader
 from tests.broker.home_assistant import check, render, shown
 from tests.broker.scram_client import write_users
 from tests.system.conftest import House, wait_for
 from tests.system.test_api import VIN, vehicle
-from tests.system.test_home_assistant import listen
 from tools.ports import free_port
 
 SETTINGS = """
@@ -25,6 +28,17 @@ https = "127.0.0.1:{https}"
 enabled = true
 code_file = "ha.code"
 """
+
+
+def listen(house: House, topic: str) -> dict[str, Any]:
+    """The message that is retained there, or comes first."""
+    done = subprocess.run(
+        house.mosquitto("mosquitto_sub", "-t", topic, "-C", "1", "-W", "240"),
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def say(house: House, topic: str, payload: str) -> None:
@@ -70,5 +84,48 @@ def test_a_lock_entity_drives_a_real_car(tmp_path: Path) -> None:
             say(house, lock["command_topic"], render(lock["command_template"], value="unlock", code="1174"))
             wait_for(lambda: "wrong code" in house.log, "the code that is wrong", 60)
             wait_for(lambda: becomes("lock", None, "LOCKED"), "closed", 90)
+    finally:
+        house.stop()
+
+
+@pytest.mark.timeout(600)  # the gateway looks for new nodes each minute
+def test_a_climate_entity_drives_a_real_greenhouse(tmp_path: Path) -> None:
+    house = House(tmp_path / "house")
+    with (house.home / "gateway.toml").open("a") as file:
+        file.write("[home_assistant]\nenabled = true\n[history]\nbatch_seconds = 1\n")
+    house.start()
+    try:
+        with house.node("peanut"):
+            path = "homeassistant/device/peanut_peanut/config"
+            parts: dict[str, Any] = {}
+
+            def known() -> bool:
+                document = listen(house, path)
+                check(document)
+                parts.update(document["components"])
+                return {"climate", "reading_temperature"} <= set(parts)
+
+            wait_for(known, "a document with its climate and its temperature", 60)
+            climate = parts["climate"]
+            payload = render(climate["temperature_command_template"], value=16.5)
+            done = subprocess.run(
+                house.mosquitto("mosquitto_pub", "-q", "1", "-t", climate["temperature_command_topic"], "-m", payload),
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+
+            def is_set() -> bool:
+                state = listen(house, climate["temperature_state_topic"])
+                return shown(climate["temperature_state_template"], json.dumps(state)) == "16.5"
+
+            wait_for(is_set, "the set point in the state", 60)
+            reader, now = Reader(house.home / "history.db"), int(time.time())
+
+            def kept() -> bool:
+                curves = {curve.name: curve for curve in reader.curves("/plant/peanut", [], now - 600, now + 600, 1)}
+                points = curves["setpoint"].points if "setpoint" in curves else ()
+                return bool(points) and points[-1].mean == 16.5 and "temperature" in curves
+
+            wait_for(kept, "the set point in the history", 60)
     finally:
         house.stop()

@@ -62,28 +62,6 @@ def test_demo_runs_without_a_terminal_and_ends_when_told(tmp_path: Path) -> None
     wait_for(lambda: not left_over(), f"everything ended: {left_over()}")
 
 
-def test_demo_takes_the_home_that_is_there(tmp_path: Path) -> None:
-    """A second run adds nothing and changes no file of the CA; each ends by itself."""
-    home = tmp_path / "fleet"
-    home.mkdir(mode=0o700)
-    (home / "gateway.toml").write_text(f'[listen]\nmqtts = "127.0.0.1:{free_port()}"\n')
-    environment = {**os.environ, "PEANUT_HOME": str(home), "DEMO_SECONDS": "1"}
-
-    def run() -> str:
-        return subprocess.run(
-            [sys.executable, "-m", "tools.demo"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=90, env=environment, check=True,
-        ).stdout  # fmt: skip
-
-    first = run()
-    before = {path: path.read_bytes() for path in sorted((home / "ca").iterdir())}
-    second = run()
-    assert "making a fleet" in first
-    assert "making a fleet" not in second
-    assert "The app is off" in second
-    assert before == {path: path.read_bytes() for path in sorted((home / "ca").iterdir())}
-
-
 def test_the_apps_address_is_one_that_phones_reach_where_there_is_one() -> None:
     here = own_address()
     if here is not None:

@@ -27,7 +27,7 @@ class Person:
     def __init__(self, house: House, port: int) -> None:
         ca = house.home / "ca" / "root.crt"
         context = ssl.create_default_context(cafile=ca)
-        self.client = httpx.Client(base_url=f"https://localhost:{port}/api/v1", verify=context, timeout=30)
+        self.client = httpx.Client(base_url=f"https://localhost:{port}/api/v1", verify=context, timeout=90)
         session = self("POST", "/session", 200, user="maria", password=PASSWORD)
         self.client.headers["Authorization"] = f"Bearer {session['access_token']}"
 

@@ -68,7 +68,7 @@ def publish(house: House, topic: str, *more: str, password: str = PASSWORD) -> s
         *("-V", "5", "-h", "localhost", "-p", str(house.port), "--cafile", str(house.operator[0])),
         *("-u", "tom", "-P", password, "-q", "1", "-t", topic, "-m", "temperature:15", *more),
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def test_a_neighbour_waters_one_greenhouse(neighbour: House, capsys: pytest.CaptureFixture[str]) -> None:

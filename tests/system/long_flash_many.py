@@ -6,10 +6,13 @@ import contextlib
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from .conftest import BIN, House
 from .flashing import board_of, is_bare, run
 
 
+@pytest.mark.timeout(900)
 def test_a_carton_of_three_on_two_ports(house: House, tmp_path: Path) -> None:
     """Each board becomes a node of its own that is online; nobody's board is taken for another name."""
     names = tmp_path / "carton.csv"
