@@ -49,8 +49,6 @@ static bool remember(SSL_CTX *context) {
     return true;
 }
 
-const char *pn_tls_library(void) { return OpenSSL_version(OPENSSL_VERSION); }
-
 /* --- contexts --- */
 
 /* Keys of the fleet home are not encrypted; without this OpenSSL would ask at the terminal. */
@@ -194,18 +192,13 @@ void pn_tls_pipe_end(pn_tls_pipe *pipe) {
 
 /* --- sessions --- */
 
-void pn_tls_bind(SSL *ssl, pn_tls_pipe *pipe) {
-    BIO *bio = pipe ? pipe->bio : NULL;
-    if (bio) BIO_up_ref(bio);
-    SSL_set0_rbio(ssl, bio);
-    if (bio) BIO_up_ref(bio);
-    SSL_set0_wbio(ssl, bio);
-}
-
 SSL *pn_tls_session(SSL_CTX *context, pn_tls_pipe *pipe) {
     SSL *ssl = SSL_new(context);
     if (!ssl) return NULL;
-    pn_tls_bind(ssl, pipe);
+    BIO_up_ref(pipe->bio);
+    SSL_set0_rbio(ssl, pipe->bio);
+    BIO_up_ref(pipe->bio);
+    SSL_set0_wbio(ssl, pipe->bio);
     SSL_set_accept_state(ssl);
     return ssl;
 }
