@@ -6,6 +6,7 @@
 #   make check    linters, types, warnings
 #   make conformance   each statement of MQTT 3.1.1 and 5.0, and its test  (STATEMENTS="5.0 4.8" for a part)
 #   make bench    speed beside other brokers, and the goals               (BENCH=--quick for the short one)
+#   make bench-fleet   ten thousand nodes: commands, a restart, memory       (BENCH="--soak 3600" for an hour of it)
 #   make fuzz     core, native loop and its TLS under fuzzers              (FUZZ_SECONDS=60)
 #   make flash    a bare board to a node that is online           (NAME=peanut PORT=/dev/ttyUSB0 BOARD=esp32-devkitc)
 #   make virtual-board   a board that needs no hardware, to be flashed     (PORT=/tmp/peanut-board BOARD=esp32-devkitc)
@@ -13,6 +14,9 @@
 #   make clean    removes what was built, not the fleet home
 
 PYTHON ?= python3
+# Another OpenSSL than the system's for the native loop: the prefix that it was installed under. It is remembered; "system" goes back.
+OPENSSL ?=
+CHOSEN := $(if $(filter-out system,$(OPENSSL)),$(abspath $(OPENSSL)))
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -29,7 +33,7 @@ PACKAGING := broker/pyproject.toml broker/setup.py provisioning/pyproject.toml
 CORE := $(wildcard broker/core/*.c broker/core/*.h broker/native/*.c broker/native/*.h)
 APP := $(shell find broker/app -path broker/app/node_modules -prune -o -path broker/app/tests -prune -o -type f -print) tools/app.py
 
-.PHONY: setup demo test test-long check conformance bench fuzz soak virtual-board flash flash-all clean
+.PHONY: setup demo test test-long check conformance bench bench-fleet fuzz soak virtual-board flash flash-all clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -48,14 +52,22 @@ $(VENV)/pip.stamp: $(REQUIREMENTS)
 	@$(BIN)/python tools/prerequisites.py --node-wheel || $(PIP) install --only-binary :all: --require-hashes --no-deps -r requirements-node.txt
 	@touch $@
 
-$(VENV)/packages.stamp: $(VENV)/pip.stamp $(PACKAGING)
+# The prefix that OPENSSL has named; written when that is another than the last time, and then all of the core is built anew.
+$(VENV)/openssl: $(VENV)/pip.stamp FORCE
+	@[ -f $@ ] || : >$@
+	@$(if $(OPENSSL),[ "$$(cat $@)" = "$(CHOSEN)" ] || echo "$(CHOSEN)" >$@)
+
+FORCE:
+
+$(VENV)/packages.stamp: $(VENV)/pip.stamp $(PACKAGING) | $(VENV)/openssl
 	@echo "setup 3/5: peanutd and peanut, from this checkout"
-	@$(PIP) install --no-build-isolation -e ./broker -e ./provisioning
+	@PEANUT_OPENSSL="$$(cat $(VENV)/openssl)" $(PIP) install --no-build-isolation -e ./broker -e ./provisioning
 	@touch $@
 
-$(VENV)/core.stamp: $(VENV)/packages.stamp $(CORE)
+$(VENV)/core.stamp: $(VENV)/packages.stamp $(VENV)/openssl $(CORE)
 	@echo "setup 4/5: C core"
-	@cd broker && ../$(BIN)/python setup.py --quiet build_ext --inplace
+	@cd broker && PEANUT_OPENSSL="$$(cat ../$(VENV)/openssl)" ../$(BIN)/python setup.py --quiet build_ext --inplace \
+		$(if $(filter $(VENV)/openssl,$?),--force)
 	@touch $@
 
 # Node.js of the machine where it is new enough, else one that pip brings.
@@ -84,6 +96,9 @@ conformance: setup
 
 bench: setup
 	@$(BIN)/python -m tools.bench $(BENCH)
+
+bench-fleet: setup
+	@$(BIN)/python -m tools.bench.fleet $(BENCH)
 
 fuzz: setup
 	@$(MAKE) --no-print-directory -C tests/fuzz run SECONDS=$(FUZZ_SECONDS) PYTHON=$(abspath $(BIN)/python)

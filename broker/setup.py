@@ -2,7 +2,9 @@
 
 The rule it keeps: every file of core/ is part of the module and a change to any header rebuilds it. native/ (the
 loop in C) needs Linux and the headers of OpenSSL 3 (Debian: libssl-dev); without them it is left out, a line says so,
-and peanutd serves by asyncio alone. More compiler flags come in by the environment variable PEANUT_CFLAGS, for example
+and peanutd serves by asyncio alone. The environment variable PEANUT_OPENSSL names the prefix of another OpenSSL, which
+becomes part of the module: its names stay inside, for Python's own ssl brings the system's into the same process.
+Where it cannot be had there is no module. More compiler flags come in by PEANUT_CFLAGS, for example
 "-fsanitize=address,undefined -O1 -g".
 """
 
@@ -26,28 +28,55 @@ int main(void) { return SSL_CTX_new(TLS_server_method()) == 0; }
 """
 
 
+class OpenSsl:
+    """How to build with OpenSSL: the system's, or that of a prefix, whole."""
+
+    def __init__(self, prefix: str) -> None:
+        self.libraries, self.include, self.archives = ["ssl", "crypto"], [], []
+        self.link = []
+        if prefix:
+            # Never its shared library: of two libssl.so.3 in a process the first that is loaded serves all who ask.
+            found = [Path(prefix, lib) for lib in ("lib", "lib64") if Path(prefix, lib, "libssl.a").is_file()]
+            if not found:
+                sys.exit(
+                    f"peanutd: no libssl.a in {prefix}/lib or lib64; PEANUT_OPENSSL is where OpenSSL was installed"
+                )
+            self.libraries, self.include = [], [f"{prefix}/include"]
+            self.archives = [str(found[0] / name) for name in ("libssl.a", "libcrypto.a")]
+            self.link = ["-Wl,--exclude-libs,ALL", "-Wl,-Bsymbolic"]
+
+
 class Build(build_ext):
     """Adds the native loop to the module where it can be built."""
 
     def build_extension(self, ext: Extension) -> None:
-        if self._has_openssl():
+        prefix = os.environ.get("PEANUT_OPENSSL", "")
+        openssl = OpenSsl(prefix)
+        if self._works(openssl):
             ext.sources += sorted(glob("native/*.c"))
             ext.define_macros.append(("PN_NATIVE", "1"))
-            ext.libraries += ["ssl", "crypto"]
+            ext.include_dirs = [*openssl.include, *ext.include_dirs]
+            ext.extra_objects += openssl.archives
+            ext.libraries += openssl.libraries
             ext.extra_compile_args.append("-pthread")
+            ext.extra_link_args += openssl.link
+        elif prefix:
+            sys.exit(f"peanutd: the OpenSSL in {prefix} cannot be built with: it is too old, or not for this machine")
         else:
             print(
                 "peanutd: no native loop, for OpenSSL 3 cannot be built with here (Debian: libssl-dev)", file=sys.stderr
             )
         super().build_extension(ext)
 
-    def _has_openssl(self) -> bool:
+    def _works(self, openssl: OpenSsl) -> bool:
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "probe.c")
             source.write_text(PROBE)
             try:
-                objects = self.compiler.compile([str(source)], output_dir=folder)
-                self.compiler.link_executable(objects, "probe", output_dir=folder, libraries=["ssl", "crypto"])
+                objects = self.compiler.compile([str(source)], output_dir=folder, include_dirs=openssl.include)
+                self.compiler.link_executable(
+                    [*objects, *openssl.archives], "probe", output_dir=folder, libraries=[*openssl.libraries, "pthread"]
+                )
             except Exception:  # of many kinds, by the compiler
                 return False
         return True

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "helpers.h"
 #include "mail.h"
 #include "mem.h"
 #include "tls.h"
@@ -51,6 +52,7 @@ struct pn_conn {
     struct pn_conn *same; /* hash chain */
     struct pn_conn *after; /* in the queue for a step of the handshake, or among the dead */
     bool queued;
+    bool away; /* its session is at a helper's */
 };
 typedef struct pn_conn pn_conn;
 
@@ -70,6 +72,7 @@ struct pn_loop {
     atomic_int_fast64_t stall, linger;
     atomic_uint_fast64_t turns, receives, sends, count;
     pn_mail orders, posts;
+    pn_helpers *helpers; /* owned; NULL: handshakes are the loop's own */
     pn_conn **table; /* owned: hash table of all connections by name */
     uint32_t table_cap, table_count;
     pn_conn *steps, *last_step; /* those whose handshake can go on */
@@ -206,7 +209,7 @@ static void wait_in(pn_conn *c, waiting *list, int64_t due) {
 
 static void arm(pn_loop *l, pn_conn *c) {
     static const bool reads[] = {[GREETING] = true, [SHAKING] = true, [LIVE] = true, [ENDING] = true, [SHUT] = true, [DEAD] = false};
-    bool hears = reads[c->state] && !c->deaf && !c->queued && !((c->held || c->parked) && c->state == LIVE);
+    bool hears = reads[c->state] && !c->deaf && !c->queued && !c->away && !((c->held || c->parked) && c->state == LIVE);
     uint8_t mask = (uint8_t)((hears ? EPOLLIN : 0) | (c->blocked ? EPOLLOUT : 0));
     if (c->state == DEAD || mask == c->armed) return;
     struct epoll_event event = {.events = mask, .data.ptr = c};
@@ -578,46 +581,100 @@ static void proved(pn_loop *l, pn_conn *c) {
     arm(l, c);
 }
 
-/* A step of the handshake, with `in` or what the socket has. */
-static void shake(pn_loop *l, pn_conn *c) {
+/* What has come of a step of the handshake; what it wants to be sent is in the pipe, and what came behind it in `rest`. */
+static void shaken(pn_loop *l, pn_conn *c, int result, const pn_tls_failure *failure, pn_span rest) {
+    if (result == PN_TLS_DONE) keep_pipe(l, c); /* what finishes the handshake of TLS 1.2 goes when it is known who that is */
+    else send_pipe(l, c);
+    if (c->state == DEAD) return;
+    if (result == PN_TLS_FAILED) {
+        tell(l, c, PN_POST_FAILED, (uint8_t)failure->verify, failure->reason, strlen(failure->reason));
+        end(l, c);
+    } else if (rest.n && !pn_buf_add(&c->in, rest.p, rest.n)) {
+        die(l, c);
+    } else if (result == PN_TLS_DONE) {
+        proved(l, c);
+    }
+    arm(l, c);
+}
+
+/* A step of the handshake, here and now. */
+static void shake(pn_loop *l, pn_conn *c, pn_span in) {
+    pn_tls_failure failure = {0};
+    if (!c->ssl) c->ssl = pn_tls_session(c->context, &l->pipe);
+    SSL_CTX_free(c->context);
+    c->context = NULL;
+    if (!c->ssl) {
+        die(l, c);
+        return;
+    }
+    l->pipe.in = in.p;
+    l->pipe.in_n = in.n;
+    int result = pn_tls_handshake(c->ssl, &failure);
+    pn_span rest = pn_span_of(l->pipe.in, l->pipe.in_n);
+    l->pipe.in_n = 0;
+    shaken(l, c, result, &failure, rest);
+}
+
+/* The same by a helper: the session goes away and comes back with PN_ORDER_STEPPED. */
+static void send_away(pn_loop *l, pn_conn *c, pn_span in) {
+    pn_step *step = pn_calloc(1, sizeof *step);
+    if (!step || !pn_buf_add(&step->in, in.p, in.n)) {
+        pn_step_free(step);
+        die(l, c);
+        return;
+    }
+    step->name = c->name;
+    step->ssl = c->ssl;
+    step->context = c->context;
+    c->ssl = NULL;
+    c->context = NULL;
+    c->away = true;
+    if (step->ssl) pn_tls_bind(step->ssl, NULL);
+    arm(l, c);
+    pn_helpers_give(l->helpers, step);
+}
+
+/* A helper, in its thread: the loop gets the step back. Without memory for that, its connection has its deadline. */
+static void step_is_done(void *arg, pn_step *step) {
+    pn_loop *l = arg;
+    if (!pn_mail_put(&l->orders, &(order){step->name, step, PN_ORDER_STEPPED}, sizeof(order))) pn_step_free(step);
+}
+
+/* A step is back. `c`: the connection, if there is one still. */
+static void stepped(pn_loop *l, pn_conn *c, pn_step *step) {
+    if (c) c->away = false;
+    if (c && c->state == SHAKING) {
+        pn_buf own = l->pipe.out;
+        c->ssl = step->ssl;
+        step->ssl = NULL;
+        if (c->ssl) pn_tls_bind(c->ssl, &l->pipe);
+        l->pipe.out = step->out;
+        step->out = (pn_buf){0};
+        shaken(l, c, step->result, &step->failure, pn_span_of(pn_buf_head(&step->in), pn_buf_len(&step->in)));
+        pn_buf_free(&l->pipe.out);
+        l->pipe.out = own;
+    }
+    pn_step_free(step);
+}
+
+/* Goes on with a handshake, by what came before it began or what the socket has now. */
+static void go_on(pn_loop *l, pn_conn *c) {
     pn_buf first = c->in;
     c->in = (pn_buf){0};
-    if (!c->ssl) {
-        c->ssl = pn_tls_session(c->context, &l->pipe);
-        SSL_CTX_free(c->context);
-        c->context = NULL;
+    pn_span in = pn_span_of(pn_buf_head(&first), pn_buf_len(&first));
+    if (!in.n) {
+        ssize_t n = recv(c->fd, l->received, sizeof l->received, MSG_DONTWAIT);
+        if (n > 0) in = pn_span_of(l->received, (size_t)n);
+        else if (n == 0 || (errno != EAGAIN && errno != EINTR)) die(l, c);
     }
-    ssize_t n = pn_buf_len(&first);
-    if (n == 0) n = recv(c->fd, l->received, sizeof l->received, MSG_DONTWAIT);
-    if (!c->ssl || n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
-        die(l, c);
-    } else if (n > 0) {
-        pn_tls_failure failure = {0};
-        l->pipe.in = pn_buf_len(&first) ? pn_buf_head(&first) : l->received;
-        l->pipe.in_n = (size_t)n;
-        int result = pn_tls_handshake(c->ssl, &failure);
-        if (result == PN_TLS_DONE) keep_pipe(l, c); /* what finishes the handshake of TLS 1.2 goes when it is known who that is */
-        else send_pipe(l, c);
-        if (c->state == DEAD) {
-            /* it has gone meanwhile */
-        } else if (result == PN_TLS_FAILED) {
-            tell(l, c, PN_POST_FAILED, (uint8_t)failure.verify, failure.reason, strlen(failure.reason));
-            end(l, c);
-        } else if (result == PN_TLS_DONE) {
-            if (l->pipe.in_n && !pn_buf_add(&c->in, l->pipe.in, l->pipe.in_n)) {
-                die(l, c);
-            } else {
-                proved(l, c);
-            }
-        }
-        arm(l, c);
-    }
-    l->pipe.in_n = 0;
+    if (!in.n) arm(l, c);
+    else if (l->helpers) send_away(l, c, in);
+    else shake(l, c, in);
     pn_buf_free(&first);
 }
 
 static void take_steps(pn_loop *l) {
-    for (uint32_t i = 0; i < PN_STEPS_TURN && l->steps; i++) {
+    for (uint32_t i = 0; (i < PN_STEPS_TURN || l->helpers) && l->steps; i++) {
         pn_conn *c = l->steps;
         l->steps = c->after;
         if (!l->steps) l->last_step = NULL;
@@ -627,7 +684,7 @@ static void take_steps(pn_loop *l) {
             l->dead = c;
             continue;
         }
-        if (c->state == SHAKING) shake(l, c);
+        if (c->state == SHAKING) go_on(l, c);
         arm(l, c);
     }
 }
@@ -685,6 +742,7 @@ static void obey(pn_loop *l, const order *o) {
     pn_conn *c = o->kind == PN_ORDER_ADD ? o->thing : find(l, o->name);
     if (!c) {
         if (o->kind == PN_ORDER_BEGIN) SSL_CTX_free(o->thing);
+        if (o->kind == PN_ORDER_STEPPED) pn_step_free(o->thing);
         return;
     }
     switch (o->kind) {
@@ -698,6 +756,7 @@ static void obey(pn_loop *l, const order *o) {
         c->state = SHAKING;
         queue_step(l, c);
         break;
+    case PN_ORDER_STEPPED: stepped(l, c, o->thing); break;
     case PN_ORDER_MORE:
         if (c->state == ASKING) c->state = GREETING;
         break;
@@ -853,12 +912,20 @@ bool pn_loop_start(pn_loop *l) {
     return l->threaded;
 }
 
+bool pn_loop_help(pn_loop *l, unsigned threads) {
+    l->helpers = pn_helpers_new(threads, step_is_done, l);
+    return l->helpers != NULL;
+}
+
 void pn_loop_stop(pn_loop *l) {
-    if (!l->threaded) return;
-    atomic_store(&l->ending, true);
-    pn_mail_ring(&l->orders);
-    pthread_join(l->thread, NULL);
-    l->threaded = false;
+    if (l->threaded) {
+        atomic_store(&l->ending, true);
+        pn_mail_ring(&l->orders);
+        pthread_join(l->thread, NULL);
+        l->threaded = false;
+    }
+    pn_helpers_free(l->helpers);
+    l->helpers = NULL;
 }
 
 void pn_loop_set_times(pn_loop *l, const pn_loop_times *times) {
@@ -891,6 +958,7 @@ pn_loop *pn_loop_new(pn_house *house, const pn_loop_times *times) {
 
 void pn_loop_free(pn_loop *l, void (*give)(void *)) {
     uint32_t count;
+    pn_loop_stop(l);
     obey_all(l); /* what was added last is known then, and goes like the others */
     pn_lock_take(&l->house->lock);
     for (uint32_t i = 0; i < l->table_cap; i++) {

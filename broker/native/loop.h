@@ -53,14 +53,15 @@ enum pn_order_kind {
                       * the CONNECT or AUTH has been seen for which it was parked */
     PN_ORDER_FINISH, /* sends what there is, says goodbye, waits for the peer to close */
     PN_ORDER_ABORT,  /* closes it at once */
-    PN_ORDER_FLUSH   /* it has output */
+    PN_ORDER_FLUSH,  /* it has output */
+    PN_ORDER_STEPPED /* of helpers only: a step of its handshake is done */
 };
 
 #define PN_HELLO_BYTES 9u
 #define PN_RECEIVE_BUFFER (16u * 1024) /* bytes of one receive: what one peer gets before the others have their turn */
 #define PN_SEND_TURN (256u * 1024)     /* bytes that one peer is sent in a turn */
 #define PN_READY_TURN 256u             /* sockets looked at in a turn */
-#define PN_STEPS_TURN 4u               /* steps of handshakes in a turn: each takes up to a millisecond */
+#define PN_STEPS_TURN 4u               /* steps of handshakes in a turn without helpers: each takes up to a millisecond */
 #define PN_SHARE_EVERY 16u             /* sockets after which whoever waits for the core has a go */
 #define PN_POSTS_MAX 65536u            /* posts that wait, beyond which no more denials are posted: they are counted all the same */
 
@@ -71,7 +72,9 @@ typedef struct pn_loop_times {
 pn_loop *pn_loop_new(pn_house *house, const pn_loop_times *times); /* owned; NULL without memory or file descriptors */
 void pn_loop_free(pn_loop *loop, void (*give)(void *object));     /* after the thread has ended; gives every object back */
 bool pn_loop_start(pn_loop *loop); /* a thread of its own, which turns until: */
-void pn_loop_stop(pn_loop *loop);  /* ends the thread and waits for it; no thread is no harm */
+/* Has up to so many threads take the steps of handshakes (helpers.h). Before the first turn; false: there is none, and the loop takes them. */
+bool pn_loop_help(pn_loop *loop, unsigned threads);
+void pn_loop_stop(pn_loop *loop);  /* ends the threads and waits for them; none is no harm */
 
 /* One turn, for those without a thread: waits `timeout` milliseconds at the most, -1 for ever. */
 void pn_loop_turn(pn_loop *loop, int timeout);

@@ -79,10 +79,11 @@ static pn_loop_times times_of(double stall, double linger) {
 }
 
 static PyObject *Loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"broker", "stall", "linger", NULL};
+    static char *names[] = {"broker", "stall", "linger", "threads", NULL};
     PyObject *broker;
     double stall = 0, linger = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$dd:Loop", names, &broker, &stall, &linger)) return NULL;
+    unsigned threads = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ddI:Loop", names, &broker, &stall, &linger, &threads)) return NULL;
     PyObject *core = PyType_GetModule(type);
     PyObject *broker_type = core ? PyObject_GetAttrString(core, "Broker") : NULL;
     if (!broker_type) return NULL;
@@ -99,6 +100,7 @@ static PyObject *Loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         Py_DECREF(self);
         return PyErr_Format(PyExc_OSError, "no memory or no file descriptors for the native loop");
     }
+    if (threads) pn_loop_help(self->loop, threads); /* without any the loop does it */
     self->broker = (BrokerObject *)Py_NewRef(broker);
     return (PyObject *)self;
 }
@@ -275,7 +277,8 @@ static PyMethodDef Loop_methods[] = {
 };
 
 static PyType_Slot Loop_slots[] = {
-    {Py_tp_doc, "Loop(broker, *, stall=0, linger=0). The native driver: sockets and TLS in a thread of its own. See native/loop.h."},
+    {Py_tp_doc, "Loop(broker, *, stall=0, linger=0, threads=0). The native driver: sockets and TLS in a thread of its own, handshakes in\n"
+                "so many others. See native/loop.h."},
     {Py_tp_new, Loop_new},
     {Py_tp_dealloc, Loop_dealloc},
     {Py_tp_methods, Loop_methods},
@@ -285,7 +288,8 @@ static PyType_Spec Loop_spec = {"peanutd._core.Loop", sizeof(LoopObject), 0, Py_
 
 int pn_add_native(PyObject *module) {
     PyObject *loop = PyType_FromModuleAndSpec(module, &Loop_spec, NULL), *tls = PyType_FromModuleAndSpec(module, &Tls_spec, NULL);
-    int failed = !loop || !tls || PyModule_AddObjectRef(module, "Loop", loop) < 0 || PyModule_AddObjectRef(module, "Tls", tls) < 0;
+    int failed = !loop || !tls || PyModule_AddObjectRef(module, "Loop", loop) < 0 || PyModule_AddObjectRef(module, "Tls", tls) < 0 ||
+                 PyModule_AddStringConstant(module, "OPENSSL", pn_tls_library()) < 0;
     Py_XDECREF(loop);
     Py_XDECREF(tls);
     static const struct {

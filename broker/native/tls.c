@@ -49,6 +49,8 @@ static bool remember(SSL_CTX *context) {
     return true;
 }
 
+const char *pn_tls_library(void) { return OpenSSL_version(OPENSSL_VERSION); }
+
 /* --- contexts --- */
 
 /* Keys of the fleet home are not encrypted; without this OpenSSL would ask at the terminal. */
@@ -192,13 +194,18 @@ void pn_tls_pipe_end(pn_tls_pipe *pipe) {
 
 /* --- sessions --- */
 
+void pn_tls_bind(SSL *ssl, pn_tls_pipe *pipe) {
+    BIO *bio = pipe ? pipe->bio : NULL;
+    if (bio) BIO_up_ref(bio);
+    SSL_set0_rbio(ssl, bio);
+    if (bio) BIO_up_ref(bio);
+    SSL_set0_wbio(ssl, bio);
+}
+
 SSL *pn_tls_session(SSL_CTX *context, pn_tls_pipe *pipe) {
     SSL *ssl = SSL_new(context);
     if (!ssl) return NULL;
-    BIO_up_ref(pipe->bio);
-    SSL_set0_rbio(ssl, pipe->bio);
-    BIO_up_ref(pipe->bio);
-    SSL_set0_wbio(ssl, pipe->bio);
+    pn_tls_bind(ssl, pipe);
     SSL_set_accept_state(ssl);
     return ssl;
 }

@@ -2,7 +2,7 @@
  *
  * The rule it keeps: what a context allows is what peanutd/tls.py says: TLS 1.2 and 1.3, AEAD ciphers with forward secrecy on
  * P-256 or X25519, certificates of this fleet; OpenSSL does not look at the clock. No tickets, and no sessions are kept either, so a handshake
- * is always a whole one, but for the chain of a certificate that has been verified before (known.h). All sessions of a loop share one BIO without state of its own: what a session reads is what the loop has
+ * is always a whole one, but for the chain of a certificate that has been verified before (known.h). All sessions of a thread share one BIO without state of its own: what a session reads is what the thread has
  * just received, and what it writes gathers in one buffer, so that there is one receive and one send a turn.
  */
 #ifndef PEANUT_TLS_H
@@ -22,10 +22,12 @@ typedef struct pn_tls_files {
     int certificate;             /* enum pn_tls_certificate */
 } pn_tls_files;
 
+const char *pn_tls_library(void); /* which OpenSSL this is, in its own words */
+
 /* Owned (SSL_CTX_free); NULL with the reason in `why`. Any thread. */
 SSL_CTX *pn_tls_context(const pn_tls_files *files, char *why, size_t size);
 
-/* Between sessions and sockets; one for a loop. */
+/* Between sessions and sockets; one for a thread. */
 typedef struct pn_tls_pipe {
     const uint8_t *in; /* borrowed: received, and not read yet */
     size_t in_n;
@@ -37,6 +39,9 @@ typedef struct pn_tls_pipe {
 
 bool pn_tls_pipe_init(pn_tls_pipe *pipe); /* false without memory */
 void pn_tls_pipe_end(pn_tls_pipe *pipe);  /* after all sessions */
+
+/* From now on the session reads from and writes to this one; NULL: to none, until it is bound again. */
+void pn_tls_bind(SSL *ssl, pn_tls_pipe *pipe);
 
 /* A session of a server, at its beginning. Owned (SSL_free); NULL without memory. */
 SSL *pn_tls_session(SSL_CTX *context, pn_tls_pipe *pipe);

@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from peanutd import alert_rules, control, explain, fleet, operate, rules, tls
+from peanutd import alert_rules, control, explain, fleet, native, operate, rules, tls
 from peanutd._core import LIMITS, MAY_PUBLISH, RETAIN_ANY, Broker
 from peanutd.access import Role
 from peanutd.alert_rules import Rulebook
@@ -146,7 +147,14 @@ def _serve(
 ) -> int:
     """Serves until a signal ends it. `name` is the loop's. ListenError when an address cannot be had."""
     store = Store(home)
-    log.info("peanutd", f"version {_version()}", home=str(home), loop=name, python=sys.version.split()[0])
+    log.info(
+        "peanutd",
+        f"version {_version()}",
+        home=str(home),
+        loop=name,
+        python=sys.version.split()[0],
+        tls=native.OPENSSL or ssl.OPENSSL_VERSION,
+    )
     for warning in (*settings.warnings, *(credentials.warnings if credentials else ()), *_users(settings, store)):
         log.warning("peanutd", warning)
     with asyncio.Runner(loop_factory=make_loop) as runner:
@@ -277,7 +285,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--check", action="store_true", help="check settings and certificates, then exit: 0 good, 2 not"
     )
-    parser.add_argument("--version", action="version", version=f"peanutd {_version()}")
+    parser.add_argument("--version", action="version", version=_versions())
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     listing = commands.add_parser("rules", help="print the rules in force, in their order")
     listing.add_argument("--built-in", action="store_true", help="print those that are built in, as a rules.toml")
@@ -317,6 +325,12 @@ def _explain(home: Path, book: Book, arguments: argparse.Namespace) -> int:
         return BAD_SETTINGS
     print(answer.text)
     return OK if answer.allowed else REFUSED
+
+
+def _versions() -> str:
+    """Of peanutd, and of the libraries that do its TLS."""
+    ours = f"native loop: {native.OPENSSL}" if native.OPENSSL else "no native loop"
+    return f"peanutd {_version()} ({ours}; Python's ssl: {ssl.OPENSSL_VERSION})"
 
 
 def _version() -> str:
@@ -464,6 +478,7 @@ def _apply(server: Server, settings: Config, book: Book, files: int) -> None:
     server.waits.stalled.seconds = listen.stall_timeout
     server.handshakes.budget.rate = listen.handshake_rate
     server.handshakes.accepts.rate = listen.accept_rate
+    server.handshakes.threads = listen.handshake_threads
     server.max_packet_size = {**LIMITS, **settings.limits}["max_packet_size"]
     server.broker.set_limits(**settings.limits)
     server.mqtt = mqtt
@@ -552,6 +567,8 @@ class _Reload:
         if any(getattr(new, name) != getattr(old, name) for name in fixed):
             what = "addresses, listeners, anonymous, [store], [history] or [home_assistant] have changed"
             log.warning("peanutd", f"{what}: these need a restart")
+        if new.listen.handshake_threads != old.listen.handshake_threads:
+            log.warning("peanutd", "handshake_threads in [listen] has changed: this needs a restart")
         _mark_offline(self._home, server)
         return []
 
@@ -567,6 +584,7 @@ def _changeable(old: Config, new: Config) -> Listen:
         metrics=stay.metrics,
         https=stay.https,
         insecure=stay.insecure,
+        handshake_threads=stay.handshake_threads,
     )
 
 

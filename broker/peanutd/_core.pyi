@@ -239,6 +239,8 @@ TLS_NONE: int
 TLS_OPTIONAL: int
 TLS_REQUIRED: int
 
+OPENSSL: str  # the library of the native loop, in its own words; Python's ssl may have another
+
 @final
 class Tls:
     """What handshakes go by: PEM texts, and OpenSSL's names. ValueError says what is not usable."""
@@ -251,8 +253,9 @@ class Tls:
 class Loop:
     """The native driver of a Broker; native/loop.h is the manual. Orders for connections that are gone do nothing."""
 
-    def __init__(self, broker: Broker, *, stall: float = 0, linger: float = 0) -> None:
-        """stall: seconds until who reads nothing is cut (0: never); linger: until who does not close is."""
+    def __init__(self, broker: Broker, *, stall: float = 0, linger: float = 0, threads: int = 0) -> None:
+        """stall: seconds until who reads nothing is cut (0: never); linger: until who does not close is; threads: that
+        take the steps of handshakes (0: the loop itself)."""
 
     def start(self) -> None:
         """Turns in a thread of its own from now on."""

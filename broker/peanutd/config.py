@@ -70,6 +70,10 @@ Transport = Literal["tcp", "tls", "ws", "wss"]
 Driver = Literal["native", "asyncio"]
 DRIVER: Final[Driver] = "asyncio" if os.environ.get("PEANUTD_DRIVER") == "asyncio" else "native"
 """What is taken where gateway.toml says nothing; the tests say it by PEANUTD_DRIVER."""
+THREADS_MAX: Final = 64
+"""Threads for handshakes, at most (PN_HELPERS_MAX in native/helpers.h)."""
+THREADS: Final = min(THREADS_MAX, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1) - 1)
+"""What is taken where gateway.toml says nothing: every core that we may use has one, but for the loop's."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LOOPBACK: Final[tuple[Network, ...]] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
@@ -143,6 +147,8 @@ class Listen:
     """TLS handshakes that begin in a second; more wait, an address after the other; 0: no limit."""
     accept_rate: int = 1000
     """TCP connections that are accepted in a second; more wait in the kernel's queue; 0: no limit."""
+    handshake_threads: int = THREADS
+    """Threads that take the steps of TLS handshakes for the native driver; 0: its loop takes them itself."""
     stall_timeout: int = 60
     """Seconds that a client may leave unread what has been sent to it, before it is cut; 0: for ever."""
     metrics: Address | None = None
@@ -396,6 +402,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "handshake_timeout",
         "handshake_rate",
         "accept_rate",
+        "handshake_threads",
         "stall_timeout",
         "driver",
     ),
@@ -517,8 +524,8 @@ class _Reader:
     def _listen(self, table: _Table) -> Listen:
         usual = Listen()
 
-        def number(key: str, usual: int, least: int = 1) -> int:
-            return self._number(("listen", key), table, usual, least)
+        def number(key: str, usual: int, least: int = 1, most: int = _MAX_NUMBER) -> int:
+            return self._number(("listen", key), table, usual, least, most)
 
         mqtts = self._address(("listen", "mqtts"), table, usual.mqtts)
         return Listen(
@@ -530,6 +537,7 @@ class _Reader:
             handshake_timeout=number("handshake_timeout", usual.handshake_timeout),
             handshake_rate=number("handshake_rate", usual.handshake_rate, 0),
             accept_rate=number("accept_rate", usual.accept_rate, 0),
+            handshake_threads=number("handshake_threads", usual.handshake_threads, 0, THREADS_MAX),
             stall_timeout=number("stall_timeout", usual.stall_timeout, 0),
             metrics=self._address(("listen", "metrics"), table, usual.metrics),
             https=self._address(("listen", "https"), table, None if "mqtts" in table else usual.https),
@@ -939,12 +947,14 @@ class _Reader:
             return int(value)
         return self._number(key, table, 0, 0)
 
-    def _number(self, key: _Key, table: Mapping[str, object], usual: int, least: int = 1) -> int:
+    def _number(
+        self, key: _Key, table: Mapping[str, object], usual: int, least: int = 1, most: int = _MAX_NUMBER
+    ) -> int:
         value = table.get(key[-1], usual)
         if isinstance(value, bool) or not isinstance(value, int):
             self._mistake(key, f"must be a whole number; it is {kind_of(value)}")
-        elif not least <= value <= _MAX_NUMBER:
-            self._mistake(key, f"is {value}; it must be {least} to {_MAX_NUMBER}")
+        elif not least <= value <= most:
+            self._mistake(key, f"is {value}; it must be {least} to {most}")
         else:
             return value
         return usual

@@ -72,6 +72,8 @@ class Handshakes:
         self.budget = Budget(rate, loop.time())
         self.accepts = Budget(0, loop.time())
         """What comes before: the TCP connections that all doors accept."""
+        self.threads = 0
+        """Those that the native driver takes them in; looked at when it begins. 0: in its loop."""
         self._loop = loop
         self._begun: deque[Steps] = deque()
         self._new: OrderedDict[str, deque[Steps]] = OrderedDict()  # by origin

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 AVAILABLE: Final = hasattr(_core, "Loop")
 """Whether the loop was built: it needs Linux and OpenSSL (setup.py)."""
 
+OPENSSL: Final[str | None] = getattr(_core, "OPENSSL", None)
+"""The library that it was built with, in its own words; Python's ssl may have another."""
+
 _VERSIONS: Final = {2: "TLSv1.2", 3: "TLSv1.3"}
 
 
@@ -194,7 +197,8 @@ class Driver:
         self._server = server
         self._asyncio = loop
         self._stall = server.waits.stalled.seconds
-        self.loop = _core.Loop(server.broker, stall=self._stall, linger=LINGER)
+        threads = server.handshakes.threads
+        self.loop = _core.Loop(server.broker, stall=self._stall, linger=LINGER, threads=threads)
         self._contexts: dict[Certificate, _core.Tls] = {}
         self._made_of: tls.Credentials | None = None
         loop.add_reader(self.loop.fileno(), self._read)

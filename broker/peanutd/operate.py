@@ -78,6 +78,7 @@ def _status(found: dict[str, Any]) -> str:
     drops = {key.removeprefix("dropped_"): count for key, count in core.items() if key.startswith("dropped_") and count}
     rows: list[tuple[str, ...]] = [
         ("version", f"{found['version']}, up {found['uptime']:.0f} s, pid {found['pid']}"),
+        ("TLS", found["openssl"]),
         ("connections", ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in here.items())),
         ("sessions", f"{core['sessions']}, subscriptions {core['subscriptions']}"),
         ("retained", f"{core['retained']} messages, {core['retained_bytes']} bytes"),

@@ -12,6 +12,7 @@ import concurrent.futures
 import json
 import os
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -668,6 +669,7 @@ class Server:
         online, newcomers = self.census.online, self.census.newcomers
         return {
             "version": self._status.version,
+            "openssl": native.OPENSSL or ssl.OPENSSL_VERSION,
             "uptime": self._status.uptime(time.monotonic()),
             "pid": os.getpid(),
             "rss": status.resident_bytes(),

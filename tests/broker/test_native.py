@@ -7,6 +7,7 @@ are started once for each event loop run once on each driver (conftest.py). `mak
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import subprocess
 import time
@@ -81,6 +82,25 @@ def test_the_driver_is_a_setting(fleet: Any, start: Any, dial: Any, monkeypatch:
     daemon.line("connected who=plant/bean .*tls=TLSv1.3")
     names = [path.read_text() for path in Path(f"/proc/{daemon.process.pid}/task").glob("*/comm")]
     assert ("peanut-loop\n" in names) == (driver == "native")
+
+
+@needs_loop
+@pytest.mark.parametrize("threads", [0, 3])
+def test_handshakes_have_threads_of_their_own(
+    fleet: Any, start: Any, dial: Any, monkeypatch: Any, threads: int
+) -> None:
+    monkeypatch.setenv("PEANUTD_DRIVER", "native")
+    listen = '[listen]\nmqtts = "127.0.0.1:0"\nmqtt = ""\ntime = ""\n'
+    fleet.settings(f"{listen}handshake_threads = {threads}\n")
+    daemon = start(fleet.home)
+    context = fleet.context(fleet.issue("peanut:operator/anna"))
+    wires = [dial(daemon.port(), context) for _ in range(6)]
+    assert [wire.connect(str(number))[1] for number, wire in enumerate(wires)] == [0] * 6
+    names = [path.read_text() for path in Path(f"/proc/{daemon.process.pid}/task").glob("*/comm")]
+    assert names.count("peanut-hands\n") == threads
+    fleet.settings(f"{listen}handshake_threads = {threads + 1}\n")
+    daemon.signal(signal.SIGHUP)
+    daemon.line("handshake_threads .*has changed: this needs a restart")
 
 
 @needs_loop

@@ -43,7 +43,7 @@ typedef struct life { /* a connection: what Python knows of it, and the client a
     pn_link *link;
     pn_owner owner;
     bool asking, accepted, helloed, ready, failed, lost, gone;
-    bool dishonest, mute; /* it has meddled with TLS; it sends no more */
+    bool dishonest, mute, deaf; /* it has meddled with TLS; it sends, reads no more */
     SSL *ssl;             /* the client's, owned */
     bool ended;           /* it has read the end */
     pn_buf wire, heard;   /* to be sent; what it has been sent and is no whole packet yet */
@@ -340,7 +340,7 @@ static bool listen_to(life *p, size_t most) {
     bool some = false;
     for (size_t left = most ? most : SIZE_MAX; p->fd >= 0 && left;) {
         ssize_t n = recv(p->fd, bytes, left < sizeof bytes ? left : sizeof bytes, MSG_DONTWAIT);
-        p->ended |= n == 0;
+        p->ended |= n == 0 && !p->deaf;
         if (n <= 0) break;
         left -= (size_t)n;
         some = true;
@@ -399,6 +399,7 @@ static void hang_up(life *p, uint8_t how) {
     if (p->fd < 0) return;
     if (how == 0 || how == 2) shutdown(p->fd, how == 0 ? SHUT_WR : SHUT_RD);
     p->mute |= how == 0;
+    p->deaf |= how == 2;
     p->dishonest = true;
     if (how == 1) {
         close(p->fd);

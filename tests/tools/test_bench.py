@@ -21,7 +21,7 @@ from paho.mqtt.client import topic_matches_sub
 from tools.bench import codec, report, rows
 from tools.bench.brokers import Broker, BrokerError, Credentials, Mosquitto, Peanutd, workplace
 from tools.bench.generator import (
-    SOURCE,
+    SOURCES,
     TIMES,
     Case,
     Generator,
@@ -45,7 +45,7 @@ needs_mosquitto = pytest.mark.skipif(  # in CI, which installs it, the tests run
 @pytest.fixture(scope="session")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
     program = tmp_path_factory.mktemp("load") / "load"
-    assert compile_c([SOURCE], program, "-DWITH_TLS=1", *SANITIZERS, "-lssl", "-lcrypto") is None
+    assert compile_c(SOURCES, program, "-DWITH_TLS=1", *SANITIZERS, "-lssl", "-lcrypto") is None
     return Generator(program, tls=True)
 
 

@@ -216,19 +216,24 @@ class Peanutd(Broker):
         )
         return f"peanutd {version} ({git.stdout.strip()})" if git.returncode == 0 else f"peanutd {version}"
 
+    @classmethod
+    def init(cls, home: Path) -> None:
+        """A fleet home. Raises BrokerError."""
+        init = subprocess.run(
+            [str(cls._bin / "peanut"), "--home", str(home), "init", "--host", "localhost"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        if init.returncode != 0:
+            raise BrokerError(f"`peanut init` ended with status {init.returncode}:\n{init.stderr.strip()}")
+
     def prepare(self, transport: str, port: int, sync: str) -> tuple[list[str], Credentials | None]:
         home = self.directory / "fleet"
         if not home.exists():
-            init = subprocess.run(
-                [str(self._bin / "peanut"), "--home", str(home), "init", "--host", "localhost"],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=60,
-            )
-            if init.returncode != 0:
-                raise BrokerError(f"`peanut init` ended with status {init.returncode}:\n{init.stderr.strip()}")
+            self.init(home)
         for left in home.glob("store.db*"):  # of the run before
             left.unlink()
         plain = transport == "plain"

@@ -15,6 +15,8 @@ from typing import Any
 from .brokers import ROOT, Endpoint
 
 SOURCE = Path(__file__).with_name("load.c")
+WIRE = [SOURCE.with_name("wire.c"), SOURCE.with_name("wire.h")]
+SOURCES = [SOURCE, *WIRE]
 BUILD = ROOT / "build" / "bench"
 FLAGS = ["-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Wshadow", "-Wconversion"]
 NO_COMPILER = "no C compiler: apt-get install gcc libc6-dev"
@@ -123,9 +125,9 @@ def compile_c(sources: list[Path], program: Path, *flags: str) -> str | None:
 
 def build(directory: Path = BUILD) -> Generator:
     """Builds the generator, without TLS where OpenSSL's headers are missing. Raises GeneratorError."""
-    if compile_c([SOURCE], directory / "load", "-DWITH_TLS=1", "-lssl", "-lcrypto") is None:
+    if compile_c(SOURCES, directory / "load", "-DWITH_TLS=1", "-lssl", "-lcrypto") is None:
         return Generator(directory / "load", tls=True)
-    complaint = compile_c([SOURCE], directory / "load-plain", "-DWITH_TLS=0")
+    complaint = compile_c(SOURCES, directory / "load-plain", "-DWITH_TLS=0")
     if complaint is not None:
         raise GeneratorError(f"{SOURCE.name} does not compile:\n{complaint}")
     return Generator(directory / "load-plain", tls=False)

@@ -6,9 +6,7 @@
  *   - Closed loop: a publisher has at most `window` messages that are not yet delivered to every subscriber and, for
  *     QoS 1 and 2, acknowledged. So nothing queues up without bound, in the broker or here.
  *   - Every message carries run, publisher and sequence number; loss, duplication, reordering and damage are counted.
- *   - One recv for a ready socket, one send for a connection and turn: what a good client does, and cheap.
  *   - It ends by itself: by count, by time, by a stall, by the deadline; a SIGALRM stands behind all of them.
- *   - It talks to 127.0.0.1 only.
  *
  * The broker is read from outside, by its process id: CPU time of all its threads, dead ones included, in nanoseconds
  * (clock_getcpuclockid, the scheduler's own sum), resident memory from /proc/PID/smaps_rollup.
@@ -16,53 +14,37 @@
  * Output: one JSON object on one line. Exit status 0: the run was measured (look at lost, duplicated, reordered and
  * damaged); 1: it could not be, and stderr says why; 2: usage.
  *
- * Build: cc -std=c11 -O2 -DWITH_TLS=1 load.c -lssl -lcrypto    or    cc -std=c11 -O2 -DWITH_TLS=0 load.c
+ * Build: cc -std=c11 -O2 -DWITH_TLS=1 load.c wire.c -lssl -lcrypto    or    cc -std=c11 -O2 -DWITH_TLS=0 load.c wire.c
  */
 #define _GNU_SOURCE 1
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-#if WITH_TLS
-#include <openssl/err.h>
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
-#endif
+#include "wire.h"
 
 /* Limits, every one by name. */
 enum {
     CLIENTS_MAX = 60000,         /* one source address, one ephemeral port each */
     WINDOW_MAX = 1024,           /* a power of two; bits in tracker.seen */
     PAYLOAD_MIN = 24,            /* run, publisher, sequence, time stamp */
-    PAYLOAD_MAX = 65536,
-    TOPIC_MAX = 128,
     FILTERS_MAX = 900000,        /* and of retained messages; rounded up for every client: still six digits */
     MADE_MAX = 31,               /* bytes of a topic or filter made from `wild` or `retained_topic` */
     SUBSCRIBERS_MAX = 100,       /* that come one after the other for what is retained */
     FILTERS_AT_ONCE = 10,        /* filters in a SUBSCRIBE of the wildcard run; a client has one on its way */
     STRIDE = 7919,               /* from a wildcard topic to the next: prime, so neighbours in memory do not follow */
-    PACKET_MAX = PAYLOAD_MAX + TOPIC_MAX + 16,  /* longest packet accepted from the broker */
-    RECEIVE_SIZE = 256 * 1024,   /* one recv at the most, shared by all connections */
-    EVENTS_MAX = 256,            /* ready sockets a turn */
     CONNECTS_AT_ONCE = 32,       /* below the listen backlog of any broker */
     STORM_AT_ONCE = 96,          /* that still */
     RATE_MAX = 1000,             /* messages a second of one sparse publisher */
@@ -72,8 +54,6 @@ enum {
     SETTLE_STEP_MS = 2,          /* the broker is at rest when its CPU time stands still for so long */
     SETTLE_STEPS_MAX = 100
 };
-
-enum { CONNECT = 1, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBSCRIBE, SUBACK };
 
 /* FAN_OUT has one topic, to which every publisher sends and which every subscriber holds; BROADCAST is the same with one publisher.
  * WILDCARD is PAIRS whose subscribers hold a crowd of filters; every message goes to a topic that matches one of them.
@@ -99,7 +79,7 @@ static const char retained_topic[] = "/plant/n{}/state", retained_filter[] = "/p
 
 static struct {
     enum scenario scenario;
-    unsigned port, publishers, subscribers, clients, base, qos, window;
+    unsigned publishers, subscribers, clients, base, qos, window;
     size_t payload;
     unsigned filters, retained;  /* in all; rounded up to as many for every client */
     uint64_t messages;           /* deliveries to measure */
@@ -108,29 +88,11 @@ static struct {
     unsigned stall;              /* seconds: nothing received for so long, and what is missing is lost */
     pid_t broker;
     const char *topic, *filter;  /* "{}" stands for the publisher's number, four digits */
-    const char *ca, *cert, *key, *host, *ciphersuites;
 } opt = {
     .scenario = FAN_IN, .publishers = 50, .subscribers = 50, .clients = 1100, .base = 100, .window = 4, .rate = 1, .payload = 64,
     .filters = 100000, .retained = 10000,
     .messages = 100000, .seconds = 10, .deadline = 60, .stall = 3, .topic = "/plant/n{}/cmd/bench",
-    .filter = "/plant/+/cmd/bench", .host = "localhost", .ciphersuites = "TLS_AES_256_GCM_SHA384",
-};
-
-/* A connection's way up. */
-enum stage { CLOSED, TCP, TLS, GREETED, SUBSCRIBING, UP };
-
-struct conn {
-    int fd;
-    enum stage stage;
-    bool dirty, blocked;         /* is in the flush list; waits for EPOLLOUT */
-    unsigned number;             /* index in conns; publishers first, then subscribers */
-    uint8_t *out;                /* owned; bytes [sent, used) are to be written */
-    size_t sent, used, room;
-    uint8_t *part;               /* owned; the beginning of a packet whose rest has not arrived */
-    size_t part_used, part_room;
-#if WITH_TLS
-    SSL *ssl;                    /* owned */
-#endif
+    .filter = "/plant/+/cmd/bench",
 };
 
 /* A message in flight. It is delivered when the last packet that tells a subscriber of it has come: PUBLISH, or PUBREL
@@ -177,17 +139,11 @@ static unsigned shared_out;      /* filters of a subscriber, or messages that ea
 static unsigned publish_qos;
 static struct publisher *publishers;
 static struct subscriber *subscribers;
-static struct conn **flush_list;
-static unsigned flush_count;
 static struct publisher **refill_list;
 static unsigned refill_count;
-static uint8_t *receive_buffer;  /* PACKET_MAX for what was left over, RECEIVE_SIZE for what arrives */
 static uint8_t *filler;
-static int epoll_fd;
 static uint32_t run_id;
 
-static uint64_t now;             /* monotonic ns, read after every wait and every recv */
-static uint64_t last_progress;   /* when bytes arrived last */
 static uint64_t subscribed_at;   /* RETAINED and DRAIN: when the subscriber whose turn it is asked, or came back */
 static bool resumed;             /* DRAIN: it has come back */
 static uint64_t open_filters;    /* WILDCARD: asked for, not granted */
@@ -202,35 +158,6 @@ enum { HIST_STEPS = 16, HIST_SIZE = 64 * HIST_STEPS };
 static uint64_t histogram[HIST_SIZE], latency_max;
 static bool measuring;
 
-static _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static _Noreturn void die(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("load: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    exit(1);
-}
-
-static void *allocate(size_t count, size_t size)
-{
-    void *block = calloc(count, size);
-    if (block == NULL)
-        die("out of memory");
-    return block;
-}
-
-static uint64_t clock_ns(clockid_t id)
-{
-    struct timespec t;
-    if (clock_gettime(id, &t) != 0)
-        die("clock_gettime: %s", strerror(errno));
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* Whether nobody publishes anything. */
 static bool silent(void)
 {
@@ -242,7 +169,7 @@ static bool one_topic(void)
     return opt.scenario == FAN_OUT || opt.scenario == BROADCAST;
 }
 
-static const char *who(const struct conn *c)
+const char *who(const struct conn *c)
 {
     static char name[32];
     if (silent())
@@ -369,187 +296,15 @@ static double latency_us(double share)
     return 0;
 }
 
-/* --- Sockets and TLS ------------------------------------------------------------------------------------------- */
-
-#if WITH_TLS
-static SSL_CTX *tls_context;
-static char tls_name[96];
-
-static _Noreturn void die_tls(const char *what)
-{
-    char reason[256] = "no reason given";
-    unsigned long code = ERR_get_error();
-    if (code != 0)
-        ERR_error_string_n(code, reason, sizeof reason);
-    die("%s: %s", what, reason);
-}
-
-static void tls_setup(void)
-{
-    tls_context = SSL_CTX_new(TLS_client_method());
-    if (tls_context == NULL || SSL_CTX_set_min_proto_version(tls_context, TLS1_3_VERSION) != 1 ||
-        SSL_CTX_set_ciphersuites(tls_context, opt.ciphersuites) != 1)
-        die_tls("TLS 1.3");
-    if (SSL_CTX_load_verify_locations(tls_context, opt.ca, NULL) != 1)
-        die_tls(opt.ca);
-    if (opt.cert != NULL && SSL_CTX_use_certificate_chain_file(tls_context, opt.cert) != 1)
-        die_tls(opt.cert);
-    if (opt.key != NULL && SSL_CTX_use_PrivateKey_file(tls_context, opt.key, SSL_FILETYPE_PEM) != 1)
-        die_tls(opt.key);
-    SSL_CTX_set_verify(tls_context, SSL_VERIFY_PEER, NULL);
-    SSL_CTX_set_session_cache_mode(tls_context, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_read_ahead(tls_context, 1);  /* one recv for many records; else two for each */
-    SSL_CTX_set_mode(tls_context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    if (silent())  /* and many: our own memory counts; else an allocation a record would */
-        SSL_CTX_set_mode(tls_context, SSL_MODE_RELEASE_BUFFERS);
-}
-
-static void tls_begin(struct conn *c)
-{
-    c->ssl = SSL_new(tls_context);
-    if (c->ssl == NULL || SSL_set_fd(c->ssl, c->fd) != 1 || SSL_set_tlsext_host_name(c->ssl, opt.host) != 1 ||
-        SSL_set1_host(c->ssl, opt.host) != 1)
-        die_tls("TLS");
-    SSL_set_connect_state(c->ssl);
-}
-#endif
-
-static bool tls_wanted(void)
-{
-    return opt.ca != NULL;
-}
-
-static void want(struct conn *c, uint32_t events, int operation)
-{
-    struct epoll_event e = {.events = events, .data.u32 = c->number};
-    if (epoll_ctl(epoll_fd, operation, c->fd, &e) != 0)
-        die("epoll_ctl: %s", strerror(errno));
-}
-
-static void set_blocked(struct conn *c, bool blocked)
-{
-    if (c->blocked != blocked) {
-        c->blocked = blocked;
-        want(c, blocked ? EPOLLIN | EPOLLOUT : EPOLLIN, EPOLL_CTL_MOD);
-    }
-}
-
-static _Noreturn void lost_connection(const struct conn *c, const char *why)
-{
-    static const char *const during[] = {"the end",  "connecting", "the TLS handshake",
-                                         "CONNECT",  "SUBSCRIBE",  "traffic"};
-    die("the broker dropped %s during %s: %s", who(c), during[c->stage], why);
-}
-
-/* Reads once. Returns the number of bytes, 0 when there is nothing now. */
-static size_t receive(struct conn *c, uint8_t *to, size_t size)
-{
-#if WITH_TLS
-    if (c->ssl != NULL) {
-        size_t n = 0;
-        ERR_clear_error();
-        if (SSL_read_ex(c->ssl, to, size, &n) == 1)
-            return n;
-        int why = SSL_get_error(c->ssl, 0);
-        if (why == SSL_ERROR_WANT_READ)
-            return 0;
-        if (why == SSL_ERROR_SSL)
-            die_tls(who(c));
-        lost_connection(c, why == SSL_ERROR_ZERO_RETURN || errno == 0 ? "end of stream" : strerror(errno));
-    }
-#endif
-    ssize_t n = recv(c->fd, to, size, 0);
-    if (n > 0)
-        return (size_t)n;
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return 0;
-    lost_connection(c, n == 0 ? "end of stream" : strerror(errno));
-}
-
-/* Writes once. Returns the number of bytes, 0 when the socket takes none now. */
-static size_t transmit(struct conn *c, const uint8_t *from, size_t size)
-{
-#if WITH_TLS
-    if (c->ssl != NULL) {
-        size_t n = 0;
-        ERR_clear_error();
-        if (SSL_write_ex(c->ssl, from, size, &n) == 1)
-            return n;
-        int why = SSL_get_error(c->ssl, 0);
-        if (why == SSL_ERROR_WANT_WRITE)
-            return 0;
-        if (why == SSL_ERROR_SSL)
-            die_tls(who(c));
-        lost_connection(c, strerror(errno));
-    }
-#endif
-    ssize_t n = send(c->fd, from, size, MSG_NOSIGNAL);
-    if (n >= 0)
-        return (size_t)n;
-    if (errno == EAGAIN || errno == EINTR)
-        return 0;
-    lost_connection(c, strerror(errno));
-}
-
-/* Room for `size` more bytes of output, which the caller fills; they go out with the turn's flush. */
-static uint8_t *reserve(struct conn *c, size_t size)
-{
-    if (c->used + size > c->room) {
-        c->room = 2 * (c->used + size);
-        c->out = realloc(c->out, c->room);
-        if (c->out == NULL)
-            die("out of memory");
-    }
-    uint8_t *at = c->out + c->used;
-    c->used += size;
-    if (!c->dirty) {
-        c->dirty = true;
-        flush_list[flush_count++] = c;
-    }
-    return at;
-}
-
-static void flush(struct conn *c)
-{
-    while (c->sent < c->used) {
-        size_t n = transmit(c, c->out + c->sent, c->used - c->sent);
-        if (n == 0) {
-            set_blocked(c, true);
-            return;
-        }
-        c->sent += n;
-    }
-    c->sent = c->used = 0;
-    set_blocked(c, false);
-}
-
 /* --- MQTT 3.1.1 ------------------------------------------------------------------------------------------------- */
 
-static size_t put_u16(uint8_t *at, size_t value)
+/* Nobody may be lost. */
+void on_lost(struct conn *c, const char *why)
 {
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-    return 2;
+    die("the broker dropped %s during %s: %s", who(c), stage_names[c->stage], why);
 }
 
-static size_t put_string(uint8_t *at, const char *text, size_t len)
-{
-    memcpy(at + put_u16(at, len), text, len);
-    return 2 + len;
-}
-
-static size_t put_header(uint8_t *at, unsigned type, unsigned flags, size_t remaining)
-{
-    size_t n = 0;
-    at[n++] = (uint8_t)(type << 4 | flags);
-    do {
-        at[n++] = (uint8_t)((remaining & 127) | (remaining > 127 ? 128 : 0));
-        remaining >>= 7;
-    } while (remaining > 0);
-    return n;
-}
-
-static void send_connect(struct conn *c)
+void on_open(struct conn *c)
 {
     char id[24];
     size_t id_len = (size_t)snprintf(id, sizeof id, "bench-%05u", c->number);
@@ -814,7 +569,7 @@ static void on_release(struct conn *c, size_t id)
     *slot = NULL;
 }
 
-static void on_packet(struct conn *c, uint8_t first, const uint8_t *body, size_t len)
+void on_packet(struct conn *c, uint8_t first, const uint8_t *body, size_t len)
 {
     unsigned type = first >> 4;
     switch (type) {
@@ -869,155 +624,7 @@ static void on_packet(struct conn *c, uint8_t first, const uint8_t *body, size_t
     up++;
 }
 
-/* Takes whole packets off `data`. Returns the number of bytes taken. */
-static size_t parse(struct conn *c, const uint8_t *data, size_t len)
-{
-    size_t taken = 0;
-    for (;;) {
-        const uint8_t *at = data + taken;
-        size_t left = len - taken, head = 1, remaining = 0;
-        unsigned shift = 0;
-        for (;; head++, shift += 7) {
-            if (head >= left)
-                return taken;
-            if (shift > 21)
-                die("%s got a remaining length of more than four bytes", who(c));
-            remaining |= (size_t)(at[head] & 127) << shift;
-            if (at[head] < 128)
-                break;
-        }
-        head++;
-        if (head + remaining > PACKET_MAX)
-            die("%s got a packet of %zu bytes; at most %d are expected", who(c), head + remaining, PACKET_MAX);
-        if (left - head < remaining)
-            return taken;
-        on_packet(c, at[0], at + head, remaining);
-        taken += head + remaining;
-    }
-}
-
-static void keep_part(struct conn *c, const uint8_t *data, size_t len)
-{
-    if (len > c->part_room) {
-        c->part_room = 2 * len;
-        free(c->part);
-        c->part = allocate(1, c->part_room);
-    }
-    if (len > 0)
-        memcpy(c->part, data, len);
-    c->part_used = len;
-}
-
-static void read_ready(struct conn *c)
-{
-    for (;;) {
-        size_t kept = c->part_used;
-        size_t n = receive(c, receive_buffer + kept, RECEIVE_SIZE);
-        if (n == 0)
-            return;
-        now = last_progress = clock_ns(CLOCK_MONOTONIC);
-        if (kept > 0)
-            memcpy(receive_buffer, c->part, kept);
-        size_t taken = parse(c, receive_buffer, kept + n);
-        keep_part(c, receive_buffer + taken, kept + n - taken);
-#if WITH_TLS
-        if (c->ssl != NULL && SSL_has_pending(c->ssl))
-            continue;
-#endif
-        return;
-    }
-}
-
 /* --- The loop --------------------------------------------------------------------------------------------------- */
-
-#if WITH_TLS
-static void handshake(struct conn *c)
-{
-    ERR_clear_error();
-    int result = SSL_do_handshake(c->ssl);
-    if (result == 1) {
-        if (tls_name[0] == '\0')
-            snprintf(tls_name, sizeof tls_name, "%s %s", SSL_get_version(c->ssl), SSL_get_cipher_name(c->ssl));
-        set_blocked(c, false);
-        send_connect(c);
-        return;
-    }
-    int why = SSL_get_error(c->ssl, result);
-    long verdict = SSL_get_verify_result(c->ssl);
-    if (why == SSL_ERROR_SSL && verdict != X509_V_OK)
-        die("TLS handshake: the broker's certificate is refused: %s", X509_verify_cert_error_string(verdict));
-    if (why == SSL_ERROR_SSL)
-        die_tls("TLS handshake");
-    if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE)
-        lost_connection(c, errno == 0 ? "end of stream" : strerror(errno));
-    set_blocked(c, why == SSL_ERROR_WANT_WRITE);
-}
-#endif
-
-static void begin_connection(struct conn *c)
-{
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)opt.port),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (c->fd < 0)
-        die("socket: %s", strerror(errno));
-    if (setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)) != 0)
-        die("TCP_NODELAY: %s", strerror(errno));
-    if (connect(c->fd, (struct sockaddr *)&to, sizeof to) != 0 && errno != EINPROGRESS)
-        die("connect to 127.0.0.1:%u: %s", opt.port, strerror(errno));
-    c->stage = TCP;
-    c->blocked = true;
-    opening++;
-    want(c, EPOLLIN | EPOLLOUT, EPOLL_CTL_ADD);
-}
-
-static void finish_connection(struct conn *c)
-{
-    int error = 0;
-    socklen_t size = sizeof error;
-    if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0 || error != 0)
-        die("connect to 127.0.0.1:%u: %s", opt.port, strerror(error != 0 ? error : errno));
-    last_progress = now;
-#if WITH_TLS
-    if (tls_wanted()) {
-        c->stage = TLS;
-        tls_begin(c);
-        handshake(c);
-        return;
-    }
-#endif
-    set_blocked(c, false);
-    send_connect(c);
-}
-
-static void on_event(struct conn *c, uint32_t events)
-{
-    if (c->stage == TCP) {
-        finish_connection(c);
-        return;
-    }
-#if WITH_TLS
-    if (c->stage == TLS) {
-        last_progress = now;
-        handshake(c);
-        return;
-    }
-#endif
-    if (events & EPOLLOUT)
-        flush(c);
-    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-        read_ready(c);
-}
-
-static void flush_all(void)
-{
-    for (unsigned i = 0; i < flush_count; i++) {
-        flush_list[i]->dirty = false;
-        if (!flush_list[i]->blocked)
-            flush(flush_list[i]);
-    }
-    flush_count = 0;
-}
 
 /* SPARSE: when its next message is due, monotonic ns; 0: never. */
 static uint64_t next_due(void)
@@ -1066,7 +673,7 @@ static void turn(void)
         die("epoll_wait: %s", strerror(errno));
     turns++;
     for (int i = 0; i < n; i++)
-        on_event(&conns[events[i].data.u32], events[i].events);
+        conn_event(events[i].data.ptr, events[i].events);
     if ((double)(now - started) > opt.deadline * 1e9)
         die("not finished after %.0f seconds", opt.deadline);
 }
@@ -1081,8 +688,8 @@ static void connect_until(unsigned count)
     static unsigned begun;
     last_progress = now = clock_ns(CLOCK_MONOTONIC);
     while (up < count) {
-        while (begun < count && opening < (opt.scenario == STORM ? STORM_AT_ONCE : CONNECTS_AT_ONCE))
-            begin_connection(&conns[begun++]);
+        for (; begun < count && opening < (opt.scenario == STORM ? STORM_AT_ONCE : CONNECTS_AT_ONCE); opening++)
+            conn_open(&conns[begun++]);
         turn();
         if (stalled())
             die("the broker left %u connections without an answer for %u seconds", opening, opt.stall);
@@ -1157,9 +764,7 @@ static void leave(struct conn *c)
 {
     flush_all();
     (void)transmit(c, disconnect, sizeof disconnect);
-    close(c->fd);
-    c->stage = CLOSED;
-    c->used = c->sent = c->part_used = 0;
+    conn_close(c);
     up--;
 }
 
@@ -1170,7 +775,8 @@ static void drain(struct subscriber *s, uint64_t count)
     s->bundle = (struct slot){.owner = &publishers[0], .waiting = (unsigned)count};
     open_slots = 1;
     resumed = true;
-    begin_connection(s->conn);
+    conn_open(s->conn);
+    opening++;
     while (open_slots > 0 && !stalled())
         turn();
     flush_all();
@@ -1182,13 +788,7 @@ static void disconnect_all(void)
         struct conn *c = &conns[i];
         if (c->stage == UP && c->used == c->sent)
             (void)transmit(c, disconnect, sizeof disconnect);
-#if WITH_TLS
-        if (c->ssl != NULL)
-            (void)SSL_shutdown(c->ssl);
-        SSL_free(c->ssl);
-#endif
-        if (c->stage != CLOSED)
-            close(c->fd);
+        conn_close(c);
         free(c->out);
         free(c->part);
     }
@@ -1246,7 +846,7 @@ static void parse_options(int argc, char **argv)
                 usage("no such scenario");
             opt.scenario = (enum scenario)scenario;
             break;
-        case PORT: opt.port = (unsigned)number(optarg, name, 1, 65535); break;
+        case PORT: wire.port = (unsigned)number(optarg, name, 1, 65535); break;
         case BROKER: opt.broker = (pid_t)number(optarg, name, 1, INT32_MAX); break;
         case PUBLISHERS: opt.publishers = (unsigned)number(optarg, name, 1, CLIENTS_MAX / 2); break;
         case SUBSCRIBERS: opt.subscribers = (unsigned)number(optarg, name, 1, CLIENTS_MAX / 2); break;
@@ -1262,11 +862,11 @@ static void parse_options(int argc, char **argv)
         case STALL: opt.stall = (unsigned)number(optarg, name, 1, DEADLINE_MAX_S); break;
         case TOPIC: opt.topic = optarg; break;
         case FILTER: opt.filter = optarg; break;
-        case CA: opt.ca = optarg; break;
-        case CERT: opt.cert = optarg; break;
-        case KEY: opt.key = optarg; break;
-        case HOST: opt.host = optarg; break;
-        case CIPHERSUITES: opt.ciphersuites = optarg; break;
+        case CA: wire.ca = optarg; break;
+        case CERT: wire.cert = optarg; break;
+        case KEY: wire.key = optarg; break;
+        case HOST: wire.host = optarg; break;
+        case CIPHERSUITES: wire.ciphersuites = optarg; break;
         case FILTERS: opt.filters = (unsigned)number(optarg, name, 1, FILTERS_MAX); break;
         case RETAIN: opt.retained = (unsigned)number(optarg, name, 1, FILTERS_MAX); break;
         default: usage("unknown option");
@@ -1274,9 +874,9 @@ static void parse_options(int argc, char **argv)
     }
     if (optind < argc)
         usage("there are no arguments but options");
-    if (opt.port == 0)
+    if (wire.port == 0)
         usage("--port is missing");
-    if ((opt.cert == NULL) != (opt.key == NULL) || (opt.ca == NULL && opt.cert != NULL))
+    if ((wire.cert == NULL) != (wire.key == NULL) || (wire.ca == NULL && wire.cert != NULL))
         usage("--cert and --key belong together, and to --ca");
     if (!WITH_TLS && tls_wanted())
         usage("built without TLS: install libssl-dev and build again");
@@ -1327,9 +927,7 @@ static void prepare(void)
     filler = allocate(1, PAYLOAD_MAX);
     for (size_t i = 0; i < PAYLOAD_MAX; i++)
         filler[i] = (uint8_t)(i * 31 + 7);
-    receive_buffer = allocate(1, PACKET_MAX + RECEIVE_SIZE);
     conns = allocate(n_conns, sizeof *conns);
-    flush_list = allocate(n_conns, sizeof *flush_list);
     refill_list = allocate(n_publishers + 1, sizeof *refill_list);
     publishers = allocate(n_publishers + 1, sizeof *publishers);
     subscribers = allocate(n_subscribers + 1, sizeof *subscribers);
@@ -1354,13 +952,8 @@ static void prepare(void)
         s->seen = opt.scenario == RETAINED ? allocate(n_publishers * shared_out / 64 + 1, sizeof *s->seen) : NULL;
         s->releases = opt.qos == 2 ? allocate(65536, sizeof *s->releases) : NULL;
     }
-    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (epoll_fd < 0)
-        die("epoll_create1: %s", strerror(errno));
-#if WITH_TLS
-    if (tls_wanted())
-        tls_setup();
-#endif
+    wire.lean = silent();
+    wire_begin(n_conns);
 }
 
 static void release(void)
@@ -1378,14 +971,9 @@ static void release(void)
     free(publishers);
     free(subscribers);
     free(refill_list);
-    free(flush_list);
     free(conns);
-    free(receive_buffer);
     free(filler);
-    close(epoll_fd);
-#if WITH_TLS
-    SSL_CTX_free(tls_context);
-#endif
+    wire_end();
 }
 
 static uint64_t count_sent(void)
@@ -1485,11 +1073,7 @@ int main(int argc, char **argv)
     printf("{\"scenario\":\"%s\",\"qos\":%u,\"payload\":%zu,\"window\":%u,\"publishers\":%u,\"subscribers\":%u,"
            "\"connections\":%u,\"tls\":",
            scenario_names[opt.scenario], opt.qos, opt.payload, opt.window, n_publishers, n_subscribers, n_conns);
-#if WITH_TLS
     printf(tls_wanted() ? "\"%s\"" : "null", tls_name);
-#else
-    printf("null");
-#endif
     printf(",\"sent\":%" PRIu64 ",\"delivered\":%" PRIu64 ",\"lost\":%" PRIu64 ",\"duplicated\":%" PRIu64
            ",\"reordered\":%" PRIu64 ",\"damaged\":%" PRIu64 ",\"unacknowledged\":%" PRIu64,
            sent, messages, lost, duplicated, reordered, damaged, open_slots);

@@ -32,7 +32,9 @@ class Pki:
 
 
 @dataclass(frozen=True)
-class _Issuer:
+class Issuer:
+    """A certificate and its key."""
+
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
@@ -51,13 +53,14 @@ def write_private(path: Path, data: bytes) -> None:
 
 def _issue(
     name: str,
-    issuer: _Issuer | None,
+    issuer: Issuer | None,
     *,
     path_length: int | None = None,
     usage: x509.ObjectIdentifier | None = None,
     names: list[x509.GeneralName] | None = None,
-) -> _Issuer:
-    key = ec.generate_private_key(ec.SECP256R1())
+    key: ec.EllipticCurvePrivateKey | None = None,
+) -> Issuer:
+    key = key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
     authority = path_length is not None
@@ -89,17 +92,23 @@ def _issue(
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     if names is not None:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return _Issuer(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
+    return Issuer(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
 
 
-def _pem(*certificates: _Issuer) -> bytes:
+def _pem(*certificates: Issuer) -> bytes:
     return b"".join(each.certificate.public_bytes(serialization.Encoding.PEM) for each in certificates)
 
 
-def _key_pem(owner: _Issuer) -> bytes:
+def _key_pem(owner: Issuer) -> bytes:
     return owner.key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def client(name: str, uri: str, issuer: Issuer, key: ec.EllipticCurvePrivateKey | None = None) -> Issuer:
+    """A client's certificate, with a key of its own or the one that is given. uri: its identity."""
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri)]
+    return _issue(name, issuer, usage=ExtendedKeyUsageOID.CLIENT_AUTH, names=names, key=key)
 
 
 def make(directory: Path) -> Pki:
@@ -112,12 +121,7 @@ def make(directory: Path) -> Pki:
         usage=ExtendedKeyUsageOID.SERVER_AUTH,
         names=[x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))],
     )
-    client = _issue(
-        "operator",
-        issuing,
-        usage=ExtendedKeyUsageOID.CLIENT_AUTH,
-        names=[x509.UniformResourceIdentifier("peanut:operator/operator")],
-    )
+    operator = client("operator", "peanut:operator/operator", issuing)
     pki = Pki(
         root=directory / "root.crt",
         authorities=directory / "authorities.crt",
@@ -129,7 +133,7 @@ def make(directory: Path) -> Pki:
     pki.root.write_bytes(_pem(root))
     pki.authorities.write_bytes(_pem(root, issuing))
     pki.chain.write_bytes(_pem(server, issuing))
-    pki.client.write_bytes(_pem(client))
+    pki.client.write_bytes(_pem(operator))
     write_private(pki.server_key, _key_pem(server))
-    write_private(pki.client_key, _key_pem(client))
+    write_private(pki.client_key, _key_pem(operator))
     return pki

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -45,6 +46,7 @@ static int64_t now(void) {
 
 static scene *scene_new(int64_t stall) {
     scene *s = calloc(1, sizeof *s);
+    signal(SIGPIPE, SIG_IGN); /* OpenSSL writes to sockets whose other end is cut */
     pn_limits limits;
     pn_limits_default(&limits);
     pn_lock_init(&s->house.lock);
@@ -569,9 +571,142 @@ TEST(two_threads_and_a_house) {
     scene_end(s);
 }
 
+/* --- helpers --- */
+
+/* Turns until `*flag` of a client is set, which is a matter of a helper's time. */
+static void await(scene *s, const int *flag) {
+    for (int i = 0; i < 60000 && !*flag; i++) {
+        pn_loop_turn(s->loop, 1);
+        hear(s);
+    }
+    CHECK_EQ(*flag, 1);
+}
+
+/* A client goes on with its handshake, until `*flag` of it is set. */
+static void shake_until(scene *s, peer *p, const int *flag) {
+    for (int i = 0; i < 60000 && !*flag; i++) {
+        SSL_do_handshake(p->ssl);
+        pn_loop_turn(s->loop, 1);
+        hear(s);
+    }
+    CHECK_EQ(*flag, 1);
+}
+
+static peer *greet(scene *s, int i, SSL_CTX *context) {
+    peer *p = dial(s, i, false);
+    p->ssl = SSL_new(context);
+    SSL_set_fd(p->ssl, p->fd);
+    SSL_connect(p->ssl);
+    return p;
+}
+
+/* TLS 1.3 and 1.2, a CONNECT right behind the handshake, one who is not let in, and one whose bytes come one by one. */
+TEST(helpers_take_the_steps) {
+    scene *s = scene_new(0);
+    CHECK(pn_loop_help(s->loop, 2));
+    SSL_CTX *client = contexts(s, true), *nobody;
+    uint8_t data[64], answer[64];
+    for (int i = 0; i < 6; i++) {
+        if (i == 3) SSL_CTX_set_max_proto_version(client, TLS1_2_VERSION);
+        peer *p = greet(s, i, client);
+        shake_until(s, p, &p->ready);
+        for (int t = 0; t < 60000 && !SSL_is_init_finished(p->ssl); t++) {
+            SSL_do_handshake(p->ssl);
+            pn_loop_turn(s->loop, 1);
+        }
+        SSL_write(p->ssl, data, (int)connect_packet(data, i));
+        CHECK_EQ(get_tls(s, p, answer, 4), 4);
+        CHECK_BYTES(answer, 4, "\x20\x02\0\0", 4);
+    }
+    SSL_CTX_free(s->context);
+    SSL_CTX_free(client);
+    client = contexts(s, true);
+    nobody = SSL_CTX_new(TLS_client_method());
+    peer *p = greet(s, 6, nobody);
+    shake_until(s, p, &p->failed);
+    CHECK_EQ(strcmp(p->why, "peer did not return a certificate"), 0);
+    CHECK_EQ(p->ready, 0);
+    SSL_CTX_free(nobody);
+    SSL_CTX_free(client);
+    scene_end(s);
+}
+
+/* It is cut, or hangs up, when its session is away, or just back: nothing is left behind, and the others come in. */
+TEST(who_leaves_while_its_session_is_away) {
+    scene *s = scene_new(0);
+    CHECK(pn_loop_help(s->loop, 1));
+    SSL_CTX *client = contexts(s, true);
+    for (int i = 0; i < 8; i++) {
+        peer *p = greet(s, i, client);
+        for (int t = 0; t < 2 + i / 2; t++) turn(s); /* HELLO, BEGIN, the step goes away … */
+        if (i % 2) pn_loop_order(s->loop, PN_ORDER_ABORT, p->name, NULL);
+        else shutdown(p->fd, SHUT_RDWR);
+        await(s, &p->gone);
+    }
+    peer *last = greet(s, 8, client), *finished = greet(s, 9, client);
+    turn(s);
+    turn(s);
+    pn_loop_order(s->loop, PN_ORDER_FINISH, finished->name, NULL);
+    shake_until(s, last, &last->ready);
+    shutdown(finished->fd, SHUT_WR);
+    await(s, &finished->gone);
+    CHECK_EQ(finished->ready, 0);
+    SSL_CTX_free(client);
+    scene_end(s);
+}
+
+/* The end comes while steps wait for the only helper. */
+TEST(the_end_waits_for_no_step) {
+    scene *s = scene_new(0);
+    CHECK(pn_loop_help(s->loop, 1));
+    SSL_CTX *client = contexts(s, true);
+    for (int i = 0; i < MANY; i++) greet(s, i, client);
+    turn(s);
+    turn(s);
+    SSL_CTX_free(client);
+    scene_end(s);
+}
+
+/* The loop, two helpers and Python at once: some come in, some are cut in between, and a plain client talks all the time. */
+TEST(a_storm_with_helpers) {
+    scene *s = scene_new(0);
+    uint8_t data[64], answer[256];
+    CHECK(pn_loop_help(s->loop, 2));
+    SSL_CTX *client = contexts(s, true);
+    peer *plain = come_in(s, 0);
+    CHECK(pn_loop_start(s->loop));
+    for (int i = 1; i < MANY; i++) greet(s, i, client);
+    int in = 0, cut_off = 0, answers = 0;
+    for (int t = 0; t < 60000 && (in + cut_off < MANY - 1 || answers < 10); t++) {
+        if (send(plain->fd, ping, sizeof ping, MSG_NOSIGNAL) == sizeof ping) usleep(1000);
+        if (read(plain->fd, answer, sizeof answer) >= 2) answers++;
+        hear(s);
+        in = cut_off = 0;
+        for (int i = 1; i < MANY; i++) {
+            peer *p = &s->peers[i];
+            SSL_do_handshake(p->ssl);
+            if (i % 4 == 0 && t == i / 4 && !p->ready) pn_loop_order(s->loop, PN_ORDER_ABORT, p->name, NULL);
+            cut_off += p->gone;
+            in += p->ready && !p->gone;
+        }
+    }
+    CHECK_EQ(in + cut_off, MANY - 1);
+    CHECK(in >= MANY / 2);
+    CHECK(answers >= 10);
+    for (int i = 1; i < MANY; i++) {
+        if (s->peers[i].gone || !SSL_is_init_finished(s->peers[i].ssl)) continue;
+        SSL_write(s->peers[i].ssl, data, (int)connect_packet(data, i));
+    }
+    pn_loop_stop(s->loop);
+    hear(s);
+    SSL_CTX_free(client);
+    scene_end(s);
+}
+
 TEST_MAIN(CASE(one_receive_and_one_send_for_all_that_came), CASE(one_send_for_a_subscriber_and_turn),
           CASE(a_connect_parks_its_link_and_nobody_else), CASE(who_reads_nothing_is_cut_and_waited_for_only_when_it_takes_no_more),
           CASE(finish_sends_the_rest_and_waits_for_the_peer), CASE(orders_for_one_that_is_gone_do_nothing),
           CASE(mutual_tls_there_and_back_one_send_a_turn), CASE(the_alert_of_one_is_not_sent_to_another),
           CASE(tls_answers_those_who_read), CASE(who_hangs_up_takes_no_more_than_what_is_on_its_way), CASE(a_socket_that_a_child_holds_open_is_forgotten_all_the_same), CASE(without_a_certificate_the_handshake_fails_in_words),
-          CASE(what_is_not_tls_and_what_comes_byte_by_byte), CASE(two_threads_and_a_house))
+          CASE(what_is_not_tls_and_what_comes_byte_by_byte), CASE(two_threads_and_a_house), CASE(helpers_take_the_steps),
+          CASE(who_leaves_while_its_session_is_away), CASE(the_end_waits_for_no_step), CASE(a_storm_with_helpers))
