@@ -67,7 +67,7 @@ $(VENV)/packages.stamp: $(VENV)/pip.stamp $(PACKAGING) | $(VENV)/openssl
 $(VENV)/core.stamp: $(VENV)/packages.stamp $(VENV)/openssl $(CORE)
 	@echo "setup 4/5: C core"
 	@cd broker && PEANUT_OPENSSL="$$(cat ../$(VENV)/openssl)" ../$(BIN)/python setup.py --quiet build_ext --inplace \
-		$(if $(filter $(VENV)/openssl,$?),--force)
+		$(if $(and $(filter $(VENV)/openssl,$?),$(wildcard $@)),--force)
 	@touch $@
 
 # Node.js of the machine where it is new enough, else one that pip brings.
