@@ -49,11 +49,25 @@ static void Tls_dealloc(TlsObject *self) {
     Py_DECREF(type);
 }
 
+static PyObject *Tls_staple(TlsObject *self, PyObject *args) {
+    const char *answer;
+    Py_ssize_t n;
+    if (!PyArg_ParseTuple(args, "y#:staple", &answer, &n)) return NULL;
+    if (!pn_tls_staple(self->context, pn_span_of(answer, (size_t)n))) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef Tls_methods[] = {
+    {"staple", (PyCFunction)Tls_staple, METH_VARARGS, "staple(answer). The OCSP response for clients that ask; b\"\": none."},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot Tls_slots[] = {
     {Py_tp_doc, "Tls(*, chain, key, authorities, certificate, ciphers, groups). What handshakes of the native loop go by. PEM as bytes;\n"
                 "certificate: TLS_NONE, TLS_OPTIONAL or TLS_REQUIRED. ValueError says what is not usable."},
     {Py_tp_new, Tls_new},
     {Py_tp_dealloc, Tls_dealloc},
+    {Py_tp_methods, Tls_methods},
     {0, NULL},
 };
 static PyType_Spec Tls_spec = {"peanutd._core.Tls", sizeof(TlsObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, Tls_slots};

@@ -8,17 +8,29 @@
 #include <stdio.h>
 
 #include "known.h"
+#include "mem.h"
 
-/* --- certificates whose chain has been looked at --- */
+/* --- what a context has beside OpenSSL's own --- */
 
-static int known_index; /* of a context's pn_known among its extra data; set once */
+typedef struct extra {
+    pn_known *known; /* owned */
+    pthread_mutex_t mutex;
+    pn_buf staple; /* owned; under the mutex */
+} extra;
 
-static void free_known(void *parent, void *known, CRYPTO_EX_DATA *data, int index, long number, void *pointer) {
+static int extra_index; /* of it among a context's extra data; set once */
+
+static void free_extra(void *parent, void *of, CRYPTO_EX_DATA *data, int index, long number, void *pointer) {
     (void)parent, (void)data, (void)index, (void)number, (void)pointer;
-    pn_known_free(known);
+    extra *x = of;
+    if (!x) return;
+    pn_known_free(x->known);
+    pn_buf_free(&x->staple);
+    pthread_mutex_destroy(&x->mutex);
+    pn_free(x);
 }
 
-static void make_known_index(void) { known_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, free_known); }
+static void make_extra_index(void) { extra_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, free_extra); }
 
 /* In place of X509_verify_cert: the same for a certificate that is new, for another one what was found then. */
 static int verify(X509_STORE_CTX *chain, void *arg) {
@@ -36,16 +48,42 @@ static int verify(X509_STORE_CTX *chain, void *arg) {
     return good;
 }
 
-/* Gives a context a table of its own. False without memory. */
-static bool remember(SSL_CTX *context) {
+/* A client asks for what an OCSP responder says of the gateway's certificate (RFC 6066 §8). */
+static int staple(SSL *ssl, void *arg) {
+    extra *x = arg;
+    pthread_mutex_lock(&x->mutex);
+    size_t n = pn_buf_len(&x->staple);
+    uint8_t *copy = n ? OPENSSL_memdup(pn_buf_head(&x->staple), n) : NULL;
+    pthread_mutex_unlock(&x->mutex);
+    if (copy && SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)n)) return SSL_TLSEXT_ERR_OK; /* steals it */
+    OPENSSL_free(copy);
+    return SSL_TLSEXT_ERR_NOACK;
+}
+
+bool pn_tls_staple(SSL_CTX *context, pn_span answer) {
+    extra *x = SSL_CTX_get_ex_data(context, extra_index);
+    pthread_mutex_lock(&x->mutex);
+    pn_buf_drop(&x->staple, pn_buf_len(&x->staple));
+    bool kept = answer.n == 0 || pn_buf_add(&x->staple, answer.p, answer.n);
+    pthread_mutex_unlock(&x->mutex);
+    return kept;
+}
+
+/* Gives a context what it has beside OpenSSL's own. False without memory. */
+static bool give_extra(SSL_CTX *context) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, make_known_index);
-    pn_known *known = pn_known_new();
-    if (!known || known_index < 0 || !SSL_CTX_set_ex_data(context, known_index, known)) {
-        pn_known_free(known);
+    pthread_once(&once, make_extra_index);
+    extra *x = pn_calloc(1, sizeof *x);
+    if (!x) return false;
+    pthread_mutex_init(&x->mutex, NULL);
+    x->known = pn_known_new();
+    if (!x->known || extra_index < 0 || !SSL_CTX_set_ex_data(context, extra_index, x)) {
+        free_extra(NULL, x, NULL, 0, 0, NULL);
         return false;
     }
-    SSL_CTX_set_cert_verify_callback(context, verify, known);
+    SSL_CTX_set_cert_verify_callback(context, verify, x->known);
+    SSL_CTX_set_tlsext_status_cb(context, staple);
+    SSL_CTX_set_tlsext_status_arg(context, x);
     return true;
 }
 
@@ -125,7 +163,7 @@ SSL_CTX *pn_tls_context(const pn_tls_files *files, char *why, size_t size) {
         what = "the gateway's key";
     } else if (context && each_certificate(files->authorities, use_authority, context) <= 0) {
         what = "the CA certificates";
-    } else if (context && !remember(context)) {
+    } else if (context && !give_extra(context)) {
         what = "no memory";
     } else if (context) {
         return context;

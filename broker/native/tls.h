@@ -27,6 +27,10 @@ const char *pn_tls_library(void); /* which OpenSSL this is, in its own words */
 /* Owned (SSL_CTX_free); NULL with the reason in `why`. Any thread. */
 SSL_CTX *pn_tls_context(const pn_tls_files *files, char *why, size_t size);
 
+/* What is said of the gateway's certificate to clients that ask: an OCSP response in DER, copied; empty: nothing. False without memory,
+ * and then nothing is said. Any thread. */
+bool pn_tls_staple(SSL_CTX *context, pn_span answer);
+
 /* Between sessions and sockets; one for a thread. */
 typedef struct pn_tls_pipe {
     const uint8_t *in; /* borrowed: received, and not read yet */

@@ -248,6 +248,8 @@ class Tls:
     def __init__(
         self, *, chain: bytes, key: bytes, authorities: bytes, certificate: int, ciphers: str, groups: str
     ) -> None: ...
+    def staple(self, answer: bytes) -> None:
+        """What clients that ask are told about the gateway's certificate: an OCSP response in DER, or nothing."""
 
 @final
 class Loop:

@@ -201,6 +201,7 @@ class Driver:
         self.loop = _core.Loop(server.broker, stall=self._stall, linger=LINGER, threads=threads)
         self._contexts: dict[Certificate, _core.Tls] = {}
         self._made_of: tls.Credentials | None = None
+        self._stapled = b""  # what the contexts say of our certificate
         loop.add_reader(self.loop.fileno(), self._read)
         self.loop.start()
 
@@ -217,10 +218,21 @@ class Driver:
         if credentials is not self._made_of:
             self._contexts.clear()
             self._made_of = credentials
+            self._staple()
         context = self._contexts.get(certificate)
         if context is None:
             context = self._contexts[certificate] = tls.native_context(credentials, certificate)
+            context.staple(self._stapled)
         return context
+
+    def _staple(self) -> None:
+        """Has handshakes to come tell what an OCSP responder says of our certificate now."""
+        staple = self._made_of.staple if self._made_of is not None else None
+        answer = staple.current(self._server.wall_clock()) if staple is not None else b""
+        if answer != self._stapled:
+            self._stapled = answer
+            for context in self._contexts.values():
+                context.staple(answer)
 
     def tick(self) -> None:
         """To be called now and then."""
@@ -228,6 +240,7 @@ class Driver:
         if stall != self._stall:
             self._stall = stall
             self.loop.set_times(stall=stall, linger=LINGER)
+        self._staple()
 
     def end(self) -> None:
         """Ends the thread; what is open still is closed."""

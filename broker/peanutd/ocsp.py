@@ -2,7 +2,8 @@
 
 The rule it keeps: bytes in, bytes out; it decides nothing for the gateway itself, which goes by revoked.json. It signs
 with a key that the issuing CA has certified for this alone (`peanut ca ocsp`), never with the CA's own. What the ledger
-does not know is `unknown`, not good; a question that is none gets an error as the RFC has it, and costs little.
+does not know is `unknown`, not good; a question that is none gets an error as the RFC has it, and costs little. What it
+says of the gateway's own certificate goes along with handshakes whose clients ask for it (a staple), and is never old.
 """
 
 from __future__ import annotations
@@ -26,12 +27,17 @@ from peanutd.revoked import Entries, RevokedError
 
 CERTIFICATE: Final = "gateway/ocsp.crt"
 KEY: Final = "gateway/ocsp.key"
+OWN: Final = "gateway/gateway.crt"
+"""The gateway's certificate: it is in no ledger, and good."""
 OLDER: Final = "ocsp-*.crt"
 """Beside it: those of issuing CAs that were replaced and are still trusted."""
 REQUEST_MAX: Final = 2048
 """Bytes of a question: it is about one certificate."""
 LIFE: Final = timedelta(hours=1)
 """How long an answer may be kept."""
+
+RETRY: Final = timedelta(minutes=1)
+"""After which a staple that could not be had is tried again."""
 
 _HASHES: Final = {"sha1": hashes.SHA1, "sha256": hashes.SHA256}
 _SHAPES: Final = {"greenhouse": ("plant", NAME), "vehicle": ("vin", VIN), "operator": ("operator", NAME)}
@@ -48,6 +54,26 @@ class Responder:
         """Whether there is a key to sign answers with."""
         return (self._home / CERTIFICATE).is_file() and (self._home / KEY).is_file()
 
+    def about(self, certificate: x509.Certificate, now: datetime) -> bytes:
+        """What is said of the gateway's own certificate, which nobody has asked for, in DER. OSError or ValueError when
+        nobody here may say it.
+        """
+        issuer = next((one for one in self._issuers() if _issued(certificate, one)), None)
+        if issuer is None:
+            raise ValueError("not one of ours to speak for")
+        start = now.replace(microsecond=0)
+        builder = ocsp.OCSPResponseBuilder().add_response(
+            cert=certificate,
+            issuer=issuer,
+            algorithm=hashes.SHA1(),  # that is how clients look for it: a name, and no proof of anything
+            cert_status=ocsp.OCSPCertStatus.GOOD,
+            this_update=start,
+            next_update=start + LIFE,
+            revocation_time=None,
+            revocation_reason=None,
+        )
+        return _signed(builder, *self._signer(issuer)).public_bytes(serialization.Encoding.DER)
+
     def answer(self, request: bytes, now: datetime) -> bytes:
         """The response to a request, both in DER."""
         return self._answer(request, now).public_bytes(serialization.Encoding.DER)
@@ -59,8 +85,7 @@ class Responder:
         except ValueError:  # no request, about several certificates, or with a hash that nobody knows
             return ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.MALFORMED_REQUEST)
         try:
-            issuers = x509.load_pem_x509_certificates((self._home / "ca" / "issuing.crt").read_bytes())
-            issuer = next((one for one in issuers if kind is not None and _is_about(asked, one, kind())), None)
+            issuer = next((one for one in self._issuers() if kind is not None and _is_about(asked, one, kind())), None)
             if issuer is None:  # not one of ours to speak for
                 return ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.UNAUTHORIZED)
             signer, key = self._signer(issuer)
@@ -84,17 +109,17 @@ class Responder:
             builder = builder.add_extension(nonce, critical=False)
         except x509.ExtensionNotFound:
             pass
-        builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, signer).certificates([signer])
-        return builder.sign(key, hashes.SHA256())
+        return _signed(builder, signer, key)
+
+    def _issuers(self) -> list[x509.Certificate]:
+        return x509.load_pem_x509_certificates((self._home / "ca" / "issuing.crt").read_bytes())
 
     def _signer(self, issuer: x509.Certificate) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         """Who may answer for an issuer: the one that it has certified (RFC 6960, 4.2.2.2), by all that are here."""
         folder = self._home / Path(CERTIFICATE).parent
         for path in (self._home / CERTIFICATE, *sorted(folder.glob(OLDER))):
             found = x509.load_pem_x509_certificate(path.read_bytes())
-            try:
-                found.verify_directly_issued_by(issuer)
-            except (ValueError, TypeError, InvalidSignature):
+            if not _issued(found, issuer):
                 continue
             key = serialization.load_pem_private_key(path.with_suffix(".key").read_bytes(), None)
             return found, cast(ec.EllipticCurvePrivateKey, key)
@@ -102,6 +127,9 @@ class Responder:
 
     def _status(self, serial: str) -> tuple[ocsp.OCSPCertStatus, datetime | None]:
         """What is known of a serial number, and since when it is revoked."""
+        own = self._home / OWN
+        if own.is_file() and x509.load_pem_x509_certificate(own.read_bytes()).serial_number == int(serial, 16):
+            return ocsp.OCSPCertStatus.GOOD, None
         path = self._home / "ledger.db"
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1.0)) as ledger:
             row = ledger.execute("SELECT name, kind FROM issued WHERE serial = ?", (serial,)).fetchone()
@@ -116,6 +144,45 @@ class Responder:
     def _entries(self) -> Entries:
         path = self._home / revoked.FILE_NAME
         return revoked.parse(path.read_bytes(), str(path)) if path.is_file() else {}
+
+
+class Staple:
+    """What handshakes carry along about the gateway's certificate (RFC 6066 §8), renewed at half its life."""
+
+    def __init__(self, responder: Responder, certificate: x509.Certificate) -> None:
+        self._responder = responder
+        self._certificate = certificate
+        self._answer = b""
+        self._from = self._due = self._end = datetime.min.replace(tzinfo=UTC)
+
+    def current(self, now: datetime) -> bytes:
+        """In DER; empty while there is none that could be believed. Cheap but twice an hour."""
+        if not self._from <= now < self._due:
+            self._renew(now)
+        return self._answer if self._from <= now < self._end else b""
+
+    def _renew(self, now: datetime) -> None:
+        try:
+            self._answer = self._responder.about(self._certificate, now)
+        except (OSError, ValueError):
+            self._due = now + RETRY
+        else:
+            self._from, self._due, self._end = now.replace(microsecond=0), now + LIFE / 2, now + LIFE
+
+
+def _signed(
+    builder: ocsp.OCSPResponseBuilder, signer: x509.Certificate, key: ec.EllipticCurvePrivateKey
+) -> ocsp.OCSPResponse:
+    builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, signer).certificates([signer])
+    return builder.sign(key, hashes.SHA256())
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _is_about(asked: ocsp.OCSPRequest, issuer: x509.Certificate, kind: hashes.HashAlgorithm) -> bool:

@@ -21,6 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from peanutd import _core, access
 from peanutd.config import Certificate
 from peanutd.known import Known
+from peanutd.ocsp import Responder, Staple
 
 NO_CHECK_TIME: Final = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h; Python's ssl has no name for it."""
@@ -76,6 +77,8 @@ class Credentials:
     grace: timedelta = timedelta(0)
     """How long a node's certificate that has expired still lets it in to be renewed."""
     known: Known = field(default_factory=Known, repr=False, compare=False)
+    staple: Staple | None = field(default=None, repr=False, compare=False)
+    """What is said of `certificate` in handshakes of the native loop; Python's ssl has no way to say it."""
 
     def identify(self, certificate: bytes | None, now: datetime) -> access.Credential:
         """Whose certificate this is (DER), and until when. access.IdentityError says why it is nobody's."""
@@ -106,7 +109,8 @@ def load(home: Path, now: datetime, grace: timedelta = timedelta(0)) -> Credenti
         raise TlsError(f"{roots} and {issuing}: not usable as CA certificates: {error}") from None
     material = Material(chain.read_bytes(), key.read_bytes(), trusted.encode())
     warnings = (*_warnings(authorities, certificate, chain, key, now), *_about_list(home / CRL, now))
-    return Credentials(contexts, authorities, certificate, warnings, material, grace)
+    staple = Staple(Responder(home), certificate)
+    return Credentials(contexts, authorities, certificate, warnings, material, grace, staple=staple)
 
 
 def native_context(credentials: Credentials, policy: Certificate) -> _core.Tls:

@@ -16,7 +16,7 @@ ORDER = (
     *("log", "store", "keeper", "toml_lines", "toml_file", "config", "tally", "access", "known", "revoked", "seen"),
     *("rules", "tokens", "keyring"),
     *("scram", "argon", "users", "explain", "throttle", "login", "bearer"),
-    *("tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door", "ear"),
+    *("ocsp", "tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door", "ear"),
     *("readings", "history", "recorder", "alert_rules", "judges", "webpush", "alerts", "couriers"),
     *("recipes", "mouth", "groups", "discovery", "monitor"),
     *(
@@ -24,7 +24,6 @@ ORDER = (
         "native",
         "control",
         "operate",
-        "ocsp",
         "metrics",
         "watch",
         "confined",

@@ -8,13 +8,18 @@ import subprocess
 import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from peanutd.ocsp import REQUEST_MAX, Responder
+from peanutd import native
+from peanutd.ocsp import LIFE, OWN, REQUEST_MAX, RETRY, Responder, Staple
 from tests.broker.conftest import Leaf
 from tests.broker.test_revoked import entry, write
 from tests.programs import program
@@ -42,7 +47,7 @@ def home(fleet: Any) -> Path:
 
 
 def request(fleet: Any, name: str, issuer: Any = None) -> bytes:
-    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives import serialization
 
     above = (issuer or fleet.issuing).certificate
     made = ocsp.OCSPRequestBuilder().add_certificate(fleet.leaves[name].certificate, above, hashes.SHA256()).build()
@@ -73,6 +78,77 @@ def test_openssl_is_told(fleet: Any, home: Path, start: Any, tmp_path: Path) -> 
         assert answer.headers["Content-Type"] == "application/ocsp-response"
         found = ocsp.load_der_ocsp_response(answer.read())
         assert found.response_status is ocsp.OCSPResponseStatus.MALFORMED_REQUEST
+
+
+# --- the gateway's own certificate ---
+
+
+def handshake(fleet: Any, port: int, *more: str) -> str:
+    """What openssl says of a handshake in which it has asked for the state of the gateway's certificate."""
+    certificate, key, _ = fleet.save(fleet.issue("peanut:plant/peanut"))
+    done = subprocess.run(
+        [
+            *(program("openssl"), "s_client", "-connect", f"127.0.0.1:{port}", "-status", *more),
+            *("-cert", certificate, "-key", key, "-CAfile", str(fleet.home / "ca" / "root.crt")),
+        ],
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.stdout
+
+
+@pytest.mark.skipif(not native.AVAILABLE, reason="the native loop was not built: libssl-dev")
+def test_a_handshake_brings_along_what_is_said_of_the_gateway(fleet: Any, home: Path, start: Any) -> None:
+    fleet.settings('[listen]\nmqtts = "127.0.0.1:0"\ntime = ""\ndriver = "native"\n')
+    port = start(home).port()
+    serial = f"{x509.load_pem_x509_certificate((home / OWN).read_bytes()).serial_number:x}"
+    for version in ("-tls1_3", "-tls1_2"):
+        said = handshake(fleet, port, version)
+        assert "OCSP Response Status: successful" in said, said
+        assert "Cert Status: good" in said
+        assert serial.upper().zfill(len(serial) + len(serial) % 2) in said.partition("Serial Number: ")[2][:60]
+        assert "Verify return code: 0 (ok)" in said
+
+
+@pytest.mark.skipif(not native.AVAILABLE, reason="the native loop was not built: libssl-dev")
+def test_without_a_signer_nothing_is_said(fleet: Any, start: Any) -> None:
+    fleet.settings('[listen]\nmqtts = "127.0.0.1:0"\ntime = ""\ndriver = "native"\n')
+    assert "OCSP response: no response sent" in handshake(fleet, start(fleet.home).port())
+
+
+def test_a_staple_is_signed_for_the_gateway_and_never_old(fleet: Any, home: Path) -> None:
+    own = x509.load_pem_x509_certificate((home / OWN).read_bytes())
+    staple = Staple(Responder(home), own)
+    first = staple.current(NOW)
+    found = ocsp.load_der_ocsp_response(first)
+    signer = found.certificates[0].public_key()
+    assert isinstance(signer, ec.EllipticCurvePublicKey)
+    signer.verify(found.signature, found.tbs_response_bytes, ec.ECDSA(hashes.SHA256()))
+    assert (found.serial_number, found.certificate_status) == (own.serial_number, ocsp.OCSPCertStatus.GOOD)
+    assert found.next_update_utc is not None
+    assert timedelta(0) <= found.next_update_utc + timedelta(seconds=1) - (NOW + LIFE) <= timedelta(seconds=1)
+    assert staple.current(NOW + LIFE / 2 - timedelta(seconds=1)) is first
+    second = staple.current(NOW + LIFE / 2)
+    assert second != first
+    (home / "gateway" / "ocsp.key").rename(home / "gateway" / "away")
+    assert staple.current(NOW + LIFE) is second, "it is not over yet"
+    assert staple.current(NOW + LIFE * 2) == b""
+    (home / "gateway" / "away").rename(home / "gateway" / "ocsp.key")
+    assert staple.current(NOW + LIFE * 2 + RETRY / 2) == b"", "not with every look"
+    assert staple.current(NOW + LIFE * 2 + RETRY) != b""
+    assert staple.current(NOW) != b"", "the clock went back"
+
+
+def test_of_another_ca_s_certificate_nothing_is_said(fleet: Any, home: Path, signer: Any) -> None:
+    other = fleet.issue("peanut:plant/other", issuer=signer("other", signer("other root")))
+    assert Staple(Responder(home), other.certificate).current(NOW) == b""
+
+
+def test_the_responder_knows_the_gateway(fleet: Any, home: Path) -> None:
+    fleet.leaves["gateway"] = SimpleNamespace(certificate=x509.load_pem_x509_certificate((home / OWN).read_bytes()))
+    assert answer(home, request(fleet, "gateway")).certificate_status is ocsp.OCSPCertStatus.GOOD
 
 
 def answer(home: Path, data: bytes) -> ocsp.OCSPResponse:

@@ -25,6 +25,8 @@ enum { SESSIONS = 3, STARTS = 40 }; /* at a time; in all */
 enum { V13, V12, BARE, STRANGER, NOBODY };
 enum { FLIGHT = 16 * 1024, MOST = 1 << 16 }; /* bytes: a server's part of a handshake and then some; of plaintext in a record */
 
+static const char STAPLE[] = "what is said of the server's certificate"; /* only STRANGER does not ask for it */
+
 static struct {
     SSL_CTX *servers[3], *clients[NOBODY];
     X509 *certificate; /* of those clients that have a good one */
@@ -52,9 +54,15 @@ static void make_world(void) {
     pair other = make("root", NULL, true), stranger = make("good", &other, false);
     static const int asks[] = {PN_TLS_REQUIRED, PN_TLS_OPTIONAL, PN_TLS_NONE};
     char why[100];
-    for (int i = 0; i < 3; i++) require((world.servers[i] = serve_with(&root, &gateway, asks[i], false, why, sizeof why)) != NULL, why);
+    for (int i = 0; i < 3; i++) {
+        require((world.servers[i] = serve_with(&root, &gateway, asks[i], false, why, sizeof why)) != NULL, why);
+        require(pn_tls_staple(world.servers[i], pn_span_of(STAPLE, strlen(STAPLE))), "no staple");
+    }
     const pair *own[] = {[V13] = &good, [V12] = &good, [BARE] = NULL, [STRANGER] = &stranger};
-    for (int i = 0; i < NOBODY; i++) world.clients[i] = call_with(&root, own[i]);
+    for (int i = 0; i < NOBODY; i++) {
+        world.clients[i] = call_with(&root, own[i]);
+        if (i != STRANGER) SSL_CTX_set_tlsext_status_type(world.clients[i], TLSEXT_STATUSTYPE_ocsp);
+    }
     SSL_CTX_set_max_proto_version(world.clients[V12], TLS1_2_VERSION);
     X509_up_ref(good.certificate);
     world.certificate = good.certificate;
@@ -142,7 +150,12 @@ static void go_on(side *s) {
     size_t got;
     if (!s->client) return;
     ERR_clear_error();
-    if (!SSL_is_init_finished(s->client)) SSL_do_handshake(s->client);
+    if (!SSL_is_init_finished(s->client) && SSL_do_handshake(s->client) == 1) {
+        const unsigned char *said;
+        long n = SSL_get_tlsext_status_ocsp_resp(s->client, &said);
+        bool whole = n == (long)strlen(STAPLE) && memcmp(said, STAPLE, (size_t)n) == 0;
+        require(s->kind == STRANGER ? n <= 0 : whole, "the wrong thing is said of the certificate");
+    }
     while (SSL_is_init_finished(s->client) && SSL_read_ex(s->client, plain, sizeof plain, &got)) compare(plain, got, &s->heard[1], s->said[1]);
     ERR_clear_error();
     BIO *out = SSL_get_wbio(s->client);
