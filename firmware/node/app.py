@@ -16,7 +16,7 @@ does itself".
 
 import asyncio
 
-from node import VERSION, borrow, clock, forget, hardware, log, report, store, ticks
+from node import VERSION, borrow, clock, forget, hardware, log, report, ticks
 
 OUTBOX = 16  # acknowledgements waiting to be sent
 BUSY_ROOM = 4  # of these kept for refusals: a command without room for its two acks outside them is answered `busy`
@@ -176,53 +176,29 @@ class App:
     # -- configuration -----------------------------------------------------------------------------------------------
 
     def _configure(self, payload, retained):
-        """A configuration from the gateway: in force at once if it can be, else after a restart in order."""
-        if not payload:
-            return  # the retained one was removed
-        if self._changes["config"].take(clock.now()):
-            self._asked["errors"] = ["busy: too many changes"]
+        """A configuration from the gateway; nothing: the retained one was removed."""
+        if payload:
             self._configured = True
-        else:
-            try:
-                if self._ask("judge", bytes(payload), self._cfg):
-                    self.restart("config")
-            except MemoryError as e:  # not even to judge it; the gateway still has it
-                self._asked["errors"] = ["busy: %s" % e]
-        self._reconfigured()
-
-    def _ask(self, what, *args):
-        """A function of node/desired.py, which is in memory meanwhile only. Returns whether it wants a restart."""
-        self._configured = True
-        self._wake.set()
-        desired = borrow("node.desired", "node.config", "node.slots", "node.strictjson")
-        try:
-            self._asked, restart = getattr(desired, what)(*args)
-        finally:
-            del desired
-            borrow()
-        return restart
+            self._change("configure", self._asked, payload)
+            self._reconfigured()
 
     def _renew(self, payload, retained):
-        """A certificate from the gateway: stored, and tried by a restart as soon as that does no harm."""
-        if retained or not payload or self._changes["config"].take(clock.now()):
-            return
-        try:
-            if self._with_keys("judge", bytes(payload), "peanut:" + self._about[1:]):
-                self._renewed = True
-        except MemoryError as e:  # not even to judge it; it will come again
-            self._cert["errors"] = ["busy: %s" % e]
+        """A certificate from the gateway."""
+        if payload and not retained:
+            self._change("renew", self._cert, payload)
 
-    def _with_keys(self, what, *args):
-        """A function of node/keys.py, which is in memory meanwhile only. Returns whether it wants a restart."""
-        self._certified = True
+    def _change(self, what, told, *args):
+        """A function of node/changes.py, which is in memory meanwhile only. told: what is reported of it."""
         self._wake.set()
-        keys = borrow("node.keys", "node.slots", "node.strictjson")
         try:
-            self._cert, restart = getattr(keys, what)(store.read, *args)
+            from node import changes
+
+            getattr(changes, what)(self, *args)
+        except MemoryError as e:  # not even to judge it; it will come again
+            told["errors"] = ["busy: %s" % e]
         finally:
-            del keys
-            borrow()
-        return restart
+            changes = None
+            forget("node.changes")
 
     # -- reports -----------------------------------------------------------------------------------------------------
 
@@ -258,18 +234,7 @@ class App:
 
     def _facts(self):
         """What the app adds to the health report."""
-        now = clock.unix()
-        body = {
-            "fw": VERSION,
-            "image": hardware.image(),
-            "ends": self._link.ends,
-            "shake_ms": self._link.shake_ms,
-            "cert_days": (self._expires - now) // 86400 if now and self._expires else None,
-        }
-        if self._wifi:
-            body.update(self._wifi.facts())
-        self._own_facts(body)
-        return body
+        return borrow("node.health").facts(self)
 
     async def _report(self, pulse):
         await self._vitals.report(pulse, lambda: self._client.ready, self._send)
@@ -287,8 +252,8 @@ class App:
     def _mend(self, begun):
         """Restarts that nobody ordered: where nothing else can help, at a moment when that does no harm; and at the end
         of a trial, where what was before returns."""
-        if self._trials:
-            self._judge_trials(begun)
+        if self._trials and (self._client.ready or clock.since(begun) > self._cfg["link"]["trial_s"] * 1000):
+            self._change("settle", {})
         why = "no Wi-Fi for 30 minutes" if self._wifi is not None and self._wifi.hopeless else None
         if self._link.starving:
             why = "no memory for TLS"
@@ -297,18 +262,6 @@ class App:
         if why is not None and self._idle():
             self._renewed = False
             self.restart(why)
-
-    def _judge_trials(self, begun):
-        """A session proves network settings and certificate; without one in time, those before them return."""
-        limit_s = self._cfg["link"]["trial_s"]
-        if not self._client.ready and clock.since(begun) <= limit_s * 1000:
-            return
-        config, cert = self._trials
-        self._trials = None
-        why = 0 if self._client.ready else "no session in %d s" % limit_s
-        again = config and self._ask("settle", why)
-        if (cert and self._with_keys("settle", why)) or again:
-            self.restart("config" if again else "certificate")
 
     async def _answers(self, pulse):
         """What waits for a place in flight: acks, events, state, by turns: a flood of commands starves none of them."""

@@ -9,7 +9,7 @@ import asyncio
 import errno
 import socket
 
-from node import clock, hardware, log, mqtt
+from node import birth, clock, hardware, log, mqtt
 from node.link import NO_ROOM, LinkError, Stream
 
 TIME_MS = 86400000  # between two questions for the time, once it is known
@@ -88,7 +88,7 @@ async def connect(link):
         deadline = asyncio.create_task(_expire(link, stream))
         shaking = True
         begun = clock.now()
-        await stream.write(link._client.hello())
+        await stream.write(birth.hello(link._client))
         link.shake_ms = clock.since(begun)
         sock = None
         return stream

@@ -147,7 +147,7 @@ class Link:
     async def _open(self):
         """A connected stream on which CONNECT has been written. Raises LinkError."""
         try:
-            way = borrow("node.connect", "node.dns", "node.sntp", "node.words")
+            way = borrow("node.connect", "node.birth", "node.dns", "node.sntp", "node.words")
         except (ImportError, OSError, MemoryError) as e:  # not even to read how it is done
             raise LinkError(NO_ROOM % e)
         try:

@@ -10,7 +10,7 @@ The stream is made by node/link.py:  n = await readinto(buffer); await write(buf
 import asyncio
 import errno
 
-from node import clock, log
+from node import clock, forget, log
 
 MAX_PACKET = 4096  # bytes after the fixed header, in and out; a larger packet is refused before a byte of it is read
 WINDOW = 4  # QoS 1 messages in flight
@@ -54,12 +54,14 @@ def remaining_length(n):
             return out
 
 
-def _string(data):
+def string(data):
+    """str or bytes with their length before them [1.5.3]."""
     data = data.encode() if isinstance(data, str) else data
     return len(data).to_bytes(2, "big") + data
 
 
-def _packet(first, *parts):
+def packet(first, *parts):
+    """A control packet; `first` is its first byte."""
     size = sum([len(p) for p in parts])
     out = bytearray((first,))
     out.extend(remaining_length(size))
@@ -96,8 +98,7 @@ class Client:
         self._epoch = 0
         self._flight = []  # [packet id, packet, ticks when sent], oldest first
         self._last_id = 0
-        self._lock = asyncio.Lock()
-        self._moved = asyncio.Event()  # a slot became free, or the session ended
+        self._moved = asyncio.Event()  # a slot became free, a packet was written, or the session ended
         self._rx = _RX
 
     # -- a session ---------------------------------------------------------------------------------------------------
@@ -107,11 +108,10 @@ class Client:
         self._epoch += 1
         self._stream = stream
         self._why = None
-        self._lock = asyncio.Lock()  # the old one may be held by a writer of the old stream
         self._session = None
         self.welcome = False
         self._suback = None
-        self._writing = None
+        self._writing = None  # ticks when the packet was begun that is being written; one at a time
         self._ping_task = None
         self._heard = self._sent = self._begun = clock.now()
         guard = asyncio.create_task(self._guard(self._epoch))
@@ -143,58 +143,24 @@ class Client:
         self._stream.close()
         self._moved.set()
 
-    def hello(self):
-        """The CONNECT packet."""
-        flags = 0x04 | 0x08 | 0x20 | (0x02 if self.clean else 0)  # will, will QoS 1, will retained, clean session
-        return _packet(
-            0x10,
-            b"\x00\x04MQTT\x04",
-            bytes((flags,)),
-            self.keepalive_s.to_bytes(2, "big"),
-            _string(self.client_id),
-            _string(self.will[0]),
-            _string(self.will[1]),
-        )
-
     async def _open(self, epoch):
-        """After CONNACK: what was in flight, the subscriptions, the birth."""
+        """Begin the session; how, is in memory meanwhile only."""
         try:
-            while self._session is None:
-                if not await self._change(epoch):
-                    return
-            for slot in self._flight:
-                if self._session:
-                    slot[1][0] |= 0x08  # DUP: the same session has seen it, perhaps [MQTT-3.3.1-1]
-                else:
-                    slot[1][0] &= 0xF7  # a new session: a new message
-                slot[2] = clock.now()
-                await self._send(slot[1])
-            if self.before is not None:
-                await self.before()
-            ident = self._id()
-            parts = [ident.to_bytes(2, "big")]
-            for topic in self.subscriptions:
-                parts.append(_string(topic))
-                parts.append(b"\x01")
-            self._suback = (ident, clock.now())
-            await self._send(_packet(0x82, *parts))
-            while self._suback is not None:
-                if not await self._change(epoch):
-                    return
-            if self.limited:
-                log.warn("mqtt", "let in only to have the certificate renewed")
-                return
-            await self._on_session()
-            self.ready = self._epoch == epoch and self.up
+            from node import birth
+
+            if await birth.begin(self, epoch):
+                self.ready = self._epoch == epoch and self.up
         except OSError:
             pass  # the reader sees it as well, and says so
         except Exception as e:
             log.fault("mqtt", "birth", e)
             if self._epoch == epoch:
                 self._fail("internal: %s" % e)
+        finally:
+            forget("node.birth")
 
     async def _change(self, epoch):
-        """Wait until something moved. False if the session is over."""
+        """Wait until something moved. False if the session of this epoch is over."""
         self._moved.clear()
         await self._moved.wait()
         return self._epoch == epoch and self._why is None
@@ -240,15 +206,18 @@ class Client:
     async def _send(self, packet):
         """One packet, whole. Raises OSError when the stream fails or the session changes meanwhile."""
         epoch = self._epoch
-        async with self._lock:
-            if epoch != self._epoch or self._why is not None:
-                raise OSError("session over")
-            self._writing = self._sent = clock.now()
-            try:
-                await self._stream.write(packet)
-            finally:
-                if epoch == self._epoch:
-                    self._writing = None
+        while self._writing is not None:
+            if not await self._change(epoch):
+                break
+        if epoch != self._epoch or self._why is not None:
+            raise OSError("session over")
+        self._writing = self._sent = clock.now()
+        try:
+            await self._stream.write(packet)
+        finally:
+            if epoch == self._epoch:
+                self._writing = None
+            self._moved.set()
 
     def _id(self):
         """A packet id that is not in flight [MQTT-2.3.1-2]."""
@@ -279,13 +248,13 @@ class Client:
         first = 0x30 | qos << 1 | (1 if retain else 0)
         try:
             if not qos:
-                await self._send(_packet(first, _string(topic), payload))
+                await self._send(packet(first, string(topic), payload))
                 return True
             while len(self._flight) >= WINDOW:
                 if not await self._change(epoch):
                     return False
             ident = self._id()
-            slot = [ident, _packet(first, _string(topic), ident.to_bytes(2, "big"), payload), clock.now()]
+            slot = [ident, packet(first, string(topic), ident.to_bytes(2, "big"), payload), clock.now()]
             self._flight.append(slot)
         except OSError:
             return False

@@ -17,19 +17,18 @@ import binascii
 import os
 import struct
 
-from node import log, ticks
+from node import borrow, log, ticks
 
 RECORD = 16
 PAGE = 16 * RECORD  # bytes in RAM ...
 FLUSH_MS = 300000  # ... for so long at the most
 SEGMENT = 4096  # bytes
 SEGMENTS = 64  # 16,384 records: 11 days at one a minute
-BATCH = 5  # records in one message
 UNTIMED = 0x80
 NONE = -32768
 QUALITIES = ("ok", "stale", "range", "crc", "stuck", "missing")
 
-_FORMAT = "<IBBBBhhhh"
+FORMAT = "<IBBBBhhhh"
 
 
 class Ring:
@@ -96,7 +95,7 @@ class Ring:
             if not at:
                 self._since = self._last
             ts, kind = (self._up_ms // 1000, group >> 2 | UNTIMED) if unix is None else (unix, group >> 2)
-            struct.pack_into(_FORMAT, self._page, at, ts, self._boot, kind, step, 0, *values)
+            struct.pack_into(FORMAT, self._page, at, ts, self._boot, kind, step, 0, *values)
             self._page[at + 7] = binascii.crc32(self._page[at : at + RECORD]) & 255
             self._used = at + RECORD
             if self._used == PAGE:
@@ -132,52 +131,17 @@ class Ring:
     # -- out ---------------------------------------------------------------------------------------------------------
 
     def batch(self):
-        """The oldest records, at most BATCH, as the reports write them; None when there are none.
+        """The oldest records, at most backlog.BATCH, as the reports write them; None when there are none.
 
         The same again, until `done`.
         """
-        while True:
-            if self._used and len(self._segments) < 2:
-                self.flush()
-            if not self._segments:
-                return None
-            try:
-                with open(self._path(0), "rb") as f:
-                    f.seek(self._at)
-                    data = f.read(BATCH * RECORD)
-            except OSError:
-                data = None
-            if not data:
-                self._drop(0)
-                continue
-            self._next = self._at + len(data)
-            out = [self._entry(data[at : at + RECORD]) for at in range(0, len(data), RECORD)]
-            out = [entry for entry in out if entry]
-            if out:
-                return out
-            self.done()
+        if self._used and len(self._segments) < 2:
+            self.flush()
+        return borrow("node.backlog").batch(self) if self._segments else None
 
     def done(self):
         """The gateway has what `batch` gave."""
         self._at = self._next
-
-    def _entry(self, record):
-        """One record as the reports write it; None for a damaged one."""
-        if len(record) < RECORD or binascii.crc32(record[:7] + b"\0" + record[8:]) & 255 != record[7]:
-            return None
-        fields = struct.unpack(_FORMAT, record)
-        ts, boot, kind, step = fields[:4]
-        readings = {}
-        for i, name in enumerate(self._names[(kind & 7) * 4 :][:4]):
-            n = fields[5 + i]
-            readings[name] = (n * 10 ** (step >> 2 * i & 3) / 100, "ok") if n >= -32000 else (None, QUALITIES[n - NONE])
-        out = {"ts": ts, "tq": "rtc", "readings": readings}
-        if kind & UNTIMED:
-            if boot == self._boot and self._anchor:
-                out["ts"] += self._anchor
-            else:
-                out.update({"ts": None, "tq": "none", "boot": boot, "up": ts})
-        return out
 
     def _path(self, i):
         return "%s%05d.seg" % (self._head, self._segments[i])

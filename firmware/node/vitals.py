@@ -8,7 +8,7 @@ import asyncio
 import gc
 import json
 
-from node import clock, hardware, log
+from node import borrow, clock, hardware, log
 from node.limit import Bucket
 from node.supervisor import Supervisor
 
@@ -66,23 +66,7 @@ class Vitals:
 
     def health(self):
         """The body of <root>/health; the longest stall is counted anew after it."""
-        gc.collect()
-        used = gc.mem_alloc()
-        body = {
-            "ts": clock.unix(),
-            "tq": clock.quality(),
-            "up": self._alive_s,
-            "starts": self._box.starts,
-            "was": self._box.was,
-            "heap": [gc.mem_free(), used, max(self._most, used)],
-            "lag_ms": self._lag_ms,
-        }
-        room = hardware.tls_room()
-        if room:
-            body["tls_heap"] = list(room)
-        body.update(self._facts())
-        self._lag_ms = 0
-        return json.dumps(body)
+        return borrow("node.health").body(self)
 
     async def report(self, pulse, ready, send):
         """The task that sends health and log. ready: function () -> bool; send: coroutine function (topic, body)."""

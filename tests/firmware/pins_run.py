@@ -32,8 +32,12 @@ from profiles import greenhouse  # noqa: E402
 
 SELDOM = (
     "node.assembly",
+    "node.backlog",
+    "node.birth",
+    "node.changes",
     "node.config",
     "node.desired",
+    "node.health",
     "node.keys",
     "node.lastlife",
     "node.powerup",

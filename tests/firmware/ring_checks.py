@@ -5,7 +5,7 @@ Rule: as in pure_checks.py; each check makes a folder of its own, which is remov
 
 import os
 
-from node import ring, ticks
+from node import backlog, ring, ticks
 from node.ring import Ring
 
 OK = "ok"
@@ -31,7 +31,7 @@ def drained(r, limit=20000):
         batch = r.batch()
         if batch is None:
             return out
-        assert 0 < len(batch) <= ring.BATCH
+        assert 0 < len(batch) <= backlog.BATCH
         out += batch
         r.done()
         limit -= 1

@@ -17,7 +17,7 @@ from .conftest import ROOT
 from .control_checks import SETTINGS, live
 
 from node import app, blackbox, clock, command, connect, link, log  # isort: skip
-from node import mqtt, recent, report, ring, sntp, ticks, vitals, wifi  # isort: skip
+from node import backlog, mqtt, recent, report, ring, sntp, ticks, vitals, wifi  # isort: skip
 from node.actuator import MODES, NAMES, TIMES  # isort: skip
 from node.control import (  # isort: skip
     ALARMS,
@@ -368,7 +368,7 @@ def test_the_readme_of_the_firmware_tells_the_limits_of_the_node_as_they_are() -
     assert link.TWIN_CUTS == 5
     assert ("`health`, every five minutes" in text, vitals.HEALTH_S) == (True, 300)
     assert ("ten at once and then one a second" in text, vitals.LINES) == (True, (10, 1000))
-    assert ("one message a second" in text, node_greenhouse.BACKFILL_MS, ring.BATCH) == (True, 1000, 5)
+    assert ("one message a second" in text, node_greenhouse.BACKFILL_MS, backlog.BATCH) == (True, 1000, 5)
     assert f"up to {ring.FLUSH_MS // 60000} minutes or {ring.PAGE // ring.RECORD} of them in RAM" in text
     assert f"{ring.SEGMENTS * ring.SEGMENT // ring.RECORD:,} records" in text
 

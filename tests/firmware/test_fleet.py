@@ -136,7 +136,7 @@ def test_ctrl_c_at_a_node_switches_off_and_ends(gateway: Gateway, make_node: Mak
     while node.running:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert node.returncode == 0
+    assert node.returncode == 0, node.log
     assert "interrupted: outputs off" in node.log
 
 
