@@ -126,6 +126,31 @@ uint8_t *pn_journal_put(pn_journal *j, const pn_key *key, uint32_t n, bool fresh
     return value;
 }
 
+/* Whether keys of this kind are deleted by runs: those that end in a number which grows and is never used again. */
+static bool runs(const pn_key *key) { return key->head[0] == PN_RECORD_MESSAGE || key->head[0] == PN_RECORD_QUEUED; }
+
+/* Adds `key` to the run before it, if it is the next one. */
+static bool extend(pn_journal *j, const pn_key *key) {
+    enum { NUMBER = 8 };
+    if (!runs(key) || !j->runs[key->head[0]]) return false;
+    uint8_t *last = record_at(j, j->runs[key->head[0]]) + PN_RECORD_HEADER + key->n, next[PN_RECORD_KEY_HEAD];
+    memcpy(next, last, key->n);
+    for (int i = key->n; i-- > key->n - NUMBER && ++next[i] == 0;) continue;
+    if (memcmp(next, key->head, key->n) != 0) return false;
+    memcpy(last, next, key->n);
+    return true;
+}
+
+/* A 'D' at the end of the batch; false without memory. */
+static bool append_delete(pn_journal *j, uint32_t *slot, const pn_key *key) {
+    uint32_t n = runs(key) ? key->n : 0;
+    uint8_t *last = append(j, slot, DELETE, key, n);
+    if (!last || !n) return last != NULL;
+    memcpy(last, key->head, n);
+    j->runs[key->head[0]] = *slot;
+    return true;
+}
+
 void pn_journal_delete(pn_journal *j, const pn_key *key) {
     if (!table_grow(j)) {
         j->lost++;
@@ -138,7 +163,7 @@ void pn_journal_delete(pn_journal *j, const pn_key *key) {
     if (before == DELETE) return;
     if (before == FRESH) {
         *record_at(j, old) = NOTHING; /* and what is put under this key from now on is fresh again */
-    } else if (!append(j, slot, DELETE, key, 0)) {
+    } else if (!extend(j, key) && !append_delete(j, slot, key)) {
         j->lost++;
     } else if (old) {
         *record_at(j, old) = NOTHING;
@@ -167,5 +192,6 @@ uint64_t pn_journal_taken(pn_journal *j) {
         memset(j->table, 0, j->table_cap * sizeof *j->table);
     }
     j->table_count = 0;
+    memset(j->runs, 0, sizeof j->runs);
     return j->pending++;
 }

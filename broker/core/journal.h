@@ -6,7 +6,9 @@
  * deleted again between two commits costs the disk nothing.
  *
  * A batch is a row of records: 'P' (put), 'D' (delete) or '-' (nothing any more), five digits with the length of the key, nine with the
- * length of the value, the key, the value. Digits, because SQL can read those (peanutd/store.py).
+ * length of the value, the key, the value. Digits, because SQL can read those (peanutd/store.py). A 'D' with a value deletes a run: all keys
+ * from its key to its value, both with it. Messages and queues are numbered upwards and go mostly in that order, so that a backlog that is
+ * worked off costs the disk a few records and not two for each message.
  */
 #ifndef PEANUT_JOURNAL_H
 #define PEANUT_JOURNAL_H
@@ -18,6 +20,8 @@ enum pn_record {
     PN_RECORD_MESSAGE = 1, PN_RECORD_SESSION, PN_RECORD_SENT, PN_RECORD_SUBSCRIPTION, PN_RECORD_RECEIVED, PN_RECORD_QUEUED,
     PN_RECORD_RETAINED
 };
+
+enum { PN_RECORD_KINDS = PN_RECORD_RETAINED + 1 };
 
 #define PN_RECORD_HEADER 15u
 #define PN_RECORD_KEY_HEAD 17u
@@ -42,6 +46,7 @@ typedef struct pn_journal {
     pn_buf batch;
     uint32_t *table; /* owned: hash table of places in the batch plus 1, by key */
     uint32_t table_cap, table_count;
+    uint32_t runs[PN_RECORD_KINDS]; /* by kind: the place of the latest 'D' in the batch that is a run, plus 1 */
 } pn_journal;
 
 pn_journal *pn_journal_new(uint64_t seed); /* owned; NULL without memory */
@@ -50,7 +55,7 @@ void pn_journal_free(pn_journal *j);       /* NULL is fine */
 /* Room for the value of `key`, to be filled at once: `n` bytes, or NULL without memory, and then nothing has changed. `fresh`: the key has
  * no value so far. */
 uint8_t *pn_journal_put(pn_journal *j, const pn_key *key, uint32_t n, bool fresh);
-/* The key has no value any more. A fresh one that has not been taken yet vanishes. */
+/* The key has no value any more; that of a message or of a queue's entry never has one again. A fresh one that has not been taken yet vanishes. */
 void pn_journal_delete(pn_journal *j, const pn_key *key);
 
 /* The batch as it is, borrowed until the next call; false when there is nothing. taken: it is the driver's now, and a new one begins; returns

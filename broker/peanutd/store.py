@@ -54,12 +54,22 @@ _PUT: Final = (
     FROM record_at WHERE kind = CAST('P' AS BLOB)
 """
 )
+# A run of keys is one record; the trigger is what lets one statement delete many runs.
 _DELETE: Final = (
-    _RECORDS
+    "INSERT INTO deletion"
+    + _RECORDS
     + """
-    DELETE FROM record
-    WHERE key IN (SELECT substr(?1, at + 15, key_n) FROM record_at WHERE kind = CAST('D' AS BLOB))
+    SELECT substr(?1, at + 15, key_n), substr(?1, at + 15 + CASE value_n WHEN 0 THEN 0 ELSE key_n END, key_n)
+    FROM record_at WHERE kind = CAST('D' AS BLOB)
 """
+)
+_DELETION: Final = (
+    "CREATE TEMP VIEW deletion AS SELECT NULL AS first, NULL AS last",
+    """
+    CREATE TEMP TRIGGER delete_run INSTEAD OF INSERT ON deletion BEGIN
+        DELETE FROM record WHERE key BETWEEN NEW.first AND NEW.last;
+    END
+    """,
 )
 
 
@@ -151,6 +161,8 @@ class Database:
             db.execute("CREATE TABLE IF NOT EXISTS record (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
             if version == 0:
                 db.execute(f"PRAGMA user_version = {FORMAT}")
+            for statement in _DELETION:
+                db.execute(statement)
         except BaseException:
             db.close()
             raise

@@ -33,6 +33,14 @@ def records(batch: bytes) -> list[tuple[str, bytes, bytes]]:
     return found
 
 
+def run(first: bytes, last: bytes) -> list[bytes]:
+    """The keys of a run that is deleted: they differ in the number at their end."""
+    head, ends = first[:-8], (int.from_bytes(first[-8:]), int.from_bytes(last[-8:]))
+    assert head == last[:-8]
+    assert head[0] in (MESSAGE, QUEUED)
+    return [head + number.to_bytes(8) for number in range(ends[0], ends[1] + 1)]
+
+
 class DiskHouse(House):
     """A house whose broker keeps what it promises on `disk`. `wall` is the wall clock in milliseconds; a prompt disk
     has committed before anybody looks.
@@ -68,12 +76,13 @@ class DiskHouse(House):
         number, batch = self.taken.pop(0)
         keys = set()
         for kind, key, value in records(batch):
-            assert key not in keys, "a key stands once in a batch"
-            keys.add(key)
-            if kind == "P":
-                self.disk[key] = value
-            else:
-                self.disk.pop(key, None)
+            for one in [key] if kind == "P" or not value else run(key, value):
+                assert one not in keys, "a key stands once in a batch"
+                keys.add(one)
+                if kind == "P":
+                    self.disk[one] = value
+                else:
+                    self.disk.pop(one, None)
         super().handle(self.broker.committed(number, self.now))
         return True
 

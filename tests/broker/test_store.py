@@ -29,6 +29,10 @@ def delete(key: bytes) -> bytes:
     return b"D%05d%09d" % (len(key), 0) + key
 
 
+def delete_run(first: bytes, last: bytes) -> bytes:
+    return b"D" + put(first, last)[1:]
+
+
 def nothing(key: bytes, value: bytes) -> bytes:
     return b"-" + put(key, value)[1:]
 
@@ -72,6 +76,18 @@ def test_what_was_put_is_there_and_what_was_deleted_is_not(open_store: Any, said
     database.close()
     assert rows(open_store()) == [(b"\2b", b"2"), (b"\xff\0'", b"\0\xff")]
     assert said == []
+
+
+def test_a_run_is_deleted_with_both_its_ends_and_nothing_beside_it(open_store: Any) -> None:
+    database = open_store()
+    keys = [b"\6" + number.to_bytes(16) for number in range(600)]
+    database.apply(b"".join(put(key, b"x") for key in keys) + put(b"\1", b"") + put(b"\7", b""))
+    database.apply(
+        delete_run(keys[5], keys[5]) + put(keys[0], b"y") + delete_run(keys[250], keys[520]) + delete(keys[590])
+    )
+    wanted = [key for number, key in enumerate(keys) if number != 5 and not 250 <= number <= 520 and number != 590]
+    assert [key for key, _ in rows(database)] == [b"\1", *wanted, b"\7"]
+    assert dict(rows(database))[keys[0]] == b"y"
 
 
 def test_records_of_any_size_and_content(open_store: Any) -> None:

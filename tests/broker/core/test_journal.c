@@ -12,10 +12,10 @@
 
 static pn_span text(const char *s) { return pn_span_of(s, strlen(s)); }
 
-static pn_key key_of(uint8_t kind, uint8_t number) {
+static pn_key key_of(uint8_t kind, uint64_t number) {
     pn_key key = {.n = 9};
     key.head[0] = kind;
-    key.head[8] = number;
+    for (int i = 8; i > 0; i--, number >>= 8) key.head[i] = (uint8_t)number;
     return key;
 }
 
@@ -86,6 +86,42 @@ TEST(what_never_was_on_the_disk_is_not_deleted_there) {
     pn_journal_delete(j, &known);
     CHECK_EQ(count(j, 'D'), 1);
     pn_journal_taken(j);
+    pn_journal_free(j);
+}
+
+/* Messages 1 to 300 but for 100, which has never been on the disk, and 200, which is deleted last; and a session between them. */
+TEST(what_is_deleted_in_order_is_a_run) {
+    pn_journal *j = pn_journal_new(7);
+    pn_key fresh = key_of(PN_RECORD_MESSAGE, 100), changed = key_of(PN_RECORD_MESSAGE, 150);
+    CHECK(pn_journal_put(j, &fresh, 3, true) != NULL);
+    CHECK(pn_journal_put(j, &changed, 3, false) != NULL);
+    for (uint64_t i = 1; i <= 300; i++) {
+        pn_key message = key_of(PN_RECORD_MESSAGE, i), session = key_of(PN_RECORD_SESSION, i);
+        if (i != 200) pn_journal_delete(j, &message);
+        if (i == 2 || i == 3) pn_journal_delete(j, &session);
+    }
+    pn_key left = key_of(PN_RECORD_MESSAGE, 200);
+    pn_journal_delete(j, &left);
+    pn_journal_delete(j, &left);
+    const struct {
+        uint8_t kind;
+        uint64_t first, last;
+    } wanted[] = {{PN_RECORD_MESSAGE, 1, 99}, {PN_RECORD_SESSION, 2, 2}, {PN_RECORD_SESSION, 3, 3}, {PN_RECORD_MESSAGE, 101, 199},
+                  {PN_RECORD_MESSAGE, 201, 300}, {PN_RECORD_MESSAGE, 200, 200}};
+    pn_span batch;
+    uint32_t at = 0, n = 0;
+    CHECK(pn_journal_batch(j, &batch));
+    for (record r; next(batch, &at, &r); n++) {
+        CHECK(n < sizeof wanted / sizeof *wanted && r.kind == 'D');
+        pn_key first = key_of(wanted[n].kind, wanted[n].first), last = key_of(wanted[n].kind, wanted[n].last);
+        CHECK(pn_span_eq(r.key, pn_span_of(first.head, first.n)));
+        CHECK(wanted[n].kind == PN_RECORD_SESSION ? r.value.n == 0 : pn_span_eq(r.value, pn_span_of(last.head, last.n)));
+    }
+    CHECK_EQ(n, 6);
+    pn_journal_taken(j);
+    pn_key next_one = key_of(PN_RECORD_MESSAGE, 201); /* a new batch knows of no run */
+    pn_journal_delete(j, &next_one);
+    CHECK_EQ(count(j, 'D'), 1);
     pn_journal_free(j);
 }
 
@@ -316,6 +352,7 @@ TEST(what_was_kept_is_restored_also_in_part_and_without_memory) {
 
 TEST_MAIN(CASE(a_key_stands_once_in_a_batch),
           CASE(what_never_was_on_the_disk_is_not_deleted_there),
+          CASE(what_is_deleted_in_order_is_a_run),
           CASE(a_topic_is_part_of_the_key),
           CASE(without_memory_a_batch_is_whole_and_nothing_leaks),
           CASE(what_was_kept_is_restored_also_in_part_and_without_memory))
