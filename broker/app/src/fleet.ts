@@ -1,12 +1,27 @@
 // What the app knows of the fleet, and what a message of the gateway makes of it; what is wrong comes first.
 //
-// Rule: pure. A fleet is a value; `applied` gives the next one and leaves the old as it was.
+// Rule: pure. A fleet is a value; `applied` gives the next one and leaves the old as it was. The gateway hands on what nodes
+// say as they say it: readings of another shape than they should have stay out here, of `state` each use looks for itself.
 
 import type { Alert, Device, Json, Presence, Reading } from "./contract";
 
 export type Fleet = ReadonlyMap<string, Device>;
 
-export const fleetOf = (devices: readonly Device[]): Fleet => new Map(devices.map((device) => [device.name, device]));
+export const fleetOf = (devices: readonly Device[]): Fleet =>
+  new Map(devices.map((device) => [device.name, { ...device, readings: device.readings && readings(device.readings) }]));
+
+const texts = (said: unknown): string[] =>
+  Array.isArray(said) ? said.filter((one): one is string => typeof one === "string") : [];
+
+/** What of a node's readings is one. */
+function readings(said: unknown): Record<string, Reading> {
+  const found = Object.entries((said ?? {}) as Json).filter(([, one]) => {
+    if (!Array.isArray(one)) return false;
+    const [value, quality] = one as unknown[];
+    return (value === null || numeric(value) !== null) && typeof quality === "string";
+  });
+  return Object.fromEntries(found) as Record<string, Reading>;
+}
 
 /** One event of `GET /events`. */
 export interface Happening {
@@ -36,14 +51,14 @@ function changed(event: string, data: Json): Partial<Device> | undefined {
       };
     case "state": {
       const state = data["state"] as Json;
-      const faults = Array.isArray(state["faults"]) ? { faults: state["faults"].map(String) } : {};
+      const faults = Array.isArray(state["faults"]) ? { faults: texts(state["faults"]) } : {};
       return { state, state_ts: ts, ...faults };
     }
     case "readings":
       return {
-        readings: data["readings"] as Record<string, Reading>,
+        readings: readings(data["readings"]),
         readings_ts: ts,
-        codes: Array.isArray(data["codes"]) ? data["codes"].map(String) : [],
+        codes: texts(data["codes"]),
       };
     default:
       return undefined;

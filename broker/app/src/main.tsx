@@ -2,7 +2,7 @@
 //
 // Rule: composition only. Pages that are seldom needed are loaded when somebody goes there.
 
-import { type ComponentType, render } from "preact";
+import { Component, type ComponentChildren, type ComponentType, render } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 
 import { comeBack, me } from "./api";
@@ -60,6 +60,20 @@ const Certificates = later(() => import("./pages/certificates").then((found) => 
 const Audit = later(() => import("./pages/audit").then((found) => found.Audit));
 const Console = later(() => import("./pages/console").then((found) => found.Console));
 const TrustPage = later(() => import("./pages/trust").then((found) => found.TrustPage));
+
+/** A page that cannot show what it was given says so, and takes no other page with it. */
+class Guard extends Component<{ children: ComponentChildren }, { broken: boolean }> {
+  override state = { broken: false };
+
+  override componentDidCatch(error: unknown): void {
+    console.error(error);
+    this.setState({ broken: true });
+  }
+
+  override render() {
+    return this.state.broken ? <p class="banner wrong" role="alert">{t("problem.page")}</p> : this.props.children;
+  }
+}
 
 function Page({ parts }: { parts: readonly string[] }) {
   const [first, second] = parts;
@@ -153,7 +167,7 @@ function App() {
       {who && <Ways first={parts[0] ?? ""} />}
       <main id="main" ref={place} tabIndex={-1}>
         {who && <Old />}
-        <Page parts={parts} />
+        <Guard key={address}><Page parts={parts} /></Guard>
       </main>
     </>
   );

@@ -3,6 +3,7 @@
 // Rule: pure. North is up; on a piece of ground as small as this the earth is flat.
 
 import type { Series } from "./contract";
+import { numeric } from "./fleet";
 
 export interface Fix {
   lat: number;
@@ -49,6 +50,13 @@ function round(metres: number): number {
   return ([5, 2, 1].find((digit) => digit * power <= metres) ?? 1) * power;
 }
 
+/** A place on the globe, or none. */
+export function place(lat: unknown, lon: unknown): Fix | { lat: null; lon: null } {
+  const [north, east] = [numeric(lat), numeric(lon)];
+  const there = north !== null && east !== null && Math.abs(north) <= 90 && Math.abs(east) <= 180;
+  return there ? { lat: north, lon: east } : { lat: null, lon: null };
+}
+
 /** Metres between two places. */
 export function distance(a: Fix, b: Fix): number {
   return Math.hypot((a.lat - b.lat) * DEGREE_M, (a.lon - b.lon) * DEGREE_M * Math.cos((a.lat * Math.PI) / 180));
@@ -60,6 +68,7 @@ export function track(series: readonly Series[]): Fix[] {
   const lons = new Map(of("longitude").map(([ts, mean]) => [ts, mean]));
   return of("latitude").flatMap(([ts, lat]) => {
     const lon = lons.get(ts);
-    return lon === undefined ? [] : [{ lat, lon }];
+    const found = place(lat, lon);
+    return found.lat === null ? [] : [found];
   });
 }

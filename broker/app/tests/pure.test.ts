@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 
 import { CAP_S, wait } from "../src/backoff";
 import type { Alert, Device, Outcome, Series } from "../src/contract";
-import { Grade, applied, finding, fleetOf, ranked, temperature, withAlert } from "../src/fleet";
+import { Grade, applied, finding, fleetOf, ranked, setpoint, temperature, withAlert } from "../src/fleet";
 import { align, begin, summary } from "../src/history";
 import { begun, ended, failed, heard, settled } from "../src/order";
 import { season } from "../src/recipe";
@@ -51,6 +51,25 @@ describe("the fleet", () => {
     expect(next.get("a")).toMatchObject({ presence: "offline", presence_why: "gone", faults: ["tank"], readings_ts: 11, codes: ["P0420"] });
     expect(next.get("b")).toBe(fleet.get("b"));
     expect(fleet.get("a")!.presence).toBe("online");
+  });
+
+  test("what a node says in another shape than it should breaks nothing", () => {
+    for (const odd of [null, 7, "x", [], {}, { toString: "x" }, [null], [{ toString: "x" }], [1e300, 7]] as unknown[]) {
+      const said = { temperature: odd, speed: [odd, "ok", odd], fine: [1, "ok", 0] };
+      const fleet = fleetOf([device("a", { readings: said as unknown as Device["readings"] })]);
+      const next = applied(fleet, [
+        { event: "readings", data: { device: "a", readings: odd as never, codes: odd } },
+        { event: "readings", data: { device: "a", readings: said as never, codes: [odd, "P0420"] } },
+        { event: "state", data: { device: "a", state: { faults: [odd, "frost"], setpoint: odd, temperature: odd } } },
+      ]);
+      for (const one of [fleet.get("a")!, next.get("a")!]) {
+        expect(Object.values(one.readings!).every(([value, quality]) => (value === null || Number.isFinite(value)) && typeof quality === "string")).toBe(true);
+        expect(one.readings!["fine"]).toEqual([1, "ok", 0]);
+        expect([temperature(one), setpoint(one)].every((value) => value === null || Number.isFinite(value))).toBe(true);
+      }
+      expect(next.get("a")!.codes.at(-1)).toBe("P0420");
+      expect([...next.get("a")!.faults, ...next.get("a")!.codes].every((word) => typeof word === "string")).toBe(true);
+    }
   });
 
   test("what is not about a device that is known changes nothing", () => {
@@ -180,6 +199,7 @@ describe("the sketch", () => {
       { lat: 49, lon: 11 }, { lat: 50, lon: 12 },
     ]);
     expect(track([])).toEqual([]);
+    expect(track([series("latitude", [[0, 1e300], [10, 91]]), series("longitude", [[0, 11], [10, 12]])])).toEqual([]);
   });
 
   test("a parked car stands in the middle", () => {

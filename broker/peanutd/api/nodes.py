@@ -175,7 +175,7 @@ class Nodes:
         node = self._by_root.get(report.root)
         if node is None or event is None:
             return
-        self.tell(News(node.name, event, {"device": node.name, **data}))
+        self.tell(News(node.name, event, {**data, "device": node.name}))  # who says it is not the node's to say
 
     def tell(self, news: News) -> None:
         """Tells all followers."""

@@ -93,7 +93,7 @@ def test_what_happens_is_told_as_it_happens(world: World) -> None:
             node.say("telemetry", {"ts": 2, "readings": {"temperature": [1, "ok", 0]}})
             node.say("event", {"id": "frost", "text": "a\n\nb", "clear": False, "ts": 3})
             node.say("status", {"state": "offline", "why": "gone"}, retain=True)
-            node.say("ack", {"id": "x", "stage": "done"})
+            node.say("ack", {"id": "x", "stage": "done", "device": "another"})  # it speaks for itself
             node.say("session", {"epoch": "secret"})
             node.say("state", b"nonsense")
             node.say("health", {"up": 1})

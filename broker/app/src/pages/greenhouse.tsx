@@ -102,7 +102,8 @@ const OUTPUTS = {
 function Outputs({ device }: { device: Device }) {
   const { order, busy, give } = useOrder(device.name);
   const { live } = useCell(link);
-  const mode = String(device.state?.["mode"] ?? "auto");
+  const said = device.state?.["mode"];
+  const mode = typeof said === "string" ? said : "auto";
   const present = (Object.keys(OUTPUTS) as (keyof typeof OUTPUTS)[]).filter((name) => device.state && name in device.state);
   if (!present.length) return null;
   /** `mode` reads `auto`, or `heater off, vent open`. */

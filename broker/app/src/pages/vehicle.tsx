@@ -7,10 +7,10 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { call, get, may, me } from "../api";
 import { useCell } from "../cell";
 import type { Device, Series } from "../contract";
-import { finding, numeric } from "../fleet";
+import { finding } from "../fleet";
 import { alerts, link } from "../live";
 import { to } from "../router";
-import { type Fix, HEIGHT, WIDTH, distance, sketch, track } from "../track";
+import { type Fix, HEIGHT, WIDTH, distance, place, sketch, track } from "../track";
 import { ago, named, number, said, t } from "../words";
 import { Icon, type IconName } from "../ui/icon";
 import { OrderLine, useOrder } from "../ui/order";
@@ -132,8 +132,7 @@ async function past(device: string): Promise<Fix[]> {
 function Position({ device }: { device: Device }) {
   const before = useLoad(() => past(device.name), [device.name]).value;
   const fixes = useRef<Fix[]>([]);
-  const lat = numeric(device.readings?.["latitude"]?.[0]);
-  const lon = numeric(device.readings?.["longitude"]?.[0]);
+  const { lat, lon } = place(device.readings?.["latitude"]?.[0], device.readings?.["longitude"]?.[0]);
   useEffect(() => {
     if (before) fixes.current = [...before, ...fixes.current];
   }, [before]);

@@ -13,6 +13,7 @@ export const en = {
   "problem.often": "Too many attempts. Try again in {s} seconds.",
   "problem.forbidden": "You may not do this.",
   "problem.missing": "There is no such thing here, or you may not see it.",
+  "problem.page": "There is something here that this page cannot show. The other pages can be used.",
   "problem.other": "That did not work ({status}).",
   // door
   user: "User", password: "Password", "sign-in": "Sign in", "signing-in": "Signing in…", "sign-out": "Sign out", pin: "PIN",

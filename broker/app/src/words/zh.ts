@@ -15,6 +15,7 @@ export const zh: Words = {
   "problem.often": "尝试次数过多，请 {s} 秒后再试。",
   "problem.forbidden": "您没有权限。",
   "problem.missing": "这里没有这个内容，或者您无权查看。",
+  "problem.page": "这里有本页无法显示的内容，其他页面仍可使用。",
   "problem.other": "操作没有成功（{status}）。",
   // door
   user: "用户名", password: "密码", "sign-in": "登录", "signing-in": "正在登录…", "sign-out": "退出登录", pin: "PIN 码",
