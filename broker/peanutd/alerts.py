@@ -7,12 +7,10 @@ database in the same transaction (`notice`), and couriers.py takes it from there
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -22,11 +20,10 @@ from peanutd.alert_rules import Rulebook
 from peanutd.judges import Judge, Node, Verdict
 from peanutd.log import Log, clean
 from peanutd.recorder import Said
+from peanutd.sqlfile import opened, transaction
 from peanutd.toml_file import ConfigError
 
 FILE_NAME: Final = "alerts.db"
-FORMAT: Final = 2
-"""What is written as user_version. In 1 subscriptions had no sign-in."""
 LOOK: Final = 5.0
 """Seconds between two looks at silence, certificates and alerts.toml."""
 NODES: Final = 60.0
@@ -37,13 +34,11 @@ MAX_NOTE: Final = 500
 """Characters of a person's note."""
 MAX_SUBSCRIPTIONS: Final = 20
 """Browsers of one user; one more, and the oldest goes."""
-PATIENCE: Final = 5.0
-"""Seconds that one thread waits for another to have written."""
 
 State = Literal["raised", "acknowledged", "cleared"]
 STATES: Final = get_args(State)
 
-_SCHEMA: Final = """
+_FIRST: Final = """
     CREATE TABLE IF NOT EXISTS alert (
         id INTEGER PRIMARY KEY AUTOINCREMENT, rule TEXT NOT NULL, device TEXT NOT NULL, about TEXT NOT NULL,
         severity TEXT NOT NULL, text TEXT NOT NULL, value REAL, raised REAL NOT NULL,
@@ -57,9 +52,10 @@ _SCHEMA: Final = """
     CREATE INDEX IF NOT EXISTS notice_due ON notice (due) WHERE state = 'waiting';
     CREATE TABLE IF NOT EXISTS subscription (
         id TEXT PRIMARY KEY, user TEXT NOT NULL, endpoint TEXT NOT NULL UNIQUE, p256dh TEXT NOT NULL,
-        auth TEXT NOT NULL, made REAL NOT NULL, sign_in TEXT NOT NULL DEFAULT '');
+        auth TEXT NOT NULL, made REAL NOT NULL);
 """
-_SECOND: Final = "ALTER TABLE subscription ADD COLUMN sign_in TEXT NOT NULL DEFAULT ''"
+# In the first, subscriptions had no sign-in.
+_SECOND: Final = "ALTER TABLE subscription ADD COLUMN sign_in TEXT NOT NULL DEFAULT '';"
 _COLUMNS: Final = "id, rule, device, severity, text, value, raised, ack_by, ack_ts, ack_note, cleared"
 
 
@@ -90,26 +86,8 @@ class Alert:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """The database; made when it is not there. sqlite3.Error when it cannot be used."""
-    # Made, but never opened where it is: to close any descriptor of a file gives up all of this process's locks on it
-    # (POSIX), also those of a connection that another thread has. Whoever looks at it next then takes its log away.
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=PATIENCE)
-    try:
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, 1, FORMAT):
-            raise sqlite3.OperationalError(f"written by another version of the gateway (format {version})")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.executescript(_SCHEMA)
-        if version == 1:
-            db.execute(_SECOND)
-        db.execute(f"PRAGMA user_version = {FORMAT}")
-    except BaseException:
-        db.close()
-        raise
-    return db
+    """The database; made when it is not there. OSError or sqlite3.Error when it cannot be used."""
+    return opened(path, (_FIRST, _SECOND), "FULL")
 
 
 class Alerts:
@@ -188,7 +166,7 @@ class Alerts:
             self._clear(key, number, now)
             return
         severity, text = judge.rule.severity, clean(verdict.text)
-        with self._transaction():
+        with transaction(self._db):
             cursor = self._db.execute(
                 "INSERT INTO alert (rule, device, about, severity, text, value, raised) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (judge.rule.id, verdict.device, verdict.about, severity, text, verdict.value, now),
@@ -201,7 +179,7 @@ class Alerts:
         self._tell(number)
 
     def _clear(self, key: tuple[str, str, str], number: int, now: float) -> None:
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute("UPDATE alert SET cleared = ? WHERE id = ?", (now, number))
             ((severity,),) = self._db.execute("SELECT severity FROM alert WHERE id = ?", (number,)).fetchall()
             self._notify(number, "cleared", key[0], severity, now)
@@ -245,7 +223,7 @@ class Alerts:
             gone = device not in nodes and not unknown
             if gone or rule not in rules or not rules[rule].concerns(device):
                 self._clear(key, number, now)
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute("DELETE FROM alert WHERE cleared < ?", (now - KEEP,))
             self._db.execute("DELETE FROM notice WHERE state <> 'waiting' AND made < ?", (now - KEEP,))
 
@@ -280,7 +258,7 @@ class Alerts:
 
     def acknowledge(self, number: int, by: str, note: str, now: float) -> Alert | None:
         """A person knows of it; the first one counts. None when there is no such alert."""
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute(
                 "UPDATE alert SET ack_by = ?, ack_ts = ?, ack_note = ? WHERE id = ? AND ack_ts IS NULL",
                 (by, now, note[:MAX_NOTE], number),
@@ -294,7 +272,7 @@ class Alerts:
     def subscribe(self, user: str, sign_in: str, endpoint: str, p256dh: str, auth: str, now: float) -> str:
         """A browser that is to be told by Web Push; its id. The same endpoint again is the same browser."""
         number = secrets.token_urlsafe(12)
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute("DELETE FROM subscription WHERE endpoint = ?", (endpoint,))
             self._db.execute(
                 "INSERT INTO subscription VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -309,12 +287,12 @@ class Alerts:
 
     def unsubscribe(self, user: str, number: str) -> bool:
         """Whether there was such a browser of his."""
-        with self._transaction():
+        with transaction(self._db):
             return bool(self._db.execute("DELETE FROM subscription WHERE id = ? AND user = ?", (number, user)).rowcount)
 
     def forget(self, sign_ins: Sequence[str]) -> None:
         """The browsers of these sign-ins are told no more."""
-        with self._transaction():
+        with transaction(self._db):
             self._db.executemany("DELETE FROM subscription WHERE sign_in = ?", [(one,) for one in sign_ins])
 
     def push_key(self) -> str:
@@ -337,17 +315,6 @@ class Alerts:
         except OSError:
             return None
         return found.st_mtime_ns, found.st_ino
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            raise
 
 
 def _alert(row: Sequence[Any]) -> Alert:

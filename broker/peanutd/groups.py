@@ -12,13 +12,10 @@ is on the disk. The last act counts where a node is in several groups.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,10 +26,9 @@ from peanutd.judges import Node
 from peanutd.log import Log, clean
 from peanutd.recipes import Recipe
 from peanutd.recorder import Said
+from peanutd.sqlfile import opened, transaction
 
 FILE_NAME: Final = "groups.db"
-FORMAT: Final = 2
-"""What is written as user_version. In 1 what was wanted had no `offset_h`."""
 ALL: Final = "all"
 """The group that nobody has made and everybody is in."""
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -64,14 +60,13 @@ MAX_DOCUMENT: Final = 2048
 
 MemberState = Literal["at", "pending", "offline", "refused"]
 
-_SCHEMA: Final = """
+_FIRST: Final = """
     CREATE TABLE IF NOT EXISTS team (name TEXT PRIMARY KEY, title TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS member (
         team TEXT NOT NULL REFERENCES team ON DELETE CASCADE, device TEXT NOT NULL, PRIMARY KEY (team, device)
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS desired (
-        team TEXT PRIMARY KEY, setpoint REAL, recipe TEXT, by TEXT NOT NULL, ts REAL NOT NULL, schedule TEXT,
-        offset_h REAL NOT NULL DEFAULT 0);
+        team TEXT PRIMARY KEY, setpoint REAL, recipe TEXT, by TEXT NOT NULL, ts REAL NOT NULL, schedule TEXT);
     CREATE TABLE IF NOT EXISTS outcome (
         team TEXT NOT NULL REFERENCES desired ON DELETE CASCADE, device TEXT NOT NULL, good INTEGER NOT NULL,
         why TEXT, ts REAL NOT NULL, PRIMARY KEY (team, device)) WITHOUT ROWID;
@@ -79,7 +74,8 @@ _SCHEMA: Final = """
 """
 
 
-_SECOND: Final = "ALTER TABLE desired ADD COLUMN offset_h REAL NOT NULL DEFAULT 0"
+# In the first, what was wanted had no `offset_h`.
+_SECOND: Final = "ALTER TABLE desired ADD COLUMN offset_h REAL NOT NULL DEFAULT 0;"
 
 
 class GroupError(ValueError):
@@ -198,7 +194,7 @@ class Groups:
         self._nodes_of = nodes
         self._mouth = mouth
         self._told = told
-        self._db = _connect(home / FILE_NAME)
+        self._db = opened(home / FILE_NAME, (_FIRST, _SECOND), "NORMAL", "PRAGMA foreign_keys = ON")
         self._titles: dict[str, str] = dict(self._db.execute("SELECT name, title FROM team"))
         self._members: dict[str, frozenset[str]] = {name: frozenset() for name in self._titles}
         for name in self._members:
@@ -285,7 +281,7 @@ class Groups:
             known.setpoint_at += by
         self._due = {device: due + by for device, due in self._due.items()}
         self._outcomes = {key: replace(outcome, ts=outcome.ts + by) for key, outcome in self._outcomes.items()}
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute("UPDATE outcome SET ts = ts + ?", (by,))
 
     def _refresh(self) -> None:
@@ -388,7 +384,7 @@ class Groups:
         self._tries.pop(device, None)
         self._due.pop(device, None)
         self._changed.add(group)
-        with self._transaction():
+        with transaction(self._db):
             row = (group, device, good, why, now)
             self._db.execute("INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?)", row)
 
@@ -429,7 +425,7 @@ class Groups:
         new = name not in self._titles
         if new and len(self._titles) >= MAX_GROUPS:
             raise GroupError(f"there are {MAX_GROUPS} groups at the most")
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute(
                 "INSERT INTO team VALUES (?, ?) ON CONFLICT DO UPDATE SET title = excluded.title", (name, title)
             )
@@ -445,7 +441,7 @@ class Groups:
         if name not in self._titles:
             return False
         self.unwant(name)
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute("DELETE FROM team WHERE name = ?", (name,))
         del self._titles[name]
         del self._members[name]
@@ -476,7 +472,7 @@ class Groups:
         return found
 
     def _want(self, name: str, desired: Desired) -> None:
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute("DELETE FROM desired WHERE team = ?", (name,))
             self._db.execute(
                 "INSERT INTO desired VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -495,7 +491,7 @@ class Groups:
         """Nobody is brought anywhere any more; whether somebody was."""
         if name not in self._desired:
             return False
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute("DELETE FROM desired WHERE team = ?", (name,))
         self._forget(name)
         del self._desired[name]
@@ -549,7 +545,7 @@ class Groups:
         new = name not in self._recipes
         if new and len(self._recipes) >= MAX_RECIPES:
             raise recipes.RecipeError(f"there are {MAX_RECIPES} recipes at the most")
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute("INSERT OR REPLACE INTO recipe VALUES (?, ?)", (name, json.dumps(found.as_json())))
         self._recipes[name] = found
         self._look_at = 0.0
@@ -560,7 +556,7 @@ class Groups:
         users = [group for group, desired in self._desired.items() if desired.recipe == name]
         if users:
             raise GroupError(f"group {users[0]} holds it")
-        with self._transaction():
+        with transaction(self._db):
             return bool(
                 self._recipes.pop(name, None)
                 and self._db.execute("DELETE FROM recipe WHERE name = ?", (name,)).rowcount
@@ -568,17 +564,6 @@ class Groups:
 
     def close(self) -> None:
         self._db.close()
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            raise
 
 
 def _amended(attempt: _Attempt, desired: Desired, old: bytes | None, gen: int) -> bytes | None:
@@ -608,23 +593,3 @@ def _today(recipe: Recipe, now: float) -> tuple[str, float]:
     here = datetime.fromtimestamp(now).astimezone()
     ahead = here.utcoffset() or timedelta()
     return recipe.on(here.date()).schedule, ahead / timedelta(hours=1)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, 1, FORMAT):
-            raise sqlite3.OperationalError(f"written by another version of the gateway (format {version})")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA foreign_keys = ON")
-        db.executescript(_SCHEMA)
-        if version == 1:
-            db.execute(_SECOND)
-        db.execute(f"PRAGMA user_version = {FORMAT}")
-    except BaseException:
-        db.close()
-        raise
-    return db

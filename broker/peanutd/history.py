@@ -27,9 +27,8 @@ from urllib.parse import quote
 
 from peanutd.config import History as Settings
 from peanutd.readings import Event, Reading
+from peanutd.sqlfile import PATIENCE, opened, transaction
 
-FORMAT: Final = 1
-"""What is written as user_version."""
 DAY: Final = 86_400
 FIVE: Final = 300
 HOUR: Final = 3_600
@@ -43,8 +42,6 @@ CACHE: Final = 16_384
 """KiB of pages that the writer keeps in memory."""
 ROWS: Final = 5_000
 """Rows of a CSV that are read at once."""
-PATIENCE: Final = 5.0
-"""Seconds that a reader or the writer waits for the other."""
 
 NICE: Final = (1, 10, 30, 60, FIVE, 900, 1800, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 7 * DAY)
 """Seconds of a step that may be chosen for somebody who has not."""
@@ -68,7 +65,11 @@ _SCHEMA: Final = """
         seq INTEGER PRIMARY KEY AUTOINCREMENT, root TEXT NOT NULL, ts INTEGER NOT NULL, id TEXT NOT NULL,
         text TEXT NOT NULL, clear INTEGER NOT NULL, UNIQUE (root, ts, id, clear));
     CREATE INDEX IF NOT EXISTS event_of_root ON event (root, seq);
-    CREATE TEMP TABLE IF NOT EXISTS touched (series INTEGER, ts INTEGER, PRIMARY KEY (series, ts)) WITHOUT ROWID;
+"""
+_EACH: Final = f"""
+    PRAGMA temp_store = MEMORY;
+    PRAGMA cache_size = -{CACHE};
+    CREATE TEMP TABLE touched (series INTEGER, ts INTEGER, PRIMARY KEY (series, ts)) WITHOUT ROWID;
 """
 # One statement takes a batch apart: for each statement the interpreter's lock is given up and has to be won back.
 _ARRIVE: Final = """
@@ -183,7 +184,7 @@ class History:
         self.path = path
         self.settings = settings
         try:
-            self._db = _open(path)
+            self._db = opened(path, (_SCHEMA,), "NORMAL", _EACH)
         except sqlite3.OperationalError as error:
             raise HistoryError(f"{path}: {error}; see to the file, or name another path in [history]") from None
         except sqlite3.DatabaseError as error:
@@ -192,7 +193,7 @@ class History:
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(f"{path}{end}", f"{aside}{end}")
             log(f"{path} is damaged ({error}): set aside as {aside.name}, and begun anew")
-            self._db = _open(path)
+            self._db = opened(path, (_SCHEMA,), "NORMAL", _EACH)
         except OSError as error:
             raise HistoryError(f"{path}: {error.strerror}") from None
         self._series: dict[tuple[str, str], int] = {
@@ -210,7 +211,7 @@ class History:
                 number = fresh[key] = len(self._series) + len(fresh) + 1
             if number is not None:
                 rows.append((number, reading.ts, reading.value))
-        with self._transaction():
+        with transaction(self._db):
             for (root, name), number in fresh.items():
                 self._db.execute("INSERT INTO series VALUES (?, ?, ?)", (number, root, name))
             self._db.execute(_ARRIVE, (json.dumps(rows),))
@@ -219,7 +220,7 @@ class History:
 
     def add_events(self, events: Iterable[Event]) -> None:
         """Writes what has happened; what was told twice is there once."""
-        with self._transaction():
+        with transaction(self._db):
             self._db.executemany(
                 "INSERT OR IGNORE INTO event (root, ts, id, text, clear) VALUES (?, ?, ?, ?, ?)", events
             )
@@ -228,7 +229,7 @@ class History:
         """Puts what has arrived into its place, and rolls up what it touches."""
         settings = self.settings
         raw_from, five_from = _horizon(now, settings.raw_days), _horizon(now, settings.five_minutes_days)
-        with self._transaction():
+        with transaction(self._db):
             ((readings,),) = self._db.execute("SELECT count(*) FROM arrived").fetchall()
             ((too_old,),) = self._db.execute("SELECT count(*) FROM arrived WHERE ts < ?", (five_from,)).fetchall()
             self._db.execute("DELETE FROM touched")
@@ -253,7 +254,7 @@ class History:
             horizon = _horizon(now, days)
             for first in range(0, len(numbers) if days else 0, SLICE):
                 some = json.dumps(numbers[first : first + SLICE])
-                with self._transaction():
+                with transaction(self._db):
                     # Each series by itself: the beginning of its rows, which is where the old ones are.
                     gone += self._db.execute(
                         f"DELETE FROM {table} WHERE (series, ts) IN (SELECT {table}.series, {table}.ts "
@@ -261,7 +262,7 @@ class History:
                         (some, horizon),
                     ).rowcount
         if settings.five_minutes_days:
-            with self._transaction():
+            with transaction(self._db):
                 horizon = _horizon(now, settings.five_minutes_days)
                 gone += self._db.execute("DELETE FROM event WHERE ts < ?", (horizon,)).rowcount
         return gone
@@ -269,17 +270,6 @@ class History:
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            raise
 
 
 class Reader:
@@ -377,22 +367,3 @@ def _numbers(db: sqlite3.Connection, root: str, names: Sequence[str]) -> list[tu
 def _horizon(now: float, days: int) -> int:
     """Before this nothing is kept, 0 is for ever. The beginning of an hour: what is rolled up is whole or gone."""
     return (int(now) - days * DAY) // HOUR * HOUR if days else 0
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=PATIENCE)
-    try:
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, FORMAT):
-            raise sqlite3.OperationalError(f"written by another version of the gateway (format {version})")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")  # a power failure may take the last seconds, never the database
-        db.execute("PRAGMA temp_store = MEMORY")
-        db.execute(f"PRAGMA cache_size = -{CACHE}")
-        db.executescript(_SCHEMA)
-        db.execute(f"PRAGMA user_version = {FORMAT}")
-    except BaseException:
-        db.close()
-        raise
-    return db

@@ -7,6 +7,7 @@ it lasts, and what is judged by the times of readings begins anew. No clock, no 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class _Base:
         self.began += by
 
 
-class _Forward(_Base):
+class _Forward(_Base, ABC):
     """Readings of some names, in the order of their times."""
 
     def __init__(self, rule: Rule, began: float, *names: str) -> None:
@@ -100,8 +101,9 @@ class _Forward(_Base):
         super().shift(by)
         self._last.clear()  # times of another clock
 
+    @abstractmethod
     def _judge(self, device: str, reading: Reading) -> Iterator[Verdict]:
-        raise NotImplementedError
+        """Of each reading, once."""
 
 
 class _Threshold(_Forward):

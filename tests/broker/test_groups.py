@@ -529,11 +529,16 @@ def test_a_recipe_goes_by_the_gateways_clock_on_the_wall(fleet: Fleet, berlin: N
 
 def test_wishes_of_a_gateway_from_before_they_had_an_hour_go_on(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "groups.db")) as old:
-        old.execute(
-            "CREATE TABLE desired (team TEXT PRIMARY KEY, setpoint REAL, recipe TEXT, by TEXT NOT NULL, "
-            "ts REAL NOT NULL, schedule TEXT)"
-        )
-        old.execute("CREATE TABLE recipe (name TEXT PRIMARY KEY, said TEXT NOT NULL)")
+        for table in (
+            "team (name TEXT PRIMARY KEY, title TEXT NOT NULL)",
+            "member (team TEXT NOT NULL REFERENCES team, device TEXT NOT NULL, PRIMARY KEY (team, device))",
+            "desired (team TEXT PRIMARY KEY, setpoint REAL, recipe TEXT, by TEXT NOT NULL, ts REAL NOT NULL, "
+            "schedule TEXT)",
+            "outcome (team TEXT NOT NULL REFERENCES desired, device TEXT NOT NULL, good INTEGER NOT NULL, why TEXT, "
+            "ts REAL NOT NULL, PRIMARY KEY (team, device))",
+            "recipe (name TEXT PRIMARY KEY, said TEXT NOT NULL)",
+        ):
+            old.execute(f"CREATE TABLE {table}")
         old.execute("INSERT INTO desired VALUES ('all', NULL, 'tomato', 'user/maria', ?, '06:00 20')", (NOW,))
         old.execute("INSERT INTO recipe VALUES ('tomato', ?)", (json.dumps(_season("01-01")),))
         old.execute("PRAGMA user_version = 1")

@@ -17,7 +17,7 @@ ORDER = (
     *("rules", "tokens", "keyring"),
     *("scram", "argon", "users", "explain", "throttle", "login", "bearer"),
     *("ocsp", "tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door", "ear"),
-    *("readings", "history", "recorder", "alert_rules", "judges", "webpush", "alerts", "couriers"),
+    *("readings", "sqlfile", "history", "recorder", "alert_rules", "judges", "webpush", "alerts", "couriers"),
     *("recipes", "mouth", "groups", "discovery", "monitor"),
     *(
         "connection",

@@ -7,20 +7,17 @@ said to be kept is on the disk (synchronous FULL); mode 0600.
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
-FILE_NAME: Final = "api.db"
-FORMAT: Final = 2
-"""1 had no `host` of passkeys, and no passkeys."""
-BUSY: Final = 5.0
-"""Seconds that somebody else may hold the file (a backup, say)."""
+from peanutd.sqlfile import opened, transaction
 
-_SCHEMA: Final = """
+FILE_NAME: Final = "api.db"
+
+_FIRST: Final = """
     CREATE TABLE family (
         id TEXT PRIMARY KEY, user TEXT NOT NULL, proof TEXT NOT NULL, created REAL NOT NULL, used REAL NOT NULL,
         ends REAL NOT NULL, counter INTEGER NOT NULL, address TEXT NOT NULL, agent TEXT NOT NULL);
@@ -31,7 +28,7 @@ _SCHEMA: Final = """
         created REAL NOT NULL, revoked REAL);
     CREATE TABLE passkey (
         id TEXT PRIMARY KEY, user TEXT NOT NULL, name TEXT NOT NULL, key BLOB NOT NULL, counter INTEGER NOT NULL,
-        created REAL NOT NULL, host TEXT NOT NULL DEFAULT '');
+        created REAL NOT NULL);
     CREATE TABLE audit (
         seq INTEGER PRIMARY KEY, ts REAL NOT NULL, who TEXT NOT NULL, address TEXT NOT NULL, agent TEXT NOT NULL,
         action TEXT NOT NULL, target TEXT NOT NULL, detail TEXT NOT NULL, outcome TEXT NOT NULL, why TEXT,
@@ -42,6 +39,7 @@ _SCHEMA: Final = """
     CREATE TRIGGER audit_keeps BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 """
 
+# The first had no `host` of passkeys, and no passkeys.
 _SECOND: Final = "ALTER TABLE passkey ADD COLUMN host TEXT NOT NULL DEFAULT '';"
 
 T = TypeVar("T")
@@ -62,20 +60,9 @@ class Database:
 
     def _open(self) -> sqlite3.Connection:
         try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-            connection = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            found = connection.execute("PRAGMA user_version").fetchone()[0]
-            if found == 0:
-                connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
-            elif found == 1:
-                connection.executescript(f"BEGIN; {_SECOND} PRAGMA user_version = {FORMAT}; COMMIT;")
-            elif found != FORMAT:
-                raise DatabaseError(f"{self.path}: written by another version of peanutd")
+            return opened(self.path, (_FIRST, _SECOND), "FULL")
         except (OSError, sqlite3.Error) as error:
             raise DatabaseError(f"{self.path}: {error}; move it away, or put it back from a backup") from None
-        return connection
 
     def now(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Does something with it and waits; for the start and for tests."""
@@ -86,15 +73,8 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._do, work)
 
     def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            result = work(connection)
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
-        return result
+        with transaction(self._connection):
+            return work(self._connection)
 
     def close(self) -> None:
         """After the last `run`."""
