@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -117,8 +118,17 @@ class Monitor:
             self._known = [Node(device.name, device.root, ends.get(device.name)) for device in devices]
             self._problem = None
         own = self._expires()
-        return self._known if own is None else [*self._known, Node(GATEWAY, "", own.timestamp())]
+        return self._known if own is None else list(_with_gateway(self._known, own.timestamp()))
 
     def _tell(self, news: Alert | Progress) -> None:
         for told in self.told:
             told(news)
+
+
+def _with_gateway(nodes: Sequence[Node], ends: float) -> Iterator[Node]:
+    """The nodes and the gateway, whose certificate ends then. A greenhouse that has its name is looked after as well:
+    the two are one to the alerts, with the certificate that ends first.
+    """
+    namesake = next((node for node in nodes if node.name == GATEWAY), Node(GATEWAY, ""))
+    yield from (node for node in nodes if node is not namesake)
+    yield replace(namesake, not_after=min(ends, namesake.not_after or ends))

@@ -215,6 +215,17 @@ def test_alerts_are_for_who_may_see_the_device(watched: Watched, refused: Refuse
     assert refused(watched.ask("POST", f"/alerts/{number}/acknowledge", {}, token=token), "not_found")
 
 
+def test_a_greenhouse_that_is_called_like_the_gateway_is_looked_after_too(watched: Watched) -> None:
+    def found() -> list[tuple[str, str, float | None]]:
+        return [(node.name, node.root, node.not_after) for node in watched.monitor.nodes()]
+
+    ends = START + 5 * 86_400
+    watched.world.enrol("peanut")
+    assert found() == [("peanut", "/plant/peanut", None), (GATEWAY, "", ends)]
+    watched.world.enrol(GATEWAY)
+    assert found() == [("peanut", "/plant/peanut", None), (GATEWAY, "/plant/gateway", ends)]
+
+
 def test_rules_can_be_read(watched: Watched) -> None:
     found = watched.get("/alert-rules")
     assert found["source"] == "alerts.toml"
