@@ -25,6 +25,7 @@ WATCHDOG_MS = 60000
 BENCH_MS = 3600000
 MESSAGES = 8  # read in a turn, at the most: the plants do not wait for an update
 WORK_MS = 500  # of an update in a turn
+SELDOM = ("node.desired", "node.config", "node.slots", "node.strictjson", "node.schedule", "drivers.opening", "choice")
 OFFERS = (10, 6000)  # of updates at once, and ms to one more, as node/assembly.py has it
 FLOOR = 1767225600  # 2026-01-01, as node/__init__.py has it
 
@@ -59,6 +60,12 @@ def run(box, why=None):
     except Exception as e:
         print("rescue: going by node.json:", e)
     house = _House(cfg)
+    try:
+        from node import forget
+
+        forget(*SELDOM)
+    except Exception as e:
+        print("rescue: memory:", e)
     line = _Line(cfg, wifi, why, box.lines if box else "", house)
     try:
         _serve(house, line, dog)

@@ -82,7 +82,10 @@ class Node:
 
     bundle    directory with key.der, cert.der, ca.der and node.json
     workdir   the node's flash, kept over restarts of the node; a temporary one, removed at `close`, if None
+    heap      of the process, as MicroPython's unix port takes it
     """
+
+    heap = HEAP
 
     def __init__(self, bundle: Path, workdir: Path | None = None) -> None:
         self._files = [*BUNDLE, *([KEY] if (bundle / KEY).is_file() else [])]
@@ -127,7 +130,7 @@ class Node:
 
     def _spawn(self, cause: str) -> subprocess.Popen[bytes]:
         work = str(self.workdir.resolve())
-        command = [find_micropython(), "-X", f"heapsize={HEAP}", "-c", _START, _HARDWARE, cause, work]
+        command = [find_micropython(), "-X", f"heapsize={self.heap}", "-c", _START, _HARDWARE, cause, work]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
