@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import subprocess
@@ -253,6 +254,21 @@ def test_a_line_that_is_taken_out_or_put_in_shows(world: World) -> None:
     with sqlite3.connect(world.home / "api.db") as database:
         database.execute("DROP TRIGGER audit_keeps")
         database.execute("DELETE FROM audit WHERE seq = 3")
+    assert world.ask("GET", "/audit/check", token=ada).json()["broken_at"] == 3
+
+
+def test_a_line_that_is_written_anew_with_its_hash_shows_at_the_next_one(world: World) -> None:
+    """Each holds the one before it: to change one is to write all that came later, and the last hash is elsewhere."""
+    ada = world.token("ada")
+    for _ in range(3):
+        world.token("maria")
+    with sqlite3.connect(world.home / "api.db") as database:
+        database.execute("DROP TRIGGER audit_stays")
+        (before,) = database.execute("SELECT hash FROM audit WHERE seq = 1").fetchone()
+        *row, _ = database.execute("SELECT * FROM audit WHERE seq = 2").fetchone()
+        row[2] = "user/vera"
+        digest = hashlib.sha256(json.dumps([before, *row]).encode()).hexdigest()
+        database.execute("UPDATE audit SET who = ?, hash = ? WHERE seq = 2", (row[2], digest))
     assert world.ask("GET", "/audit/check", token=ada).json()["broken_at"] == 3
 
 
