@@ -896,6 +896,7 @@ void pn_loop_turn(pn_loop *l, int timeout) {
     if ((timeout < 0 || timeout > TICK) && (l->stalled.first || l->lingering.first || l->dead)) timeout = TICK;
     int n = epoll_wait(l->epoll, ready, PN_READY_TURN, timeout);
     l->now = clock_now();
+    pn_tls_turn();
     atomic_fetch_add_explicit(&l->turns, 1, memory_order_relaxed);
     bool ordered = false;
     for (int i = 0; i < n; i++) {

@@ -232,6 +232,9 @@ void pn_tls_pipe_end(pn_tls_pipe *pipe) {
 
 /* --- sessions --- */
 
+/* Whoever fails clears up, so that reading and writing need not: it would cost them as much as copying a record. */
+void pn_tls_turn(void) { ERR_clear_error(); }
+
 void pn_tls_bind(SSL *ssl, pn_tls_pipe *pipe) {
     BIO *bio = pipe ? pipe->bio : NULL;
     if (bio) BIO_up_ref(bio);
@@ -251,9 +254,15 @@ SSL *pn_tls_session(SSL_CTX *context, pn_tls_pipe *pipe) {
 int pn_tls_handshake(SSL *ssl, pn_tls_failure *failure) {
     ERR_clear_error();
     int done = SSL_do_handshake(ssl);
-    if (done == 1) return PN_TLS_DONE;
+    if (done == 1) {
+        ERR_clear_error(); /* verifying a chain may leave some */
+        return PN_TLS_DONE;
+    }
     int error = SSL_get_error(ssl, done);
-    if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) return PN_TLS_MORE;
+    if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) {
+        ERR_clear_error();
+        return PN_TLS_MORE;
+    }
     unsigned long code = ERR_peek_last_error();
     const char *reason = code ? ERR_reason_error_string(code) : NULL;
     snprintf(failure->reason, sizeof failure->reason, "%s", reason ? reason : "");
@@ -264,14 +273,14 @@ int pn_tls_handshake(SSL *ssl, pn_tls_failure *failure) {
 }
 
 size_t pn_tls_read(SSL *ssl, uint8_t *to, size_t n, int *result) {
+    const pn_tls_pipe *pipe = BIO_get_data(SSL_get_rbio(ssl));
     size_t filled = 0, got;
-    ERR_clear_error();
     while (filled < n) {
-        if (SSL_read_ex(ssl, to + filled, n - filled, &got)) {
-            filled += got;
-            continue;
-        }
-        *result = SSL_get_error(ssl, 0) == SSL_ERROR_WANT_READ ? PN_TLS_MORE : PN_TLS_FAILED;
+        bool read = SSL_read_ex(ssl, to + filled, n - filled, &got);
+        if (read) filled += got;
+        if (read && (pipe->in_n || SSL_has_pending(ssl))) continue; /* else another call would only say that there is no more */
+        *result = read || SSL_get_error(ssl, 0) == SSL_ERROR_WANT_READ ? PN_TLS_MORE : PN_TLS_FAILED;
+        if (*result == PN_TLS_FAILED) ERR_clear_error();
         return filled;
     }
     *result = PN_TLS_DONE;
@@ -280,9 +289,10 @@ size_t pn_tls_read(SSL *ssl, uint8_t *to, size_t n, int *result) {
 
 bool pn_tls_write(SSL *ssl, const uint8_t *from, size_t n) {
     size_t put = 0;
-    ERR_clear_error();
     for (; n; from += put, n -= put) {
-        if (!SSL_write_ex(ssl, from, n, &put)) return false;
+        if (SSL_write_ex(ssl, from, n, &put)) continue;
+        ERR_clear_error();
+        return false;
     }
     return true;
 }

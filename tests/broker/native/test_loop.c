@@ -342,6 +342,7 @@ static size_t get_tls(scene *s, peer *p, uint8_t *to, size_t want) {
     for (int i = 0; i < TURNS && n < want; i++) {
         turn(s);
         while (n < want && SSL_read_ex(p->ssl, to + n, want - n, &got)) n += got;
+        if (n < want && SSL_get_error(p->ssl, 0) == SSL_ERROR_SSL) break; /* while OpenSSL knows why: a turn forgets it */
     }
     return n;
 }
