@@ -42,6 +42,7 @@ SCHEMA = {
         "telemetry_s": (float, 0.1, 86400, 60),
         "state_s": (float, 1, 86400, 300),
         "keep_s": (float, 0.1, 86400, 60),  # between two readings kept while the gateway is away
+        "air": (bool, None, None, False),  # VPD and dew point, where temperature and humidity are measured
         "log": (str, ("info", "warn", "error", "off"), None, "warn"),
     },
     "link": {

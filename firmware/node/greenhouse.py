@@ -161,6 +161,8 @@ class Greenhouse(App):
     async def _measured(self, ts):
         """Readings go to the gateway, or into the ring while it is away."""
         readings = {name: self._house.told(name, self._time.now) for name in self._sensors}
+        if self._air:
+            self._air(readings)
         body = report.telemetry(readings, ts, clock.quality(), self._sim)
         keep_ms = int(self._cfg["report"]["keep_s"] * 1000)
         if self._client.ready and await self._send("telemetry", body):

@@ -30,6 +30,11 @@ def compose(app, cfg, now):
     app._climate = climate(cfg, app._time.now, setpoint, app._store.number("held", -2, 1440, NOTHING))
     app._climate.restore(app._box.actuators)
     app._readings = {}
+    app._air = None
+    if cfg["report"]["air"]:
+        from node import air
+
+        app._air = air.extend
     app._recent = Recent(app._box.ids)
     for name in (SETPOINT,) + NAMES:
         app._changes[name] = Bucket(CHANGES[0], CHANGES[1], now)

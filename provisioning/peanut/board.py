@@ -153,6 +153,7 @@ REPORT: Table = {
     "telemetry_s": Field(float, 0.1, 86400),
     "state_s": Field(float, 1, 86400),
     "keep_s": Field(float, 0.1, 86400, required=False),
+    "air": Field(bool, required=False),
     "log": Field(str, choices=("info", "warn", "error", "off"), required=False),
 }
 LINK: Table = {

@@ -249,6 +249,39 @@ async def _turns(a, ms=100):
     await asyncio.sleep_ms(0)
 
 
+async def check_vpd_is_told_where_it_is_asked_for():
+    """And beside the readings alone: the ring keeps what was measured."""
+    _lines()
+    with open("node.json") as f:
+        whole = f.read()
+    for asked in (False, True):
+        body = json.loads(whole)
+        body["report"]["air"] = asked
+        body["board"]["sensors"]["humidity"] = {"driver": "greenhouse_model"}
+        with open("node.json", "w") as f:
+            f.write(json.dumps(body))
+        try:
+            a = _app(BlackBox(lambda *_: b"", "power"))
+        finally:
+            with open("node.json", "w") as f:
+                f.write(whole)
+        a._house.told = lambda name, now: [{"temperature": 20, "humidity": 50}.get(name, 0), "ok", 0]
+        sent = []
+
+        async def send(topic, text, sent=sent):
+            sent.append(json.loads(text)["readings"])
+            return True
+
+        a._client.ready = True
+        a._send = send
+        await a._measured(None)
+        names = {"temperature", "outside", "humidity"}
+        assert set(sent[0]) == (names | {"vpd", "dew_point"} if asked else names), sent
+        a._client.ready = False
+        await a._measured(None)
+        assert len(a._ring) == 1
+
+
 async def check_alarms_become_events():
     """What control finds goes out as <root>/event, and again when it is over."""
     seen = _lines()

@@ -6,7 +6,7 @@ runs each through test_pure.py; `micropython pure_checks.py` runs them all and p
 
 import random
 
-from node import command, config, lines, strictjson, ticks
+from node import air, command, config, lines, strictjson, ticks
 from node.backoff import Backoff
 from node.limit import Bucket
 from node.recent import RECENT, Recent
@@ -23,6 +23,35 @@ def check_ticks_wrap():
         start = rand(0, ticks.PERIOD - 1)
         ms = rand(-(1 << 29), (1 << 29) - 1)
         assert ticks.diff(ticks.add(start, ms), start) == ms
+
+
+def check_vpd_and_dew_point_are_those_of_the_tables():
+    """Psychrometric tables: deg C, %, kPa, deg C."""
+    for t, h, vpd, dew in ((25, 60, 1.27, 16.7), (20, 50, 1.17, 9.3), (30, 80, 0.85, 26.2), (5, 90, 0.087, 3.5)):
+        assert abs(air.vpd(t, h) - vpd) < 0.01, (t, h, air.vpd(t, h))
+        assert abs(air.dew_point(t, h) - dew) < 0.06, (t, h, air.dew_point(t, h))
+    for t in range(-50, 101, 10):
+        assert abs(air.dew_point(t, 100) - t) < 1e-3
+        assert air.vpd(t, 100) == 0
+        assert air.dew_point(t, 1) < air.dew_point(t, 99) < t
+
+
+def check_what_is_derived_is_as_good_and_as_old_as_the_worse():
+    def told(t, h):
+        readings = {"temperature": t, "humidity": h}
+        air.extend(readings)
+        return readings["vpd"], readings["dew_point"]
+
+    vpd, dew = told([20, "ok", 3], [50, "ok", 9])
+    assert vpd[1:] == dew[1:] == ["ok", 9]
+    assert abs(vpd[0] - 1.17) < 0.01
+    assert told([20, "ok", 3], [None, "missing", None]) == ([None, "missing", 3], [None, "missing", 3])
+    assert told([20, "stale", 40], [50, "ok", 1])[0] == [None, "stale", 40]
+    assert told([20, "ok", 0], [0, "ok", 0])[1] == [None, "range", 0], "no dew point without any water"
+    dry = {"temperature": [20, "ok", 0]}
+    air.extend(dry)
+    assert list(dry) == ["temperature"]
+    assert told([20, "ok", 0], [101, "ok", 0])[0][0] == 0, "wet to the sensor's last per cent"
 
 
 def check_bare_commands():

@@ -64,6 +64,7 @@ SELDOM = (
 PURE = (
     "actuator",
     "schedule",
+    "air",
     "control",
     "command",
     "recent",
@@ -104,6 +105,7 @@ PURE_MAY_IMPORT = {
     "binascii",
     "hashlib",
     "json",
+    "math",
     "struct",
 }
 

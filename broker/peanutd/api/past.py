@@ -28,9 +28,10 @@ MOST: Final = 4_000_000_000
 PLACES: Final = Places("queries of the history", 6, 24)
 """Queries under way: of one user, and in all."""
 UNITS: Final = {
-    **dict.fromkeys(("temperature", "outside", "setpoint", "coolant"), "°C"),
+    **dict.fromkeys(("temperature", "outside", "setpoint", "coolant", "dew_point"), "°C"),
     **dict.fromkeys(("humidity", "soil", "fuel"), "%"),
     "pressure": "hPa",
+    "vpd": "kPa",
     "co2": "ppm",
     "light": "lx",
     "rssi": "dBm",
