@@ -20,8 +20,8 @@ def dew_point(t, h):
 
 
 def extend(readings):
-    """Add both to `readings`, {name: [value, quality, age in s]}, where it has `temperature` and `humidity`. They are as
-    good and as old as the worse of these two."""
+    """Add both to `readings`, {name: [value, quality, age in s]}, where it has `temperature` and `humidity`. They are
+    as good and as old as the worse of these two."""
     if "temperature" not in readings or "humidity" not in readings:
         return
     pair = readings["temperature"], readings["humidity"]
