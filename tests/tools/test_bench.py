@@ -8,8 +8,10 @@ import asyncio
 import json
 import os
 import shutil
+import struct
 import subprocess
 import tomllib
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any
 import pytest
 from paho.mqtt.client import topic_matches_sub
 
-from tools.bench import codec, report, rows
+from tools.bench import codec, plot, report, rows
 from tools.bench.brokers import Broker, BrokerError, Credentials, Mosquitto, Peanutd, workplace
 from tools.bench.generator import (
     SOURCES,
@@ -632,14 +634,44 @@ def test_a_goal_stands_beside_its_row() -> None:
     decoded = [
         {"sample": "mix", "codec": codec_name, "stream_ns": ns} for codec_name, ns in (("core", 10), ("mqtt5", 25))
     ]
-    said = [line.split() for line in report.goals_table(runs, decoded)[2:]]
+    goals = report.goals(runs, decoded)
+    said = [line.split() for line in report.goals_table(goals)[2:]]
     assert [(line[3], line[-3:]) for line in said] == [
         ("1", ["0.500", "0.37", "missed"]),
         ("4", ["0.120", "0.13", "reached"]),
         ("4", ["us/message", "-", "0.11"]),
         ("-", ["3.00", "1", "missed"]),
-        ("/", ["or", "more", "missed"]),
+        ("mqtt5", ["0.4000", "0.333", "missed"]),
     ]
+    parts = [(bar.label, round(bar.part, 2)) for bar in report.bars(goals)]
+    assert parts[0] == ("plain fan-in QoS 0, 1 in flight", 1.35)
+    assert len(parts) == 4  # what has no share has no bar
+
+
+def test_the_picture_is_a_png_with_a_bar_a_row() -> None:
+    data = plot.draw("title: 0.5 (goal)", [plot.Bar("a row", 0.5, "0.1 (goal 0.2)"), plot.Bar("one", 9.0, "much")])
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", data[16:24])
+    at, pixels = 8, b""
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4])
+        kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + size]
+        assert int.from_bytes(data[at + 8 + size : at + 12 + size]) == zlib.crc32(kind + body)
+        pixels += body if kind == b"IDAT" else b""
+        at += 12 + size
+    rows = zlib.decompress(pixels)
+    assert len(rows) == height * (width + 1)
+    longest = {colour: max(row.count(colour) for row in rows.split(b"\0")) for colour in (plot.GREEN, plot.RED)}
+    assert longest == {
+        plot.GREEN: plot.FULL // 2,
+        plot.RED: round(plot.FULL * plot.MOST) - plot.DOT,
+    }  # but for the line
+
+
+def test_every_letter_of_the_rows_can_be_drawn() -> None:
+    words = "".join(f"{row.name} {row.case} {row.figure.unit}" for row in rows.ROWS) + "(goal 0.123) in flight QoS, B"
+    assert set(words) - set(plot.GLYPHS) - {" "} == set()
+    assert {len(dots) for dots in plot.GLYPHS.values()} == {7}
 
 
 def test_every_row_runs_once_and_those_without_a_goal_only_when_asked_for() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from . import codec, report, rows
+from . import codec, plot, report, rows
 from .brokers import BROKERS, USUAL, Broker, BrokerError, workplace
 from .generator import BUILD, NO_TLS, SILENT, Case, Generator, GeneratorError, Load, build, faults, run
 
@@ -27,6 +27,7 @@ TRANSPORTS = ("plain", "tls", "server-tls")
 QOS = ("0", "1", "2")
 RESULTS = BUILD / "results.jsonl"
 TABLE = BUILD / "table.txt"
+PLOT = BUILD / "table.png"
 
 EPILOG = """examples:
   python -m tools.bench                                    the table of the goals, about twelve minutes
@@ -261,13 +262,18 @@ def main(argv: list[str] | None = None) -> int:
         failed = True
 
     sections += [table(runs) for table in report.TABLES]
-    sections.append(report.goals_table(runs, decoded))
+    goals = report.goals(runs, decoded)
+    sections.append(report.goals_table(goals))
     text = "\n\n".join("\n".join(section) for section in [report.preamble(context, settings), *sections] if section)
     print(f"\n{text}", flush=True)
     TABLE.parent.mkdir(parents=True, exist_ok=True)
     TABLE.write_text(f"{text}\n")
     shown = Path(os.path.relpath(RESULTS))
     _say(f"\nevery run: {shown}; this table: {Path(os.path.relpath(TABLE))}")
+    if bars := report.bars(goals):
+        title = f"share of {report.BASELINE} by its goal, {context['date'][:10]}, {context['cpu'].lower()}"
+        plot.write(PLOT, title, bars)
+        _say(f"the goals as a picture: {Path(os.path.relpath(PLOT))}")
     wrong = any(each.figures is None or faults(each.figures) for each in runs)
     return 1 if failed or wrong else 0
 

@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from . import plot
 from .generator import SILENT, Case, faults
-from .rows import CONNECT, CPU, DECODER_LEAST, ROWS, Row
+from .rows import CONNECT, CPU, DECODER_LEAST, MEMORY, ROWS, Row
 
 BASELINE = "mosquitto"
 OURS = "peanutd"
@@ -313,20 +314,42 @@ def _goal(row: Row, brokers: dict[str, _Rounds]) -> list[str] | None:
     ]
 
 
-def goals_table(runs: list[Run], decoded: list[dict[str, Any]]) -> list[str]:
-    """Every row with a goal: the figures, the share of the baseline (or what it is itself), and whether it is met."""
-    header = ["transport", "row", "QoS", "in flight", "bytes", BASELINE, OURS, "unit", "share", "goal", ""]
+def goals(runs: list[Run], decoded: list[dict[str, Any]]) -> list[list[str]]:
+    """Every row with a goal, as cells of GOALS: figures, share of the baseline (or itself), goal, verdict."""
     grouped = _group(runs)
     rows = [line for row in ROWS if row.case in grouped and (line := _goal(row, grouped[row.case])) is not None]
     mix = {line["codec"]: line["stream_ns"] for line in decoded if line["sample"] == "mix"}
     for other, least in DECODER_LEAST.items():
         if other in mix and "core" in mix:
-            times = mix[other] / mix["core"]
+            share = mix["core"] / mix[other]
             rows.append([
-                "-", f"decoder, {other} / it", "-", "-", "-", _number(mix[other]), _number(mix["core"]), "ns/packet",
-                _number(times), f"{least:g} or more", "reached" if times >= least else "missed",
+                "-", f"decoder, of {other}", "-", "-", "-", _number(mix[other]), _number(mix["core"]), "ns/packet",
+                f"{share:.4f}", f"{1 / least:.3g}", "reached" if share <= 1 / least else "missed",
             ])  # fmt: skip
-    return align(header, rows, 2) if rows else []
+    return rows
+
+
+GOALS = ["transport", "row", "QoS", "in flight", "bytes", BASELINE, OURS, "unit", "share", "goal", ""]
+
+
+def goals_table(rows: list[list[str]]) -> list[str]:
+    """What `goals` has found."""
+    return align(GOALS, rows, 2) if rows else []
+
+
+def bars(rows: list[list[str]]) -> list[plot.Bar]:
+    """The same as a picture."""
+    found = []
+    for transport, name, qos, window, size, _, _, unit, share, goal, verdict in rows:
+        if not verdict:
+            continue
+        traffic = f" QoS {qos}, {window} in flight" + (f", {size} B" if size != "64" else "") if qos != "-" else ""
+        absolute = f" {unit}" if unit == MEMORY.unit else ""
+        where = f"{transport} " if transport != "-" else ""
+        found.append(
+            plot.Bar(f"{where}{name}{traffic}", float(share) / float(goal), f"{share} (goal {goal}){absolute}")
+        )
+    return found
 
 
 TABLES = (traffic_table, drain_table, wildcard_table, retained_table, storm_table, idle_table)
