@@ -7,11 +7,12 @@ and the step say how much it is, and there is an end to both.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from typing import Any, Final
 
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from peanutd.api import asking
 from peanutd.api.devices import LIMIT
@@ -104,18 +105,28 @@ async def as_csv(call: Call) -> Any:
     start, end = _times(call)
     reader = asking.reader(call.services)
     pieces = reader.csv(node.root, call.query.get("quantity", []), start, end, call.query["step_s"])
-    taken = PLACES.taken(call.person.who)
-    taken.__enter__()
-
-    def stream() -> Iterator[str]:
-        try:
-            with contextlib.suppress(HistoryError):  # it ends early, which a reader sees
-                yield from pieces
-        finally:
-            taken.__exit__(None, None, None)
-
     headers = {"Content-Disposition": f'attachment; filename="{node.name}.csv"'}
-    return StreamingResponse(stream(), 200, headers, "text/csv; charset=utf-8")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(PLACES.taken(call.person.who))
+        return _Csv(_until_broken(pieces), headers, stack.pop_all())
+
+
+def _until_broken(pieces: Iterator[str]) -> Generator[str]:
+    with contextlib.suppress(HistoryError):  # it ends early, which a reader sees
+        yield from pieces
+
+
+class _Csv(StreamingResponse):
+    """Gives back its place and its moment of the database at its end, also when nobody reads on."""
+
+    def __init__(self, pieces: Generator[str], headers: dict[str, str], held: contextlib.ExitStack) -> None:
+        super().__init__(pieces, 200, headers, "text/csv; charset=utf-8")
+        self._pieces = pieces
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._held, contextlib.closing(self._pieces):
+            await super().__call__(scope, receive, send)
 
 
 async def quantities(call: Call) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import gc
 import io
 import time
 from collections.abc import Callable, Iterator
@@ -142,6 +143,35 @@ def test_csv(watched: Watched) -> None:
         *(("peanut", "temperature", 15.0), ("peanut", "temperature", 16.0)),
     ]
     assert not past.PLACES._taken, "the place is free again"
+
+
+def test_who_hangs_up_in_the_middle_of_a_csv_holds_nothing(watched: Watched) -> None:
+    measure(watched, watched.world.node("peanut"), 15.0, 16.0)
+    scope = {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "GET",
+        "scheme": "https", "path": "/api/v1/devices/peanut/history.csv", "query_string": b"", "root_path": "",
+        "client": ("192.168.1.9", 4711), "server": ("gateway.local", 443),
+        "headers": [(b"host", b"gateway.local"), (b"authorization", f"Bearer {watched.maria}".encode())],
+    }  # fmt: skip
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.sleep(PATIENCE)
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+        if message["type"] == "http.response.body":
+            raise ConnectionResetError
+
+    gc.collect()
+    gc.disable()  # nor does it wait for that
+    try:
+        with pytest.raises((ConnectionResetError, BaseExceptionGroup)):
+            watched.world.run(watched.world.app(scope, receive, send))
+        assert sent == ["http.response.start", "http.response.body"]
+        assert not past.PLACES._taken
+    finally:
+        gc.enable()
 
 
 def test_what_has_happened(watched: Watched) -> None:
