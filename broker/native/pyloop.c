@@ -20,12 +20,12 @@ typedef struct {
 } TlsObject;
 
 static PyObject *Tls_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"chain", "key", "authorities", "certificate", "ciphers", "groups", NULL};
+    static char *names[] = {"chain", "key", "authorities", "certificate", "ciphers", "groups", "tickets", NULL};
     const char *chain, *key, *authorities;
     Py_ssize_t chain_n, key_n, authorities_n;
     pn_tls_files files = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$y#y#y#iss:Tls", names, &chain, &chain_n, &key, &key_n, &authorities,
-                                     &authorities_n, &files.certificate, &files.ciphers, &files.groups))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$y#y#y#issl:Tls", names, &chain, &chain_n, &key, &key_n, &authorities,
+                                     &authorities_n, &files.certificate, &files.ciphers, &files.groups, &files.tickets))
         return NULL;
     files.chain = pn_span_of(chain, (size_t)chain_n);
     files.key = pn_span_of(key, (size_t)key_n);
@@ -57,14 +57,21 @@ static PyObject *Tls_staple(TlsObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+static PyObject *Tls_rotate(TlsObject *self, PyObject *unused) {
+    (void)unused;
+    if (!pn_tls_rotate(self->context)) return PyErr_Format(PyExc_OSError, "no random numbers");
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef Tls_methods[] = {
+    {"rotate", (PyCFunction)Tls_rotate, METH_NOARGS, "rotate(). Another key for tickets; those of the one before are good still."},
     {"staple", (PyCFunction)Tls_staple, METH_VARARGS, "staple(answer). The OCSP response for clients that ask; b\"\": none."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot Tls_slots[] = {
-    {Py_tp_doc, "Tls(*, chain, key, authorities, certificate, ciphers, groups). What handshakes of the native loop go by. PEM as bytes;\n"
-                "certificate: TLS_NONE, TLS_OPTIONAL or TLS_REQUIRED. ValueError says what is not usable."},
+    {Py_tp_doc, "Tls(*, chain, key, authorities, certificate, ciphers, groups, tickets). What handshakes of the native loop go by. PEM as bytes;\n"
+                "certificate: TLS_NONE, TLS_OPTIONAL or TLS_REQUIRED; tickets: seconds that a session can be resumed for. ValueError says what is not usable."},
     {Py_tp_new, Tls_new},
     {Py_tp_dealloc, Tls_dealloc},
     {Py_tp_methods, Tls_methods},

@@ -1,8 +1,11 @@
 /* tls.c: the work of tls.h. */
 #include "tls.h"
 
+#include <openssl/core_names.h>
 #include <openssl/err.h>
+#include <openssl/params.h>
 #include <openssl/pem.h>
+#include <openssl/rand.h>
 #include <openssl/x509v3.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -12,10 +15,17 @@
 
 /* --- what a context has beside OpenSSL's own --- */
 
+/* What tickets are sealed with. They are good for the context alone that has given them out: another one may ask more of a client. */
+typedef struct ticket_key {
+    uint8_t name[16], cipher[32], mac[32];
+} ticket_key;
+
 typedef struct extra {
     pn_known *known; /* owned */
     pthread_mutex_t mutex;
-    pn_buf staple; /* owned; under the mutex */
+    pn_buf staple;      /* owned; under the mutex, as the next two */
+    ticket_key keys[2]; /* the one for tickets to come, and the one before it */
+    unsigned key_count;
 } extra;
 
 static int extra_index; /* of it among a context's extra data; set once */
@@ -27,6 +37,7 @@ static void free_extra(void *parent, void *of, CRYPTO_EX_DATA *data, int index, 
     pn_known_free(x->known);
     pn_buf_free(&x->staple);
     pthread_mutex_destroy(&x->mutex);
+    OPENSSL_cleanse(x->keys, sizeof x->keys);
     pn_free(x);
 }
 
@@ -67,6 +78,56 @@ bool pn_tls_staple(SSL_CTX *context, pn_span answer) {
     bool kept = answer.n == 0 || pn_buf_add(&x->staple, answer.p, answer.n);
     pthread_mutex_unlock(&x->mutex);
     return kept;
+}
+
+bool pn_tls_rotate(SSL_CTX *context) {
+    extra *x = SSL_CTX_get_ex_data(context, extra_index);
+    ticket_key made;
+    bool random = RAND_bytes(made.name, sizeof made.name) > 0 && RAND_priv_bytes(made.cipher, sizeof made.cipher) > 0 &&
+                  RAND_priv_bytes(made.mac, sizeof made.mac) > 0;
+    pthread_mutex_lock(&x->mutex);
+    if (random) {
+        x->keys[1] = x->keys[0];
+        x->keys[0] = made;
+        if (x->key_count < 2) x->key_count++;
+    }
+    pthread_mutex_unlock(&x->mutex);
+    OPENSSL_cleanse(&made, sizeof made);
+    return random;
+}
+
+/* The key for a ticket to be sealed, or the one that a ticket names: 1, or 2 for one that is to be replaced; 0: it is nobody's. */
+static int find_key(extra *x, const uint8_t *name, bool sealing, ticket_key *found) {
+    int which = 0;
+    pthread_mutex_lock(&x->mutex);
+    for (unsigned i = 0; i < x->key_count && !which; i++) {
+        if (!sealing && memcmp(x->keys[i].name, name, sizeof found->name) != 0) continue;
+        *found = x->keys[i];
+        which = i == 0 ? 1 : 2;
+    }
+    pthread_mutex_unlock(&x->mutex);
+    return which;
+}
+
+/* OpenSSL seals or opens a ticket (SSL_CTX_set_tlsext_ticket_key_evp_cb). */
+static int seal(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int sealing) {
+    ticket_key key;
+    int which = find_key(SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), extra_index), name, sealing, &key);
+    if (!which) return 0;
+    OSSL_PARAM params[] = {OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, key.mac, sizeof key.mac),
+                           OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, (char[]){"SHA256"}, 0), OSSL_PARAM_construct_end()};
+    bool ready = EVP_MAC_CTX_set_params(mac, params);
+    if (ready && sealing) {
+        memcpy(name, key.name, sizeof key.name);
+        ready = RAND_bytes(iv, EVP_CIPHER_get_iv_length(EVP_aes_256_cbc())) > 0;
+    }
+    ready = ready && EVP_CipherInit_ex(cipher, EVP_aes_256_cbc(), NULL, key.cipher, iv, sealing);
+    OPENSSL_cleanse(&key, sizeof key);
+    return ready ? which : -1;
+}
+
+static bool offer_tickets(SSL_CTX *context) {
+    return pn_tls_rotate(context) && SSL_CTX_set_tlsext_ticket_key_evp_cb(context, seal);
 }
 
 /* Gives a context what it has beside OpenSSL's own. False without memory. */
@@ -141,11 +202,12 @@ static int allow(SSL_CTX *context, const pn_tls_files *files) {
                : files->certificate == PN_TLS_OPTIONAL ? SSL_VERIFY_PEER
                                                        : SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
     SSL_CTX_set_verify(context, mode, NULL);
-    SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
-                                     SSL_OP_CIPHER_SERVER_PREFERENCE);
+    SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE |
+                                     (files->tickets ? 0 : SSL_OP_NO_TICKET));
+    SSL_CTX_set_timeout(context, files->tickets ? files->tickets : 1);
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-    return SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) && SSL_CTX_set_num_tickets(context, 0) &&
+    return SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) && SSL_CTX_set_num_tickets(context, files->tickets ? 1 : 0) &&
            SSL_CTX_set_session_id_context(context, name, sizeof name - 1) &&
            X509_VERIFY_PARAM_set_flags(verify, X509_V_FLAG_NO_CHECK_TIME | X509_V_FLAG_TRUSTED_FIRST) &&
            SSL_CTX_set_cipher_list(context, files->ciphers) && SSL_CTX_set1_groups_list(context, files->groups);
@@ -163,7 +225,7 @@ SSL_CTX *pn_tls_context(const pn_tls_files *files, char *why, size_t size) {
         what = "the gateway's key";
     } else if (context && each_certificate(files->authorities, use_authority, context) <= 0) {
         what = "the CA certificates";
-    } else if (context && !give_extra(context)) {
+    } else if (context && (!give_extra(context) || (files->tickets && !offer_tickets(context)))) {
         what = "no memory";
     } else if (context) {
         return context;

@@ -1,8 +1,9 @@
 /* tls.h: TLS by OpenSSL, for the native loop: bytes in, bytes out, no socket.
  *
  * The rule it keeps: what a context allows is what peanutd/tls.py says: TLS 1.2 and 1.3, AEAD ciphers with forward secrecy on
- * P-256 or X25519, certificates of this fleet; OpenSSL does not look at the clock. No tickets, and no sessions are kept either, so a handshake
- * is always a whole one, but for the chain of a certificate that has been verified before (known.h). All sessions of a thread share one BIO without state of its own: what a session reads is what the thread has
+ * P-256 or X25519, certificates of this fleet; OpenSSL does not look at the clock. No sessions are kept, and without
+ * tickets, which are off unless asked for, a handshake is always a whole one, but for the chain of a certificate that has been verified before
+ * (known.h). A ticket holds the certificate, and who is resumed is judged by it like anybody else. All sessions of a thread share one BIO without state of its own: what a session reads is what the thread has
  * just received, and what it writes gathers in one buffer, so that there is one receive and one send a turn.
  */
 #ifndef PEANUT_TLS_H
@@ -20,6 +21,7 @@ typedef struct pn_tls_files {
     pn_span chain, key, authorities;
     const char *ciphers, *groups; /* those of TLS 1.2; for the exchange of keys */
     int certificate;             /* enum pn_tls_certificate */
+    long tickets;                /* seconds that a session can be resumed for by its ticket; 0: there are none */
 } pn_tls_files;
 
 const char *pn_tls_library(void); /* which OpenSSL this is, in its own words */
@@ -30,6 +32,9 @@ SSL_CTX *pn_tls_context(const pn_tls_files *files, char *why, size_t size);
 /* What is said of the gateway's certificate to clients that ask: an OCSP response in DER, copied; empty: nothing. False without memory,
  * and then nothing is said. Any thread. */
 bool pn_tls_staple(SSL_CTX *context, pn_span answer);
+
+/* Another key for tickets to come. Those of the key before it are good still, older ones are not. False without random numbers. Any thread. */
+bool pn_tls_rotate(SSL_CTX *context);
 
 /* Between sessions and sockets; one for a thread. */
 typedef struct pn_tls_pipe {

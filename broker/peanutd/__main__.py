@@ -351,7 +351,7 @@ def _settings(home: Path) -> Config:
 def _credentials(home: Path, settings: Config) -> tls.Credentials | None:
     """The certificates, if any listener needs them. TlsError when they cannot be used."""
     grace = timedelta(days=settings.access.renew_grace_days)
-    return tls.load(home, datetime.now(UTC), grace) if settings.secure else None
+    return tls.load(home, datetime.now(UTC), grace, settings.listen.session_tickets) if settings.secure else None
 
 
 def _broker(settings: Config) -> Broker:

@@ -246,8 +246,21 @@ class Tls:
     """What handshakes go by: PEM texts, and OpenSSL's names. ValueError says what is not usable."""
 
     def __init__(
-        self, *, chain: bytes, key: bytes, authorities: bytes, certificate: int, ciphers: str, groups: str
-    ) -> None: ...
+        self,
+        *,
+        chain: bytes,
+        key: bytes,
+        authorities: bytes,
+        certificate: int,
+        ciphers: str,
+        groups: str,
+        tickets: int,
+    ) -> None:
+        """tickets: seconds that a session can be resumed for; 0: no tickets."""
+
+    def rotate(self) -> None:
+        """Another key for tickets to come; those of the one before it are good still, older ones are not."""
+
     def staple(self, answer: bytes) -> None:
         """What clients that ask are told about the gateway's certificate: an OCSP response in DER, or nothing."""
 

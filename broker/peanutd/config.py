@@ -70,6 +70,8 @@ Transport = Literal["tcp", "tls", "ws", "wss"]
 Driver = Literal["native", "asyncio"]
 DRIVER: Final[Driver] = "asyncio" if os.environ.get("PEANUTD_DRIVER") == "asyncio" else "native"
 """What is taken where gateway.toml says nothing; the tests say it by PEANUTD_DRIVER."""
+TICKETS_MAX: Final = 86400
+"""Seconds: what a ticket key has sealed can be read by who gets it, and it is kept for twice that."""
 THREADS_MAX: Final = 64
 """Threads for handshakes, at most (PN_HELPERS_MAX in native/helpers.h)."""
 THREADS: Final = min(THREADS_MAX, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1) - 1)
@@ -149,6 +151,8 @@ class Listen:
     """TCP connections that are accepted in a second; more wait in the kernel's queue; 0: no limit."""
     handshake_threads: int = THREADS
     """Threads that take the steps of TLS handshakes for the native driver; 0: its loop takes them itself."""
+    session_tickets: int = 0
+    """Seconds that a TLS session can be resumed for by its ticket (native driver); 0: there are no tickets."""
     stall_timeout: int = 60
     """Seconds that a client may leave unread what has been sent to it, before it is cut; 0: for ever."""
     metrics: Address | None = None
@@ -403,6 +407,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "handshake_rate",
         "accept_rate",
         "handshake_threads",
+        "session_tickets",
         "stall_timeout",
         "driver",
     ),
@@ -538,6 +543,7 @@ class _Reader:
             handshake_rate=number("handshake_rate", usual.handshake_rate, 0),
             accept_rate=number("accept_rate", usual.accept_rate, 0),
             handshake_threads=number("handshake_threads", usual.handshake_threads, 0, THREADS_MAX),
+            session_tickets=number("session_tickets", usual.session_tickets, 0, TICKETS_MAX),
             stall_timeout=number("stall_timeout", usual.stall_timeout, 0),
             metrics=self._address(("listen", "metrics"), table, usual.metrics),
             https=self._address(("listen", "https"), table, None if "mqtts" in table else usual.https),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from typing import TYPE_CHECKING, Final, cast
 
 from peanutd import _core, tls
@@ -202,6 +203,7 @@ class Driver:
         self._contexts: dict[Certificate, _core.Tls] = {}
         self._made_of: tls.Credentials | None = None
         self._stapled = b""  # what the contexts say of our certificate
+        self._rotated = 0.0  # when the keys of tickets were made, by the monotonic clock
         loop.add_reader(self.loop.fileno(), self._read)
         self.loop.start()
 
@@ -218,12 +220,22 @@ class Driver:
         if credentials is not self._made_of:
             self._contexts.clear()
             self._made_of = credentials
+            self._rotated = time.monotonic()
             self._staple()
         context = self._contexts.get(certificate)
         if context is None:
             context = self._contexts[certificate] = tls.native_context(credentials, certificate)
             context.staple(self._stapled)
         return context
+
+    def _rotate(self) -> None:
+        """A key seals tickets for as long as they are good; then another one, and it opens them for as long again."""
+        now = time.monotonic()
+        tickets = self._made_of.tickets if self._made_of is not None else 0
+        if tickets and now - self._rotated >= tickets:
+            self._rotated = now
+            for context in self._contexts.values():
+                context.rotate()
 
     def _staple(self) -> None:
         """Has handshakes to come tell what an OCSP responder says of our certificate now."""
@@ -241,6 +253,7 @@ class Driver:
             self._stall = stall
             self.loop.set_times(stall=stall, linger=LINGER)
         self._staple()
+        self._rotate()
 
     def end(self) -> None:
         """Ends the thread; what is open still is closed."""

@@ -77,6 +77,8 @@ class Credentials:
     grace: timedelta = timedelta(0)
     """How long a node's certificate that has expired still lets it in to be renewed."""
     known: Known = field(default_factory=Known, repr=False, compare=False)
+    tickets: int = 0
+    """Seconds that a session of the native loop can be resumed for; 0: none is."""
     staple: Staple | None = field(default=None, repr=False, compare=False)
     """What is said of `certificate` in handshakes of the native loop; Python's ssl has no way to say it."""
 
@@ -90,7 +92,7 @@ class Credentials:
         return self.contexts["required"]
 
 
-def load(home: Path, now: datetime, grace: timedelta = timedelta(0)) -> Credentials:
+def load(home: Path, now: datetime, grace: timedelta = timedelta(0), tickets: int = 0) -> Credentials:
     """Reads CAs, the gateway's chain and its key from the fleet home. TlsError names the file and the remedy."""
     roots, issuing, chain, key = (home / name for name in FILES)
     for path in (roots, issuing, chain, key):
@@ -110,7 +112,7 @@ def load(home: Path, now: datetime, grace: timedelta = timedelta(0)) -> Credenti
     material = Material(chain.read_bytes(), key.read_bytes(), trusted.encode())
     warnings = (*_warnings(authorities, certificate, chain, key, now), *_about_list(home / CRL, now))
     staple = Staple(Responder(home), certificate)
-    return Credentials(contexts, authorities, certificate, warnings, material, grace, staple=staple)
+    return Credentials(contexts, authorities, certificate, warnings, material, grace, tickets=tickets, staple=staple)
 
 
 def native_context(credentials: Credentials, policy: Certificate) -> _core.Tls:
@@ -128,6 +130,7 @@ def native_context(credentials: Credentials, policy: Certificate) -> _core.Tls:
         certificate=modes[policy],
         ciphers=CIPHERS,
         groups=GROUPS,
+        tickets=credentials.tickets,
     )
 
 

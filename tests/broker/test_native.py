@@ -106,7 +106,15 @@ def test_handshakes_have_threads_of_their_own(
 @needs_loop
 def test_a_context_says_what_it_cannot_use() -> None:
     with pytest.raises(ValueError, match="the gateway's certificate: "):
-        _core.Tls(chain=b"", key=b"", authorities=b"", certificate=_core.TLS_REQUIRED, ciphers="ECDHE", groups="P-256")
+        _core.Tls(
+            chain=b"",
+            key=b"",
+            authorities=b"",
+            certificate=_core.TLS_REQUIRED,
+            ciphers="ECDHE",
+            groups="P-256",
+            tickets=0,
+        )
 
 
 def test_without_the_loop_asyncio_serves(monkeypatch: pytest.MonkeyPatch) -> None:

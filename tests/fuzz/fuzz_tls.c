@@ -2,7 +2,7 @@
  *
  * The input is a list of records, two bytes and what the operation needs: operation (3 bits), session (2), more (3); argument.
  *   op 0 begins anew: argument % 5 is the client (TLS 1.3, TLS 1.2, without a certificate, with one of another fleet, nobody),
- *        argument / 8 % 3 what the server asks for (a certificate required, optional, none)
+ *        argument / 8 % 3 what the server asks for (a certificate required, optional, none); with more & 1 it offers the ticket that it got last
  *   op 1 argument and one byte more are a length, that many bytes follow: on the wire to the server, behind what is there, and all of it arrives
  *   op 2 that many bytes of what is on the wire to the server arrive; 0: all
  *   op 3 a bit (`more`) of the byte at argument * 2 on that wire is turned
@@ -30,6 +30,7 @@ static const char STAPLE[] = "what is said of the server's certificate"; /* only
 static struct {
     SSL_CTX *servers[3], *clients[NOBODY];
     X509 *certificate; /* of those clients that have a good one */
+    SSL_SESSION *kept[NOBODY]; /* owned, while an input runs: what a client would resume */
 } world;
 
 typedef struct side {
@@ -55,7 +56,7 @@ static void make_world(void) {
     static const int asks[] = {PN_TLS_REQUIRED, PN_TLS_OPTIONAL, PN_TLS_NONE};
     char why[100];
     for (int i = 0; i < 3; i++) {
-        require((world.servers[i] = serve_with(&root, &gateway, asks[i], false, why, sizeof why)) != NULL, why);
+        require((world.servers[i] = serve_for(&root, &gateway, asks[i], false, 600, why, sizeof why)) != NULL, why);
         require(pn_tls_staple(world.servers[i], pn_span_of(STAPLE, strlen(STAPLE))), "no staple");
     }
     const pair *own[] = {[V13] = &good, [V12] = &good, [BARE] = NULL, [STRANGER] = &stranger};
@@ -154,9 +155,13 @@ static void go_on(side *s) {
         const unsigned char *said;
         long n = SSL_get_tlsext_status_ocsp_resp(s->client, &said);
         bool whole = n == (long)strlen(STAPLE) && memcmp(said, STAPLE, (size_t)n) == 0;
-        require(s->kind == STRANGER ? n <= 0 : whole, "the wrong thing is said of the certificate");
+        require(s->kind == STRANGER || SSL_session_reused(s->client) ? n <= 0 : whole, "the wrong thing is said of the certificate");
     }
     while (SSL_is_init_finished(s->client) && SSL_read_ex(s->client, plain, sizeof plain, &got)) compare(plain, got, &s->heard[1], s->said[1]);
+    if (SSL_is_init_finished(s->client) && SSL_SESSION_has_ticket(SSL_get0_session(s->client))) {
+        SSL_SESSION_free(world.kept[s->kind]);
+        world.kept[s->kind] = SSL_SESSION_dup(SSL_get0_session(s->client));
+    }
     ERR_clear_error();
     BIO *out = SSL_get_wbio(s->client);
     char *text;
@@ -173,7 +178,7 @@ static void stop(side *s) {
     *s = (side){0};
 }
 
-static void start(pn_tls_pipe *pipe, side *s, uint8_t kind, uint8_t asks) {
+static void start(pn_tls_pipe *pipe, side *s, uint8_t kind, uint8_t asks, bool resumes) {
     stop(s);
     s->kind = kind;
     s->asks = asks;
@@ -184,6 +189,7 @@ static void start(pn_tls_pipe *pipe, side *s, uint8_t kind, uint8_t asks) {
     s->client = SSL_new(world.clients[kind]);
     SSL_set_bio(s->client, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
     SSL_set_connect_state(s->client);
+    if (resumes && world.kept[kind]) SSL_set_session(s->client, world.kept[kind]);
     go_on(s);
 }
 
@@ -241,10 +247,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         data += 2, size -= 2;
         if (op == 0) {
             if (starts++ == STARTS) break;
-            start(&pipe, s, argument % 5, argument / 8 % 3);
+            start(&pipe, s, argument % 5, argument / 8 % 3, more & 1);
             continue;
         }
-        if (!s->server) start(&pipe, s, NOBODY, 0);
+        if (!s->server) start(&pipe, s, NOBODY, 0, false);
         size_t waits = pn_buf_len(&s->up);
         switch (op) {
         case 1: {
@@ -289,6 +295,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         }
     }
     for (int i = 0; i < SESSIONS; i++) stop(&sides[i]);
+    for (int i = 0; i < NOBODY; i++) {
+        SSL_SESSION_free(world.kept[i]);
+        world.kept[i] = NULL;
+    }
     pn_tls_pipe_end(&pipe);
     return 0;
 }

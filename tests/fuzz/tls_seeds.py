@@ -35,8 +35,9 @@ class Program:
     def record(self, op: int, session: int, argument: int, more: int = 0) -> None:
         self.data += bytes([op | session << 3 | more << 5, argument])
 
-    def start(self, session: int, client: int, asks: int = REQUIRED) -> None:
-        self.record(0, session, next(b for b in range(256) if (b % 5, b // 8 % 3) == (client, asks)))
+    def start(self, session: int, client: int, asks: int = REQUIRED, *, resumes: bool = False) -> None:
+        argument = next(b for b in range(256) if (b % 5, b // 8 % 3) == (client, asks))
+        self.record(0, session, argument, resumes)
 
     def raw(self, session: int, data: bytes) -> None:
         self.record(1, session, len(data) >> 8)
@@ -66,6 +67,22 @@ def every_client(p: Program) -> None:
             p.start(0, client, asks)
             p.shake(0)
             p.talk(0)
+
+
+def resumed(p: Program) -> None:
+    """By a ticket, at the door that gave it and at others, whole and meddled with."""
+    for client in (V13, V12, BARE):
+        p.start(0, client, REQUIRED if client != BARE else NONE)
+        p.shake(0)
+        p.talk(0)
+        for asks in (REQUIRED, OPTIONAL, NONE):
+            p.start(1, client, asks, resumes=True)
+            p.shake(1)
+            p.talk(1)
+        for at in (50, 90, 120):
+            p.start(2, client, NONE, resumes=True)
+            p.record(3, 2, at, 1)
+            p.shake(2)
 
 
 def three_at_once(p: Program) -> None:
@@ -187,6 +204,7 @@ def garbage(p: Program) -> None:
 
 SCENARIOS: tuple[Callable[[Program], None], ...] = (
     every_client,
+    resumed,
     three_at_once,
     byte_by_byte,
     large,

@@ -55,8 +55,8 @@ static inline pn_span text_in(BIO *bio) {
     return pn_span_of(text, (size_t)n);
 }
 
-/* What a gateway serves with; `wrong_key`: with a key that is none. Owned; NULL with the reason in `why`. */
-static inline SSL_CTX *serve_with(const pair *root, const pair *gateway, int certificate, bool wrong_key, char *why, size_t size) {
+/* What a gateway serves with; `wrong_key`: with a key that is none; tickets: seconds. Owned; NULL with the reason in `why`. */
+static inline SSL_CTX *serve_for(const pair *root, const pair *gateway, int certificate, bool wrong_key, long tickets, char *why, size_t size) {
     BIO *chain = BIO_new(BIO_s_mem()), *key = BIO_new(BIO_s_mem()), *authorities = BIO_new(BIO_s_mem());
     PEM_write_bio_X509(chain, gateway->certificate);
     PEM_write_bio_PrivateKey(key, gateway->key, NULL, NULL, 0, NULL, NULL);
@@ -66,12 +66,17 @@ static inline SSL_CTX *serve_with(const pair *root, const pair *gateway, int cer
                           .authorities = text_in(authorities),
                           .ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256",
                           .groups = "prime256v1:X25519",
-                          .certificate = certificate};
+                          .certificate = certificate,
+                          .tickets = tickets};
     SSL_CTX *context = pn_tls_context(&files, why, size);
     BIO_free(chain);
     BIO_free(key);
     BIO_free(authorities);
     return context;
+}
+
+static inline SSL_CTX *serve_with(const pair *root, const pair *gateway, int certificate, bool wrong_key, char *why, size_t size) {
+    return serve_for(root, gateway, certificate, wrong_key, 0, why, size);
 }
 
 /* A client that trusts `root`; without a certificate of its own when `own` is NULL. Owned. */
