@@ -1143,16 +1143,22 @@ static void Broker_dealloc(BrokerObject *self) {
     Py_DECREF(type);
 }
 
+LinkObject *pn_new_link(BrokerObject *broker, PyObject *owner) {
+    PyTypeObject *type = (PyTypeObject *)state_of((PyObject *)broker)->link_type;
+    LinkObject *link = (LinkObject *)type->tp_alloc(type, 0);
+    if (!link) return NULL;
+    link->broker = (BrokerObject *)Py_NewRef((PyObject *)broker);
+    link->owner = Py_NewRef(owner);
+    link->own = (pn_owner){.object = link};
+    return link;
+}
+
 static PyObject *Broker_open(BrokerObject *self, PyObject *args) {
     PyObject *owner;
     long long now;
     if (!PyArg_ParseTuple(args, "OL:open", &owner, &now)) return NULL;
-    PyTypeObject *type = (PyTypeObject *)state_of((PyObject *)self)->link_type;
-    LinkObject *link = (LinkObject *)type->tp_alloc(type, 0);
+    LinkObject *link = pn_new_link(self, owner);
     if (!link) return NULL;
-    link->broker = (BrokerObject *)Py_NewRef((PyObject *)self);
-    link->owner = Py_NewRef(owner);
-    link->own = (pn_owner){.object = link};
     now = enter(self, now);
     link->link = pn_link_open(self->house.broker, &link->own, now);
     leave(self);

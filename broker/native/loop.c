@@ -46,7 +46,8 @@ struct pn_conn {
     uint64_t name;
     void *object;
     pn_link *link; /* while LIVE */
-    SSL_CTX *context; /* owned: from BEGIN to the first step */
+    pn_owner *owner; /* of the link to come; NULL: ATTACH brings one */
+    SSL_CTX *context; /* owned: what the handshake goes by, until its first step */
     SSL *ssl;      /* owned */
     pn_buf in;     /* what came before it can be read: the first bytes, and what followed the handshake at once */
     pn_buf out;    /* encrypted, or what the link has left behind */
@@ -112,16 +113,19 @@ static void share(pn_loop *l) {
 
 /* ==== Posts ===================================================================================================== */
 
-/* False without memory: then it is as lost as a packet on the line, and who waits for an answer has its deadline. POST_GONE is tried again. */
-static bool post(pn_loop *l, pn_post p, const void *text, size_t n) {
+/* Puts it in the mail by `put`. False without memory: then it is as lost as a packet on the line, and who waits for an answer has its deadline.
+ * POST_GONE is tried again. */
+static bool write_post(pn_loop *l, pn_post p, const void *text, size_t n, bool (*put)(pn_mail *, const void *, size_t)) {
     if (n && (p.text = pn_malloc(n)) != NULL) {
         memcpy(p.text, text, n);
         p.n = (uint32_t)n;
     }
-    bool put = pn_mail_put(&l->posts, &p, sizeof p);
-    if (!put) pn_free(p.text);
-    return put;
+    bool written = put(&l->posts, &p, sizeof p);
+    if (!written) pn_free(p.text);
+    return written;
 }
+
+static bool post(pn_loop *l, pn_post p, const void *text, size_t n) { return write_post(l, p, text, n, pn_mail_put); }
 
 static bool tell(pn_loop *l, const pn_conn *c, uint8_t kind, uint8_t reason, const void *text, size_t n) {
     return post(l, (pn_post){.kind = kind, .reason = reason, .object = c->object}, text, n);
@@ -579,6 +583,12 @@ static void queue_step(pn_loop *l, pn_conn *c) {
     arm(l, c);
 }
 
+/* Whether nine bytes may begin a ClientHello. What may not is explained by Python (no_hello of peanutd/tls.py). */
+static bool is_hello(const uint8_t *p) {
+    uint32_t record = (uint32_t)p[3] << 8 | p[4], hello = (uint32_t)p[6] << 16 | (uint32_t)p[7] << 8 | p[8];
+    return p[0] == 0x16 && p[1] == 3 && record >= 4 && record <= PN_HELLO_MAX && p[5] == 1 && hello <= PN_HELLO_MAX;
+}
+
 static void receive_greeting(pn_loop *l, pn_conn *c) {
     uint32_t before = pn_buf_len(&c->in);
     ssize_t n = recv(c->fd, l->received, sizeof l->received, MSG_DONTWAIT);
@@ -589,8 +599,44 @@ static void receive_greeting(pn_loop *l, pn_conn *c) {
     }
     uint32_t held = pn_buf_len(&c->in);
     if (before >= PN_HELLO_BYTES) return;
+    if (c->context && held >= PN_HELLO_BYTES && is_hello(pn_buf_head(&c->in))) {
+        pn_post hello = {.kind = PN_POST_HELLO, .reason = 1, .object = c->object};
+        write_post(l, hello, pn_buf_head(&c->in), PN_HELLO_BYTES, pn_mail_leave);
+        c->state = SHAKING;
+        queue_step(l, c);
+        return;
+    }
     c->state = ASKING;
     tell(l, c, PN_POST_HELLO, 0, pn_buf_head(&c->in), held < PN_HELLO_BYTES ? held : PN_HELLO_BYTES);
+    arm(l, c);
+}
+
+/* Under the lock. */
+static void attach(pn_conn *c, pn_link *link) {
+    pn_owner *owner = pn_link_owner(link);
+    c->link = link;
+    c->state = LIVE;
+    owner->conn = c->name;
+    owner->at = c;
+}
+
+/* It has proved who it is, and what it says is listened to; its CONNECT will wait for Python, who has read of it by then. Under the lock. */
+static void let_in(pn_loop *l, pn_conn *c) {
+    size_t n;
+    uint8_t *der = pn_tls_peer(c->ssl, &n);
+    pn_link *link = pn_link_open(l->house->broker, c->owner, l->now);
+    pn_post opened = {.kind = PN_POST_OPENED, .reason = 3, .object = c->object, .link = link};
+    bool told = link && write_post(l, opened, der, n, pn_mail_leave);
+    OPENSSL_free(der);
+    if (!told) {
+        if (link) pn_link_lost(link, l->now);
+        die(l, c);
+        return;
+    }
+    attach(c, link);
+    c->owner = NULL;
+    send_out(l, c);
+    if (c->state == LIVE && pn_buf_len(&c->in)) decrypt_first(l, c);
     arm(l, c);
 }
 
@@ -598,13 +644,15 @@ static void proved(pn_loop *l, pn_conn *c) {
     size_t n;
     uint8_t *der = pn_tls_peer(c->ssl, &n);
     c->state = PROVED;
+    c->owner = NULL;
     tell(l, c, PN_POST_READY, SSL_version(c->ssl) == TLS1_3_VERSION ? 3 : 2, der, n);
     OPENSSL_free(der);
     arm(l, c);
 }
 
-/* What has come of a step of the handshake; what it wants to be sent is in the pipe, and what came behind it in `rest`. */
-static void shaken(pn_loop *l, pn_conn *c, int result, const pn_tls_failure *failure, pn_span rest) {
+/* What has come of a step of the handshake; what it wants to be sent is in the pipe, and what came behind it in `rest`. `locked`: the core is
+ * ours. */
+static void shaken(pn_loop *l, pn_conn *c, int result, const pn_tls_failure *failure, pn_span rest, bool locked) {
     if (result == PN_TLS_DONE) keep_pipe(l, c); /* what finishes the handshake of TLS 1.2 goes when it is known who that is */
     else send_pipe(l, c);
     if (c->state == DEAD) return;
@@ -613,6 +661,10 @@ static void shaken(pn_loop *l, pn_conn *c, int result, const pn_tls_failure *fai
         end(l, c);
     } else if (rest.n && !pn_buf_add(&c->in, rest.p, rest.n)) {
         die(l, c);
+    } else if (result == PN_TLS_DONE && c->owner && SSL_version(c->ssl) == TLS1_3_VERSION) {
+        if (!locked) enter(l);
+        let_in(l, c);
+        if (!locked) pn_lock_give(&l->house->lock);
     } else if (result == PN_TLS_DONE) {
         proved(l, c);
     }
@@ -634,7 +686,7 @@ static void shake(pn_loop *l, pn_conn *c, pn_span in) {
     int result = pn_tls_handshake(c->ssl, &failure);
     pn_span rest = pn_span_of(l->pipe.in, l->pipe.in_n);
     l->pipe.in_n = 0;
-    shaken(l, c, result, &failure, rest);
+    shaken(l, c, result, &failure, rest, false);
 }
 
 /* The same by a helper: the session goes away and comes back with PN_ORDER_STEPPED. */
@@ -672,7 +724,7 @@ static void stepped(pn_loop *l, pn_conn *c, pn_step *step) {
         if (c->ssl) pn_tls_bind(c->ssl, &l->pipe);
         l->pipe.out = step->out;
         step->out = (pn_buf){0};
-        shaken(l, c, step->result, &step->failure, pn_span_of(pn_buf_head(&step->in), pn_buf_len(&step->in)));
+        shaken(l, c, step->result, &step->failure, pn_span_of(pn_buf_head(&step->in), pn_buf_len(&step->in)), true);
         pn_buf_free(&l->pipe.out);
         l->pipe.out = own;
     }
@@ -713,13 +765,11 @@ static void take_steps(pn_loop *l) {
 
 /* ==== Orders ==================================================================================================== */
 
-uint64_t pn_loop_add(pn_loop *l, int fd, void *object, pn_link *link) {
-    pn_conn *c = pn_calloc(1, sizeof *c);
+/* Steals what it is given, unless it returns 0. */
+static uint64_t add(pn_loop *l, pn_conn given) {
+    pn_conn *c = pn_malloc(sizeof *c);
     if (!c) return 0;
-    c->fd = fd;
-    c->object = object;
-    c->link = link;
-    c->state = link ? LIVE : GREETING;
+    *c = given;
     c->name = atomic_fetch_add_explicit(&l->names, 1, memory_order_relaxed);
     uint64_t name = c->name; /* the loop may be done with it before we are */
     if (pn_mail_put(&l->orders, &(order){name, c, PN_ORDER_ADD}, sizeof(order))) return name;
@@ -727,20 +777,19 @@ uint64_t pn_loop_add(pn_loop *l, int fd, void *object, pn_link *link) {
     return 0;
 }
 
+uint64_t pn_loop_add(pn_loop *l, int fd, void *object, pn_link *link) {
+    return add(l, (pn_conn){.fd = fd, .object = object, .link = link, .state = link ? LIVE : GREETING});
+}
+
+uint64_t pn_loop_welcome(pn_loop *l, int fd, void *object, SSL_CTX *context, pn_owner *owner) {
+    return add(l, (pn_conn){.fd = fd, .object = object, .context = context, .owner = owner, .state = GREETING});
+}
+
 bool pn_loop_order(pn_loop *l, uint8_t kind, uint64_t conn, void *thing) {
     return pn_mail_put(&l->orders, &(order){conn, thing, kind}, sizeof(order));
 }
 
 void pn_loop_ring(pn_loop *l) { pn_mail_ring(&l->orders); }
-
-/* Under the lock. */
-static void attach(pn_conn *c, pn_link *link) {
-    pn_owner *owner = pn_link_owner(link);
-    c->link = link;
-    c->state = LIVE;
-    owner->conn = c->name;
-    owner->at = c;
-}
 
 static void begin(pn_loop *l, pn_conn *c) {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
@@ -774,6 +823,7 @@ static void obey(pn_loop *l, const order *o) {
             SSL_CTX_free(o->thing);
             break;
         }
+        SSL_CTX_free(c->context);
         c->context = o->thing;
         c->state = SHAKING;
         queue_step(l, c);
@@ -992,6 +1042,7 @@ void pn_loop_free(pn_loop *l, void (*give)(void *)) {
     bury(l);
     pn_post *posts = pn_loop_posts(l, &count);
     for (uint32_t i = 0; i < count; i++) {
+        if (posts[i].link) pn_link_drop(posts[i].link, l->now); /* whose nobody has become */
         if (posts[i].kind == PN_POST_GONE) give(posts[i].object);
         pn_free(posts[i].text);
     }

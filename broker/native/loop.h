@@ -14,6 +14,8 @@
  * The life of a connection: pn_loop_add, then
  *     plain   it has its link already; or it gets it by ATTACH
  *     TLS     POST_HELLO (the first bytes) … BEGIN … POST_READY (the certificate) … ATTACH, or POST_FAILED
+ *             and where Python has said before that it may (pn_loop_welcome) the loop waits neither for BEGIN nor for ATTACH; HELLO and
+ *             POST_OPENED ring no bell then, but come along with the next post: who comes in wakes Python once, with its CONNECT
  *     then    the core's events as posts; READ, FINISH
  *     at last POST_LOST (the link is to be given up: pn_link_lost) if it had one, and POST_GONE
  */
@@ -21,12 +23,15 @@
 #define PEANUT_LOOP_H
 
 #include "house.h"
+#include "tls.h"
 
 typedef struct pn_loop pn_loop;
 
 enum pn_post_kind { /* beside those of pn_event_kind */
-    PN_POST_HELLO = 32, /* text: up to PN_HELLO_BYTES that a client has begun with. It waits for BEGIN, or MORE, or its end */
+    PN_POST_HELLO = 32, /* text: up to PN_HELLO_BYTES that a client has begun with. It waits for BEGIN, or MORE, or its end; reason 1:
+                         * it waits for nothing, and its handshake has begun */
     PN_POST_READY,      /* the handshake is done: reason 3 for TLS 1.3, 2 for 1.2; text: the certificate in DER, or nothing */
+    PN_POST_OPENED,     /* the same, and it has its `link` already */
     PN_POST_FAILED,     /* it is not: text has OpenSSL's words, reason the X509_V_ERR_…; the connection ends by itself */
     PN_POST_LOST,       /* the link has no connection any more: pn_link_lost */
     PN_POST_STALLED,    /* it reads nothing, and is cut */
@@ -40,6 +45,7 @@ typedef struct pn_post {
     uint8_t kind, reason;
     void *object;    /* of the connection, or the owner's of the link; NULL: it is gone */
     pn_owner *owner; /* of the link, for the events of the core and PUMP */
+    pn_link *link;   /* of OPENED; it is the reader's to give up, as all are */
     char *text;      /* owned (pn_free) */
     uint32_t n;
 } pn_post;
@@ -58,6 +64,7 @@ enum pn_order_kind {
 };
 
 #define PN_HELLO_BYTES 9u
+#define PN_HELLO_MAX (16u * 1024) /* bytes of a ClientHello, at most (HELLO_MAX of peanutd/tls.py) */
 #define PN_RECEIVE_BUFFER (16u * 1024) /* bytes of one receive: what one peer gets before the others have their turn */
 #define PN_SEND_TURN (256u * 1024)     /* bytes that one peer is sent in a turn */
 #define PN_READY_TURN 256u             /* sockets looked at in a turn */
@@ -85,6 +92,10 @@ int pn_loop_bell(const pn_loop *loop); /* borrowed: a file descriptor that is re
 /* A socket, not blocking, which is the loop's from now on. `object` comes with its posts. `link`: plain MQTT; NULL: TLS. Its
  * name, or 0 without memory, and then nothing has happened. */
 uint64_t pn_loop_add(pn_loop *loop, int fd, void *object, pn_link *link);
+/* The same for TLS that waits less. `context`: the handshake may begin as soon as a ClientHello does (a reference goes over); NULL: BEGIN
+ * says so. `owner`: of the link that is opened when a handshake of TLS 1.3 is done, when there is nothing left to be kept back; borrowed
+ * until POST_GONE is read. With TLS 1.2 ATTACH brings a link, and lets the last message of the handshake go. */
+uint64_t pn_loop_welcome(pn_loop *loop, int fd, void *object, SSL_CTX *context, pn_owner *owner);
 /* `thing` is the SSL_CTX of BEGIN (a reference goes over), the pn_link of ATTACH, anything for READ. False without memory. */
 bool pn_loop_order(pn_loop *loop, uint8_t kind, uint64_t conn, void *thing);
 

@@ -22,14 +22,19 @@ void pn_mail_ring(pn_mail *m) {
     (void)n; /* it cannot fail but by being rung 2^64 times already */
 }
 
-bool pn_mail_put(pn_mail *m, const void *item, size_t size) {
+static bool put(pn_mail *m, const void *item, size_t size, bool rings) {
     pthread_mutex_lock(&m->mutex);
-    bool first = pn_buf_len(&m->items) == 0;
-    bool put = pn_buf_add(&m->items, item, size);
+    bool added = pn_buf_add(&m->items, item, size);
+    rings = rings && added && !m->rung;
+    m->rung |= rings;
     pthread_mutex_unlock(&m->mutex);
-    if (put && first) pn_mail_ring(m);
-    return put;
+    if (rings) pn_mail_ring(m);
+    return added;
 }
+
+bool pn_mail_put(pn_mail *m, const void *item, size_t size) { return put(m, item, size, true); }
+
+bool pn_mail_leave(pn_mail *m, const void *item, size_t size) { return put(m, item, size, false); }
 
 pn_buf pn_mail_take(pn_mail *m) {
     uint64_t rung;
@@ -38,6 +43,7 @@ pn_buf pn_mail_take(pn_mail *m) {
     pthread_mutex_lock(&m->mutex);
     pn_buf items = m->items;
     m->items = (pn_buf){0};
+    m->rung = false;
     pthread_mutex_unlock(&m->mutex);
     return items;
 }

@@ -20,6 +20,9 @@ typedef struct {
     pn_owner own;         /* what the core knows as the link's owner; its object is this one */
 } LinkObject;
 
+/* A Link that is nobody's yet: a loop opens it. `owner` is its owner; NULL with an exception set. */
+LinkObject *pn_new_link(BrokerObject *broker, PyObject *owner);
+
 /* Adds the classes Loop and Tls. 0, or -1 with an exception set. */
 int pn_add_native(PyObject *module);
 

@@ -204,6 +204,23 @@ static PyObject *Loop_add(LoopObject *self, PyObject *args) {
     return PyErr_NoMemory();
 }
 
+static PyObject *Loop_welcome(LoopObject *self, PyObject *args) {
+    int fd;
+    PyObject *object, *tls;
+    if (!PyArg_ParseTuple(args, "iOO:welcome", &fd, &object, &tls)) return NULL;
+    if (!self->loop) return ended();
+    LinkObject *link = pn_new_link(self->broker, object);
+    if (!link) return NULL;
+    SSL_CTX *context = tls == Py_None ? NULL : ((TlsObject *)tls)->context;
+    if (context) SSL_CTX_up_ref(context);
+    uint64_t name = pn_loop_welcome(self->loop, fd, Py_NewRef(object), context, &link->own);
+    if (name) return Py_BuildValue("(KN)", (unsigned long long)name, link);
+    SSL_CTX_free(context);
+    Py_DECREF(object);
+    Py_DECREF(link);
+    return PyErr_NoMemory();
+}
+
 /* Orders that are a name and nothing else. */
 static PyObject *give_order(LoopObject *self, PyObject *arg, uint8_t kind, void *thing) {
     unsigned long long name = PyLong_AsUnsignedLongLong(arg);
@@ -242,7 +259,7 @@ static PyObject *Loop_attach(LoopObject *self, PyObject *args) {
 
 /* The text of a post: a certificate and the first bytes are bytes. */
 static PyObject *text_of(const pn_post *p) {
-    bool raw = p->kind == PN_POST_HELLO || p->kind == PN_POST_READY;
+    bool raw = p->kind == PN_POST_HELLO || p->kind == PN_POST_READY || p->kind == PN_POST_OPENED;
     return raw ? PyBytes_FromStringAndSize(p->text, p->n) : PyUnicode_DecodeUTF8(p->text ? p->text : "", p->n, "replace");
 }
 
@@ -254,6 +271,7 @@ static PyObject *Loop_posts(LoopObject *self, PyObject *unused) {
     /* First of all: what follows may run the collector, and with it the end of a link. */
     for (uint32_t i = 0; i < count; i++) {
         if (posts[i].kind != PN_POST_GONE) Py_XINCREF((PyObject *)posts[i].object);
+        if (posts[i].link) ((LinkObject *)((pn_owner *)pn_link_owner(posts[i].link))->object)->link = posts[i].link;
     }
     PyObject *list = PyList_New(0);
     for (uint32_t i = 0; i < count; i++) {
@@ -286,6 +304,9 @@ static PyMethodDef Loop_methods[] = {
     {"posts", (PyCFunction)Loop_posts, METH_NOARGS, "posts() -> [(kind, connection's object or Link, reason, text)], in order."},
     {"set_times", (PyCFunction)(void (*)(void))Loop_set_times, METH_VARARGS | METH_KEYWORDS, "set_times(*, stall, linger). Seconds."},
     {"add", (PyCFunction)Loop_add, METH_VARARGS, "add(fd, object, link=None) -> name. The socket is the loop's from now on. link: plain MQTT."},
+    {"welcome", (PyCFunction)Loop_welcome, METH_VARARGS,
+     "welcome(fd, object, tls) -> (name, Link). The same for TLS. tls: the handshake may begin with the first bytes; None: begin() says so.\n"
+     "The Link is nobody's until POST_OPENED, or it is attached."},
     {"begin", (PyCFunction)Loop_begin, METH_VARARGS, "begin(name, tls). The handshake."},
     {"more", (PyCFunction)Loop_more, METH_O, "more(name). The first bytes are not enough."},
     {"attach", (PyCFunction)Loop_attach, METH_VARARGS, "attach(name, link). After the handshake."},
@@ -317,7 +338,7 @@ int pn_add_native(PyObject *module) {
         const char *name;
         int value;
     } constants[] = {
-        {"POST_HELLO", PN_POST_HELLO},     {"POST_READY", PN_POST_READY},     {"POST_FAILED", PN_POST_FAILED},
+        {"POST_HELLO", PN_POST_HELLO},     {"POST_READY", PN_POST_READY},     {"POST_OPENED", PN_POST_OPENED}, {"POST_FAILED", PN_POST_FAILED},
         {"POST_LOST", PN_POST_LOST},       {"POST_STALLED", PN_POST_STALLED}, {"POST_PESTERS", PN_POST_PESTERS},
         {"POST_GONE", PN_POST_GONE},       {"POST_PUMP", PN_POST_PUMP},       {"POST_JOURNAL", PN_POST_JOURNAL},
         {"TLS_NONE", PN_TLS_NONE},         {"TLS_OPTIONAL", PN_TLS_OPTIONAL}, {"TLS_REQUIRED", PN_TLS_REQUIRED},

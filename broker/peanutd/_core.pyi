@@ -216,9 +216,10 @@ class Link:
 
 # Kinds of post beside the EVENT_* of the core, which come with their Link; a post is (kind, object, reason, text), and
 # the object is what `add` was given:
-#   POST_HELLO     the first bytes of a client of TLS: say begin(), more() or finish()
+#   POST_HELLO     the first bytes of a client of TLS: say begin(), more() or finish(); nothing where reason is 1
 #   POST_READY     the handshake is done, reason 3 for TLS 1.3, 2 for 1.2; text is the certificate in DER, or empty; say
 #                  attach(), or abort(): what ends the handshake of TLS 1.2 is not sent before
+#   POST_OPENED    the same of TLS 1.3 where welcome() was said, and the Link is good already; nothing is to be said
 #   POST_FAILED    it is not; text has OpenSSL's words, reason the X509_V_ERR_…; the connection ends by itself
 #   POST_LOST      the connection has given up its link: say link.lost()
 #   POST_STALLED   it reads nothing, and was cut
@@ -228,6 +229,7 @@ class Link:
 #   POST_JOURNAL   there is something for Broker.journal(); no object
 POST_HELLO: int
 POST_READY: int
+POST_OPENED: int
 POST_FAILED: int
 POST_LOST: int
 POST_STALLED: int
@@ -289,6 +291,10 @@ class Loop:
     def add(self, fd: int, object: object, link: Link | None = None) -> int:
         """The socket, which must not block, is the loop's from now on. With a link it speaks plain MQTT, else TLS. The
         connection's name for all below."""
+
+    def welcome(self, fd: int, object: object, tls: Tls | None) -> tuple[int, Link]:
+        """The same for TLS. tls: what the handshake may begin with as soon as the first bytes are there; None: begin()
+        says so. The Link is of no use until POST_OPENED; where POST_READY comes it never is."""
 
     def begin(self, name: int, tls: Tls) -> None: ...
     def more(self, name: int) -> None: ...

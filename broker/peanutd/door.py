@@ -84,6 +84,15 @@ class Handshakes:
         """Handshakes that have not begun."""
         return sum(map(len, self._new.values()))
 
+    def at_once(self) -> bool:
+        """Whether a handshake may begin as soon as its hello is there, without `begin`; then it counts as begun. Only
+        while nobody waits: who never says hello takes a place from nobody but those who would not have to wait either.
+        """
+        if self._new or not self.budget.has(self._loop.time()):
+            return False
+        self.budget.spend()
+        return True
+
     def begin(self, connection: Steps, origin: str) -> None:
         """The connection's `step` is to be called for the first time, when the budget allows."""
         self._new.setdefault(origin, deque()).append(connection)

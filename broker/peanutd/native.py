@@ -40,13 +40,14 @@ def serves(listener: Listener) -> bool:
 class Native(Connection):
     """One connection that the C thread holds, and its link in the core."""
 
-    __slots__ = ("_driver", "_first", "_name", "_ready", "_version")
+    __slots__ = ("_driver", "_first", "_name", "_opening", "_ready", "_version")
 
     def __init__(self, server: Home, listener: Listener, driver: Driver) -> None:
         super().__init__(server, listener)
         self._driver = driver
         self._name = 0  # of the C thread's connection
         self._first = b""  # the first bytes from the peer
+        self._opening: Link | None = None  # what will be its link when the handshake is done
         self._ready = not listener.secure  # the handshake is finished
         self._version: int | None = None
 
@@ -72,17 +73,20 @@ class Native(Connection):
             server.forget(self)
         elif self.listener.secure:
             server.waits.handshaking.set(self)
-            self._name = self._driver.loop.add(sock.detach(), self)
+            context = self._context if server.handshakes.at_once() else None
+            self._name, self._opening = self._driver.loop.welcome(sock.detach(), self, context)
         else:
             self._link = server.broker.open(self, now_ms())
             self._name = self._driver.loop.add(sock.detach(), self, self._link)
 
     # --- what the C thread tells ---
 
-    def greeted(self, first: bytes) -> None:
-        """The peer has begun with these bytes; it is not heard further until it is said what to do."""
+    def greeted(self, first: bytes, begun: bool) -> None:
+        """The peer has begun with these bytes, and so has the handshake; or it is not heard further until it is said
+        what to do.
+        """
         self._first = first
-        if self._done:
+        if self._done or begun:
             return
         if problem := tls.no_hello(first):
             self.server.report(self, "handshake failed", problem, "not TLS")
@@ -95,23 +99,21 @@ class Native(Connection):
     def step(self) -> None:
         """It is this connection's turn: the handshake begins, and the C thread goes on with it."""
         if not self._done:
-            self._driver.loop.begin(self._name, self._driver.context(self.listener.policy.certificate))
+            self._driver.loop.begin(self._name, self._context)
 
     def proved(self, certificate: bytes, version: int) -> None:
         """The handshake is done, but for our last word; `certificate` is empty where there is none."""
-        if self._done:
-            return
-        self._version = version
-        self._identify(certificate or None)
-        if self.credential is not None and (why := self.server.revoked(self.credential)) is not None:
-            self._done = True
-            self.server.report(self, "handshake failed", why, "revoked")
-            self.abort()
-            return
-        self._ready = True
-        self._open_link()
-        assert self._link is not None
-        self._driver.loop.attach(self._name, self._link)
+        self._opening = None
+        if not self._done and self._may_speak(certificate, version):
+            self._open_link()
+            assert self._link is not None
+            self._driver.loop.attach(self._name, self._link)
+
+    def opened(self, certificate: bytes, version: int) -> None:
+        """The handshake is done, and the C thread has opened the link. Its CONNECT, if it has come, is next."""
+        self._link, self._opening = self._opening, None
+        if not self._done and self._may_speak(certificate, version):
+            self.server.waits.handshaking.drop(self)
 
     def failed(self, reason: str, verify: int) -> None:
         """The handshake is not done: OpenSSL's words, and what was wrong with the certificate."""
@@ -150,6 +152,7 @@ class Native(Connection):
             self.server.report(self, "handshake failed", words, "closed" if hello else "not TLS")
         self._done = True
         self._name = 0
+        self._opening = None
         try:
             self._lose()
         finally:
@@ -167,7 +170,10 @@ class Native(Connection):
         self._driver.loop.hold(self._name)
 
     def finish(self, reason: int = 0, words: str = "") -> None:
-        if self._done or self._link is None:
+        if self._done:
+            return
+        if self._link is None:  # the core was faster than the news that it has a link
+            self.cut()
             return
         if self.accepted is None and self.problem is None and reason >= 0x80:
             self.server.report(self, "no connection", words, "no CONNECT")
@@ -179,6 +185,23 @@ class Native(Connection):
             self._driver.loop.abort(self._name)
 
     # --- inside ---
+
+    @property
+    def _context(self) -> _core.Tls:
+        return self._driver.context(self.listener.policy.certificate)
+
+    def _may_speak(self, certificate: bytes, version: int) -> bool:
+        """Whether who has proved to own this certificate may say what it wants."""
+        self._version = version
+        self._identify(certificate or None)
+        if self.credential is not None and (why := self.server.revoked(self.credential)) is not None:
+            self._done = True
+            self.server.report(self, "handshake failed", why, "revoked")
+            self.abort()
+            return False
+        self._ready = True
+        self._first = b""
+        return True
 
     def _end_handshake(self) -> None:
         self._done = True
@@ -247,7 +270,8 @@ class Driver:
                 context.staple(answer)
 
     def tick(self) -> None:
-        """To be called now and then."""
+        """To be called about twice a second, before the core's tick: so that all links are known which that may end."""
+        self._read()  # what rang no bell
         stall = self._server.waits.stalled.seconds
         if stall != self._stall:
             self._stall = stall
@@ -271,9 +295,12 @@ class Driver:
     def _hear(self, kind: int, about: Link | object, reason: int, text: str | bytes) -> None:
         if kind < _core.POST_HELLO:
             link = cast("Link", about)
+            asks = kind in (_core.EVENT_CONNECT, _core.EVENT_AUTH) and isinstance(link.owner, Native)
+            if asks and cast(Native, link.owner).gone:
+                return  # it was cut for its certificate, say, and is not answered any more
             self._server.run(((kind, link, reason, cast(str, text)),))
-            if kind in (_core.EVENT_CONNECT, _core.EVENT_AUTH) and isinstance(link.owner, Native):
-                link.owner.seen()
+            if asks:
+                cast(Native, link.owner).seen()
         elif kind == _core.POST_JOURNAL:
             self._server.run(())
         elif kind == _core.POST_PUMP:
@@ -291,9 +318,11 @@ class Driver:
     @staticmethod
     def _told(connection: Native, kind: int, reason: int, text: str | bytes) -> None:
         if kind == _core.POST_HELLO:
-            connection.greeted(cast(bytes, text))
+            connection.greeted(cast(bytes, text), reason == 1)
         elif kind == _core.POST_READY:
             connection.proved(cast(bytes, text), reason)
+        elif kind == _core.POST_OPENED:
+            connection.opened(cast(bytes, text), reason)
         elif kind == _core.POST_FAILED:
             connection.failed(cast(str, text), reason)
         elif kind == _core.POST_LOST:

@@ -8,6 +8,7 @@ a device is another one today.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import os
@@ -149,6 +150,7 @@ def _text(value: object) -> str:
     return "".join(c for c in value if c.isprintable())[:TEXT_MAX] if isinstance(value, str) else ""
 
 
+@functools.lru_cache(maxsize=4096)
 def _network(host: str) -> str:
     """Where an address belongs: its /24, or its /48 of IPv6."""
     try:

@@ -625,9 +625,9 @@ class Server:
         now = time.monotonic()
         if self.keeper is not None:
             self.keeper.tick()
-        self.run(self.broker.tick(now_ms()))
         if self._native is not None:
             self._native.tick()
+        self.run(self.broker.tick(now_ms()))
         waits = self.waits
         for connection in waits.handshaking.over(now):
             why = f"not finished in {waits.handshaking.seconds:g} s"

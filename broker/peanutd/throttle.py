@@ -6,6 +6,7 @@ remembered has a limit. Time is an argument (seconds of any monotonic clock).
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from typing import Final
 
@@ -67,6 +68,7 @@ class Throttle:
         return len(self._failures)
 
 
+@functools.lru_cache(maxsize=4096)
 def network(address: str) -> str:
     """What counts as one address."""
     try:

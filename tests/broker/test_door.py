@@ -95,6 +95,23 @@ def test_handshakes_begin_as_the_budget_allows() -> None:
     assert not clock.calls, "nothing is left to be done"
 
 
+def test_at_once_is_for_when_there_is_room_and_nobody_waits() -> None:
+    clock, done = Clock(), list[str]()
+    queue = handshakes(clock, 10)
+    assert [queue.at_once() for _ in range(4)] == [True, True, False, False], "a burst: a quarter of a second"
+    queue.begin(Peer("a", done), "x")
+    clock.run(0.04)
+    assert not done, "those that began at once have spent what there was"
+    clock.run(0.06)
+    assert done == ["a"]
+    clock.run(0.1)
+    assert queue.at_once()
+    queue.begin(Peer("b", done), "x")
+    assert not queue.at_once(), "who waits comes first"
+    unpaced = handshakes(clock, 0)
+    assert all(unpaced.at_once() for _ in range(1000))
+
+
 def test_what_has_begun_goes_on_whatever_the_budget_says() -> None:
     clock, done = Clock(), list[str]()
     queue = handshakes(clock, 1)

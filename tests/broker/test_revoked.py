@@ -148,6 +148,7 @@ def test_who_is_revoked_is_cut_and_comes_in_no_more(fleet: Any, start: Any, dial
     again = dial(daemon.port(), fleet.context(fleet.issue(URI)))
     with pytest.raises((EOFError, OSError)):
         again.connect("peanut")  # whatever certificate it has
+    assert not [line for line in daemon.lines if "connected who=plant/peanut" in line]
     write(fleet.home)  # restored
     daemon.line("0 identities are revoked")
     assert dial(daemon.port(), context).connect("peanut")[1] == 0

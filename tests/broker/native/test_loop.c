@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -89,6 +90,7 @@ static void hear(scene *s) {
         case PN_EVENT_CLOSED: p->closed++; break;
         case PN_POST_HELLO:
             p->hellos++;
+            if (posts[i].reason) break;
             if (posts[i].text[0] != 0x16) {
                 pn_loop_order(s->loop, PN_ORDER_FINISH, p->name, NULL);
             } else if (posts[i].n < PN_HELLO_BYTES) {
@@ -108,6 +110,11 @@ static void hear(scene *s) {
             pn_loop_order(s->loop, PN_ORDER_ATTACH, p->name, p->link);
             break;
         }
+        case PN_POST_OPENED:
+            p->ready++;
+            p->certificate = posts[i].n;
+            p->link = posts[i].link;
+            break;
         case PN_POST_FAILED:
             p->failed++;
             snprintf(p->why, sizeof p->why, "%.*s", (int)posts[i].n, posts[i].text);
@@ -572,7 +579,7 @@ TEST(two_threads_and_a_house) {
     scene_end(s);
 }
 
-/* --- helpers --- */
+/* --- those who are expected --- */
 
 /* Turns until `*flag` of a client is set, which is a matter of a helper's time. */
 static void await(scene *s, const int *flag) {
@@ -592,6 +599,96 @@ static void shake_until(scene *s, peer *p, const int *flag) {
     }
     CHECK_EQ(*flag, 1);
 }
+
+static bool rings(const scene *s) {
+    struct pollfd bell = {.fd = pn_loop_bell(s->loop), .events = POLLIN};
+    return poll(&bell, 1, 0) == 1;
+}
+
+static peer *dial_expected(scene *s, int i, SSL_CTX *client) {
+    int ends[2];
+    peer *p = &s->peers[i];
+    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+    p->fd = ends[0];
+    p->ours = ends[1];
+    p->owner = (pn_owner){.object = p};
+    SSL_CTX_up_ref(s->context);
+    p->name = pn_loop_welcome(s->loop, ends[1], p, s->context, &p->owner);
+    CHECK(p->name);
+    p->ssl = SSL_new(client);
+    SSL_set_fd(p->ssl, p->fd);
+    SSL_set_connect_state(p->ssl);
+    return p;
+}
+
+/* Python is woken once, by the CONNECT, and knows by then whose it is. Where a step is taken makes no difference. */
+static void come_in_with_one_bell(unsigned helpers) {
+    scene *s = scene_new(0);
+    SSL_CTX *client = contexts(s, true);
+    uint8_t data[64], answer[4];
+    if (helpers) CHECK(pn_loop_help(s->loop, helpers));
+    peer *p = dial_expected(s, 0, client);
+    for (int t = 0; t < 60000 && pn_loop_count(s->loop).sends == 0; t++) {
+        SSL_do_handshake(p->ssl);
+        pn_loop_turn(s->loop, 1);
+    }
+    CHECK(!rings(s));
+    while (!SSL_is_init_finished(p->ssl)) CHECK(SSL_do_handshake(p->ssl) == 1 || SSL_want_read(p->ssl));
+    for (int i = 0; i < 3; i++) pn_loop_turn(s->loop, 1);
+    CHECK(!rings(s));
+    SSL_write(p->ssl, data, (int)connect_packet(data, 0));
+    for (int t = 0; t < 60000 && !rings(s); t++) pn_loop_turn(s->loop, 1);
+    CHECK_EQ(p->hellos + p->ready + p->connects, 0);
+    hear(s);
+    CHECK_EQ(p->hellos, 1);
+    CHECK_EQ(p->ready, 1);
+    CHECK_EQ(p->connects, 1);
+    CHECK(p->certificate > 100);
+    CHECK_EQ(get_tls(s, p, answer, 4), 4);
+    SSL_shutdown(p->ssl);
+    await(s, &p->lost);
+    SSL_CTX_free(client);
+    scene_end(s);
+}
+
+TEST(who_comes_in_rings_once) { come_in_with_one_bell(0); }
+
+TEST(who_comes_in_rings_once_with_helpers) { come_in_with_one_bell(2); }
+
+/* The last message of TLS 1.2 waits for Python; what is no hello is shown to it; who leaves does not leave anything. */
+TEST(the_expected_who_are_otherwise) {
+    scene *s = scene_new(0);
+    SSL_CTX *client = contexts(s, true);
+    uint8_t data[64];
+    SSL_CTX_set_max_proto_version(client, TLS1_2_VERSION);
+    peer *old = dial_expected(s, 0, client);
+    shake_until(s, old, &old->ready);
+    for (int i = 0; i < TURNS && !SSL_is_init_finished(old->ssl); i++) {
+        SSL_do_handshake(old->ssl);
+        turn(s);
+    }
+    CHECK(old->owner.conn == old->name);
+    come_in_tls(s, old, 0);
+    peer *wrong = dial_expected(s, 1, client), *slow = dial_expected(s, 2, client), *early = dial_expected(s, 3, client);
+    say(wrong, "\x16\x03\x01\x7f\xff\x01\0\0\xff", 9);
+    say(slow, "\x16\x03", 2);
+    await(s, &wrong->hellos);
+    await(s, &slow->hellos);
+    shutdown(early->fd, SHUT_WR);
+    await(s, &early->gone);
+    SSL_CTX_set_max_proto_version(client, TLS1_3_VERSION);
+    peer *last = dial_expected(s, 4, client);
+    for (int t = 0; t < 60000 && !SSL_is_init_finished(last->ssl); t++) {
+        SSL_do_handshake(last->ssl);
+        pn_loop_turn(s->loop, 1);
+    }
+    SSL_write(last->ssl, data, (int)connect_packet(data, 4));
+    for (int t = 0; t < 60000 && !rings(s); t++) pn_loop_turn(s->loop, 1);
+    SSL_CTX_free(client);
+    scene_end(s); /* nobody has read that it has a link, and a CONNECT */
+}
+
+/* --- helpers --- */
 
 static peer *greet(scene *s, int i, SSL_CTX *context) {
     peer *p = dial(s, i, false);
@@ -709,5 +806,6 @@ TEST_MAIN(CASE(one_receive_and_one_send_for_all_that_came), CASE(one_send_for_a_
           CASE(finish_sends_the_rest_and_waits_for_the_peer), CASE(orders_for_one_that_is_gone_do_nothing),
           CASE(mutual_tls_there_and_back_one_send_a_turn), CASE(the_alert_of_one_is_not_sent_to_another),
           CASE(tls_answers_those_who_read), CASE(who_hangs_up_takes_no_more_than_what_is_on_its_way), CASE(a_socket_that_a_child_holds_open_is_forgotten_all_the_same), CASE(without_a_certificate_the_handshake_fails_in_words),
-          CASE(what_is_not_tls_and_what_comes_byte_by_byte), CASE(two_threads_and_a_house), CASE(helpers_take_the_steps),
+          CASE(what_is_not_tls_and_what_comes_byte_by_byte), CASE(two_threads_and_a_house), CASE(who_comes_in_rings_once),
+          CASE(who_comes_in_rings_once_with_helpers), CASE(the_expected_who_are_otherwise), CASE(helpers_take_the_steps),
           CASE(who_leaves_while_its_session_is_away), CASE(the_end_waits_for_no_step), CASE(a_storm_with_helpers))
