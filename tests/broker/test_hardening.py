@@ -282,7 +282,7 @@ def test_a_log_that_nobody_reads_stops_neither_the_gateway_nor_its_end(fleet: An
             try:
                 wait_for(comes_in, "the gateway")
                 process.terminate()
-                assert process.wait(5) == 0
+                assert process.wait(60) == 0
             finally:
                 process.kill()
     finally:
