@@ -45,7 +45,7 @@ typedef struct pn_stats {
 
 /* Output buffers that nobody needs just now, for whoever needs a large one next: what many are sent at once costs no memory anew in
  * every turn. They go where nobody has asked for them from one tick to the next. */
-enum { PN_SPARES_MAX = 256, PN_SPARE_FROM = 4096, PN_SPARE_MOST = 256 * 1024, PN_SPARE_BYTES = 16 * 1024 * 1024 };
+enum { PN_SPARES_MAX = 256, PN_SPARE_FROM = 4096, PN_SPARE_MOST = 1024 * 1024, PN_SPARE_BYTES = 16 * 1024 * 1024 };
 typedef struct pn_spares {
     pn_buf list[PN_SPARES_MAX]; /* owned, empty */
     uint32_t count, unused;     /* unused: the fewest there have been since the last tick */
