@@ -3,8 +3,8 @@
 Rule: nothing but names changes, and none that anybody can see from outside. Two things are done, over all files of the
 firmware together, so that a file comes out the same whichever node it is for:
 
-* A module's number written in capitals (`MAX_SIZE = 2048`) is put where it is used; the name itself goes, unless
-  another file or a string names it.
+* A module's number or short word written in capitals (`MAX_SIZE = 2048`) is put where it is used, in whichever file;
+  the name itself goes, unless a file outside folders or a string names it, or somebody sets it.
 * A private name (`_flight`), and what a module defines (`def since`) if it is only ever asked of that module, becomes a
   short one (`_b`), the same in all files. Two names may become one where they can never meet: no file has both, nor do
   two files of which one has a class that the other's inherits from.
@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from peanut.image_names import NAMES
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WORD = 10  # characters; mpy-cross makes a name of a text that is not longer
 
 
 def shorten(sources: Mapping[str, str], callers: Iterable[str] = ()) -> dict[str, str]:
@@ -35,10 +36,8 @@ def shorten(sources: Mapping[str, str], callers: Iterable[str] = ()) -> dict[str
     trees = {path: ast.parse(text, path) for path, text in sources.items()}
     modules = {path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in trees}
     kept = {text for tree in trees.values() for text in _said(tree)} | {m.split(".")[-1] for m in modules}
-    asked: set[str] = set()  # of modules of ours, by others
     for tree in trees.values():
         own = _modules_of(tree, modules)
-        asked.update(_asked_of(tree, own, modules))
         kept.update(_asked_of_others(tree, own, modules))
     kept.update(_foreign(trees.values()))
     handed = _handed(trees.values()) - NAMES - kept
@@ -47,6 +46,8 @@ def shorten(sources: Mapping[str, str], callers: Iterable[str] = ()) -> dict[str
         kept.update(_asked_of_others(tree, set(), set()), _behind_dots(tree, set()))
     for tree in trees.values():
         kept.update(set(_behind_dots(tree, _modules_of(tree, modules))) - handed)
+    _put_numbers_of_others(trees, modules, kept)
+    asked = {n for tree in trees.values() for n in _asked_of(tree, _modules_of(tree, modules), modules)}
     for tree in trees.values():
         _put_numbers(tree, kept | asked)
         _letter_arguments(tree, kept)
@@ -70,6 +71,16 @@ def _modules_of(tree: ast.Module, modules: set[str]) -> set[str]:
             }
     bound = Counter(name for node in ast.walk(tree) for name in _written(node) if not isinstance(node, ast.ImportFrom))
     return {name for name in found if not bound[name]}
+
+
+def _homes(tree: ast.Module, own: set[str]) -> dict[str, str]:
+    """{name: module} of the modules `own` that a file imports; not of two that have the same name."""
+    found: dict[str, set[str]] = {}
+    for node in ast.walk(tree):
+        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+            if alias.name in own:
+                found.setdefault(alias.name, set()).add(f"{node.module}.{alias.name}")  # type: ignore[attr-defined]
+    return {name: homes.pop() for name, homes in found.items() if len(homes) == 1}
 
 
 def _asked_of(tree: ast.Module, own: set[str], modules: set[str]) -> Iterator[str]:
@@ -136,20 +147,38 @@ def _foreign(trees: Iterable[ast.Module]) -> set[str]:
 
 def _put_numbers(tree: ast.Module, kept: set[str]) -> None:
     """Each number of the module's where its name was read; the names that are not `kept` go."""
+    values = _values_of(tree)
+    tree.body = [s for s in tree.body if _constant_name(s) not in values or _constant_name(s) in kept]
+    _Numbers(values).visit(tree)
+
+
+def _put_numbers_of_others(trees: Mapping[str, ast.Module], modules: set[str], kept: set[str]) -> None:
+    """The same of other modules' numbers. What a file outside folders has or asks for stays as it is."""
+    everywhere = [node for tree in trees.values() for node in ast.walk(tree)]
+    stored = {n.attr for n in everywhere if isinstance(n, ast.Attribute) and not isinstance(n.ctx, ast.Load)}
+    values = {}
+    for path, tree in trees.items():
+        if "/" in path:
+            module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            values[module] = {n: v for n, v in _values_of(tree).items() if n not in kept | stored}
+    for path, tree in trees.items():
+        if "/" in path:
+            taken = _Taken(values, _homes(tree, _modules_of(tree, modules)), tree)
+            taken.visit(tree)
+            _Numbers(taken.values).visit(tree)
+
+
+def _values_of(tree: ast.Module) -> dict[str, int | str]:
+    """{name: value} of a module's numbers and short words."""
     written = Counter(name for node in ast.walk(tree) for name in _written(node))
-    values: dict[str, int] = {}
-    body = []
+    values: dict[str, int | str] = {}
     for statement in tree.body:
         name = _constant_name(statement)
         if name is not None and written[name] == 1:
             value = _number(statement.value, values)  # type: ignore[attr-defined]
             if value is not None:
                 values[name] = value
-                if name not in kept:
-                    continue
-        body.append(statement)
-    tree.body = body
-    _Numbers(values).visit(tree)
+    return values
 
 
 def _constant_name(statement: ast.stmt) -> str | None:
@@ -174,18 +203,21 @@ def _written(node: ast.AST) -> Iterator[str]:
         yield from ((alias.asname or alias.name).split(".")[0] for alias in node.names)
 
 
-def _number(node: ast.expr, known: Mapping[str, int]) -> int | None:
-    """The whole number that an expression of numbers is, or None."""
+def _number(node: ast.expr, known: Mapping[str, int | str]) -> int | str | None:
+    """The whole number that an expression of numbers is; a word that is kept as a name anyway; or None."""
     if isinstance(node, ast.Constant):
-        return node.value if type(node.value) is int else None  # True and False are none
+        value = node.value
+        if isinstance(value, str):
+            return value if len(value) <= WORD else None
+        return value if type(value) is int else None  # True and False are none
     if isinstance(node, ast.Name):
         return known.get(node.id)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         value = _number(node.operand, known)
-        return None if value is None else -value
+        return -value if isinstance(value, int) else None
     if isinstance(node, ast.BinOp):
         left, right = _number(node.left, known), _number(node.right, known)
-        if left is not None and right is not None:
+        if isinstance(left, int) and isinstance(right, int):
             if isinstance(node.op, ast.Add):
                 return left + right
             if isinstance(node.op, ast.Sub):
@@ -200,13 +232,38 @@ def _number(node: ast.expr, known: Mapping[str, int]) -> int | None:
 
 
 class _Numbers(ast.NodeTransformer):
-    def __init__(self, values: Mapping[str, int]) -> None:
+    def __init__(self, values: Mapping[str, int | str]) -> None:
         self._values = values
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if isinstance(node.ctx, ast.Load) and node.id in self._values:
             return ast.Constant(self._values[node.id])
         return node
+
+
+class _Taken(ast.NodeTransformer):
+    """Takes what modules of ours are asked for (`mqtt.WINDOW`) from their values, and imports of such."""
+
+    def __init__(self, values: Mapping[str, Mapping[str, int | str]], own: Mapping[str, str], tree: ast.Module) -> None:
+        """own: {name: module} in this tree."""
+        self._of_modules = values
+        self._own = own
+        self._written = Counter(name for node in ast.walk(tree) for name in _written(node))
+        self.values: dict[str, int | str] = {}  # of the names that were imported
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        if isinstance(node.value, ast.Name) and isinstance(node.ctx, ast.Load):
+            known = self._of_modules.get(self._own.get(node.value.id, ""), {})
+            if node.attr in known:
+                return ast.Constant(known[node.attr])
+        return self.generic_visit(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.stmt:
+        known = self._of_modules.get(node.module or "", {})
+        taken = {a.name for a in node.names if a.name in known and not a.asname and self._written[a.name] == 1}
+        self.values.update({name: known[name] for name in taken})
+        node.names = [alias for alias in node.names if alias.name not in taken]
+        return node if node.names else ast.Pass()
 
 
 # -- arguments ---------------------------------------------------------------------------------------------------------
