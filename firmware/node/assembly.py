@@ -7,7 +7,7 @@ its receive buffer is the largest block of all, and wants the heap while it is w
 
 import asyncio
 
-from node import VERSION, ConfigError, clock, forget, log, mqtt, store
+from node import VERSION, ConfigError, borrow, clock, forget, log, mqtt, store
 from node.limit import Bucket
 from node.ota import Ota
 
@@ -39,6 +39,7 @@ def assemble(app, profile, box):
     _queues(app)
     words = profile.compose(app, cfg, clock.now())
     forget("node.schedule")
+    borrow()  # what found the readings of before
     _lighten(cfg)
     _connect(app, ctx)
     _wireless(app, country, networks)

@@ -168,8 +168,8 @@ class Greenhouse(App):
         if self._client.ready and await self._send("telemetry", body):
             self._kept = None
         elif self._kept is None or clock.since(self._kept) >= keep_ms:
-            self._kept = clock.now()
             self._ring.add(ts, readings)
+            self._kept = clock.now()
 
     async def _backfill(self, pulse):
         """Readings from the time without a gateway, one message a second, when no ack and no event waits."""

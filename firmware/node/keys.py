@@ -13,7 +13,6 @@ while on trial, and the reason if it was given up; cert, key and each of ca are 
 
 import binascii
 import hashlib
-import ssl
 
 from node import ConfigError, log, slots, strictjson
 
@@ -131,15 +130,17 @@ def context(read):
 
     read: function (file name) -> bytes. Raises ConfigError naming the file that cannot be used.
     """
+    import tls  # what MicroPython's ssl is made of; that module and its objects would stay in memory, too
+
     keys = Keys(read)
     while True:
-        ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        ctx.verify_mode = ssl.CERT_REQUIRED
+        ctx = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+        ctx.verify_mode = tls.CERT_REQUIRED
         try:
             cert, key, roots = keys.choose(True)
             ctx.load_cert_chain(cert, key)
             for root in roots:
-                ctx.load_verify_locations(cadata=root)
+                ctx.load_verify_locations(root)
         except (OSError, ValueError) as e:
             if keys.slot is None:
                 raise ConfigError(

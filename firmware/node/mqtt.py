@@ -157,6 +157,7 @@ class Client:
             if self._epoch == epoch:
                 self._fail("internal: %s" % e)
         finally:
+            birth = None  # a task that is over keeps what its variables name
             forget("node.birth")
 
     async def _change(self, epoch):
@@ -341,27 +342,12 @@ class Client:
         elif kind == 13:
             if len(body):
                 raise Closed("malformed: PINGRESP")
-        elif kind == 9:
-            self._on_suback(body)
-        elif kind == 2:
-            self._on_connack(body)
+        elif kind == 2 or kind == 9:
+            from node import birth
+
+            (birth.on_connack if kind == 2 else birth.on_suback)(self, body)
         else:
             raise Closed("protocol error: packet type %d" % kind)
-
-    def _on_connack(self, body):
-        if self._session is not None:
-            raise Closed("protocol error: second CONNACK")
-        if len(body) != 2 or body[0] > 1:
-            raise Closed("malformed: CONNACK")
-        if body[1]:
-            from node import words
-
-            raise Closed(*words.refused(body[1]))
-        if body[0] and self.clean:
-            raise Closed("protocol error: session present after clean session")  # [MQTT-3.2.2-1]
-        self._session = body[0]
-        self.up = self.welcome = True
-        self._moved.set()
 
     async def _on_publish(self, flags, body):
         qos = flags >> 1 & 3
@@ -403,23 +389,3 @@ class Client:
                 self._moved.set()
                 return
         # An id that is not in flight may be left over from before a restart of this node: harmless.
-
-    def _on_suback(self, body):
-        if self._suback is None or len(body) != 2 + len(self.subscriptions):
-            raise Closed("malformed: SUBACK")
-        if body[0] << 8 | body[1] != self._suback[0]:
-            raise Closed("protocol error: SUBACK for another packet id")
-        refused = []
-        for i in range(2, len(body)):
-            if body[i] == 0x80:
-                refused.append(self.subscriptions[i - 2])
-            elif body[i] > 1:
-                raise Closed("malformed: SUBACK")  # more than was asked for, or reserved [MQTT-3.9.3-2]
-        # Of what begins with `$` other gateways know nothing. That it is all that is granted is the gateway's way to
-        # say that the certificate is to be renewed before anything else.
-        known = [topic for topic in self.subscriptions if topic[0] != "$"]
-        self.limited = refused == known and known != self.subscriptions
-        if not self.limited and refused and refused[-1][0] != "$":
-            raise Closed("not allowed to subscribe to %s" % refused[-1], REFUSED)
-        self._suback = None
-        self._moved.set()

@@ -14,10 +14,8 @@ told apart, and are given up.
 """
 
 import binascii
-import os
-import struct
 
-from node import borrow, log, ticks
+from node import borrow, ticks
 
 RECORD = 16
 PAGE = 16 * RECORD  # bytes in RAM ...
@@ -46,19 +44,9 @@ class Ring:
         self._anchor = None  # the Unix second of this start
         self._at = self._next = 0  # where `batch` reads in the oldest segment, and where it will
         self.lost = 0  # records
-        try:
-            os.mkdir(folder)
-        except OSError:
-            pass
         self._segments = []
-        for name in sorted(os.listdir(folder)):
-            name = folder + "/" + name
-            if name.startswith(self._head):
-                self._segments.append(int(name[-9:-4]))
-            else:
-                log.warn("ring", "readings of other sensors are given up: " + name)
-                os.remove(name)
-        self._size = os.stat(self._path(-1))[6] if self._segments else 0  # of the youngest
+        self._size = 0  # of the youngest
+        borrow("node.backlog").find(self, folder)
 
     def __len__(self):
         return (max(0, len(self._segments) - 1) * SEGMENT + self._size - self._at + self._used) // RECORD
@@ -76,57 +64,11 @@ class Ring:
 
     def add(self, unix, readings):
         """Keep readings {name: (value, quality, …)}."""
-        for group in range(0, len(self._names), 4):
-            step = 0
-            values = [NONE] * 4
-            for i, name in enumerate(self._names[group : group + 4]):
-                value, quality = readings[name][:2]
-                by = 0
-                if quality == "ok":
-                    value *= 100
-                    while abs(value) > 32000 and by < 3:
-                        value /= 10
-                        by += 1
-                    if abs(value) > 32000:
-                        quality = "range"
-                step |= by << 2 * i
-                values[i] = round(value) if quality == "ok" else NONE + QUALITIES.index(quality)
-            at = self._used
-            if not at:
-                self._since = self._last
-            ts, kind = (self._up_ms // 1000, group >> 2 | UNTIMED) if unix is None else (unix, group >> 2)
-            struct.pack_into(FORMAT, self._page, at, ts, self._boot, kind, step, 0, *values)
-            self._page[at + 7] = binascii.crc32(self._page[at : at + RECORD]) & 255
-            self._used = at + RECORD
-            if self._used == PAGE:
-                self.flush()
+        borrow("node.backlog").add(self, unix, readings)
 
     def flush(self):
         """Write the page. A page that cannot be written is lost, and makes room for the next."""
-        try:
-            if not self._segments or self._size + self._used > SEGMENT:
-                if len(self._segments) == SEGMENTS:
-                    self._drop(SEGMENT - self._at)
-                self._segments.append(self._segments[-1] + 1 if self._segments else 0)
-                self._size = 0
-            with open(self._path(-1), "ab") as f:
-                f.write(memoryview(self._page)[: self._used])
-            self._size += self._used
-        except OSError:  # the disk is full
-            self._drop(self._used)
-        self._used = 0
-
-    def _drop(self, unsent):
-        """The oldest segment goes, and so many bytes were not sent."""
-        self.lost += unsent // RECORD
-        try:
-            os.remove(self._path(0))
-        except OSError:
-            pass
-        self._segments.pop(0)
-        self._at = self._next = 0
-        if not self._segments:
-            self._size = 0
+        borrow("node.backlog").flush(self)
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
@@ -142,6 +84,3 @@ class Ring:
     def done(self):
         """The gateway has what `batch` gave."""
         self._at = self._next
-
-    def _path(self, i):
-        return "%s%05d.seg" % (self._head, self._segments[i])

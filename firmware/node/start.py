@@ -13,6 +13,7 @@ import sys
 from node import ConfigError, forget, hardware, log
 from node.blackbox import CRASHES_TO_OTHER, CRASHES_TO_RESCUE, BlackBox
 
+GARBAGE = 4096  # bytes; to collect less of it at a time would take too long
 BENCH_MS = 3600000  # a watchdog cannot be stopped, so whoever interrupts the node gets an hour
 
 
@@ -38,7 +39,7 @@ def run():
     app = None
     try:
         app = _app(box)
-        gc.threshold(gc.mem_free() // 4 + gc.mem_alloc())  # before the heap is in pieces
+        gc.threshold(max(GARBAGE, gc.mem_free() // 2))  # before it is full, or what stays would lie all over it
         why = asyncio.run(app.run(_input_ends if _on_a_pc() else None))
     except KeyboardInterrupt:
         if app is not None:

@@ -111,7 +111,7 @@ async def main():
     app._time.turn = turn
     stream = Stream()
 
-    gc.threshold(gc.mem_free() // 4 + gc.mem_alloc())  # as node/start.py
+    gc.threshold(max(4096, gc.mem_free() // 2))  # as node/start.py
     if PIECES:
         pieces.name()
         # Only what handles the messages, so that nothing else lies between the pieces.

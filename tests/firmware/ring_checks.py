@@ -198,10 +198,10 @@ def check_a_full_disk():
     def full(path, mode):
         raise OSError(28)
 
-    ring.open = full
+    backlog.open = full
     for i in range(16):
         r.add(BEGIN + i, reading(i))
-    del ring.open
+    del backlog.open
     assert (len(files()), r.lost) == (1, 16)
     for i in range(16):
         r.add(BEGIN + 300 + i, reading(i))

@@ -35,8 +35,8 @@ class Careless(Node):
         super().install()
         link = self.workdir / "node" / "keys.py"
         text = link.read_text()
-        assert "ssl.CERT_REQUIRED" in text
-        link.write_text(text.replace("ssl.CERT_REQUIRED", "ssl.CERT_NONE"))
+        assert "tls.CERT_REQUIRED" in text
+        link.write_text(text.replace("tls.CERT_REQUIRED", "tls.CERT_NONE"))
 
 
 @pytest.mark.parametrize("impostor", IMPOSTORS)

@@ -52,7 +52,7 @@ def run(monkeypatch: pytest.MonkeyPatch, end: Callable[[], Any]) -> tuple[list[A
     monkeypatch.setattr(hardware, "reset", reset)
     monkeypatch.setattr(log, "keep", None)
     heap = types.SimpleNamespace(
-        collect=lambda: 0, mem_free=lambda: 4000, mem_alloc=lambda: 500, threshold=happened.append
+        collect=lambda: 0, mem_free=lambda: 40000, mem_alloc=lambda: 500, threshold=happened.append
     )
     monkeypatch.setattr(start, "gc", heap)
     monkeypatch.setattr(sys, "print_exception", lambda _: None, raising=False)  # MicroPython's
@@ -62,9 +62,9 @@ def run(monkeypatch: pytest.MonkeyPatch, end: Callable[[], Any]) -> tuple[list[A
 
 
 def test_the_collector_runs_before_the_heap_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The threshold is set once, when the application stands: a quarter of what is free, and what it holds."""
+    """The threshold is set once, when the application stands: half of what is free."""
     happened, _, after = run(monkeypatch, lambda: "config")
-    assert happened == ["made", 1500, "run", "reset"]
+    assert happened == ["made", 20000, "run", "reset"]
     assert (after.was, after.crashes) == ("planned: config", 0)
 
 
