@@ -26,7 +26,7 @@ from tests.system.conftest import House, wait_for
 from tools.fleet import Node
 from tools.ports import free_port
 
-PATIENCE_S = 45.0
+PATIENCE_S = 90.0
 """Seconds within which what ought to be on the screen is there, on a machine that does eight things at once."""
 PATIENCE_MS = PATIENCE_S * 1000
 PHONE = {"width": 390, "height": 844}
@@ -122,13 +122,8 @@ def home_of_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppHouse]:
     """A house with a running gateway, for all the tests of a file."""
     chromium()
     house = AppHouse(tmp_path_factory.mktemp("app") / "fleet")
-    house.start()
-    try:
+    with house.served():
         yield house
-    finally:
-        if house.process and house.process.poll() is None:
-            house.process.kill()
-            house.process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -122,7 +122,7 @@ def test_lines_come_in_order_and_all_of_them() -> None:
         log.info("test", "ä", number=number)
     stream.end(10.0)
     os.close(writing)
-    reader.join(10.0)
+    reader.join(60.0)
     assert [line.partition("number=")[2] for line in found] == [str(number) for number in range(MAX_WAITING // 2)]
     assert "test: ä" in found[0]
 
@@ -145,7 +145,7 @@ def test_a_pipe_that_nobody_reads_stops_nothing(blocking: bool) -> None:
     reader.start()
     stream.end(10.0)
     os.close(writing)
-    reader.join(10.0)
+    reader.join(60.0)
     left_out = [int(line.rpartition("lines=")[2]) for line in found if "log: not written fast enough" in line]
     assert sum(left_out) > 1000
     assert len(found) - len(left_out) + sum(left_out) == count

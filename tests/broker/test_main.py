@@ -35,7 +35,7 @@ def run(*arguments: str, directory: Path | None = None, **environment: str) -> s
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
     )
 
 
@@ -248,7 +248,7 @@ def test_an_ordered_end(fleet: Any, start: Any, dial: Any, loop: str, number: si
         assert wire.closed()
         wire.close()
     assert daemon.wait() == 0
-    assert time.monotonic() - begin < 30.0
+    assert time.monotonic() - begin < 60.0
     with pytest.raises(ConnectionRefusedError):
         dial(port)
     assert count([line for line in daemon.lines if "disconnected" in line], "the gateway stops") == 2
@@ -270,7 +270,7 @@ def test_an_end_does_not_wait_for_those_who_do_not_leave(fleet: Any, start: Any,
     begin = time.monotonic()
     daemon.signal(signal.SIGTERM)
     assert daemon.wait() == 0
-    assert time.monotonic() - begin < 30.0
+    assert time.monotonic() - begin < 60.0
     daemon.line("connections that did not end in time are cut count=3")
 
 
@@ -357,7 +357,7 @@ def test_a_reload_changes_the_limits_and_the_level(fleet: Any, start: Any, dial:
 
 
 def wait_until(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not what():
         assert time.monotonic() < end
         time.sleep(0.01)

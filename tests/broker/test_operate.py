@@ -133,7 +133,7 @@ def test_questions_that_make_no_sense(fleet: Any, start: Any) -> None:
             control.ask(fleet.home, question)
     for raw in (b"\n", b"[]\n", b"{" * 3000 + b"\n", b"x" * (control.QUESTION_MAX + 1), b"\xff\xfe\n"):
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
+            sock.settimeout(60)
             sock.connect(control.path(fleet.home))
             sock.sendall(raw)
             assert "error" in json.loads(sock.makefile().read())
@@ -388,6 +388,6 @@ def test_who_reads_nothing_is_cut_after_stall_timeout(fleet: Any, start: Any, di
             return False
 
         wait_for(cut, "the end of the connection")
-        assert 0.9 < time.monotonic() - began < 30
+        assert 0.9 < time.monotonic() - began < 60
     idle.ping()
     talker.ping()

@@ -223,7 +223,7 @@ def test_a_resumed_session_of_tls_1_2_is_refused_too(fleet: Any, start: Any, dia
     def resume() -> bytes:
         wire = dial(daemon.port())
         wire.sock = context.wrap_socket(wire.sock, server_hostname="localhost", session=session)
-        wire.sock.settimeout(10)
+        wire.sock.settimeout(60)
         return bytes(wire.connect("peanut"))
 
     assert resume()[1] == 0
@@ -248,7 +248,7 @@ def test_whoever_is_told_is_told_when_it_is_done(fleet: Any, start: Any, dial: A
     assert control.ask(fleet.home, {"command": "status"})["connections"]["online"] == 1
     begun = time.monotonic()
     assert all(wire.closed() for wire in wires[:2])
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 60
     wires[2].ping()
 
 

@@ -557,10 +557,10 @@ class Loop:
         self.chunk = b"".join(codec.encode(publish(f"/plant/peanut/cmd/{n % 7}"), 5) for n in range(2000))
 
     def run(self) -> float:
-        begin = time.perf_counter()
+        begin = time.thread_time()
         events = self.client.link.feed(self.chunk, self.house.now)
         assert events == ()
-        return time.perf_counter() - begin
+        return time.thread_time() - begin
 
 
 def test_a_publication_costs_no_python() -> None:

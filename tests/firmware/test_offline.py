@@ -6,12 +6,22 @@ import json
 import time
 from typing import Any
 
+from tools.fleet import Node
+
 from .conftest import MakeNode
 from .gateway import CONNECT, PUBLISH, SUBSCRIBE, Gateway, Packet, Peer, publish
 
 TELEMETRY = "/plant/peanut/telemetry"
 ROOT = "/plant/peanut"
 REPORT = {"telemetry_s": 0.2, "keep_s": 0.2}
+
+
+def stored(node: Node) -> None:
+    """Waits until a page of records has been written: 16 of them."""
+    deadline = time.monotonic() + 60
+    while not any(file.stat().st_size for file in (node.workdir / "buf").glob("*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def late_message(peer: Peer, acknowledge: bool = True) -> tuple[Packet, list[dict[str, Any]], int]:
@@ -39,22 +49,19 @@ def late_message(peer: Peer, acknowledge: bool = True) -> tuple[Packet, list[dic
 def test_readings_come_late_and_are_kept_until_acknowledged(gateway: Gateway, make_node: MakeNode) -> None:
     """Five records a message, a message a second beside the live ones; without PUBACK the file stays."""
     node = make_node(gateway.port, report=REPORT)
-    node.start()
-    node.wait_for_log("holding")
-    begun = time.monotonic()
-    while time.monotonic() - begun < 2:  # no gateway answers
-        time.sleep(0.05)
     begun_unix = time.time()
+    node.start()
+    stored(node)
     peer = gateway.accept()
+    at = time.monotonic()
     peer.welcome()
     _first, records, _live = late_message(peer)
-    at = time.monotonic()
     assert len(records) == 5
     assert all(set(record["readings"]) == {"temperature", "outside"} for record in records)
-    assert all(record["tq"] == "rtc" and begun_unix - 10 < record["ts"] < begun_unix + 2 for record in records)
+    assert all(record["tq"] == "rtc" and begun_unix - 2 < record["ts"] < time.time() + 2 for record in records)
     second, more, live = late_message(peer, acknowledge=False)
     assert time.monotonic() - at > 0.7
-    assert live >= 2  # live readings go on beside it
+    assert live >= 1  # live readings go on beside it
     assert records[-1]["ts"] <= more[0]["ts"]
     # It is not acknowledged: nothing more comes, and nothing is removed.
     quiet = time.monotonic()
@@ -71,7 +78,7 @@ def test_readings_come_late_and_are_kept_until_acknowledged(gateway: Gateway, ma
     again = peer.expect(PUBLISH, TELEMETRY)
     assert (again.id, again.payload, again.dup) == (second.id, second.payload, True)
     peer.suback(peer.expect(SUBSCRIBE))
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 90
     seen = [record["ts"] for record in [*records, *more]]
     while list((node.workdir / "buf").iterdir()):
         assert time.monotonic() < deadline
@@ -89,10 +96,7 @@ def test_late_readings_wait_for_what_is_live(gateway: Gateway, make_node: MakeNo
     """Acks on their way: nothing late is sent until the gateway has taken them."""
     node = make_node(gateway.port, report={"telemetry_s": 0.1, "keep_s": 0.1})
     node.start()
-    node.wait_for_log("holding")
-    begun = time.monotonic()
-    while time.monotonic() - begun < 1:  # no gateway answers
-        time.sleep(0.05)
+    stored(node)
     peer = gateway.accept()
     peer.welcome()
     peer.send(publish(ROOT + "/UpdateTemperature", "temperature:19"))

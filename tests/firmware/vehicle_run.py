@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 
-from node import clock, log, store
+from app_parts import Memory, Moved, Pulse, lines
+from node import store
 from node.blackbox import BlackBox
 from node.hmac import Hmac
 from node.signed import FORGED, LOCKED_MS
@@ -18,43 +19,7 @@ from node.vehicle import BARE
 from profiles import vehicle as profile
 
 VIN = "1M8GDM9AXKP042788"
-_REAL = clock.now
 signer = Hmac(Hmac(hashlib.sha256(b"a car's key").digest()).sign(b"vin-cmd-v1"))
-
-
-class Moved:
-    """A clock moved by hand, for a `with`."""
-
-    def __enter__(self):
-        self.now = 0
-        clock.now = lambda: self.now
-        return self
-
-    def __exit__(self, *_):
-        clock.now = _REAL
-
-
-class Memory:
-    """RTC memory: what a reset leaves."""
-
-    def __init__(self):
-        self.kept = b""
-
-    def __call__(self, data=None):
-        if data is not None:
-            self.kept = bytes(data)
-        return self.kept
-
-
-class Pulse:
-    def beat(self, *_):
-        pass
-
-
-def _lines():
-    seen = []
-    log.print = seen.append
-    return seen
 
 
 def _app(memory=lambda *_: b"", cause="power"):
@@ -97,7 +62,7 @@ async def _until(a, what, why):
 
 async def check_a_lock_out_is_an_alarm_and_ends():
     """Told when it begins and when it is over; meanwhile neither a signed command nor a bare one acts."""
-    _lines()
+    lines()
     with Moved() as time:
         a = _app()
         a._plain = ["horn"]
@@ -116,7 +81,7 @@ async def check_a_lock_out_is_an_alarm_and_ends():
 
 async def check_what_cannot_be_counted_does_not_act():
     """A flash that is full: the counter cannot be stored, so the door stays shut; and again when there is room."""
-    _lines()
+    lines()
     a = _app()
 
     class Full:
@@ -143,7 +108,7 @@ async def check_what_cannot_be_counted_does_not_act():
 
 async def check_the_session_is_told_each_minute_and_its_clock_never_wraps():
     """Where the tick counter begins anew (every 12.4 days), the seconds since the boot go on."""
-    _lines()
+    lines()
     with Moved() as time:
         a = _app()
         a._due.clear()
@@ -161,7 +126,7 @@ async def check_the_session_is_told_each_minute_and_its_clock_never_wraps():
 
 async def check_bare_commands():
     """None without compatibility; with it, what is named, by whatever bytes, but seldom, and never a retained one."""
-    _lines()
+    lines()
     with Moved() as time:
         a = _app()
         assert a._plain == []
@@ -180,7 +145,7 @@ async def check_bare_commands():
 
 
 async def check_too_many_at_once_are_busy_and_each_accepted_one_is_answered():
-    _lines()
+    lines()
     a = _app()
     answers = []
     for i in range(20):
@@ -200,7 +165,7 @@ async def check_too_many_at_once_are_busy_and_each_accepted_one_is_answered():
 
 async def check_a_remote_start_outlives_a_reset_and_no_power_cut():
     """What was started is known to the life after a reset, which will end it; the reset itself moves nothing."""
-    _lines()
+    lines()
     memory = Memory()
     a = _app(memory)
     assert _give(a, "start", _signed(a, "start"))[0] == "rejected"  # nothing is known of the car yet
@@ -262,7 +227,7 @@ def _turn(a):
 async def check_a_command_is_judged_again_at_the_moment_of_its_act():
     """A stop that was accepted at rest, behind a horn: the car moves off while the horn sounds. Neither the stop nor a
     start behind it closes a relay, their senders are told why, and a repetition of the stop is told the same."""
-    _lines()
+    lines()
     a = _app()
     a._house = Relays(speed=0, rpm=0, door=0, brake=0, parked=1, ambient=20)
     a._sensors = sorted(a._house.said)
@@ -298,7 +263,7 @@ async def check_a_command_is_judged_again_at_the_moment_of_its_act():
 
 
 async def check_of_two_starts_in_a_row_the_second_is_none():
-    _lines()
+    lines()
     a = _app()
     a._house = Relays(speed=0, rpm=0, door=0, brake=0, parked=1, ambient=20)
     a._sensors = sorted(a._house.said)
@@ -313,7 +278,7 @@ async def check_of_two_starts_in_a_row_the_second_is_none():
 
 
 async def check_a_command_that_waited_beyond_its_time_is_late():
-    _lines()
+    lines()
     with Moved() as time:
         a = _app()
         a._house = Relays(speed=0)
@@ -339,7 +304,7 @@ class Told:
 
 async def check_the_faster_of_two_speeds_is_true():
     """In whatever order the sensors are read; a receiver that stands says a little more than nothing."""
-    _lines()
+    lines()
     a = _app()
     for order in (["gps_speed", "speed"], ["speed", "gps_speed"]):
         a._sensors = order
@@ -353,7 +318,7 @@ async def check_the_faster_of_two_speeds_is_true():
 
 
 async def check_a_relay_that_is_closed_keeps_the_node_from_connecting():
-    _lines()
+    lines()
     a = _app()
     assert a._link.network()
     a._house.pulse("horn", 300)
@@ -365,6 +330,6 @@ for _name in sorted(globals()):
     if _name.startswith("check_"):
         asyncio.run(globals()[_name]())
         asyncio.new_event_loop()  # the tasks that a check left behind go with it
-        _lines()
+        lines()
         gc.collect()
         print("ok", _name)

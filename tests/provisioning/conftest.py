@@ -3,6 +3,7 @@
 Rule: whatever a test starts, it stops; each test has a home of its own.
 """
 
+import hashlib
 import os
 import shutil
 import signal
@@ -17,10 +18,13 @@ from click.testing import CliRunner, Result
 from peanut.__main__ import main
 from peanut.home import Home
 from tests.heard import transcript
+from tools.virtual_board import VirtualBoard
 
 from .gateway import Mosquitto
 
 Run = Callable[..., Result]
+BOARDS = Path(__file__).parents[2] / "boards"
+WIFI_PASSWORD = "correct horse 7 battery"
 
 
 def invoke(home: Path, *arguments: str, **options: object) -> Result:
@@ -95,3 +99,35 @@ def mosquitto(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     broker.start()
     yield broker
     broker.stop()
+
+
+@pytest.fixture(scope="module")
+def board() -> Iterator[VirtualBoard]:
+    with VirtualBoard("esp32") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def boards(board: VirtualBoard, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The board files of the house, with the image that boots on the virtual board pinned in place of MicroPython's."""
+    folder = tmp_path_factory.mktemp("boards")
+    for name in ("esp32-devkitc", "esp32-s3-devkitc-1"):
+        (folder / name).mkdir()
+        text = (BOARDS / name / "board.toml").read_text()
+        pinned = hashlib.sha256(board.image().read_bytes()).hexdigest()
+        lines = [f'sha256 = "{pinned}"' if line.startswith("sha256") else line for line in text.splitlines()]
+        (folder / name / "board.toml").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fleet(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fleet that knows a Wi-Fi network, and a greenhouse on a board with pins."""
+    home = tmp_path_factory.mktemp("flash") / "fleet"
+    shutil.copytree(made, home)
+    secret = home.parent / "password"
+    secret.write_text(WIFI_PASSWORD + "\n")
+    assert invoke(home, "wifi", "add", "Glass House", "--password-file", str(secret), "--country", "de").exit_code == 0
+    added = invoke(home, "device", "add", "leek", "--kind", "greenhouse", "--board", "esp32-devkitc")
+    assert added.exit_code == 0
+    return home

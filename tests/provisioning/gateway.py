@@ -25,7 +25,7 @@ from tools.ports import free_port
 sys.path.insert(0, str(Path(__file__).parents[2] / "firmware"))
 from node.signed import Gate  # isort: skip
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

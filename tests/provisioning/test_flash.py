@@ -1,19 +1,15 @@
-"""`peanut flash` with the real esptool on a virtual board: bare to online, again, and what is refused before that."""
+"""`peanut flash` with the real esptool on a virtual board: bare to online, again, and what is refused before that.
 
-import contextlib
-import hashlib
+long_flash.py has what takes its time.
+"""
+
 import json
-import os
-import pty
 import re
-import shlex
-import shutil
 import signal
 import stat
 import sys
 import time
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,47 +17,14 @@ import serial
 
 from peanut import fsimage, loader, serialport, wifi
 from peanut.home import Home
-from tests.heard import transcript
 from tools.virtual_board import VirtualBoard
 
+from .conftest import WIFI_PASSWORD as PASSWORD
 from .conftest import invoke, start
+from .terminal import in_a_terminal
 
-BOARDS = Path(__file__).parents[2] / "boards"
-PASSWORD = "correct horse 7 battery"
 FS = 0x200000
 DEADLINE_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def board() -> Iterator[VirtualBoard]:
-    with VirtualBoard("esp32") as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def boards(board: VirtualBoard, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The board files of the house, with the image that boots on the virtual board pinned in place of MicroPython's."""
-    folder = tmp_path_factory.mktemp("boards")
-    for name in ("esp32-devkitc", "esp32-s3-devkitc-1"):
-        (folder / name).mkdir()
-        text = (BOARDS / name / "board.toml").read_text()
-        pinned = hashlib.sha256(board.image().read_bytes()).hexdigest()
-        lines = [f'sha256 = "{pinned}"' if line.startswith("sha256") else line for line in text.splitlines()]
-        (folder / name / "board.toml").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def fleet(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fleet that knows a Wi-Fi network, and a greenhouse on a board with pins."""
-    home = tmp_path_factory.mktemp("flash") / "fleet"
-    shutil.copytree(made, home)
-    secret = home.parent / "password"
-    secret.write_text(PASSWORD + "\n")
-    assert invoke(home, "wifi", "add", "Glass House", "--password-file", str(secret), "--country", "de").exit_code == 0
-    added = invoke(home, "device", "add", "leek", "--kind", "greenhouse", "--board", "esp32-devkitc")
-    assert added.exit_code == 0
-    return home
 
 
 def contents(board: VirtualBoard, needed: str = "boot.py") -> dict[str, bytes]:
@@ -208,24 +171,6 @@ def test_nobody_presses_the_button(
     assert "Hold BOOT" in result.stderr
 
 
-def in_a_terminal(command: list[str], answers: list[tuple[str, str]], home: Path) -> tuple[int, str]:
-    """Run a program with a terminal; each answer is typed when its question is there. Status, and what was shown."""
-    pid, line = pty.fork()
-    if pid == 0:
-        os.execve(command[0], command, {**os.environ, "PEANUT_HOME": str(home), "COLUMNS": "200"})
-    shown, left = "", list(answers)
-    deadline = time.monotonic() + DEADLINE_S
-    with contextlib.suppress(OSError):  # how a terminal ends
-        while data := os.read(line, 4096):
-            shown += data.decode(errors="replace")
-            if left and left[0][0] in shown:
-                os.write(line, left.pop(0)[1].encode() + b"\n")
-            assert time.monotonic() < deadline, shown
-    os.close(line)
-    transcript.hear(shown)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
-
-
 def test_it_asks_for_what_it_cannot_know(home: Home) -> None:
     command = [str(Path(sys.executable).parent / "peanut"), "flash", "--dry-run"]
     answers = [("Name of the device (a vehicle's is its VIN) [peanut-2]: ", ""), ("Which board [", "xiao-esp32c3")]
@@ -250,25 +195,6 @@ def test_whoever_ends_it_leaves_no_key_lying_about(fleet: Path, boards: Path, ho
             assert process.wait(DEADLINE_S) == 128 + how
         assert not list(fleet.glob(".flash-*"))
         assert serialport.holders(slow.port) == []  # esptool ended, too
-
-
-def test_the_command_for_next_time_is_whole(fleet: Path, board: VirtualBoard, boards: Path) -> None:
-    peanut = str(Path(sys.executable).parent / "peanut")
-    image = ["--image", str(board.folder / "micropython.bin")]
-    more = ["--no-wait", "--patience", "2", "--flash-mb", "4", "--no-simulate", "--boards", str(boards)]
-    questions = [("Name of the device", "radish"), ("Which board [", "")]
-    status, shown = in_a_terminal([peanut, "--home", str(fleet), "flash", "--port", board.port, *image, *more],
-                                  questions, fleet)  # fmt: skip
-    assert status == 0, shown
-    command, made = (line.strip() for line in shown.split("next time:")[1].splitlines()[1:3])
-    assert made.startswith(f"PEANUT_HOME={fleet} make flash NAME=radish PORT={board.port} BOARD=esp32-devkitc IMAGE=")
-    again = shlex.split(command)
-    assert again[:4] == ["peanut", "--home", str(fleet), "flash"]
-    assert {*image, *more} <= set(again)
-    status, shown = in_a_terminal([peanut, *again[1:]], [], fleet)
-    assert status == 0, shown
-    assert "written and verified: radish" in shown
-    assert "next time" not in shown
 
 
 def test_a_wifi_password_is_asked_for_and_not_shown(home: Home) -> None:

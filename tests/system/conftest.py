@@ -146,6 +146,17 @@ class House:
         self.process.send_signal(how)
         return self.process.wait(DEADLINE)
 
+    @contextlib.contextmanager
+    def served(self) -> Iterator[None]:
+        """A running gateway, or as many as are started, one after the other; none is left at the end."""
+        self.start()
+        try:
+            yield
+        finally:
+            if self.process and self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+
     def device(self, name: str, *settings: str) -> Path:
         """Enrols a simulated greenhouse; its bundle."""
         sets = [argument for setting in (*QUICK, *settings) for argument in ("--set", setting)]
@@ -172,10 +183,5 @@ class House:
 def house(tmp_path: Path) -> Iterator[House]:
     """A house with a running gateway."""
     house = House(tmp_path / "fleet")
-    house.start()
-    try:
+    with house.served():
         yield house
-    finally:
-        if house.process and house.process.poll() is None:
-            house.process.kill()
-            house.process.wait()

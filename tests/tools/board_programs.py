@@ -15,7 +15,7 @@ from tools.virtual_board import VirtualBoard
 
 BIN = Path(sys.executable).parent
 TIMEOUT = 60.0
-DEADLINE = 15.0  # seconds for the console to say something
+DEADLINE = 60.0  # seconds for the console to say something
 BY_HAND = ("--before", "no-reset", "--after", "no-reset")  # a terminal has no wires for resets
 
 

@@ -14,7 +14,7 @@ from peanutd.api import events, live, sessions
 from peanutd.api.nodes import News
 from tests.broker.api.conftest import Refused, World
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 class Reader:

@@ -12,7 +12,7 @@ import pytest
 from peanutd import proxy
 from peanutd.api.splice import Splice, preface
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from gmqtt.mqtt.handler import MQTTConnectError
 from gmqtt.storage import PersistentStorage
 from wire import Request, tell
 
-PATIENCE = 10.0  # seconds that an answer may take
+PATIENCE = 50.0  # seconds that an answer may take
 
 NAMES = {
     "expiry": "message_expiry_interval",

@@ -14,7 +14,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 from wire import Request, requests, tell
 
-PATIENCE = 10.0  # seconds that an answer may take
+PATIENCE = 50.0  # seconds that an answer may take
 
 
 class Program:
