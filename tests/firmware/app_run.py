@@ -215,7 +215,7 @@ async def _turns(a, ms=100):
 
 async def check_vpd_is_told_where_it_is_asked_for():
     """And beside the readings alone: the ring keeps what was measured."""
-    _lines()
+    lines()
     with open("node.json") as f:
         whole = f.read()
     for asked in (False, True):
