@@ -35,7 +35,7 @@ def on_the_unix_port(file: str, heap: str = "128wK", cwd: Path | None = None) ->
         env={"MICROPYPATH": f"{ROOT / 'firmware'}:{Path(file).parent}:.frozen"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     return [line[3:] for line in done.stdout.splitlines() if line.startswith("ok ")]

@@ -38,7 +38,7 @@ def test_every_cut_leaves_the_old_or_the_new(tmp_path: Path) -> None:
         env={"MICROPYPATH": f"{ROOT / 'firmware'}:{here}:.frozen"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""

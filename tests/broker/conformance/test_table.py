@@ -73,7 +73,7 @@ def test_every_test_that_is_named_is_collected() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = {line for line in done.stdout.splitlines() if "::" in line}
