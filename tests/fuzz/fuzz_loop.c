@@ -1,7 +1,8 @@
 /* fuzz_loop.c: the native loop with four clients on sockets, what Python does about them, and a kernel that is in a bad mood.
  *
  * The input is a list of records, two bytes and what the operation needs: operation (4 bits), client (4); argument.
- *   op 0 dials: argument % 4 is plain MQTT, TLS 1.3, TLS 1.2, or bytes at a door for TLS; with bit 2 by a socket that holds little
+ *   op 0 dials: argument % 4 is plain MQTT, TLS 1.3, TLS 1.2, or bytes at a door for TLS; with bit 2 by a socket that holds little;
+ *        with bit 3 it is expected, and gets its link without Python, with bit 4 also its handshake
  *   op 1 a byte of length, and that many: the client says them (with TLS encrypted); they wait on its wire
  *   op 2 the same, but TLS knows nothing of it; with TLS the client has meddled then
  *   op 3 argument bytes of its wire go into the socket, 0: all
@@ -43,6 +44,7 @@ typedef struct life { /* a connection: what Python knows of it, and the client a
     pn_link *link;
     pn_owner owner;
     bool asking, accepted, helloed, ready, failed, lost, gone;
+    bool expected;
     bool dishonest, mute, deaf; /* it has meddled with TLS; it sends, reads no more */
     SSL *ssl;             /* the client's, owned */
     bool ended;           /* it has read the end */
@@ -226,18 +228,23 @@ static void told(life *p, const pn_post *post) {
     case PN_POST_HELLO:
         require(p->kind != PLAIN && !p->ready && !p->failed && post->n <= PN_HELLO_BYTES, "a greeting at the wrong time");
         p->helloed = true;
-        if (s.mood & 4) break;
+        if (s.mood & 4 || post->reason) break;
         if (post->n && post->text[0] != 0x16) pn_loop_order(s.loop, PN_ORDER_FINISH, p->name, NULL);
         else if (post->n < PN_HELLO_BYTES || s.mood & 16) pn_loop_order(s.loop, PN_ORDER_MORE, p->name, NULL);
         else begin(p);
         break;
     case PN_POST_READY:
+    case PN_POST_OPENED:
         require(p->helloed && !p->ready && !p->failed, "READY at the wrong time");
         require(post->n > 100, "READY without a certificate");
         p->ready = true;
+        if (post->kind == PN_POST_OPENED) {
+            require(p->expected && p->kind != V12 && !p->link && post->link, "a link for somebody who is not expected");
+            p->link = post->link;
+        }
         if (s.mood & 8) {
             pn_loop_order(s.loop, PN_ORDER_ABORT, p->name, NULL);
-        } else {
+        } else if (!p->link) {
             open_link(p);
             pn_loop_order(s.loop, PN_ORDER_ATTACH, p->name, p->link);
         }
@@ -381,7 +388,14 @@ static void dial(life *p, uint8_t argument) {
         speak(p);
     }
     if (p->kind == PLAIN) open_link(p);
-    p->name = pn_loop_add(s.loop, ends[1], p, p->link);
+    p->expected = p->kind != PLAIN && argument & 8;
+    if (p->expected) {
+        p->owner = (pn_owner){.object = p};
+        if (argument & 16) SSL_CTX_up_ref(world.server);
+        p->name = pn_loop_welcome(s.loop, ends[1], p, argument & 16 ? world.server : NULL, &p->owner);
+    } else {
+        p->name = pn_loop_add(s.loop, ends[1], p, p->link);
+    }
     require(p->name != 0, "no connection");
 }
 

@@ -22,6 +22,7 @@ from tests.reference.codec import encode
 
 PLAIN, V13, V12, RAW = range(4)
 LITTLE = 4  # the socket holds little
+EXPECTED, BEGUN = 8, 16  # gets its link without Python; its handshake begins without Python
 AGAIN, INTERRUPTED, RESET, LESS = range(4)
 REFUSE, LATER, SILENT, REVOKE, MORE = 1, 2, 4, 8, 16
 
@@ -29,15 +30,16 @@ REFUSE, LATER, SILENT, REVOKE, MORE = 1, 2, 4, 8, 16
 class Program:
     """Records in order; clients are numbered from 0."""
 
-    def __init__(self, kind: int = PLAIN) -> None:
+    def __init__(self, kind: int = PLAIN, expected: int = 0) -> None:
         self.kind = kind
+        self.expected = expected
         self.data = b""
 
     def record(self, op: int, client: int, argument: int = 0) -> None:
         self.data += bytes([op | client << 4, argument])
 
     def dial(self, client: int, *, kind: int | None = None, little: bool = False) -> None:
-        self.record(0, client, (self.kind if kind is None else kind) | little * LITTLE)
+        self.record(0, client, (self.kind if kind is None else kind) | little * LITTLE | self.expected)
 
     def say(self, client: int, data: bytes, *, meddles: bool = False, cut: int = 0) -> None:
         for at in range(0, len(data), 255):
@@ -306,6 +308,13 @@ def write(folder: Path) -> int:
             program = Program(kind)
             scenario(program)
             seeds[f"{scenario.__name__}-{kind}"] = program.data
+        expected = Program(V13, EXPECTED | BEGUN)
+        scenario(expected)
+        seeds[f"{scenario.__name__}-expected"] = expected.data
+    for kind, how in ((V13, EXPECTED), (V12, EXPECTED | BEGUN), (RAW, EXPECTED | BEGUN)):
+        program = Program(kind, how)
+        talk(program)
+        seeds[f"expected-{kind}-{how}"] = program.data
     for name, data in seeds.items():
         (folder / name).write_bytes(data)
     return len(seeds)
