@@ -112,12 +112,6 @@ def test_a_handshake_brings_along_what_is_said_of_the_gateway(fleet: Any, home: 
         assert "Verify return code: 0 (ok)" in said
 
 
-@pytest.mark.skipif(not native.AVAILABLE, reason="the native loop was not built: libssl-dev")
-def test_without_a_signer_nothing_is_said(fleet: Any, start: Any) -> None:
-    fleet.settings('[listen]\nmqtts = "127.0.0.1:0"\ntime = ""\ndriver = "native"\n')
-    assert "OCSP response: no response sent" in handshake(fleet, start(fleet.home).port())
-
-
 def test_a_staple_is_signed_for_the_gateway_and_never_old(fleet: Any, home: Path) -> None:
     own = x509.load_pem_x509_certificate((home / OWN).read_bytes())
     staple = Staple(Responder(home), own)

@@ -1,6 +1,7 @@
-"""Sessions that are resumed by a ticket: off unless asked for, and no way around a judgement.
+"""Sessions that are resumed by a ticket are no way around a judgement.
 
-That keys rotate, and that a ticket is good for its own context only: tests/broker/native/test_tls.c.
+That there are none unless asked for, that keys rotate, and that a ticket is good for its own context only:
+tests/broker/native/test_tls.c.
 """
 
 from __future__ import annotations
@@ -44,26 +45,30 @@ def serve(fleet: Any, start: Any, seconds: int) -> Any:
     return start(fleet.home)
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_who_is_resumed_is_known_and_judged(fleet: Any, start: Any, call: Call, version: ssl.TLSVersion) -> None:
+def test_who_is_resumed_is_known_and_judged(fleet: Any, start: Any, call: Call) -> None:
     daemon = serve(fleet, start, 600)
     context = fleet.context(fleet.issue("peanut:plant/bean"))
-    context.maximum_version = version
-    wire, sock = call(daemon.port(), context, None)
-    assert wire.connect("bean")[1] == 0
-    session = sock.session
-    assert session is not None
-    assert session.has_ticket
-    assert session.ticket_lifetime_hint == 600
-    wire, sock = call(daemon.port(), context, session)
-    assert sock.session_reused
-    assert wire.connect("bean")[1] == 0
-    daemon.line("connected who=plant/bean", 2)
+    kept = []
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context.maximum_version = version
+        wire, sock = call(daemon.port(), context, None)
+        assert wire.connect("bean")[1] == 0
+        session = sock.session
+        assert session is not None
+        assert session.has_ticket
+        assert session.ticket_lifetime_hint == 600
+        wire, sock = call(daemon.port(), context, session)
+        assert sock.session_reused
+        assert wire.connect("bean")[1] == 0
+        kept.append((version, session))
+    daemon.line("connected who=plant/bean", 4)
     write(fleet.home, bean=entry())
     daemon.line("1 identities are revoked")
-    with pytest.raises((OSError, EOFError)):
-        call(daemon.port(), context, session)[0].connect("bean")
-    daemon.line("handshake failed .*certificate of greenhouse bean revoked")
+    for count, (version, session) in enumerate(kept, 1):
+        context.maximum_version = version
+        with pytest.raises((OSError, EOFError)):
+            call(daemon.port(), context, session)[0].connect("bean")
+        daemon.line("handshake failed .*certificate of greenhouse bean revoked", count)
 
 
 def test_openssl_resumes(fleet: Any, start: Any, tmp_path: Path) -> None:
@@ -88,14 +93,3 @@ def test_openssl_resumes(fleet: Any, start: Any, tmp_path: Path) -> None:
     again = [*command, "-sess_in", str(kept)]
     done = subprocess.run(again, input="", capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert "Reused, TLSv1.3" in done.stdout, done.stdout + done.stderr
-
-
-def test_no_tickets_unless_asked_for(fleet: Any, start: Any, call: Call) -> None:
-    daemon = serve(fleet, start, 0)
-    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-        context = fleet.context(fleet.issue("peanut:plant/bean"))
-        context.maximum_version = version
-        wire, sock = call(daemon.port(), context, None)
-        assert wire.connect("bean")[1] == 0
-        assert sock.session is None or not sock.session.has_ticket
-        assert not call(daemon.port(), context, sock.session)[1].session_reused
