@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from peanut import application, release, updatekey
+from peanut import application, prose, release, updatekey
 from peanut.errors import PeanutError
 from peanut.home import Home
 from tools.ports import free_port
@@ -65,8 +65,8 @@ def test_a_build_is_what_peanut_flash_would_write(home: Home, run: Run) -> None:
     assert (found.manifest.kind, found.manifest.boards, found.manifest.version) == ("greenhouse", ("sim",), "mine")
     node = {"kind": "greenhouse", "board": {"outputs": {"heater": {"driver": "greenhouse_model"}}}}
     names = {Path(name).with_suffix(".mpy").as_posix() for name in application.sources(node, application.folder())}
-    assert set(found.files) == names - {"boot.mpy", "main.mpy"}
-    assert all(data[:2] == b"M\x06" for data in found.files.values())
+    assert set(found.files) == names - {"boot.mpy", "main.mpy"} | {prose.PLACE}
+    assert all(data[:2] == b"M\x06" for name, data in found.files.items() if name != prose.PLACE)
     assert all(application.owns(f"{slot}/{name}") for slot in "ab" for name in found.files)
     assert application.owns("slot.json")
     assert not application.owns("state.json")
