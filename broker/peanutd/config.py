@@ -142,8 +142,8 @@ class Listen:
     """SNTP, over UDP: nodes need a clock before TLS can judge a certificate. Where `mqtts` is, if nothing is said."""
     insecure: bool = False
     max_handshakes: int = 8192
-    """Connections that have not come in yet; one more, and the oldest of them is cut: silence keeps nobody out. Room for
-    ten thousand nodes that come back within ten seconds, less those whose handshakes have been by then."""
+    """Connections that have not come in yet; one more, and the oldest of them is cut: silence keeps nobody out.
+    Room for ten thousand nodes that come back within ten seconds, less those whose handshakes have been by then."""
     handshake_timeout: int = 30
     """Seconds from TCP connection to the end of all handshakes (PROXY header, TLS, WebSocket)."""
     handshake_rate: int = 200
