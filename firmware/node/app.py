@@ -55,6 +55,8 @@ class App:
     # _state_body()               the payload of <root>/state
     # _measured(ts)               send the readings, a coroutine
 
+    _since = None  # ticks since which somebody looks for this node (`identify`); a name that costs none
+
     def _ailing(self):
         """Words for what is wrong with the control: what an update must not make worse."""
         return []

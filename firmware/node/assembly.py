@@ -40,6 +40,10 @@ def assemble(app, profile, box):
     words = profile.compose(app, cfg, clock.now())
     forget("node.schedule")
     borrow()  # what found the readings of before
+    if cfg["board"]["led"]:
+        from node import led
+
+        led.open(app, cfg["board"]["led"])
     _lighten(cfg)
     _connect(app, ctx)
     _wireless(app, country, networks)

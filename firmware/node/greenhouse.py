@@ -110,6 +110,7 @@ class Greenhouse(App):
         aim = cmd.name == SETPOINT
         order = (cmd.name, cmd.value, cmd.for_s)
         if cmd.name == "identify":
+            self._since = clock.now()
             self._tell(log.info, "identify: I am " + self._cfg["name"])
         elif not self._climate.ordered(*order) or (aim and not self._store.keeps("setpoint", cmd.value)):
             wait = self._changes[cmd.name].take(clock.now())

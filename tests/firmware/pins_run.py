@@ -69,6 +69,7 @@ async def main():
     task = asyncio.create_task(app.run(never))
     await until(lambda: m.levels[25] == 1)  # heater on: active high
     out.append([m.levels[25], m.levels[26]])
+    await until(lambda: (2, 1) in m.changes and m.changes[-1] != (2, 1))  # the status light
     reading = app._house.told("temperature", app._time.now)
     assert abs(reading[0] - 10) < 0.01, reading
     assert reading[1] == "ok", reading

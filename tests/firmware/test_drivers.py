@@ -103,6 +103,7 @@ def test_the_whole_app_on_pins(make_node: MakeNode) -> None:
             "name": "devkit",
             "chip": "esp32",
             "buses": {"i2c": {"kind": "i2c", "sda": 21, "scl": 22, "khz": 100}},
+            "led": {"pin": 2, "kind": "gpio"},
             "outputs": {
                 "heater": {"driver": "gpio", "pin": 25, "safe": "off", "min_on_s": 0, "min_off_s": 0},
                 "vent": {"driver": "gpio", "pin": 26, "on": 0, "safe": "off"},
