@@ -67,6 +67,8 @@ async def find(link, host):
     Raises LinkError where nobody answers, nor ever has, and OSError.
     """
     server = link.wlan.ifconfig()[3]
+    if server == "0.0.0.0":  # the network has named none
+        return [host]
     found = await ask(host, server)
     if found:
         link.known[host] = found

@@ -46,7 +46,7 @@ class _Interface:
 
     def ifconfig(self, settings=None):
         if self.isconnected():
-            return ("127.0.0.1", "255.0.0.0", "127.0.0.1", "127.0.0.1")
+            return ("127.0.0.1", "255.0.0.0", "127.0.0.1", "0.0.0.0")  # names are the PC's business
         return ("0.0.0.0", "0.0.0.0", "0.0.0.0", "0.0.0.0")
 
     def ipconfig(self, name=None, **kw):
