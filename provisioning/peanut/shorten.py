@@ -7,7 +7,7 @@ firmware together, so that a file comes out the same whichever node it is for:
   the name itself goes, unless a file outside folders or a string names it, or somebody sets it.
 * A private name (`_flight`), and what a module defines (`def since`) if it is only ever asked of that module, becomes a
   short one (`_b`), the same in all files. Two names may become one where they can never meet: no file has both, nor do
-  two files of which one has a class that the other's inherits from.
+  two files of which one has a class that the other's inherits from, and neither is only ever set from outside.
 * So does what objects of ours have for others (`ring.batch`), unless MicroPython's objects have it, too
   (peanut/image_names.py): `pin.value` stays.
 * An argument that no call names becomes a letter.
@@ -324,6 +324,9 @@ def _short_names(trees: Mapping[str, ast.Module], kept: set[str], handed: set[st
             if (_private(name) or name in own) and name not in kept and not name.startswith("__"):
                 often[name] += times
                 where.setdefault(name, set()).add(family[path])
+    everywhere = set(family.values())
+    for name in _set_from_outside(trees.values()) & where.keys():
+        where[name] = everywhere
     short: dict[str, str] = {}
     used: list[tuple[str, set[str]]] = []  # short names, and the families that have them
     for name in sorted(often, key=lambda n: (-len(where[n]), -often[n], n)):
@@ -334,6 +337,20 @@ def _short_names(trees: Mapping[str, ast.Module], kept: set[str], handed: set[st
         free[1].update(where[name])
         short[name] = free[0]
     return short
+
+
+def _set_from_outside(trees: Iterable[ast.Module]) -> set[str]:
+    """The names that are set on objects, and that no class asks `self` for: which object has them, nobody can tell."""
+    found: set[str] = set()
+    own: set[str] = set()
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                if isinstance(node.value, ast.Name) and node.value.id == "self":
+                    own.add(node.attr)
+                elif not isinstance(node.ctx, ast.Load):
+                    found.add(node.attr)
+    return found - own
 
 
 def _private(name: str) -> bool:

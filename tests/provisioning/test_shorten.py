@@ -113,6 +113,19 @@ def test_private_names_are_shared_where_they_cannot_meet() -> None:
     assert names[1] < names[0]
 
 
+def test_what_is_set_from_outside_shares_its_name_with_nothing() -> None:
+    """Here `_about` and `_session` are of one object, though no file has both."""
+    short = shorten({
+        "n/app.py": "class App:\n    def __init__(self):\n        self._session = 1",
+        "n/assembly.py": "def assemble(app):\n    app._about = 'text'",
+        "n/changes.py": "def change(app):\n    return app._about",
+    })  # fmt: skip
+    session, about = (re.search(r"\.(_\w+)", short[f"n/{name}.py"]) for name in ("app", "assembly"))
+    assert session is not None
+    assert about is not None
+    assert session[1] != about[1]
+
+
 def test_who_inherits_shares_no_name_with_its_base() -> None:
     short = shorten({
         "n/base.py": "class A:\n    def __init__(self):\n        self._one = 1",
