@@ -61,8 +61,7 @@ async def connect(link):
         # Asked again at each try, because the gateway may have moved. What `getaddrinfo` then has to ask DNS for stops
         # the whole program meanwhile.
         names = (host,)
-        # `localhost` is no name that a server is asked for (RFC 6761), nor is an address.
-        if link.wlan is not None and host != "localhost" and ":" not in host and not host.replace(".", "").isdigit():
+        if link.wlan is not None and ":" not in host and not host.replace(".", "").isdigit():
             from node import dns
 
             names = await dns.find(link, host)

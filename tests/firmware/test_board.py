@@ -40,7 +40,7 @@ TRAP = {
 
 def flash(folder: Path, pki: Pki, port: int, time_port: int) -> None:
     """flash.bin of a board with this node on it."""
-    body = node_json(port, gateway={"time_port": time_port}, report={"telemetry_s": 0.5})
+    body = node_json(port, gateway={"host": "127.0.0.1", "time_port": time_port}, report={"telemetry_s": 0.5})
     body["board"]["chip"] = CHIP
     body["board"]["outputs"] = {
         "heater": {"driver": "gpio", "pin": 25, "on": 1},
