@@ -187,9 +187,14 @@ class Joined(SlowName):
                 "def getaddrinfo(host, *more):\n"
                 "    return (numbers if host == '127.0.0.1' else blocking)(host, *more)\n"
             )
-        path = self.workdir / "node" / "dns.py"
-        assert "\nPORT = 53\n" in path.read_text()
-        path.write_text(path.read_text().replace("\nPORT = 53\n", f"\nPORT = {self.dns}\n"))
+        # The port of its own, and the one name that this PC's certificates have is to be asked for.
+        for name, here, there in (
+            ("dns", "\nPORT = 53\n", f"\nPORT = {self.dns}\n"),
+            ("connect", 'host != "localhost" and ', ""),
+        ):
+            path = self.workdir / "node" / f"{name}.py"
+            assert here in path.read_text()
+            path.write_text(path.read_text().replace(here, there))
 
 
 NETWORK = """
