@@ -1,10 +1,11 @@
 /* tls.h: TLS by OpenSSL, for the native loop: bytes in, bytes out, no socket.
  *
  * The rule it keeps: what a context allows is what peanutd/tls.py says: TLS 1.2 and 1.3, AEAD ciphers with forward secrecy on
- * P-256 or X25519, certificates of this fleet; OpenSSL does not look at the clock. No sessions are kept, and without
- * tickets, which are off unless asked for, a handshake is always a whole one, but for the chain of a certificate that has been verified before
- * (known.h). A ticket holds the certificate, and who is resumed is judged by it like anybody else. All sessions of a thread share one BIO without state of its own: what a session reads is what the thread has
- * just received, and what it writes gathers in one buffer, so that there is one receive and one send a turn.
+ * P-256 or X25519, certificates of this fleet; OpenSSL does not look at the clock. No sessions are kept, and without tickets, which are off
+ * unless asked for, a handshake is always a whole one, but for the chain of a certificate that has been verified before (known.h). A ticket
+ * holds the certificate, and who is resumed is judged by it like anybody else. All sessions of a thread share one BIO without state of its
+ * own: what a session reads is what the thread has just received, and what it writes gathers in one buffer, so that there is one receive and
+ * one send a turn.
  */
 #ifndef PEANUT_TLS_H
 #define PEANUT_TLS_H

@@ -187,14 +187,9 @@ class Joined(SlowName):
                 "def getaddrinfo(host, *more):\n"
                 "    return (numbers if host == '127.0.0.1' else blocking)(host, *more)\n"
             )
-        # The port of its own, and the one name that this PC's certificates have is to be asked for.
-        for name, here, there in (
-            ("dns", "\nPORT = 53\n", f"\nPORT = {self.dns}\n"),
-            ("connect", 'host != "localhost" and ', ""),
-        ):
-            path = self.workdir / "node" / f"{name}.py"
-            assert here in path.read_text()
-            path.write_text(path.read_text().replace(here, there))
+        path, usual = self.workdir / "node" / "dns.py", "\nPORT = 53\n"
+        assert usual in path.read_text()
+        path.write_text(path.read_text().replace(usual, f"\nPORT = {self.dns}\n"))
 
 
 NETWORK = """

@@ -97,11 +97,14 @@ class Car:
         self.obd.close()
 
     def moved(self) -> list[tuple[str, int]]:
-        """Every change of a relay since the node's first start: (which, level). At each start they come up open."""
+        """Every change of a relay since the node's first start: (which, level). At each start they come up open.
+
+        The status light has a pin as well; it is none of them.
+        """
         names = {number: name for name, number in PINS.items()}
         path = self.work / "pins"
         changes = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-        return [(names[int(number)], int(level)) for number, level, _ in changes]
+        return [(names[int(number)], int(level)) for number, level, _ in changes if int(number) in names]
 
     def closed(self) -> list[str]:
         """The relays that were closed, in order; but for `lock`, which 30 s after an unlock a car closes by itself."""
