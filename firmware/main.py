@@ -18,6 +18,15 @@ except Exception as e:
     sys.print_exception(e)
     why = "main: %s: %s" % (type(e).__name__, e)
     sys.path[0] = ""  # from here on, only what `peanut flash` wrote
-    import rescue
+    try:
+        import rescue
 
-    rescue.run(None, why)
+        rescue.run(None, why)
+    except Exception as e:  # not even that: a start may help, a silent prompt does not
+        sys.print_exception(e)
+        import time
+
+        import machine
+
+        time.sleep(30)
+        machine.reset()

@@ -18,6 +18,8 @@ import time
 AGAIN_S = 3600
 LAST_TRY = 5  # crashes: with one more, rescue is back
 CONNECT_S = 60  # between two tries
+ANSWER_S = 20  # for whom umqtt.simple connects to, at each of its steps
+AFTER_HANG_S = 600  # to the first try, when the watchdog ended the last life: a heater needs its time off, and on
 JOIN_S = 15  # for the radio, in each try
 STATE_S = 60
 KEEPALIVE_S = 120
@@ -67,6 +69,8 @@ def run(box, why=None):
     except Exception as e:
         print("rescue: memory:", e)
     line = _Line(cfg, wifi, why, box.lines if box else "", house)
+    if _hung(why):
+        line.first = AFTER_HANG_S
     try:
         _serve(house, line, dog)
     except KeyboardInterrupt:  # whoever works there gets an hour: the watchdog cannot be stopped
@@ -80,6 +84,17 @@ def run(box, why=None):
         box.crashes = 0 if line.restart else LAST_TRY
         box.ending("rescue is over", planned=True)
     _reset()
+
+
+def _hung(why):
+    """Whether the watchdog ended the last life. If it was the network that hung, it may again, and each start begins
+    the heater's time off anew: without a rest in between the house would never be heated."""
+    try:
+        import machine
+
+        return why.startswith("watchdog") or machine.reset_cause() == machine.WDT_RESET
+    except (ImportError, AttributeError):
+        return why.startswith("watchdog")
 
 
 def _returns(why):
@@ -242,12 +257,13 @@ class _Line:
         self._client = None
         self._tries = 0
         self._heard = False
+        self.first = 0  # turn from which it tries
         self.restart = False
         self.updates = _Updates(cfg, house, self)
 
     def step(self, turn):
         if self._client is None:
-            if turn % CONNECT_S == 2:
+            if turn >= self.first and turn % CONNECT_S == 2:
                 self._tries += 1
                 self._join()
                 self._connect()
@@ -320,9 +336,10 @@ class _Line:
             machine.RTC().datetime((t[0], t[1], t[2], t[6], t[3], t[4], t[5], 0))
 
     def _connect(self):
+        import socket as stock
         import ssl
 
-        from umqtt.simple import MQTTClient
+        from umqtt import simple
 
         cfg, gateway = self._cfg, self._cfg["gateway"]
         host = gateway["second"] if gateway.get("second") and self._tries % 2 == 0 else gateway["host"]
@@ -342,8 +359,20 @@ class _Line:
             def wrap_socket(sock, **_):
                 return ctx.wrap_socket(sock, server_hostname=host)
 
+        class Sockets:
+            """What umqtt.simple takes for `socket`: none that waits for ever for a gateway that hangs."""
+
+            getaddrinfo = stock.getaddrinfo
+
+            @staticmethod
+            def socket(*args):
+                made = stock.socket(*args)
+                made.settimeout(ANSWER_S)
+                return made
+
+        simple.socket = Sockets
         sys.modules["ussl"] = Tls
-        client = MQTTClient(cfg["name"], host, gateway["port"], keepalive=KEEPALIVE_S, ssl=Tls)
+        client = simple.MQTTClient(cfg["name"], host, gateway["port"], keepalive=KEEPALIVE_S, ssl=Tls)
         root = cfg["root"]
         client.set_callback(self._message)
         will = {"state": "offline", "why": "connection lost", "kind": cfg["kind"]}

@@ -126,7 +126,7 @@ class Greenhouse(App):
                 return why
         self._tell(log.info, "accepted %s %s" % (cmd.name, "" if cmd.value is None else cmd.value))
         self._recent.note(cmd, "accepted")
-        self._box.keep(ids=self._recent.export())
+        self._box.keep(self._climate.export(), self._recent.export())  # before it is acknowledged
         self._ack(cmd, "accepted")
         self._pending.append(cmd)
         return None

@@ -280,6 +280,11 @@ async def check_what_a_reset_must_not_forget():
     assert not again._pending
     del again
     assert _app(BlackBox(memory, "power"))._climate.mode() == "auto"
+    # What has been accepted is kept before its PUBACK: a reset may come before control has had a turn.
+    a = _app(BlackBox(memory, "power"))
+    assert _order(a, 3, "/plant/peanut/cmd/heater", args={"mode": "off"}) is None
+    del a
+    assert _app(BlackBox(memory, "reset"))._climate.mode() == "heater off"
 
 
 async def check_a_set_point_over_the_schedule_survives_a_power_cut():

@@ -8,6 +8,7 @@ import base64
 import contextlib
 import json
 import shutil
+import socket
 import ssl
 import zlib
 from pathlib import Path
@@ -238,3 +239,22 @@ def test_a_control_loop_that_fails_resets_the_node(gateway: Gateway, make_node: 
             peer = gateway.accept()
     peer.welcome()
     assert peer.expect(PUBLISH, "/plant/peanut/event").json["text"] == "crash: RuntimeError: no"
+
+
+def test_rescue_does_not_wait_for_a_gateway_that_hangs(make_node: MakeNode) -> None:
+    """One that accepts and says nothing: the try ends by itself, and the plants have their turns again."""
+
+    class Hasty(SoonDead):
+        def install(self) -> None:
+            super().install()
+            rescue = self.workdir / "rescue.py"
+            text = rescue.read_text().replace("AGAIN_S = 3\n", "AGAIN_S = 3600\n")
+            assert "ANSWER_S = 20" in text
+            rescue.write_text(text.replace("ANSWER_S = 20", "ANSWER_S = 1"))
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        node = make_node(silent.getsockname()[1], node=Hasty)
+        node.start()
+        log = node.wait_for_log("rescue: link: OSError", timeout=60)
+        mark = len(log)
+        node.wait_for_log("rescue: link: OSError", after=mark, timeout=60)

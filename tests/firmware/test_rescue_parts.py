@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import calendar
 import json
+import subprocess
 import sys
 import time
 import types
@@ -14,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from tools.fleet import find_micropython
+
+from .conftest import ROOT
 from .test_net import TimeServer
 
 import rescue  # isort: skip
@@ -191,3 +195,36 @@ def test_rescue_without_the_parts_of_an_update_is_as_it_was(chip: Chip, monkeypa
     one = line({"gateway": {}})
     assert one.updates.topics() == ()
     assert one.updates.step() is None
+
+
+@pytest.mark.parametrize(
+    ("why", "cause", "first"), [("watchdog: no word of it", 1, 600), ("main: x", 3, 600), ("crash: x", 1, 0)]
+)
+def test_after_a_hang_the_plants_have_their_time_before_the_network(
+    chip: Chip, monkeypatch: pytest.MonkeyPatch, why: str, cause: int, first: int
+) -> None:
+    """The watchdog ended the last life: no try before the heater could have had its time off, and some on."""
+    chip.reset_cause, chip.WDT_RESET = lambda: cause, 3  # type: ignore[attr-defined]
+    begun: list[int] = []
+
+    def serve(house: object, line: Any, dog: object) -> None:
+        monkeypatch.setattr(line, "_join", lambda: None)
+        monkeypatch.setattr(line, "_connect", lambda: begun.append(turn))
+        for turn in range(1, 700):
+            line.step(turn)
+
+    monkeypatch.setattr(rescue, "_serve", serve)
+    with pytest.raises(SystemExit):
+        rescue.run(None, why)
+    assert begun[0] == first + 2
+
+
+def test_not_even_rescue(tmp_path: Path) -> None:
+    """main.py ends in a reset, never at a silent prompt, also where rescue.py cannot be read."""
+    text = (ROOT / "firmware" / "main.py").read_text()
+    assert "time.sleep(30)" in text
+    (tmp_path / "main.py").write_text(text.replace("time.sleep(30)", "time.sleep(0)"))
+    (tmp_path / "rescue.py").write_text("damaged !")
+    (tmp_path / "machine.py").write_text("def reset():\n    print('machine: reset')\n")
+    done = subprocess.run([find_micropython(), "main.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "machine: reset" in done.stdout, done.stdout + done.stderr
