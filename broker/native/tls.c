@@ -207,6 +207,7 @@ static int allow(SSL_CTX *context, const pn_tls_files *files) {
     SSL_CTX_set_timeout(context, files->tickets ? files->tickets : 1);
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_max_cert_list(context, PN_TLS_CHAIN_MAX); /* it keeps room for whatever a header announces */
     return SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) && SSL_CTX_set_num_tickets(context, files->tickets ? 1 : 0) &&
            SSL_CTX_set_session_id_context(context, name, sizeof name - 1) &&
            X509_VERIFY_PARAM_set_flags(verify, X509_V_FLAG_NO_CHECK_TIME | X509_V_FLAG_TRUSTED_FIRST) &&

@@ -14,6 +14,8 @@
 
 #include "buf.h"
 
+#define PN_TLS_CHAIN_MAX (16 * 1024) /* bytes of the certificates that a client sends, at most */
+
 /* Whether a client must have a certificate. */
 enum pn_tls_certificate { PN_TLS_NONE, PN_TLS_OPTIONAL, PN_TLS_REQUIRED };
 

@@ -78,6 +78,7 @@ class Handshakes:
         self._begun: deque[Steps] = deque()
         self._new: OrderedDict[str, deque[Steps]] = OrderedDict()  # by origin
         self._due = False
+        self._promised = 0  # those that may begin at once, and have not yet
 
     @property
     def waiting(self) -> int:
@@ -87,11 +88,19 @@ class Handshakes:
     def at_once(self) -> bool:
         """Whether a handshake may begin as soon as its hello is there, without `begin`; then it counts as begun. Only
         while nobody waits: who never says hello takes a place from nobody but those who would not have to wait either.
+        `kept` is to be called when it has begun, or is gone. No more than those of a second may be about to: what is
+        saved up in silence would come all at once, and whoever sends many would not wait for itself.
         """
-        if self._new or not self.budget.has(self._loop.time()):
+        rate = self.budget.rate
+        if self._new or (rate and self._promised >= max(1.0, rate)) or not self.budget.has(self._loop.time()):
             return False
         self.budget.spend()
+        self._promised += 1
         return True
+
+    def kept(self) -> None:
+        """One that might begin at once has, or never will."""
+        self._promised -= 1
 
     def begin(self, connection: Steps, origin: str) -> None:
         """The connection's `step` is to be called for the first time, when the budget allows."""

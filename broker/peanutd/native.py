@@ -40,7 +40,7 @@ def serves(listener: Listener) -> bool:
 class Native(Connection):
     """One connection that the C thread holds, and its link in the core."""
 
-    __slots__ = ("_driver", "_first", "_name", "_opening", "_ready", "_version")
+    __slots__ = ("_driver", "_first", "_name", "_opening", "_promised", "_ready", "_version")
 
     def __init__(self, server: Home, listener: Listener, driver: Driver) -> None:
         super().__init__(server, listener)
@@ -48,6 +48,7 @@ class Native(Connection):
         self._name = 0  # of the C thread's connection
         self._first = b""  # the first bytes from the peer
         self._opening: Link | None = None  # what will be its link when the handshake is done
+        self._promised = False  # its handshake may begin at once, and has not yet
         self._ready = not listener.secure  # the handshake is finished
         self._version: int | None = None
 
@@ -71,13 +72,28 @@ class Native(Connection):
             server.report(self, "connection refused", problem)
             sock.close()
             server.forget(self)
-        elif self.listener.secure:
+        else:
+            try:
+                self._hand_over(sock)
+            except BaseException:  # nobody would tell us that it is gone
+                self._done = True
+                self._unpromise()
+                sock.close()
+                server.forget(self)
+                raise
+
+    def _hand_over(self, sock: socket.socket) -> None:
+        """The socket is the C thread's from now on."""
+        server = self.server
+        if self.listener.secure:
             server.waits.handshaking.set(self)
-            context = self._context if server.handshakes.at_once() else None
-            self._name, self._opening = self._driver.loop.welcome(sock.detach(), self, context)
+            self._promised = server.handshakes.at_once()
+            context = self._context if self._promised else None
+            self._name, self._opening = self._driver.loop.welcome(sock.fileno(), self, context)
         else:
             self._link = server.broker.open(self, now_ms())
-            self._name = self._driver.loop.add(sock.detach(), self, self._link)
+            self._name = self._driver.loop.add(sock.fileno(), self, self._link)
+        sock.detach()
 
     # --- what the C thread tells ---
 
@@ -86,6 +102,7 @@ class Native(Connection):
         what to do.
         """
         self._first = first
+        self._unpromise()
         if self._done or begun:
             return
         if problem := tls.no_hello(first):
@@ -153,6 +170,7 @@ class Native(Connection):
         self._done = True
         self._name = 0
         self._opening = None
+        self._unpromise()
         try:
             self._lose()
         finally:
@@ -185,6 +203,11 @@ class Native(Connection):
             self._driver.loop.abort(self._name)
 
     # --- inside ---
+
+    def _unpromise(self) -> None:
+        if self._promised:
+            self._promised = False
+            self.server.handshakes.kept()
 
     @property
     def _context(self) -> _core.Tls:
@@ -313,7 +336,7 @@ class Driver:
         owner = about if isinstance(about, Native) else getattr(about, "owner", None)
         self._asyncio.call_exception_handler({"message": "the native driver's news", "exception": error})
         if isinstance(owner, Connection):
-            owner.abort()
+            owner.cut()  # and what it has said already, a CONNECT say, is not answered
 
     @staticmethod
     def _told(connection: Native, kind: int, reason: int, text: str | bytes) -> None:

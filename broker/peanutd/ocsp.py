@@ -164,7 +164,7 @@ class Staple:
     def _renew(self, now: datetime) -> None:
         try:
             self._answer = self._responder.about(self._certificate, now)
-        except (OSError, ValueError):
+        except Exception:  # whatever is wrong with the files: handshakes do without, and the gateway's tick goes on
             self._due = now + RETRY
         else:
             self._from, self._due, self._end = now.replace(microsecond=0), now + LIFE / 2, now + LIFE

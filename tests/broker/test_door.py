@@ -112,6 +112,20 @@ def test_at_once_is_for_when_there_is_room_and_nobody_waits() -> None:
     assert all(unpaced.at_once() for _ in range(1000))
 
 
+def test_nobody_saves_up_handshakes_in_silence() -> None:
+    """Those that may begin at once and have not are those of one second, however long they say nothing."""
+    clock = Clock()
+    queue = handshakes(clock, 10)
+    allowed = 0
+    for _ in range(300):  # thirty seconds of sockets that say nothing
+        allowed += queue.at_once()
+        clock.run(0.1)
+    assert allowed == 10
+    queue.kept()
+    assert queue.at_once()
+    assert not queue.at_once()
+
+
 def test_what_has_begun_goes_on_whatever_the_budget_says() -> None:
     clock, done = Clock(), list[str]()
     queue = handshakes(clock, 1)

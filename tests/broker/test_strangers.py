@@ -1,0 +1,107 @@
+"""What a stranger may make the native driver hold, and what a failure of ours leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import ssl
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from peanutd import native
+from peanutd._core import Broker
+from peanutd.config import Address, Listener
+from peanutd.log import Log
+from peanutd.server import Server
+
+pytestmark = pytest.mark.skipif(not native.AVAILABLE, reason="the native loop was not built: libssl-dev")
+
+SETTINGS = '[listen]\nmqtts = "127.0.0.1:0"\ntime = ""\ndriver = "native"\n'
+
+
+def hello() -> bytes:
+    """The first flight of a TLS 1.2 client."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    out = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), out).do_handshake()
+    return out.read()
+
+
+def test_no_room_is_kept_for_certificates_that_are_only_announced(fleet: Any, start: Any) -> None:
+    """A header of four bytes that promises 100 KB: a fatal alert, and no room set aside."""
+    fleet.settings(SETTINGS)
+    daemon = start(fleet.home)
+    with socket.create_connection(("127.0.0.1", daemon.port()), 20) as sock:
+        sock.sendall(hello())
+        assert sock.recv(4096)
+        sock.sendall(b"\x16\x03\x03\x00\x04\x0b" + (100_000).to_bytes(3, "big"))
+        answer = b""
+        while piece := sock.recv(4096):
+            answer += piece
+        assert answer[-2:-1] == b"\x02", "a fatal alert"
+
+
+def test_a_key_of_the_responder_that_cannot_be_read_stops_nothing(fleet: Any, start: Any, dial: Any) -> None:
+    """Clients come in without a staple, and the deadlines of others are kept."""
+    gateway: Path = fleet.home / "gateway"
+    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
+    )
+    leaf = fleet.issue("peanut:plant/ocsp", usages=[ExtendedKeyUsageOID.OCSP_SIGNING])
+    (gateway / "ocsp.crt").write_bytes(leaf.pem)
+    (gateway / "ocsp.key").write_bytes(key)
+    fleet.settings(SETTINGS + "handshake_timeout = 4\n")
+    daemon = start(fleet.home)
+    assert dial(daemon.port(), fleet.context(fleet.issue("peanut:plant/bean"))).connect("bean")[1] == 0
+    silent = socket.create_connection(("127.0.0.1", daemon.port()), 15)
+    with silent, contextlib.suppress(ConnectionResetError):
+        assert silent.recv(1) == b"", "deadlines are kept"
+
+
+def test_who_cannot_be_handed_over_leaves_no_place_behind() -> None:
+    """The C thread has not taken the socket, so nobody would say that it is gone."""
+
+    async def run() -> None:
+        listener = Listener(Address("127.0.0.1", 0), "tls")
+        server = Server(Broker(seed=b"not a secret"), Log(stream=StringIO()), asyncio.get_running_loop())
+        driver: Any = SimpleNamespace(context=broken, loop=None)
+        ours, theirs = socket.socketpair()
+        connection = native.Native(server, listener, driver)
+        connection.peer_host = "192.0.2.1"
+        with theirs, pytest.raises(RuntimeError):
+            connection.enter(ours)
+        assert ours.fileno() == -1
+        assert not server.connections
+        assert not server.census.newcomers
+        assert connection.counted is None
+        assert not len(server.waits.handshaking)
+
+    def broken(policy: str) -> None:
+        raise RuntimeError(policy)
+
+    asyncio.run(run())
+
+
+def test_who_could_not_be_judged_is_not_let_in(fleet: Any, start: Any, dial: Any) -> None:
+    """A list with a date that no clock shows: asking it fails, and then nobody comes in by it."""
+    document = {"format": 1, "revoked": {"peanut:plant/bean": {"since": 10**15, "why": "stolen", "good": []}}}
+    (fleet.home / "revoked.json").write_text(json.dumps(document))
+    fleet.settings(SETTINGS)
+    daemon = start(fleet.home)
+    for _ in range(20):
+        with contextlib.suppress(OSError, EOFError):
+            dial(daemon.port(), fleet.context(fleet.issue("peanut:plant/bean"))).connect("bean")
+    daemon.stop()
+    assert not [line for line in daemon.lines if " connected " in line]
