@@ -19,7 +19,6 @@ AGAIN_S = 3600
 LAST_TRY = 5  # crashes: with one more, rescue is back
 CONNECT_S = 60  # between two tries
 ANSWER_S = 20  # for whom umqtt.simple connects to, at each of its steps
-AFTER_HANG_S = 600  # to the first try, when the watchdog ended the last life: a heater needs its time off, and on
 JOIN_S = 15  # for the radio, in each try
 STATE_S = 60
 KEEPALIVE_S = 120
@@ -70,7 +69,7 @@ def run(box, why=None):
         print("rescue: memory:", e)
     line = _Line(cfg, wifi, why, box.lines if box else "", house)
     if _hung(why):
-        line.first = AFTER_HANG_S
+        line.first = 600  # seconds to the first try: the heater needs its time off, and on
     try:
         _serve(house, line, dog)
     except KeyboardInterrupt:  # whoever works there gets an hour: the watchdog cannot be stopped
@@ -89,12 +88,13 @@ def run(box, why=None):
 def _hung(why):
     """Whether the watchdog ended the last life. If it was the network that hung, it may again, and each start begins
     the heater's time off anew: without a rest in between the house would never be heated."""
+    if why.startswith("watchdog"):
+        return True
     try:
-        import machine
-
-        return why.startswith("watchdog") or machine.reset_cause() == machine.WDT_RESET
-    except (ImportError, AttributeError):
-        return why.startswith("watchdog")
+        from machine import WDT_RESET, reset_cause
+    except ImportError:
+        return False
+    return reset_cause() == WDT_RESET
 
 
 def _returns(why):
@@ -365,8 +365,8 @@ class _Line:
             getaddrinfo = stock.getaddrinfo
 
             @staticmethod
-            def socket(*args):
-                made = stock.socket(*args)
+            def socket():
+                made = stock.socket()
                 made.settimeout(ANSWER_S)
                 return made
 
