@@ -1,4 +1,4 @@
-"""The start of a node. Rule: never updated over the air, and what cannot start is rescued, not silent."""
+"""The start of a node. Rule: never updated over the air; what cannot start is rescued, not silent."""
 
 import sys
 
@@ -17,16 +17,11 @@ except Exception as e:
     print("main: the node ends:")
     sys.print_exception(e)
     why = "main: %s: %s" % (type(e).__name__, e)
-    sys.path[0] = ""  # from here on, only what `peanut flash` wrote
+    sys.path[0] = ""  # only what `peanut flash` wrote
     try:
         import rescue
 
         rescue.run(None, why)
-    except Exception as e:  # not even that: a start may help, a silent prompt does not
+    except Exception as e:
         sys.print_exception(e)
-        import time
-
-        import machine
-
-        time.sleep(30)
-        machine.reset()
+        __import__("machine").reset()

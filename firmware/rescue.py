@@ -39,12 +39,16 @@ def run(box, why=None):
     print("rescue: " + why)
     if box is None and _returns(why):
         _reset()
+    dog = None
+    # What hung may hang again, and each start begins the heater's time off anew: after a hang the plants come first.
+    hung = why.startswith("watchdog")
     try:
         import machine
 
         dog = machine.WDT(timeout=WATCHDOG_MS) if hasattr(machine, "WDT") else None
-    except ImportError:
-        dog = None
+        hung = hung or machine.reset_cause() == machine.WDT_RESET
+    except (ImportError, AttributeError):
+        pass
     cfg = {}
     try:
         with open("node.json") as f:
@@ -68,7 +72,7 @@ def run(box, why=None):
     except Exception as e:
         print("rescue: memory:", e)
     line = _Line(cfg, wifi, why, box.lines if box else "", house)
-    if _hung(why):
+    if hung:
         line.first = 600  # seconds to the first try: the heater needs its time off, and on
     try:
         _serve(house, line, dog)
@@ -83,18 +87,6 @@ def run(box, why=None):
         box.crashes = 0 if line.restart else LAST_TRY
         box.ending("rescue is over", planned=True)
     _reset()
-
-
-def _hung(why):
-    """Whether the watchdog ended the last life. If it was the network that hung, it may again, and each start begins
-    the heater's time off anew: without a rest in between the house would never be heated."""
-    if why.startswith("watchdog"):
-        return True
-    try:
-        from machine import WDT_RESET, reset_cause
-    except ImportError:
-        return False
-    return reset_cause() == WDT_RESET
 
 
 def _returns(why):

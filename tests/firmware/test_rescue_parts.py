@@ -221,9 +221,7 @@ def test_after_a_hang_the_plants_have_their_time_before_the_network(
 
 def test_not_even_rescue(tmp_path: Path) -> None:
     """main.py ends in a reset, never at a silent prompt, also where rescue.py cannot be read."""
-    text = (ROOT / "firmware" / "main.py").read_text()
-    assert "time.sleep(30)" in text
-    (tmp_path / "main.py").write_text(text.replace("time.sleep(30)", "time.sleep(0)"))
+    (tmp_path / "main.py").write_text((ROOT / "firmware" / "main.py").read_text())
     (tmp_path / "rescue.py").write_text("damaged !")
     (tmp_path / "machine.py").write_text("def reset():\n    print('machine: reset')\n")
     done = subprocess.run([find_micropython(), "main.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
