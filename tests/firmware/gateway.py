@@ -84,6 +84,7 @@ class Peer:
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self._sock = sock
         self._data = b""
+        self._passed: list[Packet] = []  # messages of other topics than the one that was waited for
 
     def send(self, data: bytes) -> None:
         self._sock.sendall(data)
@@ -123,6 +124,16 @@ class Peer:
                 self.puback(found)
             if found.type == kind and (not topic or found.topic == topic):
                 return found
+            if found.type == PUBLISH:
+                self._passed.append(found)
+
+    def told(self, topic: str) -> Packet:
+        """The first message of this topic, also where it came before one that was waited for: the node's tasks take
+        turns, so the report of health may come before the state, and the log before an event."""
+        for i, found in enumerate(self._passed):
+            if found.topic == topic:
+                return self._passed.pop(i)
+        return self.expect(PUBLISH, topic)
 
     def expect_closed(self) -> None:
         """The node closes; what it says until then does not matter."""

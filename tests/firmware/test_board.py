@@ -87,12 +87,12 @@ def test_from_2000_to_online_and_back_from_a_hang(pki: Pki, gateway: Gateway, tm
             assert server.asked == 3
             assert abs(float(str(status["ts"])) - now) < 30
             assert board.wait_for()["pins"] == {"25": 0, "26": 1}
-            assert peer.expect(PUBLISH, "/plant/peanut/health").json["tq"] == "ntp"
+            assert peer.told("/plant/peanut/health").json["tq"] == "ntp"
             peer.send(publish("/plant/peanut/cmd/hang", json.dumps({"id": "h"})))
             peer.expect_closed()
             peer, _ = online(gateway, session=1)
-            event = peer.expect(PUBLISH, "/plant/peanut/event").json
+            event = peer.told("/plant/peanut/event").json
             assert (event["id"], event["text"].split(":")[0]) == ("reset", "watchdog")
-            lines = peer.expect(PUBLISH, "/plant/peanut/log").json["lines"]
+            lines = peer.told("/plant/peanut/log").json["lines"]
             assert any("info wifi joined house" in line for line in lines), lines
             assert not any("hunter22" in line or "right" in line.split() for line in lines)

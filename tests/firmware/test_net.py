@@ -274,7 +274,7 @@ def test_a_twin_is_recognised_told_and_not_fought(gateway: Gateway, make_node: M
     node.wait_for_log("has another node this one's certificate?")
     peer = gateway.accept()
     peer.welcome(session=1)
-    event = peer.expect(PUBLISH, "/plant/peanut/event").json
+    event = peer.told("/plant/peanut/event").json
     assert event["id"] == "identity"
 
 
@@ -326,12 +326,12 @@ def test_health_and_log_reach_the_gateway(gateway: Gateway, make_node: MakeNode)
     gateway.accept().close()
     peer = gateway.accept()
     peer.welcome()
-    health = peer.expect(PUBLISH, "/plant/peanut/health").json
+    health = peer.told("/plant/peanut/health").json
     assert {"ts", "tq", "up", "starts", "was", "heap", "lag_ms", "fw", "image", "ends", "shake_ms"} <= set(health)
     assert health["was"] == "power"
     assert health["starts"] == 1
     assert sum(health["ends"].values()) == 1
     assert health["cert_days"] in (29, 30)
     assert all(figure > 0 for figure in health["heap"])
-    line = peer.expect(PUBLISH, "/plant/peanut/log").json["line"]
+    line = peer.told("/plant/peanut/log").json["line"]
     assert " warn " in line

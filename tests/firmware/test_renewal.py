@@ -147,7 +147,7 @@ def test_a_power_cut_on_trial_leaves_the_trial_and_a_clock_that_tls_can_use(
         node.start()
         peer, told = welcome(gateway)
         assert (shown(peer), told["serial"], told["trial"]) == (serial(new), serial(new), False)
-        assert peer.expect(PUBLISH, "/plant/peanut/health").json["tq"] == "floor"
+        assert peer.told("/plant/peanut/health").json["tq"] == "floor"
 
 
 def test_what_cannot_be_used_is_refused_and_the_session_goes_on(

@@ -12,7 +12,6 @@ import socket
 import ssl
 import zlib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -187,10 +186,7 @@ def test_a_watchdog_reset_is_told_with_its_last_lines(gateway: Gateway, make_nod
     node.start("watchdog")
     peer = gateway.accept()
     peer.welcome(session=1)
-    said: dict[str, Any] = {}
-    while len(said) < 2:
-        found = peer.expect(PUBLISH)
-        said.update({found.topic.rsplit("/", 1)[1]: found.json} if found.topic.endswith(("event", "log")) else {})
+    said = {name: peer.told(f"/plant/peanut/{name}").json for name in ("event", "log")}
     assert said["event"]["id"] == "reset"
     assert said["event"]["text"].startswith("watchdog: ")
     assert any("accepted UpdateTemperature" in line for line in said["log"]["lines"])
@@ -238,7 +234,7 @@ def test_a_control_loop_that_fails_resets_the_node(gateway: Gateway, make_node: 
         with contextlib.suppress(ssl.SSLError, ConnectionError):  # of the life that ended, which had begun to connect
             peer = gateway.accept()
     peer.welcome()
-    assert peer.expect(PUBLISH, "/plant/peanut/event").json["text"] == "crash: RuntimeError: no"
+    assert peer.told("/plant/peanut/event").json["text"] == "crash: RuntimeError: no"
 
 
 def test_rescue_does_not_wait_for_a_gateway_that_hangs(make_node: MakeNode) -> None:
