@@ -10,9 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from peanutd import _core, native
+from tests.broker.native_loop import needs_loop
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,7 +39,7 @@ def test_an_openssl_that_is_not_there_is_no_build(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.so"))
 
 
-@pytest.mark.skipif(not native.AVAILABLE, reason="the native loop was not built: libssl-dev")
+@needs_loop
 def test_it_says_which_openssl_it_has() -> None:
     command = [sys.executable, "-m", "peanutd", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -22,10 +22,9 @@ from peanutd._core import Broker
 from peanutd.config import Address, Listener, Policy, UnixPath
 from peanutd.log import Log
 from peanutd.server import Server
+from tests.broker.native_loop import needs_loop
 
 ROOT = Path(__file__).resolve().parents[2]
-
-needs_loop = pytest.mark.skipif(not native.AVAILABLE, reason="the native loop was not built: libssl-dev")
 
 
 @needs_loop

@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from peanutd import native
 from peanutd.ocsp import LIFE, OWN, REQUEST_MAX, RETRY, Responder, Staple
 from tests.broker.conftest import Leaf
+from tests.broker.native_loop import needs_loop
 from tests.broker.test_revoked import entry, write
 from tests.programs import program
 
@@ -99,7 +99,7 @@ def handshake(fleet: Any, port: int, *more: str) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(not native.AVAILABLE, reason="the native loop was not built: libssl-dev")
+@needs_loop
 def test_a_handshake_brings_along_what_is_said_of_the_gateway(fleet: Any, home: Path, start: Any) -> None:
     fleet.settings('[listen]\nmqtts = "127.0.0.1:0"\ntime = ""\ndriver = "native"\n')
     port = start(home).port()

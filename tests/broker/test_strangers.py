@@ -22,8 +22,9 @@ from peanutd._core import Broker
 from peanutd.config import Address, Listener
 from peanutd.log import Log
 from peanutd.server import Server
+from tests.broker.native_loop import needs_loop
 
-pytestmark = pytest.mark.skipif(not native.AVAILABLE, reason="the native loop was not built: libssl-dev")
+pytestmark = needs_loop
 
 SETTINGS = '[listen]\nmqtts = "127.0.0.1:0"\ntime = ""\ndriver = "native"\n'
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from peanutd import native
 from tests.broker.conftest import Wire, wait_for
+from tests.broker.native_loop import needs_loop
 from tests.broker.test_revoked import entry, write
 from tests.programs import program
 
 DEADLINE = 60.0
 
-pytestmark = pytest.mark.skipif(not native.AVAILABLE, reason="the native loop was not built: libssl-dev")
+pytestmark = needs_loop
 
 Call = Callable[[int, ssl.SSLContext, ssl.SSLSession | None], tuple[Wire, ssl.SSLSocket]]
 

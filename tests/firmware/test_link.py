@@ -165,7 +165,7 @@ def test_control_catches_up_after_a_resolver_that_blocks(make_node: MakeNode) ->
     node.wait_for_log("resolver: gives up")
     begun = time.monotonic()
     log = node.wait_for_log("heating: ")
-    assert time.monotonic() - begun < SlowName.STALL_S
+    assert time.monotonic() - begun < SlowName.STALL_S / 2
     assert log.count("resolver: asked") == 1  # control had its turn before the next name was asked for
     node.wait_for_log("the name gateway.local cannot be found (DNS")
 
