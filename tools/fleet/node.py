@@ -54,6 +54,14 @@ def find_micropython() -> str:
     return found
 
 
+def asleep(pid: int) -> bool:
+    """Whether the process waits for something; False too where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+    except OSError:
+        return False
+
+
 def drivers_of(node: Mapping[str, Any]) -> set[str]:
     """The drivers that a node with this node.json (parsed) needs."""
     board = node["board"]

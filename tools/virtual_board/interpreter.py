@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tools.fleet.node import find_micropython
+from tools.fleet.node import asleep, find_micropython
 
 HARDWARE = Path(__file__).parent / "hardware"
 RAW_PROMPT = b"raw REPL; CTRL-B to exit\r\n>"
@@ -31,6 +31,8 @@ READY = b"\x00ready\x00"  # said on the terminal after boot.py and main.py
 CTRL_A, CTRL_C = b"\x01", b"\x03"
 READ = 65536
 INTERRUPTS_S = 0.2  # two signals in less would kill the interpreter
+ASLEEP_S = 0.1  # so long Ctrl-C waits for a program to sleep
+LOOK_S = 0.001  # between two looks at whether it does
 # The unix port starts in the friendly REPL, so after a soft reset out of the raw one it is led over.
 STARTING, LEADING, LED, READING = range(4)
 TURN_S = 0.005  # how long a throttled one runs at a time
@@ -71,6 +73,7 @@ class Interpreter:
         self._waiting_input = b""
         self._interruptible = False  # until then Ctrl-C would keep it from becoming the chip
         self._interrupt_waits = False
+        self._interrupting = False
         self._last_interrupt = 0.0
         self._loop = asyncio.get_running_loop()
         self._terminal, child_terminal = pty.openpty()
@@ -150,17 +153,35 @@ class Interpreter:
         """Ctrl-C: a signal if a program is running, which is when the interpreter catches it; else a byte."""
         if not self._interruptible:
             self._interrupt_waits = True
+        elif not self._runs():
+            self._type(CTRL_C)
+        elif not self._interrupting and self._loop.time() - self._last_interrupt > INTERRUPTS_S:
+            self._strike(self._loop.time() + ASLEEP_S)
+
+    def _strike(self, latest: float) -> None:
+        """The signal, while the program sleeps; to one that does not, at `latest`.
+
+        The unix port raises KeyboardInterrupt out of its signal handler. In the middle of a garbage collection that
+        leaves the heap locked for good; a chip looks for Ctrl-C between two bytecodes.
+        """
+        self._interrupting = self._runs()
+        if not self._interrupting:
+            return  # it has ended by itself
+        if self._loop.time() < latest and not asleep(self.pid):
+            self._loop.call_later(LOOK_S, self._strike, latest)
             return
+        self._interrupting = False
+        self._last_interrupt = self._loop.time()
+        self._process.send_signal(signal.SIGINT)
+
+    def _runs(self) -> bool:
+        """Whether it runs a program."""
         try:
             status = Path(f"/proc/{self.pid}/status").read_text()
         except OSError:
-            return
+            return False
         caught = int(status.partition("SigCgt:")[2].split()[0], 16)
-        if not caught >> signal.SIGINT - 1 & 1:
-            self._type(CTRL_C)
-        elif self._loop.time() - self._last_interrupt > INTERRUPTS_S:
-            self._last_interrupt = self._loop.time()
-            self._process.send_signal(signal.SIGINT)
+        return bool(caught >> signal.SIGINT - 1 & 1)
 
     def _read(self) -> None:
         try:
