@@ -153,15 +153,16 @@ class Staple:
         self._responder = responder
         self._certificate = certificate
         self._answer = b""
-        self._from = self._due = self._end = datetime.min.replace(tzinfo=UTC)
+        self._tried = self._due = self._from = self._end = datetime.min.replace(tzinfo=UTC)
 
     def current(self, now: datetime) -> bytes:
         """In DER; empty while there is none that could be believed. Cheap but twice an hour."""
-        if not self._from <= now < self._due:
+        if not self._tried <= now < self._due:  # before it was tried: the clock was put back
             self._renew(now)
         return self._answer if self._from <= now < self._end else b""
 
     def _renew(self, now: datetime) -> None:
+        self._tried = now
         try:
             self._answer = self._responder.about(self._certificate, now)
         except Exception:  # whatever is wrong with the files: handshakes do without, and the gateway's tick goes on

@@ -21,6 +21,8 @@ from typing import Final
 from peanutd.access import Credential, IdentityError, parse_uri
 
 FILE_NAME: Final = "revoked.json"
+LATEST: Final = 253402300799
+"""Unix seconds of the last time that X.509 can write: the end of the year 9999 (RFC 5280 §4.1.2.5)."""
 MAX_SIZE: Final = 8 * 1024 * 1024
 """Bytes of the file: room for tens of thousands of entries."""
 
@@ -59,8 +61,10 @@ def parse(raw: bytes, path: str) -> Entries:
 
 def _entry(value: Mapping[str, object]) -> Entry:
     since, why, good = value["since"], value["why"], value["good"]
-    if not isinstance(since, int) or not isinstance(why, str) or not isinstance(good, list):
+    if type(since) is not int or not isinstance(why, str) or not isinstance(good, list):
         raise ValueError("since, why and good must be a number, a text and a list")
+    if not 0 <= since <= LATEST:
+        raise ValueError(f"since is a time in Unix seconds, not {since}")
     return Entry(since, why, frozenset(map(str, good)))
 
 

@@ -133,6 +133,15 @@ def test_a_staple_is_signed_for_the_gateway_and_never_old(fleet: Any, home: Path
     assert staple.current(NOW + LIFE * 2 + RETRY / 2) == b"", "not with every look"
     assert staple.current(NOW + LIFE * 2 + RETRY) != b""
     assert staple.current(NOW) != b"", "the clock went back"
+    (home / "gateway" / "ocsp.key").rename(home / "gateway" / "away")
+    assert staple.current(NOW - LIFE) == b"", "what there is is not valid yet"
+    (home / "gateway" / "away").rename(home / "gateway" / "ocsp.key")
+    assert staple.current(NOW - LIFE + RETRY / 2) == b"", "not with every look, after the clock went back either"
+    assert staple.current(NOW - LIFE + RETRY) != b""
+    (home / "gateway" / "ocsp.key").rename(home / "gateway" / "away")
+    assert staple.current(NOW + LIFE * 100) == b"", "a clock that went astray"
+    (home / "gateway" / "away").rename(home / "gateway" / "ocsp.key")
+    assert staple.current(NOW) != b"", "and came back"
 
 
 def test_of_another_ca_s_certificate_nothing_is_said(fleet: Any, home: Path, signer: Any) -> None:
