@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.broker.house import House, subscribe, topic_filter
 from tests.reference import codec
 
 Work = Callable[[], None]
@@ -49,3 +50,35 @@ def grows_linearly(make: Callable[[int], Work], size: int) -> None:
 
 def raw(packets: list[codec.Packet], version: int = 5) -> bytes:
     return b"".join(codec.encode(packet, version) for packet in packets)
+
+
+# --- work that several tests measure ---------------------------------------------------------------------------------
+
+
+def subscribes_twice_and_leaves(subscribes: list[codec.Packet]) -> Work:
+    """Subscriptions of one client: made, made again, and dropped with the session."""
+    client = House(max_subscriptions=100_000).join()
+    data = raw(subscribes)
+
+    def work() -> None:
+        client.feed(data)
+        client.take()
+        client.feed(data)
+        client.lose()
+
+    return work
+
+
+def all_subscribe_and_leave(clients: int, filters: list[str]) -> Work:
+    """Each to all the filters; who came first leaves first, which is the order that a list likes least."""
+    house = House()
+    joined = [house.join(f"c{k}") for k in range(clients)]
+    data = raw([subscribe(topic_filter(text)) for text in filters])
+
+    def work() -> None:
+        for client in joined:
+            client.link.feed(data, house.now)
+        for client in joined:
+            client.link.lost(house.now)
+
+    return work

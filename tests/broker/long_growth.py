@@ -5,7 +5,7 @@ The rule it keeps: that of test_broker_growth.py, which has the work that there 
 
 from __future__ import annotations
 
-from tests.broker.growth import Work, grows_linearly, raw
+from tests.broker.growth import Work, all_subscribe_and_leave, grows_linearly, raw, subscribes_twice_and_leaves
 from tests.broker.house import House, ack, properties, publish, subscribe, topic_filter, unsubscribe, will
 
 
@@ -20,58 +20,19 @@ def test_many_filters_in_one_packet() -> None:
 
 
 def test_many_clients_on_one_filter_that_all_leave() -> None:
-    """The oldest first, which is the order that a list likes least."""
-
-    def make(n: int) -> Work:
-        house = House()
-        clients = [house.join(f"c{k}") for k in range(n)]
-        data = raw([subscribe(topic_filter("all"))])
-
-        def work() -> None:
-            for client in clients:
-                client.link.feed(data, house.now)
-            for client in clients:
-                client.link.lost(house.now)
-
-        return work
-
-    grows_linearly(make, 1500)
+    grows_linearly(lambda n: all_subscribe_and_leave(n, ["all"]), 1500)
 
 
 def test_many_clients_with_many_shared_filters() -> None:
-    """n clients with n filters each, the same ones: n² subscriptions, and each costs no more than the shorter list."""
-
-    def make(n: int) -> Work:
-        house = House()
-        clients = [house.join(f"c{k}") for k in range(50)]
-        data = raw([subscribe(topic_filter(f"f/{k}")) for k in range(n)])
-
-        def work() -> None:
-            for client in clients:
-                client.link.feed(data, house.now)
-            for client in clients:
-                client.link.lost(house.now)
-
-        return work
-
-    grows_linearly(make, 250)
+    """50 clients with n filters each, the same ones: each subscription costs no more than the shorter list."""
+    grows_linearly(lambda n: all_subscribe_and_leave(50, [f"f/{k}" for k in range(n)]), 250)
 
 
 def test_many_groups_on_one_filter() -> None:
-    """$share/<n>/x: made, made again, and dropped with the session."""
+    """$share/<n>/x, all in one packet."""
 
     def make(n: int) -> Work:
-        house = House(max_subscriptions=100_000)
-        client = house.join()
-        data = raw([subscribe(*(topic_filter(f"$share/g{k}/x") for k in range(n)))])
-
-        def work() -> None:
-            client.feed(data)
-            client.take()
-            client.feed(data)
-            client.lose()
-
-        return work
+        return subscribes_twice_and_leaves([subscribe(*(topic_filter(f"$share/g{k}/x") for k in range(n)))])
 
     grows_linearly(make, 2500)
 

@@ -6,25 +6,13 @@ the others.
 
 from __future__ import annotations
 
-from tests.broker.growth import Work, grows_linearly, raw
+from tests.broker.growth import Work, grows_linearly, raw, subscribes_twice_and_leaves
 from tests.broker.house import House, ack, disconnect, publish, subscribe, topic_filter
 
 
 def test_many_subscriptions_of_one_client() -> None:
-    """Made, made again, and dropped with the session."""
-
     def make(n: int) -> Work:
-        house = House(max_subscriptions=100_000)
-        client = house.join()
-        data = raw([subscribe(topic_filter(f"f/{k}/+")) for k in range(n)])
-
-        def work() -> None:
-            client.feed(data)
-            client.take()
-            client.feed(data)
-            client.lose()
-
-        return work
+        return subscribes_twice_and_leaves([subscribe(topic_filter(f"f/{k}/+")) for k in range(n)])
 
     grows_linearly(make, 2500)
 
