@@ -1,6 +1,6 @@
 """Writes seeds for the fuzz target fuzz_broker into a folder, one file each.
 
-    python tests/fuzz/broker_seeds.py FOLDER
+    python -m tests.fuzz.broker_seeds FOLDER
 
 The rule it keeps: a seed is what the target reads, the records that fuzz_broker.c describes. There is one for each
 vector (a client is let in and says what the vector is; the answers are read, time passes) and one for each scenario in
@@ -9,14 +9,11 @@ which several clients meet. The same files every time.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
+from tests.fuzz.seeds import write_seeds
 from tests.reference import vectors
 from tests.reference.codec import encode
 
@@ -341,31 +338,15 @@ def of_vector(vector: vectors.Vector) -> bytes:
     return p.data
 
 
-def write(folder: Path) -> int:
-    """Writes the seeds into `folder`, which is made when it is not there; returns how many they are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    seeds = {vector.name: of_vector(vector) for vector in vectors.load() if len(vector.data) <= MAX_PACKET_SIZE}
+def seeds() -> dict[str, bytes]:
+    found = {vector.name: of_vector(vector) for vector in vectors.load() if len(vector.data) <= MAX_PACKET_SIZE}
     for scenario in SCENARIOS:
         for version in (3, 4, 5):
             program = Program(version)
             scenario(program)
-            seeds[f"{scenario.__name__}-{version}"] = program.data
-    for name, data in seeds.items():
-        (folder / name).write_bytes(data)
-    return len(seeds)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Write seeds for fuzz_broker, one file each.")
-    parser.add_argument("folder", type=Path, help="where the seeds go; made when it is not there")
-    folder = parser.parse_args().folder
-    try:
-        count = write(folder)
-    except OSError as error:
-        parser.exit(1, f"broker_seeds: cannot write to {folder}: {error.strerror}; name a folder that can be written\n")
-    print(f"{count} seeds in {folder}")
-    return 0
+            found[f"{scenario.__name__}-{version}"] = program.data
+    return found
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_seeds("fuzz_broker", seeds()))

@@ -1,6 +1,6 @@
 """Writes seeds for the fuzz target fuzz_loop into a folder, one file each.
 
-    python tests/fuzz/loop_seeds.py FOLDER
+    python -m tests.fuzz.loop_seeds FOLDER
 
 The rule it keeps: a seed is what the target reads, the records that fuzz_loop.c describes. There is one for each
 recorded hello, and one for each thing that can happen between sockets, loop and Python. What MQTT may say is for
@@ -9,14 +9,11 @@ fuzz_broker: the loop does not read it. The same files every time.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
+from tests.fuzz.seeds import write_seeds
 from tests.fuzz.tls_seeds import hellos
 from tests.reference.codec import encode
 
@@ -49,16 +46,27 @@ class Program:
         if cut:
             for _ in range(len(data) // cut + 1):
                 self.record(3, client, cut)
-                self.record(6, 0)
+                self.turn(1)
         self.record(3, client)
 
     def read(self, client: int, size: int = 0) -> None:
         self.record(4, client, size)
 
+    def turn(self, times: int) -> None:
+        self.record(6, 0, times - 1)
+
+    def wait(self, tenths: int) -> None:
+        """Tenths of a second."""
+        self.record(7, 0, tenths)
+
+    def publish(self, size: int, *, qos: int = 0) -> None:
+        """Python does, so many times 64 bytes."""
+        self.record(10, qos, size)
+
     def go_on(self, rounds: int = 2, *, mood: int = 0) -> None:
         """The loop turns, Python reads its posts, clients read and answer."""
         for _ in range(rounds):
-            self.record(6, 0, 1)
+            self.turn(2)
             self.record(8, 0, mood)
             for client in range(4):
                 self.read(client)
@@ -71,6 +79,14 @@ class Program:
         self.go_on(4)
         self.say(client, connect(client))
         self.go_on()
+
+    def fall_behind(self, messages: int) -> None:
+        """A client that holds little is sent more than it takes."""
+        self.come_in(0, little=True)
+        self.say(0, SUBSCRIBE)
+        self.go_on()
+        for _ in range(messages):
+            self.publish(255)
 
 
 def connect(client: int) -> bytes:
@@ -103,7 +119,7 @@ def talk(p: Program) -> None:
     p.go_on()
     p.say(1, PUBLISH * 40, cut=50)
     p.go_on()
-    p.record(10, 1, 20)
+    p.publish(20, qos=1)
     p.record(12, 0, 5 << 2 | LESS)
     p.go_on()
     p.say(0, bytes.fromhex("40020001"))
@@ -113,20 +129,16 @@ def talk(p: Program) -> None:
 
 def slow_reader(p: Program) -> None:
     """It is sent more than it takes, reads a little, stalls, and is cut."""
-    p.come_in(0, little=True)
-    p.say(0, SUBSCRIBE)
-    p.go_on()
-    for _ in range(12):
-        p.record(10, 0, 255)
-    p.record(6, 0, 3)
+    p.fall_behind(12)
+    p.turn(4)
     p.read(0, 9)
-    p.record(6, 0, 3)
-    p.record(7, 0, 10)
-    p.record(6, 0, 3)
+    p.turn(4)
+    p.wait(10)
+    p.turn(4)
     p.read(0, 200)
-    p.record(6, 0, 3)
-    p.record(7, 0, 30)
-    p.record(6, 0, 1)
+    p.turn(4)
+    p.wait(30)
+    p.turn(2)
     p.record(8, 0)
 
 
@@ -140,7 +152,7 @@ def bad_mood(p: Program) -> None:
                 p.say(0, SUBSCRIBE + PING)
                 p.record(op, 0, times << 2 | how)
                 p.go_on()
-                p.record(10, 1, 90)
+                p.publish(90, qos=1)
                 p.record(op, 0, times << 2 | how)
                 p.go_on()
 
@@ -154,15 +166,11 @@ def ends(p: Program) -> None:
             p.go_on(rounds)
             p.record(5, 0, how)
             p.go_on()
-        p.come_in(0, little=True)
-        p.say(0, SUBSCRIBE)
-        p.go_on()
-        for _ in range(5):
-            p.record(10, 0, 255)
-        p.record(6, 0, 1)
+        p.fall_behind(5)
+        p.turn(2)
         p.record(5, 0, how)
         p.go_on()
-        p.record(7, 0, 255)
+        p.wait(255)
 
 
 def python_decides(p: Program) -> None:
@@ -211,25 +219,21 @@ def at_once(p: Program) -> None:
 
 def half_closed(p: Program) -> None:
     """It sends no more while more is on its way to it than it takes, and the core is done with it."""
-    p.come_in(0, little=True)
-    p.say(0, SUBSCRIBE)
-    p.go_on()
-    for _ in range(3):
-        p.record(10, 0, 255)
-    p.record(6, 0, 1)
+    p.fall_behind(3)
+    p.turn(2)
     p.record(13, 0, 0x8B)
-    p.record(6, 0, 1)
+    p.turn(2)
     p.record(5, 0, 0)
-    p.record(6, 0, 3)
+    p.turn(4)
 
 
 def closed_by_us(p: Program) -> None:
     p.come_in(0)
     p.say(0, SUBSCRIBE)
-    p.record(10, 0, 255)
+    p.publish(255)
     p.record(13, 0, 0x8B)
     p.go_on()
-    p.record(7, 0, 20)
+    p.wait(20)
     p.go_on()
 
 
@@ -240,7 +244,7 @@ def throttled(p: Program) -> None:
     for _ in range(3):
         p.say(0, PUBLISH * 30)
         p.go_on()
-        p.record(7, 0, 10)
+        p.wait(10)
         p.go_on()
 
 
@@ -264,15 +268,11 @@ def meddled(p: Program) -> None:
 def pesters(p: Program) -> None:
     """It reads nothing, and makes TLS answer."""
     for what in (3, 4):
-        p.come_in(0, little=True)
-        p.say(0, SUBSCRIBE)
-        p.go_on()
-        for _ in range(5):
-            p.record(10, 0, 255)
-        p.record(6, 0, 1)
+        p.fall_behind(5)
+        p.turn(2)
         p.record(5, 0, what)
         p.record(3, 0)
-        p.record(6, 0, 3)
+        p.turn(4)
         p.record(8, 0)
 
 
@@ -299,38 +299,22 @@ def of_hello(data: bytes) -> bytes:
     return p.data
 
 
-def write(folder: Path) -> int:
-    """Writes the seeds into `folder`, which is made when it is not there; returns how many they are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    seeds = {f"hello-{name}": of_hello(data) for name, data in hellos().items()}
+def seeds() -> dict[str, bytes]:
+    found = {f"hello-{name}": of_hello(data) for name, data in hellos().items()}
     for scenario in SCENARIOS:
         for kind in (PLAIN, V13, V12):
             program = Program(kind)
             scenario(program)
-            seeds[f"{scenario.__name__}-{kind}"] = program.data
+            found[f"{scenario.__name__}-{kind}"] = program.data
         expected = Program(V13, EXPECTED | BEGUN)
         scenario(expected)
-        seeds[f"{scenario.__name__}-expected"] = expected.data
+        found[f"{scenario.__name__}-expected"] = expected.data
     for kind, how in ((V13, EXPECTED), (V12, EXPECTED | BEGUN), (RAW, EXPECTED | BEGUN)):
         program = Program(kind, how)
         talk(program)
-        seeds[f"expected-{kind}-{how}"] = program.data
-    for name, data in seeds.items():
-        (folder / name).write_bytes(data)
-    return len(seeds)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Write seeds for fuzz_loop, one file each.")
-    parser.add_argument("folder", type=Path, help="where the seeds go; made when it is not there")
-    folder = parser.parse_args().folder
-    try:
-        count = write(folder)
-    except OSError as error:
-        parser.exit(1, f"loop_seeds: cannot write to {folder}: {error.strerror}; name a folder that can be written\n")
-    print(f"{count} seeds in {folder}")
-    return 0
+        found[f"expected-{kind}-{how}"] = program.data
+    return found
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_seeds("fuzz_loop", seeds()))

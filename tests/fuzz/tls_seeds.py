@@ -1,6 +1,6 @@
 """Writes seeds for the fuzz target fuzz_tls into a folder, one file each.
 
-    python tests/fuzz/tls_seeds.py FOLDER
+    python -m tests.fuzz.tls_seeds FOLDER
 
 The rule it keeps: a seed is what the target reads, the records that fuzz_tls.c describes. There is one for each first
 message of a client that was recorded (hellos.txt), and one for each thing that can happen to a session. The same files
@@ -9,10 +9,11 @@ every time.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from tests.fuzz.seeds import write_seeds
 
 HELLOS = Path(__file__).with_name("hellos.txt")
 V13, V12, BARE, STRANGER, NOBODY = range(5)
@@ -228,30 +229,14 @@ def of_hello(data: bytes) -> bytes:
     return p.data
 
 
-def write(folder: Path) -> int:
-    """Writes the seeds into `folder`, which is made when it is not there; returns how many they are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    seeds = {name: of_hello(data) for name, data in hellos().items()}
+def seeds() -> dict[str, bytes]:
+    found = {name: of_hello(data) for name, data in hellos().items()}
     for scenario in SCENARIOS:
         program = Program()
         scenario(program)
-        seeds[scenario.__name__] = program.data
-    for name, data in seeds.items():
-        (folder / name).write_bytes(data)
-    return len(seeds)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Write seeds for fuzz_tls, one file each.")
-    parser.add_argument("folder", type=Path, help="where the seeds go; made when it is not there")
-    folder = parser.parse_args().folder
-    try:
-        count = write(folder)
-    except OSError as error:
-        parser.exit(1, f"tls_seeds: cannot write to {folder}: {error.strerror}; name a folder that can be written\n")
-    print(f"{count} seeds in {folder}")
-    return 0
+        found[scenario.__name__] = program.data
+    return found
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_seeds("fuzz_tls", seeds()))
