@@ -155,7 +155,7 @@ def _issuers(
     certificate: x509.Certificate, authorities: Sequence[x509.Certificate], who: str
 ) -> list[x509.Certificate]:
     """The CAs above `certificate`, the root last. Only our own files count, not what the peer has sent along."""
-    issuer = next((authority for authority in authorities if _issued(certificate, authority)), None)
+    issuer = next((authority for authority in authorities if issued_by(certificate, authority)), None)
     above = None if issuer is None else _up_to_the_root(issuer, tuple(authorities))
     if above is None:
         raise IdentityError(f"{who} is not issued by this fleet's CA")
@@ -171,7 +171,7 @@ def _up_to_the_root(
     """
     chain = [first]
     while len(chain) <= len(authorities):
-        issuer = next((authority for authority in authorities if _issued(chain[-1], authority)), None)
+        issuer = next((authority for authority in authorities if issued_by(chain[-1], authority)), None)
         if issuer is None:
             break
         if issuer in chain:  # the root, which issued itself
@@ -180,7 +180,8 @@ def _up_to_the_root(
     return None
 
 
-def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Whether `authority` signed `certificate`; what cannot be compared is no."""
     try:
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):

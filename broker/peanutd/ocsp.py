@@ -16,13 +16,12 @@ from typing import Final, cast
 from urllib.parse import quote
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ocsp
 
 from peanutd import revoked
-from peanutd.access import NAME, VIN
+from peanutd.access import NAME, VIN, issued_by
 from peanutd.revoked import Entries, RevokedError
 
 CERTIFICATE: Final = "gateway/ocsp.crt"
@@ -58,7 +57,7 @@ class Responder:
         """What is said of the gateway's own certificate, which nobody has asked for, in DER. OSError or ValueError when
         nobody here may say it.
         """
-        issuer = next((one for one in self._issuers() if _issued(certificate, one)), None)
+        issuer = next((one for one in self._issuers() if issued_by(certificate, one)), None)
         if issuer is None:
             raise ValueError("not one of ours to speak for")
         start = now.replace(microsecond=0)
@@ -119,7 +118,7 @@ class Responder:
         folder = self._home / Path(CERTIFICATE).parent
         for path in (self._home / CERTIFICATE, *sorted(folder.glob(OLDER))):
             found = x509.load_pem_x509_certificate(path.read_bytes())
-            if not _issued(found, issuer):
+            if not issued_by(found, issuer):
                 continue
             key = serialization.load_pem_private_key(path.with_suffix(".key").read_bytes(), None)
             return found, cast(ec.EllipticCurvePrivateKey, key)
@@ -176,14 +175,6 @@ def _signed(
 ) -> ocsp.OCSPResponse:
     builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, signer).certificates([signer])
     return builder.sign(key, hashes.SHA256())
-
-
-def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
 
 
 def _is_about(asked: ocsp.OCSPRequest, issuer: x509.Certificate, kind: hashes.HashAlgorithm) -> bool:

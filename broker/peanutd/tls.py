@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
 from peanutd import _core, access
 from peanutd.config import Certificate
@@ -215,19 +214,11 @@ def _warnings(
             found.append(f"{what} not valid before {subject.not_valid_before_utc:%Y-%m-%d}; is the clock right?")
         elif end - now < SOON:
             found.append(f"{what} ends on {end:%Y-%m-%d}; renew it")
-    if not any(_issued(certificate, authority) for authority in authorities):
+    if not any(access.issued_by(certificate, authority) for authority in authorities):
         found.append(f"{chain}: not issued by this fleet's CA: nodes will not trust it; run `peanut init` again")
     if key.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         found.append(f"{key}: readable by others; run `chmod 600 {key}`")
     return tuple(found)
-
-
-def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
 
 
 # --- the first bytes of a client --------------------------------------------------------------------------------------
