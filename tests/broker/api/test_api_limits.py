@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
+import ssl
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -269,54 +273,42 @@ def test_headers_have_an_end_in_time(monkeypatch: pytest.MonkeyPatch, said: byte
     assert asyncio.run(story())
 
 
-def test_there_are_so_many_connections_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "CONNECTIONS", 0)
-    import socket
-    import ssl
-
-    async def story() -> bytes:
-        listening = socket.create_server(("127.0.0.1", 0))
+@asynccontextmanager
+async def a_silent_client() -> AsyncIterator[tuple[Door, asyncio.StreamReader]]:
+    """A door, and what somebody hears who has connected to it and says nothing."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
-        entry = Door(listening, lambda: ssl.create_default_context(), lambda: None, Log())  # type: ignore[arg-type,return-value]
+        entry = Door(listening, lambda: context, asyncio.Protocol, Log())  # type: ignore[arg-type]
         task = asyncio.create_task(entry.serve())
         reader, writer = await asyncio.open_connection(*listening.getsockname())
         async with asyncio.timeout(30):
-            data = await reader.read(1)
+            yield entry, reader
         writer.close()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        listening.close()
-        return data
+
+
+def test_there_are_so_many_connections_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "CONNECTIONS", 0)
+
+    async def story() -> bytes:
+        async with a_silent_client() as (_, heard):
+            return await heard.read(1)
 
     assert asyncio.run(story()) == b""
 
 
 def test_a_handshake_has_an_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who connects and says nothing has no place among the connections for long."""
-    import socket
-    import ssl
-
     monkeypatch.setattr(door, "HANDSHAKE_TIMEOUT", 0.02)
 
-    class Nobody(asyncio.Protocol):
-        pass
-
     async def story() -> bytes:
-        listening = socket.create_server(("127.0.0.1", 0))
-        listening.setblocking(False)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        entry = Door(listening, lambda: context, Nobody, Log())  # type: ignore[arg-type]
-        task = asyncio.create_task(entry.serve())
-        reader, writer = await asyncio.open_connection(*listening.getsockname())
-        async with asyncio.timeout(30):
-            data = await reader.read(1)
+        async with a_silent_client() as (entry, heard):
+            data = await heard.read(1)
             while entry._here:
                 await asyncio.sleep(0.01)
-        writer.close()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        listening.close()
-        return data
+            return data
 
     assert asyncio.run(story()) == b""
 

@@ -232,36 +232,40 @@ def test_neither_link_nor_pin_are_stored(world: World) -> None:
 # --- the audit log ----------------------------------------------------------------------------------------------------
 
 
-def test_the_log_only_grows_and_a_change_shows(world: World) -> None:
-    ada = world.token("ada")
+@pytest.fixture
+def auditor(world: World) -> str:
+    """The token of an admin, who may check the log; there are a few lines in it."""
+    token = world.token("ada")
     for _ in range(3):
         world.token("maria")
-    assert world.ask("GET", "/audit/check", token=ada).json()["whole"] is True
+    return token
+
+
+def check(world: World, token: str) -> Any:
+    return world.ask("GET", "/audit/check", token=token).json()
+
+
+def test_the_log_only_grows_and_a_change_shows(world: World, auditor: str) -> None:
+    assert check(world, auditor)["whole"] is True
     with sqlite3.connect(world.home / "api.db") as database:
         for change in ("UPDATE audit SET who = 'user/vera' WHERE seq = 2", "DELETE FROM audit WHERE seq = 2"):
             with pytest.raises(sqlite3.IntegrityError, match="append-only"):
                 database.execute(change)
         database.execute("DROP TRIGGER audit_stays")
         database.execute("UPDATE audit SET who = 'user/vera' WHERE seq = 2")
-    found = world.ask("GET", "/audit/check", token=ada).json()
+    found = check(world, auditor)
     assert (found["whole"], found["broken_at"]) == (False, 2)
 
 
-def test_a_line_that_is_taken_out_or_put_in_shows(world: World) -> None:
-    ada = world.token("ada")
-    for _ in range(3):
-        world.token("maria")
+def test_a_line_that_is_taken_out_or_put_in_shows(world: World, auditor: str) -> None:
     with sqlite3.connect(world.home / "api.db") as database:
         database.execute("DROP TRIGGER audit_keeps")
         database.execute("DELETE FROM audit WHERE seq = 3")
-    assert world.ask("GET", "/audit/check", token=ada).json()["broken_at"] == 3
+    assert check(world, auditor)["broken_at"] == 3
 
 
-def test_a_line_that_is_written_anew_with_its_hash_shows_at_the_next_one(world: World) -> None:
+def test_a_line_that_is_written_anew_with_its_hash_shows_at_the_next_one(world: World, auditor: str) -> None:
     """Each holds the one before it: to change one is to write all that came later, and the last hash is elsewhere."""
-    ada = world.token("ada")
-    for _ in range(3):
-        world.token("maria")
     with sqlite3.connect(world.home / "api.db") as database:
         database.execute("DROP TRIGGER audit_stays")
         (before,) = database.execute("SELECT hash FROM audit WHERE seq = 1").fetchone()
@@ -269,7 +273,7 @@ def test_a_line_that_is_written_anew_with_its_hash_shows_at_the_next_one(world: 
         row[2] = "user/vera"
         digest = hashlib.sha256(json.dumps([before, *row]).encode()).hexdigest()
         database.execute("UPDATE audit SET who = ?, hash = ? WHERE seq = 2", (row[2], digest))
-    assert world.ask("GET", "/audit/check", token=ada).json()["broken_at"] == 3
+    assert check(world, auditor)["broken_at"] == 3
 
 
 def test_it_is_read_in_pages_and_by_admins(world: World, refused: Refused) -> None:
