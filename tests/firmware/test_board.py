@@ -30,10 +30,11 @@ NETWORKS = {
     "networks": [{"ssid": "barn", "password": "hunter22"}, {"ssid": "house", "password": "right"}],
 }
 TRAP = {
-    "node/vitals.py": ("WATCHDOG_MS = 60000", "WATCHDOG_MS = 3000"),
+    "node/vitals.py": ("WATCHDOG_MS = 60000", "WATCHDOG_MS = 8000"),
+    "node/sntp.py": ("\nWAIT_MS = 1000 ", "\nWAIT_MS = 60000 "),  # for an answer, on a busy machine
     "node/greenhouse.py": (
         "        cmd = command.parse(",
-        '        if name == "hang":\n            while True:\n                pass\n        cmd = command.parse(',
+        '        if name == "hang":\n            __import__("time").sleep(3600)\n        cmd = command.parse(',
     ),
 }
 

@@ -95,11 +95,11 @@ def test_unknown_name(make_node: MakeNode) -> None:
 def test_silent_handshake_has_a_deadline_and_control_goes_on(gateway: Gateway, make_node: MakeNode) -> None:
     """TCP accepted, then silence: given up after connect_s, while the control loop regulates."""
     node = make_node(gateway.port, link={"connect_s": 1}, simulate={"speed": 600, "start": 10.0})
-    node.start()
     begun = time.monotonic()
+    node.start()
     with gateway.accept_tcp():
         node.wait_for_log(f"no answer from localhost:{gateway.port} within 1 s")
-        assert time.monotonic() - begun > 0.8
+        assert time.monotonic() - begun > 1
     assert "heating: " in node.log
     gateway.accept().welcome()
 
@@ -265,7 +265,7 @@ def test_a_damaged_bundle_is_named(gateway: Gateway, make_node: MakeNode) -> Non
     (node.bundle / "key.der").write_bytes(b"not a key")
     node.start()
     assert node._process is not None
-    assert node._process.wait(10) == 2
+    assert node._process.wait(60) == 2
     assert "put the device bundle on this node" in node.log
 
 
@@ -274,6 +274,6 @@ def test_a_wrong_configuration_is_told_whole(gateway: Gateway, make_node: MakeNo
     node = make_node(gateway.port, control={"max": 99, "colour": "red"}, report={"telemetry_s": "often"})
     node.start()
     assert node._process is not None
-    assert node._process.wait(10) == 2
+    assert node._process.wait(60) == 2
     for fault in ("control.max: 99", "control.colour: unknown key", "report.telemetry_s: must be a number"):
         assert f"error config node.json: {fault}" in node.log

@@ -21,6 +21,7 @@ from .gateway import (
     PUBLISH,
     SUBSCRIBE,
     Gateway,
+    Packet,
     Peer,
     packet,
     publish,
@@ -41,6 +42,16 @@ def start(gateway: Gateway, make_node: MakeNode, **tables: dict[str, object]) ->
     peer = gateway.accept()
     peer.welcome()
     return peer
+
+
+def in_turn(peer: Peer) -> Packet:
+    """The next packet that waits for something or answers: not the health and the log lines, which have no QoS and come
+    whenever their task has its turn."""
+    while True:
+        found = peer.read()
+        assert found is not None, "the node closed"
+        if found.type != PUBLISH or found.qos:
+            return found
 
 
 def test_connect_keeps_the_session_and_leaves_a_will(gateway: Gateway, make_node: MakeNode) -> None:
@@ -112,11 +123,11 @@ def test_half_a_packet_then_silence(gateway: Gateway, make_node: MakeNode) -> No
     node = make_node(gateway.port, link={"keepalive_s": 2})
     node.start()
     peer = gateway.accept()
-    peer.welcome()
     begun = time.monotonic()
+    peer.welcome()
     peer.send(command("temperature:15")[:20])
     peer.expect_closed()
-    assert time.monotonic() - begun > 1
+    assert time.monotonic() - begun > 3
     node.wait_for_log("no whole packet heard for 3 s")
     gateway.accept().welcome(session=1)
 
@@ -138,8 +149,8 @@ def test_close_by_the_gateway_is_noticed_at_once(gateway: Gateway, make_node: Ma
 
 def test_pings_at_a_quarter_of_keep_alive(gateway: Gateway, make_node: MakeNode) -> None:
     """PINGREQ when nothing was heard or sent for keep alive / 4, again and again."""
+    times = [time.monotonic()]  # before there was anything to be heard or sent
     peer = start(gateway, make_node, link={"keepalive_s": 4})
-    times = [time.monotonic()]
     for _ in range(3):
         assert peer.expect(PINGREQ).body == b""
         peer.send(b"\xd0\x00")
@@ -262,17 +273,15 @@ def test_four_in_flight_at_the_most(gateway: Gateway, make_node: MakeNode) -> No
     peer.suback(peer.expect(SUBSCRIBE))
     for i in range(6):
         peer.send(command({"temperature": 10 + i, "id": str(i)}, ident=i + 1))
-    waiting = [peer.read() for _ in range(4 + 6)]  # the six PUBACKs, and what fills the window
-    flight = [p for p in waiting if p is not None and p.type == PUBLISH]
+    waiting = [in_turn(peer) for _ in range(4 + 6)]  # the six PUBACKs, and what fills the window
+    flight = [p for p in waiting if p.type == PUBLISH]
     assert len(flight) == 4
     for ident in (50, 51):  # turns of the node in which nothing else may come
         peer.send(command("temperature:99", ident=ident))
-        answer = peer.read()
-        assert answer is not None
+        answer = in_turn(peer)
         assert (answer.type, answer.id) == (PUBACK, ident)
     peer.puback(flight[0])
-    fifth = peer.read()
-    assert fifth is not None
+    fifth = in_turn(peer)
     assert fifth.type == PUBLISH
     assert fifth.id not in {p.id for p in flight}
 
@@ -286,13 +295,15 @@ def test_acknowledgements_in_another_order(gateway: Gateway, make_node: MakeNode
     peer.suback(peer.expect(SUBSCRIBE))
     for i in range(2):
         peer.send(command({"temperature": 10 + i, "id": str(i)}, ident=i + 1))
-    flight = [p for p in [peer.read() for _ in range(4 + 2)] if p is not None and p.type == PUBLISH]
+    flight = [p for p in [in_turn(peer) for _ in range(4 + 2)] if p.type == PUBLISH]
     assert len(flight) == 4
     kept = flight[1]
     for ident in (flight[3].id, flight[2].id, flight[2].id, 60000, flight[0].id):
         assert ident is not None
         peer.send(packet(PUBACK << 4, ident.to_bytes(2)))
-    fresh = peer.expect(PUBLISH)  # there is room again
+    fresh = in_turn(peer)  # there is room again
+    peer.puback(fresh)
+    assert fresh.type == PUBLISH
     assert fresh.id not in {p.id for p in flight}
     peer.close()
     peer = gateway.accept()
@@ -441,5 +452,5 @@ def test_planned_stop_does_not_wait_for_a_deaf_gateway(gateway: Gateway, make_no
     peer.suback(peer.expect(SUBSCRIBE))
     node.wait_for_log("online")
     begun = time.monotonic()
-    assert node.stop() == 0  # it was not killed
+    assert node.stop(timeout=60) == 0  # it was not killed
     assert time.monotonic() - begun < 60

@@ -72,7 +72,7 @@ class Mosquitto:
         subprocess.run(
             ["mosquitto_pub", "-h", "localhost", "-p", str(self.port), *tls, "-q", "1", "-t", topic, "-m", message],
             check=True,
-            timeout=20,
+            timeout=60,
         )
 
 
@@ -87,7 +87,7 @@ class Watcher:
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = lambda client, *_: client.subscribe("/plant/#", 1)
         self._client.on_message = self._keep
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while True:
             try:
                 self._client.connect("localhost", broker.port)
@@ -105,7 +105,7 @@ class Watcher:
     def all(self, topic: str) -> list[Any]:
         return [body for name, body, _ in self.messages if name == topic]
 
-    def until(self, topic: str, accept: Callable[[Any], bool], timeout: float = 20, after: int = 0) -> Any:
+    def until(self, topic: str, accept: Callable[[Any], bool], timeout: float = 60, after: int = 0) -> Any:
         """The first message of the topic from number `after` on that is accepted; fails with all that came instead."""
         deadline = time.monotonic() + timeout
         while True:
@@ -190,9 +190,7 @@ def test_gateway_killed_and_control_goes_on(broker: Mosquitto, watcher: Watcher,
     node.wait_for_log("holding: ", after=mark)
     messages = len(watcher.messages)
     broker.start()
-    begun = time.monotonic()
     online = watcher.until("status", lambda b: b["state"] == "online", after=messages)
-    assert time.monotonic() - begun < 60
     assert online["dropped"] == 0  # what was measured meanwhile is kept (test_offline.py)
     state = watcher.until("state", lambda b: True, after=messages)
     assert state["setpoint"] == 18

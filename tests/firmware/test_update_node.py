@@ -210,7 +210,8 @@ def test_a_car_is_updated_when_it_is_parked_and_keeps_only_what_obeys_its_driver
         gate.status("trial")
         said = gate.status("running")
         assert (said["seq"], said["slot"]) == (SEQ + 1, "a")
-        gate.peer.send(publish(f"{CAR}/unlock", command(gate.session)))
+        # Signed for when the trial, which takes health_s, is over: the session was told before it began.
+        gate.peer.send(publish(f"{CAR}/unlock", command(gate.session, exp=gate.session["up"] + 10 + 25)))
         while (ack := gate.peer.expect(PUBLISH, f"{CAR}/ack").json)["stage"] != "done":
             assert ack["stage"] == "accepted", ack
     finally:
