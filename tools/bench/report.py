@@ -98,9 +98,15 @@ class _Rounds:
     def median(self, pick: Callable[[dict[str, Any]], float]) -> float:
         return statistics.median(pick(figures) for figures in self.figures)
 
-    def share(self, baseline: "_Rounds", pick: Callable[[dict[str, Any]], float]) -> str:
+    @property
+    def measured(self) -> bool:
+        """Whether anything was: where messages are sent, one at least must have been delivered."""
+        return any(run.case.scenario in SILENT or run.figures["delivered"] for run in self.runs if run.figures)
+
+    def share(self, baseline: "_Rounds | None", pick: Callable[[dict[str, Any]], float]) -> str:
         """Median over the rounds of this broker's figure as a share of the baseline's in the same round."""
-        theirs = {run.round: pick(run.figures) for run in baseline.runs if run.figures is not None}
+        runs = [] if baseline is None else baseline.runs
+        theirs = {run.round: pick(run.figures) for run in runs if run.figures is not None}
         shares = [
             pick(run.figures) / theirs[run.round]
             for run in self.runs
@@ -130,6 +136,11 @@ class _Rounds:
         return ", ".join(said)
 
 
+def _kept(case: Case) -> str:
+    """What a row says of how the broker keeps: nothing where it is as usual."""
+    return "" if case.sync == "always" else f", {case.sync}"
+
+
 def _spread(rounds: _Rounds) -> str:
     values = [CPU.pick(figures) for figures in rounds.figures]
     return f"{(max(values) - min(values)) / statistics.median(values):.0%}" if len(values) > 1 else "-"
@@ -146,145 +157,155 @@ def _group(runs: Iterable[Run]) -> dict[Case, dict[str, _Rounds]]:
     return {case: {broker: _Rounds(each) for broker, each in brokers.items()} for case, brokers in grouped.items()}
 
 
+Figures = dict[str, Any]  # of one run, from the generator
+Column = tuple[str, Callable[[_Rounds, _Rounds | None], str]]
+"""Its header, and what a broker's rounds have there; the other rounds are the baseline's, if it was there."""
+
+
+def _median(header: str, pick: Callable[[Figures], float], form: Callable[[float], str] = _number) -> Column:
+    return header, lambda rounds, _: form(rounds.median(pick))
+
+
+def _compared(header: str, pick: Callable[[Figures], float], form: Callable[[float], str] = _number) -> list[Column]:
+    """The same, and its share of the baseline's."""
+    return [_median(header, pick, form), ("of " + BASELINE, lambda rounds, baseline: rounds.share(baseline, pick))]
+
+
+WHOLE, THOUSANDS, TENTHS, PERCENT = "{:.0f}".format, "{:,.0f}".format, "{:.1f}".format, "{:.0%}".format
+CPU_COLUMNS = _compared("CPU us/msg", CPU.pick)
+SPREAD_COLUMN: Column = ("spread", lambda rounds, _: _spread(rounds))
+BUSY_COLUMN = _median("busy", lambda f: f["broker"]["busy"], PERCENT)
+GEN_CPU_COLUMN = _median("gen us/msg", lambda f: f["generator"]["cpu_us"])
+GEN_WAITS_COLUMN = _median("gen waits", lambda f: f["generator"]["waiting"], PERCENT)
+LATENCY_COLUMNS = [
+    _median("p50 ms", lambda f: f["latency_us"]["p50"] / 1000),
+    _median("p99 ms", lambda f: f["latency_us"]["p99"] / 1000),
+]
+
+
+def _table(runs: Iterable[Run], place: dict[str, Callable[[Case], str]], columns: list[Column]) -> list[str]:
+    """A line per case and broker: `place` says which case by its headers, then come the columns, then remarks."""
+    rows = []
+    for case, brokers in _group(runs).items():
+        for broker, rounds in brokers.items():
+            start = [*(tell(case) for tell in place.values()), broker]
+            if rounds.measured:
+                baseline = brokers.get(BASELINE)
+                rows.append([*start, *(cell(rounds, baseline) for _, cell in columns), rounds.remarks()])
+            else:
+                rows.append([*start, *["-"] * len(columns), rounds.remarks() or "nothing delivered"])
+    header = [*place, "broker", *(name for name, _ in columns), "remarks"]
+    return align(header, rows, len(place) + 1) if rows else []
+
+
+def _of(scenario: str, runs: list[Run]) -> list[Run]:
+    return [run for run in runs if run.case.scenario == scenario]
+
+
 def traffic_table(runs: list[Run]) -> list[str]:
     """Messages per second and CPU per delivered message; a line per case and broker."""
-    header = ["transport", "scenario", "QoS", "in flight", "bytes", "broker", "msg/s", "CPU us/msg",
-              "of " + BASELINE, "spread", "kernel", "busy", "gen us/msg", "gen waits", "p50 ms", "p99 ms", "RSS MiB",
-              "remarks"]  # fmt: skip
-    rows = []
-    for case, brokers in _group(run for run in runs if run.case.scenario not in APART).items():
-        for broker, rounds in brokers.items():
-            start = [case.transport, case.scenario, str(case.qos), str(case.window), str(case.payload), broker]
-            if not any(figures["delivered"] for figures in rounds.figures):
-                rows.append([*start, *["-"] * (len(header) - len(start) - 1), rounds.remarks() or "nothing delivered"])
-                continue
-            share = rounds.share(brokers[BASELINE], CPU.pick) if BASELINE in brokers else "-"
-            rows.append([
-                *start,
-                f"{rounds.median(lambda f: f['per_second']):,.0f}",
-                _number(rounds.median(CPU.pick)),
-                share,
-                _spread(rounds),
-                f"{rounds.median(lambda f: f['broker']['kernel_share']):.0%}",
-                f"{rounds.median(lambda f: f['broker']['busy']):.0%}",
-                _number(rounds.median(lambda f: f["generator"]["cpu_us"])),
-                f"{rounds.median(lambda f: f['generator']['waiting']):.0%}",
-                _number(rounds.median(lambda f: f["latency_us"]["p50"] / 1000)),
-                _number(rounds.median(lambda f: f["latency_us"]["p99"] / 1000)),
-                f"{rounds.median(lambda f: f['broker']['rss_end'] / MEBI):.1f}",
-                rounds.remarks(),
-            ])  # fmt: skip
-    return align(header, rows, 6) if rows else []
+    return _table(
+        [run for run in runs if run.case.scenario not in APART],
+        {
+            "transport": lambda case: case.transport,
+            "scenario": lambda case: case.scenario,
+            "QoS": lambda case: str(case.qos),
+            "in flight": lambda case: str(case.window),
+            "bytes": lambda case: str(case.payload),
+        },
+        [
+            _median("msg/s", lambda f: f["per_second"], THOUSANDS),
+            *CPU_COLUMNS,
+            SPREAD_COLUMN,
+            _median("kernel", lambda f: f["broker"]["kernel_share"], PERCENT),
+            BUSY_COLUMN,
+            GEN_CPU_COLUMN,
+            GEN_WAITS_COLUMN,
+            *LATENCY_COLUMNS,
+            _median("RSS MiB", lambda f: f["broker"]["rss_end"] / MEBI, TENTHS),
+        ],
+    )
 
 
-def _crowd_table(
-    runs: list[Run], scenario: str, columns: dict[str, tuple[Callable[[dict[str, Any]], float], bool]]
-) -> list[str]:
-    """A line per QoS and broker; `columns` are medians by their headers, with the share of the baseline where True."""
-    header = ["transport", "scenario", "QoS", "broker"]
-    for name, (_, compared) in columns.items():
-        header += [name, "of " + BASELINE] if compared else [name]
-    header += ["spread", "busy", "gen waits", "remarks"]
-    rows = []
-    for case, brokers in _group(run for run in runs if run.case.scenario == scenario).items():
-        for broker, rounds in brokers.items():
-            kept = "" if case.sync == "always" else f", {case.sync}"
-            start = [case.transport, f"{case.scenario}{kept}", str(case.qos), broker]
-            if not any(figures["delivered"] for figures in rounds.figures):
-                rows.append([*start, *["-"] * (len(header) - len(start) - 1), rounds.remarks() or "nothing delivered"])
-                continue
-            row = start
-            for pick, compared in columns.values():
-                row.append(_number(rounds.median(pick)))
-                if compared:
-                    row.append(rounds.share(brokers[BASELINE], pick) if BASELINE in brokers else "-")
-            rows.append([
-                *row,
-                _spread(rounds),
-                f"{rounds.median(lambda f: f['broker']['busy']):.0%}",
-                f"{rounds.median(lambda f: f['generator']['waiting']):.0%}",
-                rounds.remarks(),
-            ])  # fmt: skip
-    return align(header, rows, 4) if rows else []
+def _crowd_table(runs: list[Run], columns: list[Column]) -> list[str]:
+    """A line per QoS, how the broker keeps, and broker."""
+    return _table(
+        runs,
+        {
+            "transport": lambda case: case.transport,
+            "scenario": lambda case: f"{case.scenario}{_kept(case)}",
+            "QoS": lambda case: str(case.qos),
+        },
+        [*columns, SPREAD_COLUMN, BUSY_COLUMN, GEN_WAITS_COLUMN],
+    )
 
 
 def drain_table(runs: list[Run]) -> list[str]:
     """What a queued message costs when its client comes back, and how long it waits for all of them."""
-    return _crowd_table(runs, "drain", {
-        "queued": (lambda f: f["queue"]["count"], False),
-        "CPU us/msg": (CPU.pick, True),
-        "all after ms": (lambda f: f["queue"]["all_ms"], True),
-        "gen us/msg": (lambda f: f["generator"]["cpu_us"], False),
-    })  # fmt: skip
+    return _crowd_table(
+        _of("drain", runs),
+        [
+            _median("queued", lambda f: f["queue"]["count"]),
+            *CPU_COLUMNS,
+            *_compared("all after ms", lambda f: f["queue"]["all_ms"]),
+            GEN_CPU_COLUMN,
+        ],
+    )
 
 
 def wildcard_table(runs: list[Run]) -> list[str]:
     """What a filter with wildcards costs to subscribe and to keep, and a message that matches one of them all."""
-    return _crowd_table(runs, "wildcard", {
-        "filters": (lambda f: f["filters"]["count"], False),
-        "subscribe us/filter": (lambda f: f["filters"]["subscribe_us"], True),
-        "B/filter": (lambda f: f["filters"]["bytes"], True),
-        "CPU us/msg": (CPU.pick, True),
-        "p50 ms": (lambda f: f["latency_us"]["p50"] / 1000, False),
-        "p99 ms": (lambda f: f["latency_us"]["p99"] / 1000, False),
-    })  # fmt: skip
+    return _crowd_table(
+        _of("wildcard", runs),
+        [
+            _median("filters", lambda f: f["filters"]["count"]),
+            *_compared("subscribe us/filter", lambda f: f["filters"]["subscribe_us"]),
+            *_compared("B/filter", lambda f: f["filters"]["bytes"]),
+            *CPU_COLUMNS,
+            *LATENCY_COLUMNS,
+        ],
+    )
 
 
 def retained_table(runs: list[Run]) -> list[str]:
     """What a retained message costs that goes to a new subscriber, and how long it waits for all of them."""
-    return _crowd_table(runs, "retained", {
-        "retained": (lambda f: f["retained"]["count"], False),
-        "CPU us/msg": (CPU.pick, True),
-        "all after ms": (lambda f: f["retained"]["all_ms"], True),
-        "gen us/msg": (lambda f: f["generator"]["cpu_us"], False),
-    })  # fmt: skip
+    return _crowd_table(
+        _of("retained", runs),
+        [
+            _median("retained", lambda f: f["retained"]["count"]),
+            *CPU_COLUMNS,
+            *_compared("all after ms", lambda f: f["retained"]["all_ms"]),
+            GEN_CPU_COLUMN,
+        ],
+    )
 
 
 def idle_table(runs: list[Run]) -> list[str]:
     """Memory and CPU that a connection costs; a line per transport and broker."""
-    header = ["transport", "broker", "connections", "KiB/connection", "of " + BASELINE, "connect CPU us",
-              "of " + BASELINE, "RSS MiB", "remarks"]  # fmt: skip
-    rows = []
-    for case, brokers in _group(run for run in runs if run.case.scenario == "idle").items():
-        for broker, rounds in brokers.items():
-            if not rounds.figures:
-                rows.append([case.transport, broker, *["-"] * (len(header) - 3), rounds.remarks()])
-                continue
-            baseline = brokers.get(BASELINE)
-            rows.append([
-                case.transport,
-                broker,
-                str(rounds.figures[0]["connections"]),
-                f"{rounds.median(lambda f: f['broker']['connect_bytes']) / 1024:.2f}",
-                rounds.share(baseline, lambda f: f["broker"]["connect_bytes"]) if baseline else "-",
-                _number(rounds.median(lambda f: f["broker"]["connect_us"])),
-                rounds.share(baseline, lambda f: f["broker"]["connect_us"]) if baseline else "-",
-                f"{rounds.median(lambda f: f['broker']['rss_connected'] / MEBI):.1f}",
-                rounds.remarks(),
-            ])  # fmt: skip
-    return align(header, rows, 2) if rows else []
+    return _table(
+        _of("idle", runs),
+        {"transport": lambda case: case.transport},
+        [
+            _median("connections", lambda f: f["connections"], WHOLE),
+            *_compared("KiB/connection", lambda f: f["broker"]["connect_bytes"] / 1024, "{:.2f}".format),
+            *_compared("connect CPU us", lambda f: f["broker"]["connect_us"]),
+            _median("RSS MiB", lambda f: f["broker"]["rss_connected"] / MEBI, TENTHS),
+        ],
+    )
 
 
 def storm_table(runs: list[Run]) -> list[str]:
     """What a connect costs, from TCP to CONNACK, when many come at once; a line per transport and broker."""
-    header = ["transport", "broker", "connects", "connects/s", "CPU us", "of " + BASELINE, "gen waits", "remarks"]
-    rows = []
-    for case, brokers in _group(run for run in runs if run.case.scenario == "storm").items():
-        for broker, rounds in brokers.items():
-            if not rounds.figures:
-                rows.append([case.transport, broker, *["-"] * (len(header) - 3), rounds.remarks()])
-                continue
-            rows.append([
-                case.transport,
-                broker,
-                str(rounds.figures[0]["counted"]),
-                f"{rounds.median(lambda f: f['counted'] / f['generator']['connect_seconds']):,.0f}",
-                _number(rounds.median(CONNECT.pick)),
-                rounds.share(brokers[BASELINE], CONNECT.pick) if BASELINE in brokers else "-",
-                f"{rounds.median(lambda f: f['generator']['connect_waiting']):.0%}",
-                rounds.remarks(),
-            ])  # fmt: skip
-    return align(header, rows, 2) if rows else []
+    return _table(
+        _of("storm", runs),
+        {"transport": lambda case: case.transport},
+        [
+            _median("connects", lambda f: f["counted"], WHOLE),
+            _median("connects/s", lambda f: f["counted"] / f["generator"]["connect_seconds"], THOUSANDS),
+            *_compared("CPU us", CONNECT.pick),
+            _median("gen waits", lambda f: f["generator"]["connect_waiting"], PERCENT),
+        ],
+    )
 
 
 def _goal(row: Row, brokers: dict[str, _Rounds]) -> list[str] | None:
@@ -297,11 +318,10 @@ def _goal(row: Row, brokers: dict[str, _Rounds]) -> list[str] | None:
         reached = _number(measured)
     elif theirs is not None and theirs.figures:
         reached = ours.share(theirs, row.figure.pick)
-    kept = "" if case.sync == "always" else f", {case.sync}"
     moving = case.scenario not in SILENT
     return [
         case.transport,
-        f"{row.name}{kept}",
+        f"{row.name}{_kept(case)}",
         str(case.qos) if moving else "-",
         str(case.window) if moving else "-",
         str(case.payload) if moving else "-",
