@@ -71,6 +71,22 @@ def welcome(gateway: Gateway) -> tuple[Peer, dict[str, Any]]:
     return peer, peer.expect(PUBLISH, REPORTED).json
 
 
+def trial_passed(gateway: Gateway, new: Credential) -> None:
+    """The node's next session is with the new certificate, and settles that it is kept."""
+    peer, told = welcome(gateway)
+    assert shown(peer) == serial(new)
+    while told["trial"]:
+        told = peer.expect(PUBLISH, REPORTED).json
+    assert (told["serial"], told["errors"]) == (serial(new), [])
+
+
+def still_in_force(gateway: Gateway, new: Credential) -> Peer:
+    """The node's next session, with the new certificate, which is on trial no more."""
+    peer, told = welcome(gateway)
+    assert (shown(peer), told["serial"], told["trial"]) == (serial(new), serial(new), False)
+    return peer
+
+
 def test_a_new_certificate_is_tried_and_kept(pki: Pki, gateway: Gateway, make_node: MakeNode) -> None:
     node = make_node(gateway.port, link=QUICK)
     node.start()
@@ -82,16 +98,11 @@ def test_a_new_certificate_is_tried_and_kept(pki: Pki, gateway: Gateway, make_no
     while told["serial"] != serial(new):
         told = peer.expect(PUBLISH, REPORTED).json
     peer.expect_closed()
-    peer, told = welcome(gateway)
-    assert shown(peer) == serial(new)
-    while told["trial"]:
-        told = peer.expect(PUBLISH, REPORTED).json
-    assert (told["serial"], told["errors"]) == (serial(new), [])
+    trial_passed(gateway, new)
     assert node.running
     node.kill()
-    node.start()  # a power cut later it is still in force
-    peer, told = welcome(gateway)
-    assert (shown(peer), told["serial"], told["trial"]) == (serial(new), serial(new), False)
+    node.start()  # after a power cut
+    still_in_force(gateway, new)
     for text in (_b64(new.key_der()), _b64(old.key_der())):
         assert text[:40] not in node.log
 
@@ -136,19 +147,14 @@ def test_a_power_cut_on_trial_leaves_the_trial_and_a_clock_that_tls_can_use(
         server.unix = time.time()
         node.__class__ = Patient
         node.start()
-        peer, told = welcome(gateway)
-        assert shown(peer) == serial(new)
-        while told["trial"]:
-            told = peer.expect(PUBLISH, REPORTED).json
-        assert (told["serial"], told["errors"]) == (serial(new), [])
+        trial_passed(gateway, new)
         steps = re.findall(r"info time set from localhost, by \+(\d+) s", node.log)
         assert int(steps[0]) < 7200, "it began an hour before now, where the new certificate does; the old one, a day"
         node.kill()
         server.unix = None
         node.__class__ = Unset
         node.start()
-        peer, told = welcome(gateway)
-        assert (shown(peer), told["serial"], told["trial"]) == (serial(new), serial(new), False)
+        peer = still_in_force(gateway, new)
         assert peer.told("/plant/peanut/health").json["tq"] == "floor"
 
 
