@@ -115,12 +115,7 @@ class Broker(ABC):
             if process.poll() is not None:
                 raise BrokerError(f"{self.name} ended with status {process.returncode} during the run:\n{_tail(log)}")
         finally:
-            process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            stop(process, STOP_S)
 
     def _await_port(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         end = time.monotonic() + START_S
@@ -132,6 +127,16 @@ class Broker(ABC):
             if time.monotonic() > end:
                 raise BrokerError(f"{self.name} does not listen on {HOST}:{port} after {START_S:.0f} s:\n{_tail(log)}")
             time.sleep(STEP_S)
+
+
+def stop(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """In order; at once where that takes longer than so many seconds."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _settle_in(core: int | None) -> None:

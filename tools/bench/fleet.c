@@ -118,12 +118,13 @@ static void send_publish(struct conn *c, const char *root, const char *leaf, uns
 
 void on_open(struct conn *c)
 {
+    const char *name = c == operator ? "bench-operator" : who(c);
     uint8_t body[64];
     size_t n = put_string(body, "MQTT", 4);
     body[n++] = 4;
     body[n++] = 2;  /* clean session */
     n += put_u16(body + n, KEEP_ALIVE_S);
-    n += put_string(body + n, c == operator ? "bench-operator" : who(c), strlen(c == operator ? "bench-operator" : who(c)));
+    n += put_string(body + n, name, strlen(name));
     send_packet(c, CONNECT, 0, body, n);
     c->stage = GREETED;
 }
@@ -318,7 +319,7 @@ static void look_around(void)
             send_packet(node->conn, PINGREQ, 0, NULL, 0);
             node->since = now;
         } else if (node->conn->stage != CLOSED && node->conn->stage != UP && age > CONNECT_S * UINT64_C(1000000000)) {
-            on_lost(node->conn, "no answer for 30 seconds");
+            on_lost(node->conn, "no answer in time");
         }
     }
 }
@@ -463,14 +464,13 @@ static void recover(double seconds)
     finish_traffic();
     recovering = false;
     unsigned attempts = 0;
-    double *away = allocate(n_nodes, sizeof *away), longest = 0, sum = 0;
+    double longest = 0, sum = 0;
     for (unsigned i = 0; i < n_nodes; i++) {
-        away[i] = (double)(nodes[i].back_at - nodes[i].lost_at) / 1e9;
-        longest = away[i] > longest ? away[i] : longest;
-        sum += away[i];
+        double away = (double)(nodes[i].back_at - nodes[i].lost_at) / 1e9;
+        longest = away > longest ? away : longest;
+        sum += away;
         attempts = nodes[i].attempts > attempts ? nodes[i].attempts : attempts;
     }
-    free(away);
     printf("{\"phase\":\"recover\",\"seconds\":%.3f,\"first_back_s\":%.3f,\"mean_s\":%.3f,\"longest_s\":%.3f,\"attempts\":%u,",
            (double)(end - first_lost) / 1e9, (double)(first_back - first_lost) / 1e9, sum / n_nodes, longest, attempts);
     print_commands();
@@ -548,12 +548,9 @@ static void prepare(void)
 
 static void release(void)
 {
-    recovering = true;
     for (unsigned i = 0; i <= n_nodes; i++) {
-        conn_close(&conns[i]);
+        conn_free(&conns[i]);
         X509_free(conns[i].cert);
-        free(conns[i].out);
-        free(conns[i].part);
     }
     free(conns);
     free(nodes);

@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tools.ports import free_port
 
 from . import pki, report
-from .brokers import HOST, ROOT, Peanutd
+from .brokers import HOST, ROOT, Peanutd, stop
 from .generator import BUILD, WIRE, GeneratorError, compile_c
 
 SOURCES = [Path(__file__).with_name("fleet.c"), *WIRE]
@@ -108,15 +108,16 @@ class Gateway:
                 stderr=out,
             )
         end = time.monotonic() + START_S
-        while f"0x{self.port:x}" not in self._listening():
+        while self.port not in self._listening():
             if self._process.poll() is not None or time.monotonic() > end:
                 raise FleetError(f"the gateway does not listen:\n{log.read_text()[-2000:]}")
             time.sleep(STEP_S)
 
-    def _listening(self) -> set[str]:
-        """Ports, hexadecimal, on which anybody listens: a connection to try it would be one more client."""
-        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-        return {f"0x{int(line.split()[1].partition(':')[2], 16):x}" for line in lines if line.split()[3] == "0A"}
+    @staticmethod
+    def _listening() -> set[int]:
+        """Ports on which anybody listens: a connection to try it would be one more client."""
+        sockets = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+        return {int(address.partition(":")[2], 16) for _, address, _, state, *_ in sockets if state == "0A"}
 
     def toggle_busy(self) -> None:
         """Python is busy from now on, or no longer."""
@@ -124,15 +125,9 @@ class Gateway:
 
     def stop(self) -> None:
         """In order; at once where that takes too long."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+        if self._process is not None:
+            stop(self._process, STOP_S)
+            self._process = None
 
     def memory(self) -> int:
         """Resident bytes."""
@@ -255,10 +250,9 @@ def _soak(nodes: Nodes, gateway: Gateway, seconds: float) -> Iterator[dict[str, 
 def faults(said: dict[str, Any]) -> list[str]:
     """What of a phase was wrong, or too slow for a goal, in words."""
     words = [f"{said[kind]} {kind}" for kind in ("lost", "unanswered", "doubled", "reordered") if said.get(kind)]
-    if said["phase"] == "steady" and said["p99_ms"] > ANSWER_MS:
-        words.append(f"p99 {said['p99_ms']:.0f} ms, not {ANSWER_MS:.0f}")
-    if said["phase"] == "recover" and said["p99_ms"] > ANSWER_BACK_MS:
-        words.append(f"p99 {said['p99_ms']:.0f} ms, not {ANSWER_BACK_MS:.0f}")
+    most = {"steady": ANSWER_MS, "recover": ANSWER_BACK_MS}.get(said["phase"])
+    if most is not None and said["p99_ms"] > most:
+        words.append(f"p99 {said['p99_ms']:.0f} ms, not {most:.0f}")
     if said.get("growth", 0) > GROWTH:
         words.append(f"memory has grown by {said['growth']:.0%}")
     return words

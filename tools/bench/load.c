@@ -788,9 +788,7 @@ static void disconnect_all(void)
         struct conn *c = &conns[i];
         if (c->stage == UP && c->used == c->sent)
             (void)transmit(c, disconnect, sizeof disconnect);
-        conn_close(c);
-        free(c->out);
-        free(c->part);
+        conn_free(c);
     }
 }
 

@@ -34,7 +34,7 @@ _Noreturn void die(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    fputs("load: ", stderr);
+    fprintf(stderr, "%s: ", program_invocation_short_name);
     vfprintf(stderr, format, args);
     fputc('\n', stderr);
     va_end(args);
@@ -107,9 +107,12 @@ static void tls_begin(struct conn *c)
     SSL_set_connect_state(c->ssl);
 }
 
-static bool ended(void)
+/* TLS moved nothing, and not because it waits: the end of the stream is the connection's, all else ends the program. */
+static void tls_over(struct conn *c, int why, const char *what)
 {
-    return ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
+    if (why == SSL_ERROR_SSL && ERR_GET_REASON(ERR_peek_error()) != SSL_R_UNEXPECTED_EOF_WHILE_READING)
+        die_tls(what);
+    on_lost(c, why != SSL_ERROR_SYSCALL || errno == 0 ? "end of stream" : strerror(errno));
 }
 #endif
 
@@ -138,11 +141,8 @@ static size_t receive(struct conn *c, uint8_t *to, size_t size)
         if (SSL_read_ex(c->ssl, to, size, &n) == 1)
             return n;
         int why = SSL_get_error(c->ssl, 0);
-        if (why == SSL_ERROR_WANT_READ)
-            return 0;
-        if (why == SSL_ERROR_SSL && !ended())
-            die_tls(who(c));
-        on_lost(c, why != SSL_ERROR_SYSCALL || errno == 0 ? "end of stream" : strerror(errno));
+        if (why != SSL_ERROR_WANT_READ)
+            tls_over(c, why, who(c));
         return 0;
     }
 #endif
@@ -165,11 +165,8 @@ size_t transmit(struct conn *c, const uint8_t *from, size_t size)
         if (SSL_write_ex(c->ssl, from, size, &n) == 1)
             return n;
         int why = SSL_get_error(c->ssl, 0);
-        if (why == SSL_ERROR_WANT_WRITE)
-            return 0;
-        if (why == SSL_ERROR_SSL && !ended())
-            die_tls(who(c));
-        on_lost(c, strerror(errno));
+        if (why != SSL_ERROR_WANT_WRITE)
+            tls_over(c, why, who(c));
         return 0;
     }
 #endif
@@ -328,13 +325,10 @@ static void handshake(struct conn *c)
     long verdict = SSL_get_verify_result(c->ssl);
     if (why == SSL_ERROR_SSL && verdict != X509_V_OK)
         die("TLS handshake: the broker's certificate is refused: %s", X509_verify_cert_error_string(verdict));
-    if (why == SSL_ERROR_SSL && !ended())
-        die_tls("TLS handshake");
-    if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE) {
-        on_lost(c, why != SSL_ERROR_SYSCALL || errno == 0 ? "end of stream" : strerror(errno));
-        return;
-    }
-    set_blocked(c, why == SSL_ERROR_WANT_WRITE);
+    if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE)
+        set_blocked(c, why == SSL_ERROR_WANT_WRITE);
+    else
+        tls_over(c, why, "TLS handshake");
 }
 #endif
 
@@ -415,6 +409,13 @@ void conn_close(struct conn *c)
     c->stage = CLOSED;
     c->used = c->sent = c->part_used = 0;
     c->blocked = false;
+}
+
+void conn_free(struct conn *c)
+{
+    conn_close(c);
+    free(c->out);
+    free(c->part);
 }
 
 void wire_begin(unsigned most)

@@ -71,6 +71,7 @@ bool tls_wanted(void);
 void conn_open(struct conn *c);
 void conn_event(struct conn *c, uint32_t events);
 void conn_close(struct conn *c); /* at once; what was to be written is forgotten */
+void conn_free(struct conn *c);  /* the same, and what it owns is given back */
 uint8_t *reserve(struct conn *c, size_t size);
 size_t transmit(struct conn *c, const uint8_t *from, size_t size);
 void flush_all(void);
