@@ -5,6 +5,7 @@
 #   make test-long   what takes minutes: slow boards and slow lines
 #   make check    linters, types, warnings
 #   make conformance   each statement of MQTT 3.1.1 and 5.0, and its test  (STATEMENTS="5.0 4.8" for a part)
+#   make field    what a node must do for years, and the test of each  (ROWS="control clock" for a part; WITHOUT=1)
 #   make bench    speed beside other brokers, and the goals               (BENCH=--quick for the short one)
 #   make bench-fleet   ten thousand nodes: commands, a restart, memory       (BENCH="--soak 3600" for an hour of it)
 #   make fuzz     core, native loop and its TLS under fuzzers              (FUZZ_SECONDS=60)
@@ -27,13 +28,15 @@ TESTS ?= tests
 JOBS ?= 4 # on two cores: many tests wait for a node, a deadline, a disk
 BENCH ?=
 STATEMENTS ?=
+ROWS ?=
+WITHOUT ?=
 
 REQUIREMENTS := requirements-dev.txt requirements-node.txt
 PACKAGING := broker/pyproject.toml broker/setup.py provisioning/pyproject.toml
 CORE := $(wildcard broker/core/*.c broker/core/*.h broker/native/*.c broker/native/*.h)
 APP := $(shell find broker/app -path broker/app/node_modules -prune -o -path broker/app/tests -prune -o -type f -print) tools/app.py
 
-.PHONY: setup demo test test-long check conformance bench bench-fleet fuzz soak virtual-board flash flash-all clean
+.PHONY: setup demo test test-long check conformance field bench bench-fleet fuzz soak virtual-board flash flash-all clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -93,6 +96,10 @@ check: setup
 
 conformance: setup
 	@$(BIN)/python -m tools.conformance $(STATEMENTS)
+
+# WITHOUT=1: each row without its mechanism, in a copy of this project; its tests must fail there.
+field: setup
+	@$(BIN)/python -m tools.field $(if $(WITHOUT),--without) $(ROWS)
 
 bench: setup
 	@$(BIN)/python -m tools.bench $(BENCH)

@@ -34,11 +34,11 @@ class Recorder:
             for name in {report.nodeid, report.nodeid.partition("[")[0]}:
                 self.outcomes.setdefault(name, set()).add(report.outcome)
 
-    def verdict(self, statement: Statement) -> str:
-        """Of all its tests: one that failed, or was not run, fails it; one that was skipped leaves it open."""
-        if not statement.tests:
+    def verdict(self, tests: Sequence[str]) -> str:
+        """Of all these: one that failed, or was not run, fails them; one that was skipped leaves it open."""
+        if not tests:
             return NONE
-        verdicts = {self._verdict(self.outcomes.get(test, set())) for test in statement.tests}
+        verdicts = {self._verdict(self.outcomes.get(test, set())) for test in tests}
         return next(verdict for verdict in (FAIL, SKIP, PASS) if verdict in verdicts)
 
     @staticmethod
@@ -67,7 +67,7 @@ def rows(statements: Iterable[Statement], recorder: Recorder) -> list[tuple[str,
         proof = one.tests[0].removeprefix(HERE) if one.tests else one.reason
         more = f" (+{len(one.tests) - 1})" if len(one.tests) > 1 else ""
         note = f" [{one.reason}]" if one.tests and one.reason else ""
-        out.append((one.number, one.meaning, recorder.verdict(one), proof + more + note))
+        out.append((one.number, one.meaning, recorder.verdict(one.tests), proof + more + note))
     return out
 
 
@@ -79,7 +79,7 @@ def show(statements: Sequence[Statement], recorder: Recorder, out: TextIO) -> in
         print(f"\nMQTT {version}", file=out)
         for number, meaning, verdict, proof in rows(mine, recorder):
             print(f"  {number:<14} {meaning:<60} {verdict:<4}  {proof}", file=out)
-        counts = Counter(recorder.verdict(one) for one in mine)
+        counts = Counter(recorder.verdict(one.tests) for one in mine)
         failed += counts[FAIL]
         print(
             f"  {len(mine)} statements: {counts[PASS]} pass, {counts[FAIL]} fail, {counts[SKIP]} skipped, "

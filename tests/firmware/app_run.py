@@ -344,6 +344,25 @@ async def check_set_points_without_end_spare_the_flash():
         store.os = os
 
 
+async def check_documents_without_end_spare_the_flash():
+    """Twenty seconds of ten configurations a second: 10 writes, then one each 6 s; the others hear that it is busy."""
+    lines()
+    with Moved() as time:
+        a = _app(BlackBox(lambda *_: b"", "power"))
+        counting = store.os = CountingOs()
+        size, refill_ms = assembly.CHANGES
+        busy = 0
+        for i in range(1, 201):
+            a._on_message("/plant/peanut/config/desired", b'{"gen":%d,"report":{"telemetry_s":%d}}' % (i, i), True)
+            busy += a._asked["errors"] == ["busy: too many changes"]
+            assert (a._cfg["report"]["telemetry_s"] == i) == (not a._asked["errors"]), (i, a._asked)
+            time.now += 100
+        assert counting.renames == 200 - busy == size + (200 * 100 - 1) // refill_ms, (counting.renames, busy)
+        store.os = os
+    os.remove("config.a")
+    os.remove("config.b")
+
+
 async def check_orders_without_end_spare_the_relays():
     """Vent open, vent closed, without end: ten changes at once, then one each 6 s."""
     lines()

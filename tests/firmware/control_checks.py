@@ -305,6 +305,11 @@ def check_nonsense_readings_are_no_readings():
         for s in range(1, 100):
             assert not run(nonsense, s).heater.on
         assert run.c.temperature is None
+    for quality in ("stale", "range", "crc", "stuck", "missing"):  # a value may come with each of them
+        run = Run(outputs={"heater": AT_ONCE})
+        for s in range(1, 100):
+            assert not run(10.0, s, quality).heater.on
+        assert run.c.temperature is None
 
 
 def check_vent_fails_to_its_configured_position():
@@ -343,7 +348,9 @@ def check_frost_alarm():
 
 
 def check_interlock_table():
-    """Each row of INTERLOCKS stops its output at once, whatever its minimum times and who ordered it."""
+    """Each row of INTERLOCKS stops its output at once, whatever its minimum times and who ordered it; and none is
+    missing in it."""
+    assert INTERLOCKS == (("heater", "vent", False), ("heater", "fan", True), ("irrigation", "tank", True))
     slow = {"min_on_s": 3600, "min_off_s": 0}
     outputs = dict.fromkeys(NAMES, slow)
     for who, other, state in INTERLOCKS:

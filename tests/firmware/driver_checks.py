@@ -300,6 +300,10 @@ def check_soil():
         m.volts[34] = [volts]
         h = house(m, {"soil": spec})
         near(h.read("soil", 0), value)
+    for dry, wet, value in ((2000000, 1000000, 50.0), (1000000, 2000000, 50.0), (1500000, 1000000, 0.0)):  # the board's
+        m.volts[34] = [1500000]
+        spec = sensor("soil", "moisture", pin=34, dry_uv=dry, wet_uv=wet)
+        near(house(m, {"soil": spec}).read("soil", 0), value)
     for volts in (0, 3200000):
         m.volts[34] = [volts]
         assert house(m, {"soil": spec}).read("soil", 0) == (None, "range")

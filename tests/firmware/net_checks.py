@@ -149,21 +149,27 @@ class Wlan:
         self.air = air  # {ssid: (password, rssi)}
         self.on = False
         self.joined = self.trying = None
+        self.now = 0
         self.calls = []
+        self.at = []  # when each of them came
+
+    def _called(self, what):
+        self.calls.append(what)
+        self.at.append(self.now)
 
     def active(self, on):
-        self.calls.append("on" if on else "off")
+        self._called("on" if on else "off")
         self.on = on
         self.joined = self.trying = None
 
     def connect(self, ssid, password):
-        self.calls.append(ssid)
+        self._called(ssid)
         if self.trying is not None or self.joined is not None or not self.on:
             raise OSError("Wifi Internal Error")
         self.trying = (ssid, password)
 
     def disconnect(self):
-        self.calls.append("disconnect")
+        self._called("disconnect")
         self.joined = self.trying = None
 
     def scan(self):
@@ -197,6 +203,7 @@ class Wlan:
 def drive(w, radio, now, ms):
     end = now + ms
     while now < end:
+        radio.now = now
         now += max(1, w.step(now & (ticks.PERIOD - 1)))
         radio.turn()
     return now
@@ -232,6 +239,7 @@ def check_wifi_never_connects_twice_without_a_pause():
     assert len(tries) > 20
     for i in tries:
         assert radio.calls[i - 1] in ("disconnect", "on"), radio.calls[max(0, i - 3) : i + 1]
+        assert radio.calls[i - 1] == "on" or radio.at[i] - radio.at[i - 1] >= wifi.PAUSE_MS, i
     assert {"house", "barn"} <= set(radio.calls)
 
 
@@ -241,6 +249,8 @@ def check_wifi_switches_the_radio_off_and_on_after_its_rounds():
     drive(w, radio, 0, 600000)
     assert w.facts() == {"rssi": None, "channel": None, "wifi_lost": 0, "wifi_why": 202}
     first = radio.calls.index("off")
+    assert radio.calls[first + 1] == "on"
+    assert radio.at[first + 1] - radio.at[first] >= wifi.OFF_MS
     tries = [call for call in radio.calls[:first] if call in ("house", "barn")]
     assert len(tries) == wifi.ROUNDS * len(NETWORKS)
     assert radio.calls[first + 1] == "on"

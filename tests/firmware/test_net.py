@@ -339,6 +339,8 @@ def test_health_and_log_reach_the_gateway(gateway: Gateway, make_node: MakeNode)
     peer.welcome()
     health = peer.told("/plant/peanut/health").json
     assert {"ts", "tq", "up", "starts", "was", "heap", "lag_ms", "fw", "image", "ends", "shake_ms"} <= set(health)
+    assert health["shake_ms"] > 0
+    assert (health["kept"], health["dropped"], set(health["duty"])) == (0, 0, {"heater", "vent"})
     assert health["was"] == "power"
     assert health["starts"] == 1
     assert sum(health["ends"].values()) == 1
