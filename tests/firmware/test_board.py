@@ -18,9 +18,9 @@ from tools.virtual_board.chips import CHIPS
 from tools.virtual_board.image import make_image
 
 from .conftest import node_json
+from .datagrams import TimeServer
 from .gateway import CONNECT, PUBLISH, SUBSCRIBE, Gateway, Peer, publish
 from .pki import Pki
-from .test_net import TimeServer
 
 CHIP = "esp32"
 FS, BLOCK = 0x200000, 4096

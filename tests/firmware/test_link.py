@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import resource
-import socket
 import ssl
-import threading
 import time
-from typing import Self
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -17,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tools.fleet import Node
 
 from .conftest import MakeNode
+from .datagrams import NameServer
 from .gateway import CONNECT, Gateway, closed_port
 from .pki import Pki
 
@@ -207,37 +204,6 @@ class WLAN:
     def status(self, what=None):
         return -50 if what else 1010
 """
-
-
-class NameServer:
-    """A UDP port that says that localhost is 127.0.0.1; nothing while `silent`. asked: the questions so far."""
-
-    def __init__(self) -> None:
-        self.silent = True
-        self.asked = 0
-        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._sock.bind(("127.0.0.1", 0))
-        self.port = int(self._sock.getsockname()[1])
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                question, sender = self._sock.recvfrom(600)
-                assert question[12:] == b"\x09localhost\0\0\x01\0\x01"
-                self.asked += 1
-                if not self.silent:
-                    head = question[:2] + b"\x81\x80\0\x01\0\x01\0\0\0\0"
-                    self._sock.sendto(head + question[12:] + ANSWER, sender)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._sock.close()
-
-
-ANSWER = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x7f\0\0\x01"
 
 
 def test_a_dead_dns_server_stops_nothing(gateway: Gateway, make_node: MakeNode) -> None:

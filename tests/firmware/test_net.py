@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import socket
 import sys
-import threading
 import time
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 
 import pytest
 
-from peanutd import sntp
 from tools.fleet import Node
 
 from . import net_checks
 from .conftest import ROOT, MakeNode, on_the_unix_port
+from .datagrams import TimeServer
 from .gateway import CONNECT, PUBLISH, SUBSCRIBE, Gateway
 
 
@@ -174,34 +170,6 @@ def test_one_output_that_fails_leaves_the_others_safe(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     exec((ROOT / "firmware" / "boot.py").read_text(), {})
     assert chip.latched[9] == 1
-
-
-class TimeServer:
-    """A UDP port that tells `unix` (None: silence), counting the questions."""
-
-    def __init__(self, unix: float | None, port: int = 0) -> None:
-        self.asked = 0
-        self.unix = unix
-        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._sock.bind(("127.0.0.1", port))
-        self.port = int(self._sock.getsockname()[1])
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                question, sender = self._sock.recvfrom(100)
-                self.asked += 1
-                if self.unix is not None:
-                    said = sntp.answer(question, int(self.unix * 10**9))
-                    assert said is not None
-                    self._sock.sendto(said, sender)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._sock.close()
 
 
 class Unset(Node):

@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from . import keys_checks
 from .conftest import MakeNode, on_the_unix_port
+from .datagrams import TimeServer
 from .gateway import CONNECT, PUBLISH, SUBSCRIBE, Gateway, Packet, Peer, publish
 from .pki import Credential, Pki, issue
-from .test_net import Patient, TimeServer, Unset
+from .test_net import Patient, Unset
 
 TOPIC = "$cert/plant/peanut"
 REPORTED = "/plant/peanut/cert/reported"

@@ -18,7 +18,7 @@ import pytest
 from tools.fleet import find_micropython
 
 from .conftest import ROOT
-from .test_net import TimeServer
+from .datagrams import TimeServer
 
 import rescue  # isort: skip
 
