@@ -35,7 +35,7 @@ typedef struct scene {
     pn_house house;
     pn_loop *loop;
     peer peers[MANY];
-    SSL_CTX *context;
+    SSL_CTX *context, *client; /* the gateway's; that of clients with TLS */
     bool park; /* CONNECTs are not judged */
 } scene;
 
@@ -143,6 +143,15 @@ static void turn(scene *s) {
     hear(s);
 }
 
+/* Turns until `*flag` of a client is set, which is a matter of a helper's time. */
+static void await(scene *s, const int *flag) {
+    for (int i = 0; i < 60000 && !*flag; i++) {
+        pn_loop_turn(s->loop, 1);
+        hear(s);
+    }
+    CHECK_EQ(*flag, 1);
+}
+
 static void give(void *object) { ((peer *)object)->gone++; }
 
 static void scene_end(scene *s) {
@@ -157,6 +166,7 @@ static void scene_end(scene *s) {
         }
     }
     SSL_CTX_free(s->context);
+    SSL_CTX_free(s->client);
     pn_broker_free(s->house.broker);
     pn_lock_end(&s->house.lock);
     free(s);
@@ -251,7 +261,7 @@ TEST(a_connect_parks_its_link_and_nobody_else) {
     peer *other = come_in(s, 1), *p = dial(s, 0, true);
     s->park = true;
     say(p, data, connect_packet(data, 0));
-    while (!p->connects) turn(s);
+    await(s, &p->connects);
     uint64_t got = receives(s);
     say(p, ping, 2);
     for (int i = 0; i < 3; i++) turn(s);
@@ -308,8 +318,7 @@ TEST(orders_for_one_that_is_gone_do_nothing) {
     scene *s = scene_new(0);
     peer *p = come_in(s, 0);
     shutdown(p->fd, SHUT_RDWR);
-    for (int i = 0; i < 5 && !p->gone; i++) turn(s);
-    CHECK_EQ(p->gone, 1);
+    await(s, &p->gone);
     for (uint8_t kind = PN_ORDER_MORE; kind <= PN_ORDER_FLUSH; kind++) pn_loop_order(s->loop, kind, p->name, s);
     turn(s);
     CHECK_EQ(pn_loop_count(s->loop).connections, 0);
@@ -318,24 +327,26 @@ TEST(orders_for_one_that_is_gone_do_nothing) {
 
 /* --- TLS --- */
 
-/* The gateway's context, and a client's, with a certificate or without. */
-static SSL_CTX *contexts(scene *s, bool certified) {
+/* A scene with contexts for the gateway and its clients, who have a certificate or none, and with so many helpers. */
+static scene *scene_tls(bool certified, unsigned helpers) {
+    scene *s = scene_new(0);
     pair root = make("root", NULL, true), gateway = make("gateway", &root, false), client = make("client", &root, false);
     char why[100];
     s->context = serve_with(&root, &gateway, PN_TLS_REQUIRED, false, why, sizeof why);
     CHECK(s->context);
     CHECK(!serve_with(&root, &gateway, PN_TLS_REQUIRED, true, why, sizeof why));
     CHECK(strncmp(why, "the gateway's key: ", 19) == 0);
-    SSL_CTX *context = call_with(&root, certified ? &client : NULL);
+    s->client = call_with(&root, certified ? &client : NULL);
     unmake(root);
     unmake(gateway);
     unmake(client);
-    return context;
+    if (helpers) CHECK(pn_loop_help(s->loop, helpers));
+    return s;
 }
 
-static peer *dial_tls(scene *s, int i, SSL_CTX *context) {
+static peer *dial_tls(scene *s, int i) {
     peer *p = dial(s, i, false);
-    p->ssl = SSL_new(context);
+    p->ssl = SSL_new(s->client);
     SSL_set_fd(p->ssl, p->fd);
     for (int t = 0; t < TURNS && !SSL_is_init_finished(p->ssl) && !p->failed; t++) {
         SSL_connect(p->ssl);
@@ -355,10 +366,9 @@ static size_t get_tls(scene *s, peer *p, uint8_t *to, size_t want) {
 }
 
 TEST(mutual_tls_there_and_back_one_send_a_turn) {
-    scene *s = scene_new(0);
-    SSL_CTX *client = contexts(s, true);
+    scene *s = scene_tls(true, 0);
     uint8_t data[BYTES], answer[BYTES];
-    peer *p = dial_tls(s, 0, client);
+    peer *p = dial_tls(s, 0);
     size_t n = connect_packet(data, 0);
     SSL_write(p->ssl, data, (int)n);
     CHECK_EQ(get_tls(s, p, answer, 4), 4);
@@ -381,9 +391,7 @@ TEST(mutual_tls_there_and_back_one_send_a_turn) {
     CHECK_BYTES(answer, body + 4, data, body + 4);
     CHECK(sends(s) - sent <= 4);
     SSL_shutdown(p->ssl);
-    for (int i = 0; i < TURNS && !p->lost; i++) turn(s);
-    CHECK_EQ(p->lost, 1);
-    SSL_CTX_free(client);
+    await(s, &p->lost);
     scene_end(s);
 }
 
@@ -396,41 +404,37 @@ static void come_in_tls(scene *s, peer *p, int i) {
 /* A PING, and at once a record that is none: what TLS says about it is for this client, and not for whoever is sent something next. */
 TEST(the_alert_of_one_is_not_sent_to_another) {
     static const uint8_t broken[5 + 32] = "\x17\x03\x03\0\x20 this is not what was encrypted";
-    scene *s = scene_new(0);
-    SSL_CTX *client = contexts(s, true);
+    scene *s = scene_tls(true, 0);
     uint8_t answer[2];
-    peer *wrong = dial_tls(s, 0, client), *good = dial_tls(s, 1, client);
+    peer *wrong = dial_tls(s, 0), *good = dial_tls(s, 1);
     come_in_tls(s, wrong, 0);
     come_in_tls(s, good, 1);
     SSL_write(wrong->ssl, ping, sizeof ping);
     say(wrong, broken, sizeof broken);
-    for (int i = 0; i < TURNS && !wrong->lost; i++) turn(s);
-    CHECK_EQ(wrong->lost, 1);
+    await(s, &wrong->lost);
     CHECK_EQ(get_tls(s, wrong, answer, 2), 0);
     CHECK_EQ(SSL_get_error(wrong->ssl, 0), SSL_ERROR_SSL);
     for (int i = 0; i < 3; i++) {
         SSL_write(good->ssl, ping, sizeof ping);
         CHECK_EQ(get_tls(s, good, answer, 2), 2);
     }
-    SSL_CTX_free(client);
     scene_end(s);
 }
 
 /* Whoever asks gets new keys; and TLS 1.2 answers each request for another handshake, but not one of who takes none of the answers. */
 TEST(tls_answers_those_who_read) {
     enum { LARGE = 512 * 1024 };
-    scene *s = scene_new(0);
-    SSL_CTX *client = contexts(s, true);
+    scene *s = scene_tls(true, 0);
     uint8_t answer[5], *payload = calloc(1, LARGE);
-    peer *p = dial_tls(s, 0, client);
+    peer *p = dial_tls(s, 0);
     come_in_tls(s, p, 0);
     for (int i = 0; i < 3; i++) {
         SSL_key_update(p->ssl, SSL_KEY_UPDATE_REQUESTED);
         SSL_write(p->ssl, ping, sizeof ping);
         CHECK_EQ(get_tls(s, p, answer, 2), 2);
     }
-    SSL_CTX_set_max_proto_version(client, TLS1_2_VERSION);
-    p = dial_tls(s, 1, client);
+    SSL_CTX_set_max_proto_version(s->client, TLS1_2_VERSION);
+    p = dial_tls(s, 1);
     come_in_tls(s, p, 1);
     SSL_write(p->ssl, subscribe, sizeof subscribe);
     CHECK_EQ(get_tls(s, p, answer, 5), 5);
@@ -448,11 +452,10 @@ TEST(tls_answers_those_who_read) {
     CHECK_EQ(p->pesters, 1);
     CHECK_EQ(p->gone, 1);
     free(payload);
-    SSL_CTX_free(client);
     scene_end(s);
 }
 
-/* A session that outlives its connection has forty large messages waiting, when its client stops to listen. What is on its way goes, the others
+/* A session that outlives its connection has many large messages waiting, when its client stops to listen. What is on its way goes, the others
  * are not held a second time. */
 TEST(who_hangs_up_takes_no_more_than_what_is_on_its_way) {
     enum { LARGE = 512 * 1024, COUNT = 28 };
@@ -473,8 +476,7 @@ TEST(who_hangs_up_takes_no_more_than_what_is_on_its_way) {
     for (int i = 0; i < 3; i++) turn(s);
     uint64_t before = pn_mem_held();
     shutdown(p->fd, SHUT_WR);
-    for (int i = 0; i < TURNS && !p->lost; i++) turn(s);
-    CHECK_EQ(p->lost, 1);
+    await(s, &p->lost);
     CHECK(pn_mem_held() < before + PN_MAX_OUTPUT_BYTES);
     free(payload);
     scene_end(s);
@@ -486,8 +488,7 @@ TEST(a_socket_that_a_child_holds_open_is_forgotten_all_the_same) {
     peer *p = come_in(s, 0);
     int child = dup(p->ours);
     pn_loop_order(s->loop, PN_ORDER_ABORT, p->name, NULL);
-    for (int i = 0; i < TURNS && !p->gone; i++) turn(s);
-    CHECK_EQ(p->gone, 1);
+    await(s, &p->gone);
     say(p, ping, sizeof ping);
     for (int i = 0; i < 3; i++) turn(s);
     close(child);
@@ -495,22 +496,18 @@ TEST(a_socket_that_a_child_holds_open_is_forgotten_all_the_same) {
 }
 
 TEST(without_a_certificate_the_handshake_fails_in_words) {
-    scene *s = scene_new(0);
-    SSL_CTX *client = contexts(s, false);
-    peer *p = dial_tls(s, 0, client);
+    scene *s = scene_tls(false, 0);
+    peer *p = dial_tls(s, 0);
     CHECK_EQ(p->failed, 1);
     CHECK_EQ(strcmp(p->why, "peer did not return a certificate"), 0);
     CHECK_EQ(p->ready, 0);
     shutdown(p->fd, SHUT_WR);
-    for (int i = 0; i < TURNS && !p->gone; i++) turn(s);
-    CHECK_EQ(p->gone, 1);
-    SSL_CTX_free(client);
+    await(s, &p->gone);
     scene_end(s);
 }
 
 TEST(what_is_not_tls_and_what_comes_byte_by_byte) {
-    scene *s = scene_new(0);
-    SSL_CTX *client = contexts(s, true);
+    scene *s = scene_tls(true, 0);
     peer *wrong = dial(s, 0, false), *slow = dial(s, 1, false);
     say(wrong, "GET / HTTP/1.1", 14);
     for (int i = 0; i < 8; i++) {
@@ -521,7 +518,6 @@ TEST(what_is_not_tls_and_what_comes_byte_by_byte) {
     CHECK_EQ(wrong->hellos, 1);
     CHECK_EQ(slow->hellos, 8);
     CHECK_EQ(slow->ready + slow->failed, 0);
-    SSL_CTX_free(client);
     scene_end(s);
 }
 
@@ -581,15 +577,6 @@ TEST(two_threads_and_a_house) {
 
 /* --- those who are expected --- */
 
-/* Turns until `*flag` of a client is set, which is a matter of a helper's time. */
-static void await(scene *s, const int *flag) {
-    for (int i = 0; i < 60000 && !*flag; i++) {
-        pn_loop_turn(s->loop, 1);
-        hear(s);
-    }
-    CHECK_EQ(*flag, 1);
-}
-
 /* A client goes on with its handshake, until `*flag` of it is set. */
 static void shake_until(scene *s, peer *p, const int *flag) {
     for (int i = 0; i < 60000 && !*flag; i++) {
@@ -605,7 +592,7 @@ static bool rings(const scene *s) {
     return poll(&bell, 1, 0) == 1;
 }
 
-static peer *dial_expected(scene *s, int i, SSL_CTX *client) {
+static peer *dial_expected(scene *s, int i) {
     int ends[2];
     peer *p = &s->peers[i];
     CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
@@ -615,7 +602,7 @@ static peer *dial_expected(scene *s, int i, SSL_CTX *client) {
     SSL_CTX_up_ref(s->context);
     p->name = pn_loop_welcome(s->loop, ends[1], p, s->context, &p->owner);
     CHECK(p->name);
-    p->ssl = SSL_new(client);
+    p->ssl = SSL_new(s->client);
     SSL_set_fd(p->ssl, p->fd);
     SSL_set_connect_state(p->ssl);
     return p;
@@ -623,11 +610,9 @@ static peer *dial_expected(scene *s, int i, SSL_CTX *client) {
 
 /* Python is woken once, by the CONNECT, and knows by then whose it is. Where a step is taken makes no difference. */
 static void come_in_with_one_bell(unsigned helpers) {
-    scene *s = scene_new(0);
-    SSL_CTX *client = contexts(s, true);
+    scene *s = scene_tls(true, helpers);
     uint8_t data[64], answer[4];
-    if (helpers) CHECK(pn_loop_help(s->loop, helpers));
-    peer *p = dial_expected(s, 0, client);
+    peer *p = dial_expected(s, 0);
     for (int t = 0; t < 60000 && pn_loop_count(s->loop).sends == 0; t++) {
         SSL_do_handshake(p->ssl);
         pn_loop_turn(s->loop, 1);
@@ -647,7 +632,6 @@ static void come_in_with_one_bell(unsigned helpers) {
     CHECK_EQ(get_tls(s, p, answer, 4), 4);
     SSL_shutdown(p->ssl);
     await(s, &p->lost);
-    SSL_CTX_free(client);
     scene_end(s);
 }
 
@@ -657,11 +641,10 @@ TEST(who_comes_in_rings_once_with_helpers) { come_in_with_one_bell(2); }
 
 /* The last message of TLS 1.2 waits for Python; what is no hello is shown to it; who leaves does not leave anything. */
 TEST(the_expected_who_are_otherwise) {
-    scene *s = scene_new(0);
-    SSL_CTX *client = contexts(s, true);
+    scene *s = scene_tls(true, 0);
     uint8_t data[64];
-    SSL_CTX_set_max_proto_version(client, TLS1_2_VERSION);
-    peer *old = dial_expected(s, 0, client);
+    SSL_CTX_set_max_proto_version(s->client, TLS1_2_VERSION);
+    peer *old = dial_expected(s, 0);
     shake_until(s, old, &old->ready);
     for (int i = 0; i < TURNS && !SSL_is_init_finished(old->ssl); i++) {
         SSL_do_handshake(old->ssl);
@@ -669,30 +652,29 @@ TEST(the_expected_who_are_otherwise) {
     }
     CHECK(old->owner.conn == old->name);
     come_in_tls(s, old, 0);
-    peer *wrong = dial_expected(s, 1, client), *slow = dial_expected(s, 2, client), *early = dial_expected(s, 3, client);
+    peer *wrong = dial_expected(s, 1), *slow = dial_expected(s, 2), *early = dial_expected(s, 3);
     say(wrong, "\x16\x03\x01\x7f\xff\x01\0\0\xff", 9);
     say(slow, "\x16\x03", 2);
     await(s, &wrong->hellos);
     await(s, &slow->hellos);
     shutdown(early->fd, SHUT_WR);
     await(s, &early->gone);
-    SSL_CTX_set_max_proto_version(client, TLS1_3_VERSION);
-    peer *last = dial_expected(s, 4, client);
+    SSL_CTX_set_max_proto_version(s->client, TLS1_3_VERSION);
+    peer *last = dial_expected(s, 4);
     for (int t = 0; t < 60000 && !SSL_is_init_finished(last->ssl); t++) {
         SSL_do_handshake(last->ssl);
         pn_loop_turn(s->loop, 1);
     }
     SSL_write(last->ssl, data, (int)connect_packet(data, 4));
     for (int t = 0; t < 60000 && !rings(s); t++) pn_loop_turn(s->loop, 1);
-    SSL_CTX_free(client);
     scene_end(s); /* nobody has read that it has a link, and a CONNECT */
 }
 
 /* --- helpers --- */
 
-static peer *greet(scene *s, int i, SSL_CTX *context) {
+static peer *greet(scene *s, int i) {
     peer *p = dial(s, i, false);
-    p->ssl = SSL_new(context);
+    p->ssl = SSL_new(s->client);
     SSL_set_fd(p->ssl, p->fd);
     SSL_connect(p->ssl);
     return p;
@@ -700,13 +682,11 @@ static peer *greet(scene *s, int i, SSL_CTX *context) {
 
 /* TLS 1.3 and 1.2, a CONNECT right behind the handshake, one who is not let in, and one whose bytes come one by one. */
 TEST(helpers_take_the_steps) {
-    scene *s = scene_new(0);
-    CHECK(pn_loop_help(s->loop, 2));
-    SSL_CTX *client = contexts(s, true), *nobody;
+    scene *s = scene_tls(true, 2);
     uint8_t data[64], answer[64];
     for (int i = 0; i < 6; i++) {
-        if (i == 3) SSL_CTX_set_max_proto_version(client, TLS1_2_VERSION);
-        peer *p = greet(s, i, client);
+        if (i == 3) SSL_CTX_set_max_proto_version(s->client, TLS1_2_VERSION);
+        peer *p = greet(s, i);
         shake_until(s, p, &p->ready);
         for (int t = 0; t < 60000 && !SSL_is_init_finished(p->ssl); t++) {
             SSL_do_handshake(p->ssl);
@@ -716,32 +696,26 @@ TEST(helpers_take_the_steps) {
         CHECK_EQ(get_tls(s, p, answer, 4), 4);
         CHECK_BYTES(answer, 4, "\x20\x02\0\0", 4);
     }
-    SSL_CTX_free(s->context);
-    SSL_CTX_free(client);
-    client = contexts(s, true);
-    nobody = SSL_CTX_new(TLS_client_method());
-    peer *p = greet(s, 6, nobody);
+    SSL_CTX_free(s->client);
+    s->client = SSL_CTX_new(TLS_client_method());
+    peer *p = greet(s, 6);
     shake_until(s, p, &p->failed);
     CHECK_EQ(strcmp(p->why, "peer did not return a certificate"), 0);
     CHECK_EQ(p->ready, 0);
-    SSL_CTX_free(nobody);
-    SSL_CTX_free(client);
     scene_end(s);
 }
 
 /* It is cut, or hangs up, when its session is away, or just back: nothing is left behind, and the others come in. */
 TEST(who_leaves_while_its_session_is_away) {
-    scene *s = scene_new(0);
-    CHECK(pn_loop_help(s->loop, 1));
-    SSL_CTX *client = contexts(s, true);
+    scene *s = scene_tls(true, 1);
     for (int i = 0; i < 8; i++) {
-        peer *p = greet(s, i, client);
+        peer *p = greet(s, i);
         for (int t = 0; t < 2 + i / 2; t++) turn(s); /* HELLO, BEGIN, the step goes away … */
         if (i % 2) pn_loop_order(s->loop, PN_ORDER_ABORT, p->name, NULL);
         else shutdown(p->fd, SHUT_RDWR);
         await(s, &p->gone);
     }
-    peer *last = greet(s, 8, client), *finished = greet(s, 9, client);
+    peer *last = greet(s, 8), *finished = greet(s, 9);
     turn(s);
     turn(s);
     pn_loop_order(s->loop, PN_ORDER_FINISH, finished->name, NULL);
@@ -749,31 +723,25 @@ TEST(who_leaves_while_its_session_is_away) {
     shutdown(finished->fd, SHUT_WR);
     await(s, &finished->gone);
     CHECK_EQ(finished->ready, 0);
-    SSL_CTX_free(client);
     scene_end(s);
 }
 
 /* The end comes while steps wait for the only helper. */
 TEST(the_end_waits_for_no_step) {
-    scene *s = scene_new(0);
-    CHECK(pn_loop_help(s->loop, 1));
-    SSL_CTX *client = contexts(s, true);
-    for (int i = 0; i < MANY; i++) greet(s, i, client);
+    scene *s = scene_tls(true, 1);
+    for (int i = 0; i < MANY; i++) greet(s, i);
     turn(s);
     turn(s);
-    SSL_CTX_free(client);
     scene_end(s);
 }
 
 /* The loop, two helpers and Python at once: some come in, some are cut in between, and a plain client talks all the time. */
 TEST(a_storm_with_helpers) {
-    scene *s = scene_new(0);
+    scene *s = scene_tls(true, 2);
     uint8_t data[64], answer[256];
-    CHECK(pn_loop_help(s->loop, 2));
-    SSL_CTX *client = contexts(s, true);
     peer *plain = come_in(s, 0);
     CHECK(pn_loop_start(s->loop));
-    for (int i = 1; i < MANY; i++) greet(s, i, client);
+    for (int i = 1; i < MANY; i++) greet(s, i);
     int in = 0, cut_off = 0, answers = 0;
     for (int t = 0; t < 60000 && (in + cut_off < MANY - 1 || answers < 10); t++) {
         if (send(plain->fd, ping, sizeof ping, MSG_NOSIGNAL) == sizeof ping) usleep(1000);
@@ -797,7 +765,6 @@ TEST(a_storm_with_helpers) {
     }
     pn_loop_stop(s->loop);
     hear(s);
-    SSL_CTX_free(client);
     scene_end(s);
 }
 
