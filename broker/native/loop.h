@@ -13,7 +13,7 @@
  *
  * The life of a connection: pn_loop_add, then
  *     plain   it has its link already; or it gets it by ATTACH
- *     TLS     POST_HELLO (the first bytes) … BEGIN … POST_READY (the certificate) … ATTACH, or POST_FAILED
+ *     TLS     POST_HELLO (the first bytes) … BEGIN … POST_READY (who it is) … ATTACH, or POST_FAILED
  *             and where Python has said before that it may (pn_loop_welcome) the loop waits neither for BEGIN nor for ATTACH; HELLO and
  *             POST_OPENED ring no bell then, but come along with the next post: who comes in wakes Python once, with its CONNECT
  *     then    the core's events as posts; READ, FINISH
@@ -30,7 +30,7 @@ typedef struct pn_loop pn_loop;
 enum pn_post_kind { /* beside those of pn_event_kind */
     PN_POST_HELLO = 32, /* text: up to PN_HELLO_BYTES that a client has begun with. It waits for BEGIN, or MORE, or its end; reason 1:
                          * it waits for nothing, and its handshake has begun */
-    PN_POST_READY,      /* the handshake is done: reason 3 for TLS 1.3, 2 for 1.2; text: the certificate in DER, or nothing */
+    PN_POST_READY,      /* the handshake is done: reason 3 for TLS 1.3, 2 for 1.2; text: what pn_tls_peer says, or nothing */
     PN_POST_OPENED,     /* the same, and it has its `link` already */
     PN_POST_FAILED,     /* it is not: text has OpenSSL's words, reason the X509_V_ERR_…; the connection ends by itself */
     PN_POST_LOST,       /* the link has no connection any more: pn_link_lost */

@@ -19,20 +19,46 @@ typedef struct {
     SSL_CTX *context; /* owned */
 } TlsObject;
 
+/* The table of a list of (identity, key), as bytes; owned. NULL with an exception set. */
+static pn_psks *psks_of(PyObject *list) {
+    PyObject *pairs = PySequence_Fast(list, "psk must be a list of identities and keys");
+    if (!pairs) return NULL;
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(pairs);
+    pn_psks *psks = pn_psks_new((size_t)count);
+    bool good = psks != NULL;
+    for (Py_ssize_t i = 0; good && i < count; i++) {
+        char *identity, *key;
+        Py_ssize_t identity_n, key_n;
+        good = PyArg_ParseTuple(PySequence_Fast_GET_ITEM(pairs, i), "y#y#;psk must be a list of identities and keys", &identity, &identity_n, &key, &key_n) &&
+               identity_n <= PN_PSK_IDENTITY_MAX && key_n <= PN_PSK_KEY_MAX &&
+               pn_psks_add(psks, pn_span_of(identity, (size_t)identity_n), pn_span_of(key, (size_t)key_n));
+    }
+    Py_DECREF(pairs);
+    if (good && pn_psks_seal(psks)) return psks;
+    pn_psks_free(psks);
+    if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "keys of devices: too many, one twice, or an identity or key of a wrong length");
+    return NULL;
+}
+
 static PyObject *Tls_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"chain", "key", "authorities", "certificate", "ciphers", "groups", "tickets", NULL};
+    static char *names[] = {"chain", "key", "authorities", "certificate", "ciphers", "groups", "tickets", "psk", NULL};
+    PyObject *psk;
     const char *chain, *key, *authorities;
     Py_ssize_t chain_n, key_n, authorities_n;
     pn_tls_files files = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$y#y#y#issl:Tls", names, &chain, &chain_n, &key, &key_n, &authorities,
-                                     &authorities_n, &files.certificate, &files.ciphers, &files.groups, &files.tickets))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$y#y#y#isslO:Tls", names, &chain, &chain_n, &key, &key_n, &authorities,
+                                     &authorities_n, &files.certificate, &files.ciphers, &files.groups, &files.tickets, &psk))
         return NULL;
     files.chain = pn_span_of(chain, (size_t)chain_n);
     files.key = pn_span_of(key, (size_t)key_n);
     files.authorities = pn_span_of(authorities, (size_t)authorities_n);
+    if (psk != Py_None && (files.keys = psks_of(psk)) == NULL) return NULL;
     char why[160];
     SSL_CTX *context = pn_tls_context(&files, why, sizeof why);
-    if (!context) return PyErr_Format(PyExc_ValueError, "%s", why);
+    if (!context) {
+        pn_psks_free(files.keys);
+        return PyErr_Format(PyExc_ValueError, "%s", why);
+    }
     TlsObject *self = (TlsObject *)type->tp_alloc(type, 0);
     if (!self) {
         SSL_CTX_free(context);
@@ -70,8 +96,9 @@ static PyMethodDef Tls_methods[] = {
 };
 
 static PyType_Slot Tls_slots[] = {
-    {Py_tp_doc, "Tls(*, chain, key, authorities, certificate, ciphers, groups, tickets). What handshakes of the native loop go by. PEM as bytes;\n"
-                "certificate: TLS_NONE, TLS_OPTIONAL or TLS_REQUIRED; tickets: seconds that a session can be resumed for. ValueError says what is not usable."},
+    {Py_tp_doc, "Tls(*, chain, key, authorities, certificate, ciphers, groups, tickets, psk). What handshakes of the native loop go by. PEM as bytes;\n"
+                "certificate: TLS_NONE, TLS_OPTIONAL or TLS_REQUIRED; tickets: seconds that a session can be resumed for; psk: None, or a list of\n"
+                "(identity, key) in place of all certificates. ValueError says what is not usable."},
     {Py_tp_new, Tls_new},
     {Py_tp_dealloc, Tls_dealloc},
     {Py_tp_methods, Tls_methods},

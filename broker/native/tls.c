@@ -26,22 +26,30 @@ typedef struct extra {
     pn_buf staple;      /* owned; under the mutex, as the next two */
     ticket_key keys[2]; /* the one for tickets to come, and the one before it */
     unsigned key_count;
+    pn_psks *psks; /* owned; NULL: certificates */
 } extra;
 
 static int extra_index; /* of it among a context's extra data; set once */
+static int whose_index; /* of the pn_psk among a session's, borrowed from the context that the session is of; set once */
+
+static extra *extra_of(const SSL *ssl) { return SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), extra_index); }
 
 static void free_extra(void *parent, void *of, CRYPTO_EX_DATA *data, int index, long number, void *pointer) {
     (void)parent, (void)data, (void)index, (void)number, (void)pointer;
     extra *x = of;
     if (!x) return;
     pn_known_free(x->known);
+    pn_psks_free(x->psks);
     pn_buf_free(&x->staple);
     pthread_mutex_destroy(&x->mutex);
     OPENSSL_cleanse(x->keys, sizeof x->keys);
     pn_free(x);
 }
 
-static void make_extra_index(void) { extra_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, free_extra); }
+static void make_extra_index(void) {
+    extra_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, free_extra);
+    whose_index = SSL_SESSION_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+}
 
 /* In place of X509_verify_cert: the same for a certificate that is new, for another one what was found then. */
 static int verify(X509_STORE_CTX *chain, void *arg) {
@@ -112,7 +120,7 @@ static int find_key(extra *x, const uint8_t *name, bool sealing, ticket_key *fou
 /* OpenSSL seals or opens a ticket (SSL_CTX_set_tlsext_ticket_key_evp_cb). */
 static int seal(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int sealing) {
     ticket_key key;
-    int which = find_key(SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), extra_index), name, sealing, &key);
+    int which = find_key(extra_of(ssl), name, sealing, &key);
     if (!which) return 0;
     OSSL_PARAM params[] = {OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, key.mac, sizeof key.mac),
                            OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, (char[]){"SHA256"}, 0), OSSL_PARAM_construct_end()};
@@ -130,6 +138,54 @@ static bool offer_tickets(SSL_CTX *context) {
     return pn_tls_rotate(context) && SSL_CTX_set_tlsext_ticket_key_evp_cb(context, seal);
 }
 
+/* --- keys in place of certificates --- */
+
+/* The suites of TLS 1.3 for sessions that begin with a key: all of them with SHA-256, which a key is bound to (RFC 8446 §4.2.11). */
+#define PSK_SUITES "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256"
+
+/* A client of TLS 1.3 names an identity (SSL_CTX_set_psk_find_session_callback). That it has its key is proved afterwards: there is always a session
+ * to try it with. 0 without memory. */
+static int find_session(SSL *ssl, const unsigned char *identity, size_t n, SSL_SESSION **found) {
+    static const unsigned char suite[] = {0x13, 0x01}; /* TLS_AES_128_GCM_SHA256 */
+    uint8_t key[PN_PSK_KEY_MAX];
+    size_t key_n = 0;
+    const pn_psk *whose;
+    SSL_SESSION *session = SSL_SESSION_new();
+    bool made = session && pn_psks_find(extra_of(ssl)->psks, pn_span_of(identity, n), &whose, key, &key_n) &&
+                SSL_SESSION_set1_master_key(session, key, key_n) && SSL_SESSION_set_cipher(session, SSL_CIPHER_find(ssl, suite)) &&
+                SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) && SSL_SESSION_set_ex_data(session, whose_index, (void *)(uintptr_t)whose);
+    OPENSSL_cleanse(key, sizeof key);
+    if (!made) {
+        SSL_SESSION_free(session);
+        session = NULL;
+    }
+    *found = session;
+    return made;
+}
+
+/* The same of TLS 1.2 (SSL_CTX_set_psk_server_callback): the bytes of the key, or 0. An identity ends there where it has a zero. */
+static unsigned find_secret(SSL *ssl, const char *identity, unsigned char *to, unsigned room) {
+    uint8_t key[PN_PSK_KEY_MAX];
+    size_t n = 0;
+    const pn_psk *whose;
+    bool found = identity && pn_psks_find(extra_of(ssl)->psks, pn_span_of(identity, strlen(identity)), &whose, key, &n) && n <= room &&
+                 SSL_SESSION_set_ex_data(SSL_get_session(ssl), whose_index, (void *)(uintptr_t)whose);
+    if (found) memcpy(to, key, n);
+    OPENSSL_cleanse(key, sizeof key);
+    return found ? (unsigned)n : 0;
+}
+
+/* Whose key the peer has. A session names somebody before anything is proved, so it counts only when the handshake is done, and was one by key. */
+static const pn_psk *proved_by_key(const SSL *ssl) {
+    const SSL_CIPHER *cipher = SSL_get_current_cipher(ssl);
+    if (!SSL_is_init_finished(ssl) || !cipher) return NULL;
+    bool resumed = SSL_session_reused(ssl); /* which is what TLS 1.3 calls it; and of TLS 1.2 no session is kept */
+    bool by_key = SSL_version(ssl) == TLS1_3_VERSION ? resumed : !resumed && SSL_CIPHER_get_auth_nid(cipher) == NID_auth_psk;
+    return by_key ? SSL_SESSION_get_ex_data(SSL_get_session(ssl), whose_index) : NULL;
+}
+
+/* --- all of it --- */
+
 /* Gives a context what it has beside OpenSSL's own. False without memory. */
 static bool give_extra(SSL_CTX *context) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -145,6 +201,15 @@ static bool give_extra(SSL_CTX *context) {
     SSL_CTX_set_cert_verify_callback(context, verify, x->known);
     SSL_CTX_set_tlsext_status_cb(context, staple);
     SSL_CTX_set_tlsext_status_arg(context, x);
+    return true;
+}
+
+/* Has a context go by keys, which are its own from now on. False where OpenSSL cannot. */
+static bool offer_keys(SSL_CTX *context, pn_psks *keys) {
+    if (!SSL_CTX_set_ciphersuites(context, PSK_SUITES)) return false;
+    SSL_CTX_set_psk_find_session_callback(context, find_session);
+    SSL_CTX_set_psk_server_callback(context, find_secret);
+    ((extra *)SSL_CTX_get_ex_data(context, extra_index))->psks = keys;
     return true;
 }
 
@@ -220,14 +285,18 @@ SSL_CTX *pn_tls_context(const pn_tls_files *files, char *why, size_t size) {
     const char *what = "no memory";
     if (context && !allow(context, files)) {
         what = "the settings of TLS";
-    } else if (context && each_certificate(files->chain, use_of_chain, context) <= 0) {
+    } else if (context && files->keys && (files->certificate != PN_TLS_NONE || files->tickets)) {
+        what = "keys stand alone, without certificates and tickets";
+    } else if (context && !files->keys && each_certificate(files->chain, use_of_chain, context) <= 0) {
         what = "the gateway's certificate";
-    } else if (context && !use_key(context, files->key)) {
+    } else if (context && !files->keys && !use_key(context, files->key)) {
         what = "the gateway's key";
-    } else if (context && each_certificate(files->authorities, use_authority, context) <= 0) {
+    } else if (context && !files->keys && each_certificate(files->authorities, use_authority, context) <= 0) {
         what = "the CA certificates";
     } else if (context && (!give_extra(context) || (files->tickets && !offer_tickets(context)))) {
         what = "no memory";
+    } else if (context && files->keys && !offer_keys(context, files->keys)) {
+        what = "the keys of devices";
     } else if (context) {
         return context;
     }
@@ -367,6 +436,13 @@ void pn_tls_goodbye(SSL *ssl) {
 }
 
 uint8_t *pn_tls_peer(SSL *ssl, size_t *n) {
+    if (extra_of(ssl)->psks) {
+        const pn_psk *whose = proved_by_key(ssl);
+        pn_span identity = whose ? pn_psk_identity(whose) : (pn_span){0};
+        uint8_t *copy = whose ? OPENSSL_memdup(identity.p, identity.n) : NULL;
+        *n = copy ? identity.n : 0;
+        return copy;
+    }
     X509 *peer = SSL_get0_peer_certificate(ssl);
     unsigned char *der = NULL;
     int size = peer ? i2d_X509(peer, &der) : -1;

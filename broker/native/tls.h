@@ -6,6 +6,9 @@
  * holds the certificate, and who is resumed is judged by it like anybody else. All sessions of a thread share one BIO without state of its
  * own: what a session reads is what the thread has just received, and what it writes gathers in one buffer, so that there is one receive and
  * one send a turn.
+ *
+ * A context with keys (psk.h) is for devices that have no certificates, and shows none itself: who shares no key with the gateway gets no
+ * handshake there. An ephemeral exchange of keys goes along with it, in TLS 1.2 as in 1.3, so that a key that is lost opens no session of before.
  */
 #ifndef PEANUT_TLS_H
 #define PEANUT_TLS_H
@@ -13,6 +16,7 @@
 #include <openssl/ssl.h>
 
 #include "buf.h"
+#include "psk.h"
 
 #define PN_TLS_CHAIN_MAX (16 * 1024) /* bytes of the certificates that a client sends, at most */
 
@@ -25,6 +29,7 @@ typedef struct pn_tls_files {
     const char *ciphers, *groups; /* those of TLS 1.2; for the exchange of keys */
     int certificate;             /* enum pn_tls_certificate */
     long tickets;                /* seconds that a session can be resumed for by its ticket; 0: there are none */
+    pn_psks *keys;               /* sealed, and the context's from then on, if there is one. NULL: certificates; else there are none, nor tickets */
 } pn_tls_files;
 
 const char *pn_tls_library(void); /* which OpenSSL this is, in its own words */
@@ -76,7 +81,8 @@ size_t pn_tls_read(SSL *ssl, uint8_t *to, size_t n, int *result);
 bool pn_tls_write(SSL *ssl, const uint8_t *from, size_t n);
 void pn_tls_goodbye(SSL *ssl); /* close_notify */
 
-/* The certificate of the peer in DER: owned (OPENSSL_free), its length in `*n`; NULL when there is none. */
+/* What the peer has proved to be by a handshake that is done: its certificate in DER or, by a context with keys, the identity whose key it has.
+ * Owned (OPENSSL_free), its length in `*n`; NULL when there is none. */
 uint8_t *pn_tls_peer(SSL *ssl, size_t *n);
 
 #endif

@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from peanutd import alert_rules, control, explain, fleet, native, operate, rules, tls
+from peanutd import alert_rules, control, explain, fleet, native, operate, psk, rules, tls
 from peanutd._core import LIMITS, MAY_PUBLISH, RETAIN_ANY, Broker
 from peanutd.access import Role
 from peanutd.alert_rules import Rulebook
@@ -155,7 +155,12 @@ def _serve(
         python=sys.version.split()[0],
         tls=native.OPENSSL or ssl.OPENSSL_VERSION,
     )
-    for warning in (*settings.warnings, *(credentials.warnings if credentials else ()), *_users(settings, store)):
+    for warning in (
+        *settings.warnings,
+        *(credentials.warnings if credentials else ()),
+        *_users(settings, store),
+        *_keys(home, settings, credentials),
+    ):
         log.warning("peanutd", warning)
     with asyncio.Runner(loop_factory=make_loop) as runner:
         loop = runner.get_loop()
@@ -291,7 +296,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     listing.add_argument("--built-in", action="store_true", help="print those that are built in, as a rules.toml")
     asking = commands.add_parser("explain", help="say which rule decides what somebody may do: 0 allowed, 1 refused")
     asking.add_argument(
-        "identity", metavar="IDENTITY", help="plant/peanut, vin/VIN, operator/anna, user/maria, token/NAME"
+        "identity", metavar="IDENTITY", help="plant/peanut, vin/VIN, operator/anna, user/maria, token/NAME, psk/NAME"
     )
     asking.add_argument("action", choices=("publish", "subscribe"))
     asking.add_argument("topic", metavar="TOPIC", help="a topic, or for subscribe a filter, $share/GROUP/ included")
@@ -349,9 +354,19 @@ def _settings(home: Path) -> Config:
 
 
 def _credentials(home: Path, settings: Config) -> tls.Credentials | None:
-    """The certificates, if any listener needs them. TlsError when they cannot be used."""
+    """The certificates, if any listener needs them, and the keys of devices. TlsError or ConfigError when they cannot
+    be used.
+    """
+    if not settings.secure:
+        return None
     grace = timedelta(days=settings.access.renew_grace_days)
-    return tls.load(home, datetime.now(UTC), grace, settings.listen.session_tickets) if settings.secure else None
+    keys = psk.load(home) if _by_key(settings) else psk.NO_KEYS
+    return tls.load(home, datetime.now(UTC), grace, settings.listen.session_tickets, keys)
+
+
+def _by_key(settings: Config) -> bool:
+    """Whether devices come in by their keys anywhere."""
+    return any(listener.policy.psk for listener in settings.listeners)
 
 
 def _broker(settings: Config) -> Broker:
@@ -406,7 +421,12 @@ def _check(
     """--check: what would be served, and what is not as it should be. Rules are proved by setting them."""
     book.install(_broker(settings))
     store = Store(home)
-    warnings = [*settings.warnings, *(credentials.warnings if credentials else ()), *_users(settings, store)]
+    warnings = [
+        *settings.warnings,
+        *(credentials.warnings if credentials else ()),
+        *_users(settings, store),
+        *_keys(home, settings, credentials),
+    ]
     warnings += _tokens(home, settings)
     print(f"home      {home}")
     for listener in settings.listeners:
@@ -424,6 +444,8 @@ def _check(
     print(f"alerts    {rulebook.source}: {len(rulebook.rules)}")
     print(f"users     {len(store.users.by_name)}")
     print(f"revoked   {len(revoked.entries)}")
+    if credentials is not None and _by_key(settings):
+        print(f"keys      {len(credentials.keys)}")
     if settings.jwt is not None:
         print(f"tokens    of {settings.jwt.issuer}, keys from {settings.jwt.keys}")
     try:
@@ -458,11 +480,20 @@ def _users(settings: Config, store: Store) -> tuple[str, ...]:
     return warnings
 
 
+def _keys(home: Path, settings: Config, credentials: tls.Credentials | None) -> tuple[str, ...]:
+    """What is not as it should be with the keys of devices."""
+    if not _by_key(settings) or (credentials is not None and credentials.keys):
+        return ()
+    return (f"{home / psk.FILE_NAME}: there are no keys, so no device comes in by psk; broker/README.md says how",)
+
+
 def _who(listener: Listener) -> str:
     """Who may come in, in words."""
     policy = listener.policy
     if policy.anonymous:
         return "anybody"
+    if policy.psk:
+        return f"devices with keys ({psk.FILE_NAME})"
     found = [] if policy.certificate == "none" else ["certificates of this fleet"]
     return " and ".join(found + ["users"] * policy.password + ["tokens"] * policy.jwt) or "nobody"
 
@@ -512,7 +543,8 @@ class _Reload:
         self.api: Api | None = None
         self.caretaker: Caretaker | None = None
         own = (settings.https.certificate, settings.https.key) if settings.https.certificate else ()
-        watched = (FILE_NAME, rules.FILE_NAME, *(tls.FILES if settings.secure else ()), *own)
+        keys = (psk.FILE_NAME,) if _by_key(settings) else ()
+        watched = (FILE_NAME, rules.FILE_NAME, *(tls.FILES if settings.secure else ()), *keys, *own)
         self._stamps = Stamps([home / name for name in watched])
 
     def look(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -556,12 +588,14 @@ class _Reload:
             home_assistant=old.home_assistant,
         )
         server.credentials = credentials
+        server.cut_revoked()  # whose keys have gone
         _apply(server, self._settings, book, self._files)
         if new.jwt != old.jwt:
             server.take_tokens(new.jwt, self._home)
         server.recheck()
         log.info("peanutd", "reloaded", rules=book.source)
-        for warning in (*new.warnings, *(credentials.warnings if credentials else ())):
+        warnings = credentials.warnings if credentials else ()
+        for warning in (*new.warnings, *warnings, *_keys(self._home, old, credentials)):
             log.warning("peanutd", warning)
         fixed = ("listeners", "store", "history", "home_assistant")
         if any(getattr(new, name) != getattr(old, name) for name in fixed):

@@ -217,8 +217,9 @@ class Link:
 # Kinds of post beside the EVENT_* of the core, which come with their Link; a post is (kind, object, reason, text), and
 # the object is what `add` was given:
 #   POST_HELLO     the first bytes of a client of TLS: say begin(), more() or finish(); nothing where reason is 1
-#   POST_READY     the handshake is done, reason 3 for TLS 1.3, 2 for 1.2; text is the certificate in DER, or empty; say
-#                  attach(), or abort(): what ends the handshake of TLS 1.2 is not sent before
+#   POST_READY     the handshake is done, reason 3 for TLS 1.3, 2 for 1.2; text is the certificate in DER, or the
+#                  identity of a key, or empty; say attach(), or abort(): what ends the handshake of TLS 1.2 is not sent
+#                  before
 #   POST_OPENED    the same of TLS 1.3 where welcome() was said, and the Link is good already; nothing is to be said
 #   POST_FAILED    it is not; text has OpenSSL's words, reason the X509_V_ERR_…; the connection ends by itself
 #   POST_LOST      the connection has given up its link: say link.lost()
@@ -257,8 +258,10 @@ class Tls:
         ciphers: str,
         groups: str,
         tickets: int,
+        psk: list[tuple[bytes, bytes]] | None,
     ) -> None:
-        """tickets: seconds that a session can be resumed for; 0: no tickets."""
+        """tickets: seconds that a session can be resumed for; 0: no tickets. psk: identities and keys of devices, in
+        place of all certificates; with TLS_NONE, and without tickets."""
 
     def rotate(self) -> None:
         """Another key for tickets to come; those of the one before it are good still, older ones are not."""

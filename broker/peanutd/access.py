@@ -11,8 +11,8 @@ import functools
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Final, Protocol
 
@@ -44,26 +44,37 @@ class IdentityError(Exception):
 
 
 class Kind(Enum):
-    """What a certificate may name; the value is the word in its URI."""
+    """What a certificate may name, the value is the word in its URI; and a device with a key, which none can name."""
 
     PLANT = "plant"
     VIN = "vin"
     OPERATOR = "operator"
+    PSK = "psk"
 
     @property
     def word(self) -> str:
-        return {"plant": "greenhouse", "vin": "vehicle", "operator": "operator"}[self.value]
+        return {"plant": "greenhouse", "vin": "vehicle", "operator": "operator", "psk": "device"}[self.value]
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A member of the fleet, as its certificate names it."""
+    """A member of the fleet, as its certificate or its key (psk.py) names it."""
 
     kind: Kind
     name: str
 
     def __str__(self) -> str:
         return f"{self.kind.value}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Psk:
+    """A key that the gateway shares with a device, and who the device proves to be by it."""
+
+    name: str
+    """Its identity in TLS (RFC 8446 §4.2.11)."""
+    key: bytes = field(repr=False)
+    identity: Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +91,23 @@ class Credential:
     """It is over, and within its grace: good for being renewed, and for nothing else. `not_after` is when that ends."""
     grace: timedelta = timedelta(0)
     """How much of that is grace."""
+    psk: Psk | None = None
+    """The key by which it was proved, in place of a certificate: then there is neither a serial number nor an end."""
+
+    @property
+    def proof(self) -> str:
+        """What has proved it, in words."""
+        return "certificate" if self.psk is None else "key"
 
     @property
     def ends(self) -> datetime:
         """When the certificate itself ends."""
         return self.not_after - self.grace
+
+
+def by_key(psk: Psk) -> Credential:
+    """Of who has proved to have the key. It counts for as long as psk.toml has it."""
+    return Credential(psk.identity, datetime.max.replace(tzinfo=UTC), psk=psk)
 
 
 # --- from a certificate to an identity --------------------------------------------------------------------------------
@@ -248,6 +271,7 @@ class Slot(Enum):
     TOKEN_ADMIN = 9
     PLANT_EXPIRED = 10
     VIN_EXPIRED = 11
+    PSK = 12
 
     @property
     def expired(self) -> bool:
@@ -332,13 +356,15 @@ class Refuse:
     text: str
 
 
-_SLOT: Final = {Kind.PLANT: Slot.PLANT, Kind.VIN: Slot.VIN, Kind.OPERATOR: Slot.OPERATOR}
+_SLOT: Final = {Kind.PLANT: Slot.PLANT, Kind.VIN: Slot.VIN, Kind.OPERATOR: Slot.OPERATOR, Kind.PSK: Slot.PSK}
 _EXPIRED: Final = {Kind.PLANT: Slot.PLANT_EXPIRED, Kind.VIN: Slot.VIN_EXPIRED}
 
 
-def decide(wish: Wish, identity: Identity | None, policy: Policy, *, expired: bool = False) -> Accept | Refuse:
+def decide(
+    wish: Wish, identity: Identity | None, policy: Policy, *, expired: bool = False, proof: str = "certificate"
+) -> Accept | Refuse:
     """The verdict. `identity` is None where no certificate was shown; `policy` is the listener's; expired: the
-    certificate is within its grace.
+    certificate is within its grace; proof: what has proved the identity, in words.
     """
     if wish.authentication_method is not None:
         return Refuse(BAD_AUTH_METHOD, f'authentication method "{wish.authentication_method}" is not supported')
@@ -348,18 +374,18 @@ def decide(wish: Wish, identity: Identity | None, policy: Policy, *, expired: bo
     if identity is not None and wish.username is not None and wish.username != identity.name:
         return Refuse(
             BAD_USER_OR_PASSWORD,
-            f'user name "{wish.username}" is not the certificate\'s name "{identity.name}"; leave it out',
+            f'user name "{wish.username}" is not the {proof}\'s name "{identity.name}"; leave it out',
         )
-    if identity is not None and identity.kind is not Kind.OPERATOR:
+    if identity is not None and identity.kind in _ROOT:
         if wish.client_id != identity.name:
             return Refuse(
                 CLIENT_ID_NOT_VALID,
-                f'client id "{wish.client_id}" is not the certificate\'s name "{identity.name}"',
+                f'client id "{wish.client_id}" is not the {proof}\'s name "{identity.name}"',
             )
         return Accept(str(identity), identity.name, (_EXPIRED if expired else _SLOT)[identity.kind])
     if identity is None:
         return _come_in(wish, "anonymous", "anonymous", Slot.ANONYMOUS)
-    return _come_in(wish, str(identity), identity.name, Slot.OPERATOR, owner=str(identity))
+    return _come_in(wish, str(identity), identity.name, _SLOT[identity.kind], owner=str(identity))
 
 
 def welcome(wish: Wish, name: str, slot: Slot) -> Accept | Refuse:

@@ -1,9 +1,9 @@
 """Bans: who has done too much of what it should not, and is not listened to for a while.
 
 The rule it keeps: an offence is counted against whoever is known to have committed it, and nobody else. Who has shown
-a valid certificate answers with that and with its client id, and its address answers for nothing; an address answers
-for those who have shown none. A count runs for a window; what is remembered has a limit, and a ban has an end, a
-reason, and a place in a small file. Time is an argument: Unix seconds, because bans outlive the process.
+a valid certificate, or a key, answers with that and with its client id, and its address answers for nothing; an
+address answers for those who have shown none. A count runs for a window; what is remembered has a limit, and a ban has
+an end, a reason, and a place in a small file. Time is an argument: Unix seconds, because bans outlive the process.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any, Final
 from peanutd.config import BanRules
 
 FILE_NAME: Final = "bans.json"
-KINDS: Final = ("address", "client", "user", "certificate")
+KINDS: Final = ("address", "client", "user", "certificate", "psk")
 """What can be banned: an address prefix, a client (its session, as in the log), a user's logins with a password, a
-certificate by its serial number."""
+certificate by its serial number, a key of a device by its identity in TLS."""
 BANS_MAX: Final = 4096
 """Bans at the same time; the one that would end first gives way to a new one."""
 COUNTS_MAX: Final = 16384

@@ -93,6 +93,8 @@ class Policy:
     """A token will do (see [jwt])."""
     anonymous: bool = False
     """Nothing is needed, and everything is allowed."""
+    psk: bool = False
+    """Devices come in by a key that they share with the gateway (psk.toml), and nobody by anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,6 +454,7 @@ _LISTENER_KEYS: Final = (
     "password",
     "jwt",
     "anonymous",
+    "psk",
     "insecure",
     "proxy_protocol",
     "proxy_from",
@@ -504,6 +507,13 @@ class _Reader:
             renew_hours=self._number(("access", "renew_hours"), tables["access"], Access().renew_hours, 0),
         )
         more = [replace(listener, driver=listen.driver) for listener in self._listeners()]
+        for listener in more:
+            if listener.policy.psk and listener.driver != "native":
+                self._mistake(
+                    ("listen", "driver"),
+                    f'"{listener.driver}" cannot do psk, which {listener.where} has, for Python\'s ssl cannot; '
+                    'set driver = "native", or leave out psk',
+                )
         self._judge(listen, access, bool(more) or _LISTENER in self._document)
         limits = [key for key in tables["mqtt"] if key not in _MQTT]
         config = Config(
@@ -758,12 +768,14 @@ class _Reader:
         address = self._place_to_listen((*at, "address"), table)
         transport = self._transport((*at, "transport"), table, address)
         secure = transport in ("tls", "wss")
-        certificate = self._certificate((*at, "certificate"), table, secure)
+        psk = self._boolean((*at, "psk"), table, False)
+        certificate = self._certificate((*at, "certificate"), table, secure, psk)
         policy = Policy(
             certificate=certificate,
             password=self._boolean((*at, "password"), table, False),
             jwt=self._boolean((*at, "jwt"), table, False),
             anonymous=self._boolean((*at, "anonymous"), table, False),
+            psk=psk,
         )
         listener = Listener(
             address=address or Address("127.0.0.1", 0),
@@ -810,7 +822,9 @@ class _Reader:
             )
         if policy.anonymous and policy.certificate == "required":
             self._mistake((*at, "anonymous"), 'true, but a certificate is required; set certificate = "optional"')
-        if policy.certificate == "none" and not (policy.password or policy.jwt or policy.anonymous):
+        if policy.psk:
+            self._judge_psk(at, listener)
+        elif policy.certificate == "none" and not (policy.password or policy.jwt or policy.anonymous):
             self._mistake(
                 (*at, "certificate"),
                 "nobody could come in: there is no certificate, no password, no jwt and no anonymous; set one of them",
@@ -823,6 +837,21 @@ class _Reader:
         ):
             if key in table and not wanted:
                 self._mistake((*at, key), f"has no meaning without {unless}; leave it out")
+
+    def _judge_psk(self, at: _Key, listener: Listener) -> None:
+        """Keys of devices stand alone: no certificate is shown there, and the native loop alone has them."""
+        policy = listener.policy
+        for key, wrong, instead in (
+            ("transport", listener.transport != "tls", 'set transport = "tls"'),
+            ("address", isinstance(listener.address, UnixPath), "write an address and a port"),
+            ("proxy_protocol", listener.proxy_from is not None, "leave it out"),
+            ("certificate", policy.certificate != "none", "leave it out, and have a listener for each"),
+            ("password", policy.password, "leave it out, and have a listener for each"),
+            ("jwt", policy.jwt, "leave it out, and have a listener for each"),
+            ("anonymous", policy.anonymous, "leave it out"),
+        ):
+            if wrong:
+                self._mistake((*at, key), f"does not go with psk = true, by which devices come in by TLS; {instead}")
 
     def _place_to_listen(self, key: _Key, table: _Table) -> Address | UnixPath | None:
         value = table.get("address")
@@ -854,8 +883,8 @@ class _Reader:
             return "tcp"
         return next(word for word in get_args(Transport) if word == value)
 
-    def _certificate(self, key: _Key, table: _Table, secure: bool) -> Certificate:
-        value = self._word(key, table, "required" if secure else "none", get_args(Certificate))
+    def _certificate(self, key: _Key, table: _Table, secure: bool, psk: bool) -> Certificate:
+        value = self._word(key, table, "required" if secure and not psk else "none", get_args(Certificate))
         if value != "none" and not secure:
             self._mistake(key, f'"{value}" needs TLS; set transport = "tls" or "wss", or leave it out')
         return next(word for word in get_args(Certificate) if word == value)

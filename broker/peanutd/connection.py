@@ -126,7 +126,7 @@ class Home(Protocol):
         """The connection is gone for good."""
 
     def revoked(self, credential: access.Credential) -> str | None:
-        """Why the bearer of a certificate that is good is to be kept out all the same, or None."""
+        """Why the bearer of a certificate or key that is good is to be kept out all the same, or None."""
 
     def run(self, events: Iterable[Event]) -> None:
         """Handles what the core has to say."""

@@ -12,8 +12,8 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Final, cast
 
-from peanutd import _core, tls
-from peanutd.config import Address, Certificate, Listener, UnixPath
+from peanutd import _core, access, psk, tls
+from peanutd.config import Address, Listener, Policy, UnixPath
 from peanutd.connection import LINGER, Connection, Home, now_ms
 from peanutd.throttle import network
 
@@ -40,13 +40,14 @@ def serves(listener: Listener) -> bool:
 class Native(Connection):
     """One connection that the C thread holds, and its link in the core."""
 
-    __slots__ = ("_driver", "_first", "_name", "_opening", "_promised", "_ready", "_version")
+    __slots__ = ("_driver", "_first", "_keys", "_name", "_opening", "_promised", "_ready", "_version")
 
     def __init__(self, server: Home, listener: Listener, driver: Driver) -> None:
         super().__init__(server, listener)
         self._driver = driver
         self._name = 0  # of the C thread's connection
         self._first = b""  # the first bytes from the peer
+        self._keys = psk.NO_KEYS  # those of devices that the handshake goes by, where there are any
         self._opening: Link | None = None  # what will be its link when the handshake is done
         self._promised = False  # its handshake may begin at once, and has not yet
         self._ready = not listener.secure  # the handshake is finished
@@ -119,7 +120,9 @@ class Native(Connection):
             self._driver.loop.begin(self._name, self._context)
 
     def proved(self, certificate: bytes, version: int) -> None:
-        """The handshake is done, but for our last word; `certificate` is empty where there is none."""
+        """The handshake is done, but for our last word; `certificate` (or the identity of a key) is empty where there
+        is none.
+        """
         self._opening = None
         if not self._done and self._may_speak(certificate, version):
             self._open_link()
@@ -138,7 +141,8 @@ class Native(Connection):
             return
         error = _error(reason, verify)
         kind = "certificate" if tls.about_certificate(error) else "TLS"
-        self.server.report(self, "handshake failed", tls.explain(error, self._first), kind)
+        why = tls.explain(error, self._first, by_key=self.listener.policy.psk)
+        self.server.report(self, "handshake failed", why, kind)
         self._done = True
         self.server.waits.handshaking.drop(self)
 
@@ -211,12 +215,19 @@ class Native(Connection):
 
     @property
     def _context(self) -> _core.Tls:
-        return self._driver.context(self.listener.policy.certificate)
+        policy = self.listener.policy
+        context = self._driver.context(policy)
+        if policy.psk and (known := self.server.credentials) is not None:
+            self._keys = known.keys
+        return context
 
-    def _may_speak(self, certificate: bytes, version: int) -> bool:
-        """Whether who has proved to own this certificate may say what it wants."""
+    def _may_speak(self, shown: bytes, version: int) -> bool:
+        """Whether who has proved to own this certificate, or the key of this identity, may say what it wants."""
         self._version = version
-        self._identify(certificate or None)
+        if self.listener.policy.psk:
+            self._identify_by_key(shown)
+        else:
+            self._identify(shown or None)
         if self.credential is not None and (why := self.server.revoked(self.credential)) is not None:
             self._done = True
             self.server.report(self, "handshake failed", why, "revoked")
@@ -225,6 +236,14 @@ class Native(Connection):
         self._ready = True
         self._first = b""
         return True
+
+    def _identify_by_key(self, identity: bytes) -> None:
+        """As `_identify`. The keys of now are asked by whoever asks who is revoked."""
+        keys, self._keys = self._keys, psk.NO_KEYS
+        try:
+            self.credential = psk.identify(keys, identity)
+        except access.IdentityError as error:
+            self.problem = str(error)
 
     def _end_handshake(self) -> None:
         self._done = True
@@ -246,7 +265,7 @@ class Driver:
         self._stall = server.waits.stalled.seconds
         threads = server.handshakes.threads
         self.loop = _core.Loop(server.broker, stall=self._stall, linger=LINGER, threads=threads)
-        self._contexts: dict[Certificate, _core.Tls] = {}
+        self._contexts: dict[Policy, _core.Tls] = {}
         self._made_of: tls.Credentials | None = None
         self._stapled = b""  # what the contexts say of our certificate
         self._rotated = 0.0  # when the keys of tickets were made, by the monotonic clock
@@ -259,8 +278,8 @@ class Driver:
         connection.peer_host, connection.peer = peer.host, str(peer)
         connection.enter(sock)
 
-    def context(self, certificate: Certificate) -> _core.Tls:
-        """What a handshake that begins now goes by."""
+    def context(self, policy: Policy) -> _core.Tls:
+        """What a handshake that begins now goes by, on a listener of this policy."""
         credentials = self._server.credentials
         assert credentials is not None, "a secure listener without credentials"
         if credentials is not self._made_of:
@@ -268,9 +287,10 @@ class Driver:
             self._made_of = credentials
             self._rotated = time.monotonic()
             self._staple()
-        context = self._contexts.get(certificate)
+        wanted = Policy(policy.certificate, psk=policy.psk)  # what else it takes is no matter of TLS
+        context = self._contexts.get(wanted)
         if context is None:
-            context = self._contexts[certificate] = tls.native_context(credentials, certificate)
+            context = self._contexts[wanted] = tls.native_context(credentials, wanted)
             context.staple(self._stapled)
         return context
 

@@ -103,11 +103,12 @@ class Revoked:
     def why(self, credential: Credential) -> str | None:
         """Why the bearer of a certificate is kept out, in words, or None."""
         entry = self.entries.get(str(credential.identity)) if self.entries else None
-        if entry is None or credential.serial in entry.good:
+        if entry is None or (credential.psk is None and credential.serial in entry.good):
             return None
         since = f"{datetime.fromtimestamp(entry.since, UTC):%Y-%m-%d %H:%M} UTC"
-        return f"certificate of {credential.identity.kind.word} {credential.identity.name} revoked since {since}" + (
-            f": {entry.why}" if entry.why else ""
+        return (
+            f"{credential.proof} of {credential.identity.kind.word} {credential.identity.name} revoked since {since}"
+            + (f": {entry.why}" if entry.why else "")
         )
 
 

@@ -45,7 +45,7 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
     {slot.kind: slot.kind for slot in Slot} | {"greenhouse": "plant", "vehicle": "vin"}
 )
 """Words for a kind of client, and the one that identities begin with."""
-_SHAPES: Final = {"plant": NAME, "vin": VIN, "operator": NAME, "user": NAME, "token": TOKEN_NAME}
+_SHAPES: Final = {"plant": NAME, "vin": VIN, "operator": NAME, "user": NAME, "token": TOKEN_NAME, "psk": TOKEN_NAME}
 _READ: Final = MAY_SUBSCRIBE | MAY_SHARE
 _ACTIONS: Final = {"publish": MAY_PUBLISH, "subscribe": _READ, "both": MAY_PUBLISH | _READ}
 _USER: Final = "{user}"
@@ -53,7 +53,9 @@ _ID: Final = "{id}"
 
 
 def parse_member(text: str) -> Member:
-    """`user/maria`, `plant/peanut`, `vin/<VIN>`, `operator/anna`, `token/<name>`, `anonymous`; else ValueError."""
+    """`user/maria`, `plant/peanut`, `vin/<VIN>`, `operator/anna`, `token/<name>`, `psk/<identity>`, `anonymous`; else
+    ValueError.
+    """
     word, _, name = text.partition("/")
     kind = KINDS.get(word, "")
     if text == "anonymous":

@@ -51,6 +51,7 @@ from peanutd.door import Door, Handshakes
 from peanutd.ear import Ear
 from peanutd.keeper import Keeper
 from peanutd.log import Log, clean
+from peanutd.psk import FILE_NAME as FILE_OF_KEYS
 from peanutd.reception import Reception
 from peanutd.revoked import Entry
 from peanutd.rules import Book, built_in
@@ -79,6 +80,7 @@ ADOPTED: Final = Listener(
 """What holds for MQTT over WebSocket at the app's address; whose TLS ends in the API's thread."""
 SHOWN_OUT: Final = 0.05
 """What closing a connection at once costs, against making something of it."""
+NO_KEYS_HERE: Final = "psk needs the native loop: sudo apt-get install libssl-dev, then make setup"
 FULL: Final = "there are as many connections as there may be (max_connections in [mqtt])"
 OVERLAP: Final = 32
 """Connections beyond max_connections while those that were cut for them are not closed yet; fewer than SPARE_FILES."""
@@ -248,6 +250,8 @@ class Server:
         found: list[Address | UnixPath] = []
         try:
             for listener in listeners:
+                if listener.policy.psk and not (listener.driver == "native" and native.serves(listener)):
+                    raise ListenError(f"{listener.address}: {NO_KEYS_HERE}; or leave out psk in {listener.where}")
                 bound = bind(listener)
                 if self._native is None and listener.driver == "native" and native.serves(listener):
                     self._native = native.Driver(self, self._loop)
@@ -476,7 +480,9 @@ class Server:
         elif not self._reception.takes(connection, link, wish):
             identity = connection.credential.identity if connection.credential else None
             over = connection.credential is not None and connection.credential.expired
-            self.settle(connection, link, access.decide(wish, identity, connection.listener.policy, expired=over))
+            proof = connection.credential.proof if connection.credential else "certificate"
+            policy = connection.listener.policy
+            self.settle(connection, link, access.decide(wish, identity, policy, expired=over, proof=proof))
 
     def settle(
         self,
@@ -537,7 +543,10 @@ class Server:
         link.proved_until(now + round(1000 * min(left, FAR)), now)
 
     def revoked(self, credential: access.Credential) -> str | None:
-        """Why the bearer of a certificate that is good is to be kept out all the same, or None."""
+        """Why the bearer of a certificate or key that is good is to be kept out all the same, or None."""
+        psk, known = credential.psk, self.credentials
+        if psk is not None and (known is None or known.keys.get(psk.name) != psk):
+            return f'the key of "{psk.name}" counts no more: it is gone from {FILE_OF_KEYS}, or another one is there'
         return self.watch.revoked.why(credential)
 
     def cut_revoked(self) -> int:
@@ -751,6 +760,7 @@ class Server:
             for connection in self.connections
             if connection.accepted is not None
             and connection.credential is not None
+            and connection.credential.psk is None
             and connection.credential.identity.kind is not access.Kind.OPERATOR
             and self.census.holder(connection.accepted.session) is connection
         }

@@ -17,8 +17,8 @@ from typing import Final
 
 from cryptography import x509
 
-from peanutd import _core, access
-from peanutd.config import Certificate
+from peanutd import _core, access, psk
+from peanutd.config import Certificate, Policy
 from peanutd.known import Known
 from peanutd.ocsp import Responder, Staple
 
@@ -31,6 +31,9 @@ CIPHERS: Final = ":".join(
     for key in ("ECDSA", "RSA")
 )
 """Those of TLS 1.2; an ESP32 offers ECDHE-ECDSA on P-256. TLS 1.3 has only ciphers of this sort."""
+
+PSK_CIPHERS: Final = "ECDHE-PSK-CHACHA20-POLY1305"
+"""That of TLS 1.2 for devices with keys: of those with forward secrecy the only AEAD cipher that OpenSSL has."""
 
 CURVE: Final = "prime256v1"
 GROUPS: Final = f"{CURVE}:X25519"
@@ -78,6 +81,8 @@ class Credentials:
     known: Known = field(default_factory=Known, repr=False, compare=False)
     tickets: int = 0
     """Seconds that a session of the native loop can be resumed for; 0: none is."""
+    keys: psk.Keys = field(default_factory=lambda: psk.NO_KEYS, repr=False)
+    """Those that devices share with the gateway, for listeners with `psk`."""
     staple: Staple | None = field(default=None, repr=False, compare=False)
     """What is said of `certificate` in handshakes of the native loop; Python's ssl has no way to say it."""
 
@@ -91,7 +96,13 @@ class Credentials:
         return self.contexts["required"]
 
 
-def load(home: Path, now: datetime, grace: timedelta = timedelta(0), tickets: int = 0) -> Credentials:
+def load(
+    home: Path,
+    now: datetime,
+    grace: timedelta = timedelta(0),
+    tickets: int = 0,
+    keys: psk.Keys = psk.NO_KEYS,
+) -> Credentials:
     """Reads CAs, the gateway's chain and its key from the fleet home. TlsError names the file and the remedy."""
     roots, issuing, chain, key = (home / name for name in FILES)
     for path in (roots, issuing, chain, key):
@@ -111,11 +122,24 @@ def load(home: Path, now: datetime, grace: timedelta = timedelta(0), tickets: in
     material = Material(chain.read_bytes(), key.read_bytes(), trusted.encode())
     warnings = (*_warnings(authorities, certificate, chain, key, now), *_about_list(home / CRL, now))
     staple = Staple(Responder(home), certificate)
-    return Credentials(contexts, authorities, certificate, warnings, material, grace, tickets=tickets, staple=staple)
+    return Credentials(
+        contexts, authorities, certificate, warnings, material, grace, tickets=tickets, keys=keys, staple=staple
+    )
 
 
-def native_context(credentials: Credentials, policy: Certificate) -> _core.Tls:
-    """The same for the native loop (native.py)."""
+def native_context(credentials: Credentials, policy: Policy) -> _core.Tls:
+    """The same for the native loop (native.py). Where keys count, nothing else does, and no certificate is shown."""
+    if policy.psk:
+        return _core.Tls(
+            chain=b"",
+            key=b"",
+            authorities=b"",
+            certificate=_core.TLS_NONE,
+            ciphers=PSK_CIPHERS,
+            groups=GROUPS,
+            tickets=0,
+            psk=[(one.name.encode(), one.key) for one in credentials.keys.values()],
+        )
     modes: Mapping[Certificate, int] = {
         "required": _core.TLS_REQUIRED,
         "optional": _core.TLS_OPTIONAL,
@@ -126,10 +150,11 @@ def native_context(credentials: Credentials, policy: Certificate) -> _core.Tls:
         chain=material.chain,
         key=material.key,
         authorities=material.trusted,
-        certificate=modes[policy],
+        certificate=modes[policy.certificate],
         ciphers=CIPHERS,
         groups=GROUPS,
         tickets=credentials.tickets,
+        psk=None,
     )
 
 
@@ -272,6 +297,20 @@ _REASONS: Final = {
     "BAD_ECPOINT": "the client sent a key that is none",
 }
 
+# The same where keys count, and no certificates.
+_WRONG_KEY: Final = "the device's key is not the one in psk.toml, or nobody there has its identity"
+_NO_KEY: Final = "the client has no key to offer (here devices come in by one: psk), or none with an exchange of keys"
+_PSK_REASONS: Final = {
+    "BINDER_DOES_NOT_VERIFY": _WRONG_KEY,  # TLS 1.3
+    "DECRYPTION_FAILED_OR_BAD_RECORD_MAC": _WRONG_KEY,  # 1.2, as the next two
+    "DIGEST_CHECK_FAILED": _WRONG_KEY,
+    "BAD_DECRYPT": _WRONG_KEY,
+    "NO_SUITABLE_SIGNATURE_ALGORITHM": _NO_KEY,
+    "NO_SHARED_SIGNATURE_ALGORITHMS": _NO_KEY,
+    "NO_SHARED_CIPHER": f"{_NO_KEY}; with TLS 1.2 only by {PSK_CIPHERS}",
+    "DATA_LENGTH_TOO_LONG": f"an identity of more than {psk.IDENTITY_MAX} bytes",
+}
+
 # X509_V_ERR_… of OpenSSL's x509_vfy.h -> what is wrong with the peer's certificate.
 _VERIFY: Final = {
     2: "client certificate not issued by this fleet's CA",
@@ -286,8 +325,11 @@ _VERIFY: Final = {
 }
 
 
-def explain(error: Exception | None, first: bytes) -> str:
-    """Why the handshake failed: OpenSSL's error, if it came to that, and the first bytes that the peer sent."""
+def explain(error: Exception | None, first: bytes, *, by_key: bool = False) -> str:
+    """Why the handshake failed: OpenSSL's error, if it came to that, and the first bytes that the peer sent.
+
+    by_key: devices were to show that they have a key.
+    """
     if first[:1] != bytes([_HANDSHAKE]):  # a client has nothing else to begin with
         if first[:1] == b"\x10":
             return "not TLS: an MQTT CONNECT without encryption; set the client to TLS (mqtts)"
@@ -296,6 +338,8 @@ def explain(error: Exception | None, first: bytes) -> str:
         return "not TLS"
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFY.get(error.verify_code, f"client certificate not accepted: {error.verify_message}")
+    if isinstance(error, ssl.SSLError) and by_key and error.reason in _PSK_REASONS:
+        return _PSK_REASONS[error.reason]
     if isinstance(error, ssl.SSLError) and error.reason:
         return _REASONS.get(error.reason, f"TLS: {error.reason.lower().replace('_', ' ')}")
     return f"TLS: {error}"

@@ -29,13 +29,19 @@ class ConfigError(Exception):
     """What is wrong with a file, a line for each mistake, ready to be shown."""
 
 
-def read(path: Path, most: int) -> str | None:
-    """The text of the file, of at most `most` bytes; None when there is none. ConfigError when it cannot be used."""
+def read(path: Path, most: int, *, private: bool = False) -> str | None:
+    """The text of the file, of at most `most` bytes; None when there is none. ConfigError when it cannot be used.
+
+    private: nor when others than its owner may read or write it.
+    """
     try:
         # Not blocking: a pipe is opened at once, and refused.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
                 raise ConfigError(f"{path}: cannot be read: it is not a regular file")
+            if private and mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise ConfigError(f"{path}: not private: others may read or write it; run `chmod 600 {path}`")
             raw = file.read(most + 1)
     except FileNotFoundError:
         if path.is_symlink():

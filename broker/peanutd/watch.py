@@ -1,7 +1,8 @@
 """The watch: what is noticed about peers. Lines about them for the log, counts for the metrics, and bans.
 
 The rule it keeps: it notices, and says who is banned; whoever asks acts on it. Peers can neither fill the log nor have
-others blamed: see log.py and bans.py. Who has shown a valid certificate is never shut out for its address.
+others blamed: see log.py and bans.py. Who has shown a valid certificate, or that it has a key, is never shut out for
+its address.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ SUSPECTS_PER_SECOND: Final = 5
 """Handshakes a second that a banned address prefix gets, to show a certificate; `handshake_rate` bounds them all."""
 CERTIFICATE_FACTOR: Final = 10
 """An operator's certificate may have many clients: so many times more comings than one of them."""
+
+
+def _bearer(credential: access.Credential) -> tuple[str, str]:
+    """What answers for who has shown it: the kind and key of its ban."""
+    psk = credential.psk
+    return ("certificate", credential.serial) if psk is None else ("psk", psk.name)
 
 
 class Watch:
@@ -107,19 +114,19 @@ class Watch:
 
     def came(self, connection: Connection, verdict: access.Accept) -> None:
         """A client is let in."""
-        if connection.credential is not None:
+        if connection.credential is not None and connection.credential.psk is None:
             self.seen.came(connection.credential, connection.peer_host)
         if connection.listener.policy.anonymous:
             return  # a listener for trials: whoever is there may do everything
         most = self.bans.rules.connects
         self._count("client", verdict.session, most, "connects")
         if connection.credential is not None:
-            self._count("certificate", connection.credential.serial, CERTIFICATE_FACTOR * most, "connects")
+            self._count(*_bearer(connection.credential), CERTIFICATE_FACTOR * most, "connects")
 
     def left(self, connection: Connection, reason: int) -> None:
         """A client that was in is no longer."""
         self.tally.disconnected[reason] += 1
-        if connection.credential is not None:
+        if connection.credential is not None and connection.credential.psk is None:
             self.seen.left(connection.credential)
         if reason in BLAMED:
             self._blame(connection, "protocol errors")
@@ -127,11 +134,12 @@ class Watch:
     # --- who is banned ---
 
     def shuts(self, host: str, listener: Listener) -> Ban | None:
-        """The ban that keeps a connection out before it has said a word. Where a certificate would do it may show one,
-        as long as not too many want to: then it is a suspect, and has to. To be asked once a connection.
+        """The ban that keeps a connection out before it has said a word. Where a certificate or a key would do it may
+        show one, as long as not too many want to: then it is a suspect, and has to. To be asked once a connection.
         """
         ban = self.bans.find("address", self.bans.prefix(host), self._wall()) if len(self.bans) else None
-        if ban is None or not listener.secure or listener.policy.certificate == "none":
+        policy = listener.policy
+        if ban is None or not listener.secure or (policy.certificate == "none" and not policy.psk):
             return ban
         budget = self._suspects.setdefault(ban.key, Budget(SUSPECTS_PER_SECOND, time.monotonic()))
         if not budget.has(time.monotonic()):
@@ -151,7 +159,7 @@ class Watch:
         now, find = self._wall(), self.bans.find
         credential = connection.credential
         if credential is not None:
-            ban = find("certificate", credential.serial, now)
+            ban = find(*_bearer(credential), now)
         else:
             ban = find("user", user, now)
             if ban is None and connection.suspect:
@@ -178,8 +186,8 @@ class Watch:
     def concerns(self, ban: Ban, connection: Connection) -> bool:
         """Whether the ban would keep this connection out, came it now."""
         credential, accepted = connection.credential, connection.accepted
-        if ban.kind == "certificate":
-            return credential is not None and credential.serial == ban.key
+        if ban.kind in ("certificate", "psk"):
+            return credential is not None and _bearer(credential) == (ban.kind, ban.key)
         if ban.kind == "client":
             return accepted is not None and accepted.session == ban.key
         if ban.kind == "user":
@@ -236,7 +244,7 @@ class Watch:
         connection.blamed = True
         credential, accepted = connection.credential, connection.accepted
         if credential is not None:
-            self._count("certificate", credential.serial, self.bans.rules.failures, what)
+            self._count(*_bearer(credential), self.bans.rules.failures, what)
         elif accepted is not None:
             self._count("client", accepted.session, self.bans.rules.failures, what)
         else:

@@ -13,7 +13,20 @@ GATEWAY = CHECKOUT / "broker" / "peanutd"
 
 # Each module of the gateway may import those before it, and nobody behind it.
 ORDER = (
-    *("log", "store", "keeper", "toml_lines", "toml_file", "config", "tally", "access", "known", "revoked", "seen"),
+    *(
+        "log",
+        "store",
+        "keeper",
+        "toml_lines",
+        "toml_file",
+        "config",
+        "tally",
+        "access",
+        "psk",
+        "known",
+        "revoked",
+        "seen",
+    ),
     *("rules", "tokens", "keyring"),
     *("scram", "argon", "users", "explain", "throttle", "login", "bearer"),
     *("ocsp", "tls", "fleet", "census", "proxy", "ws", "sockets", "sntp", "status", "bans", "door", "ear"),

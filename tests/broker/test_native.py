@@ -113,6 +113,7 @@ def test_a_context_says_what_it_cannot_use() -> None:
             ciphers="ECDHE",
             groups="P-256",
             tickets=0,
+            psk=None,
         )
 
 
