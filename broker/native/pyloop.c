@@ -29,7 +29,10 @@ static pn_psks *psks_of(PyObject *list) {
     for (Py_ssize_t i = 0; good && i < count; i++) {
         char *identity, *key;
         Py_ssize_t identity_n, key_n;
-        good = PyArg_ParseTuple(PySequence_Fast_GET_ITEM(pairs, i), "y#y#;psk must be a list of identities and keys", &identity, &identity_n, &key, &key_n) &&
+        PyObject *pair = PySequence_Fast_GET_ITEM(pairs, i);
+        if (!PyTuple_Check(pair)) PyErr_SetString(PyExc_TypeError, "psk must be a list of identities and keys");
+        good = PyTuple_Check(pair) &&
+               PyArg_ParseTuple(pair, "y#y#;psk must be a list of identities and keys", &identity, &identity_n, &key, &key_n) &&
                identity_n <= PN_PSK_IDENTITY_MAX && key_n <= PN_PSK_KEY_MAX &&
                pn_psks_add(psks, pn_span_of(identity, (size_t)identity_n), pn_span_of(key, (size_t)key_n));
     }

@@ -840,10 +840,10 @@ class _Reader:
 
     def _judge_psk(self, at: _Key, listener: Listener) -> None:
         """Keys of devices stand alone: no certificate is shown there, and the native loop alone has them."""
-        policy = listener.policy
+        policy, unix = listener.policy, isinstance(listener.address, UnixPath)
         for key, wrong, instead in (
-            ("transport", listener.transport != "tls", 'set transport = "tls"'),
-            ("address", isinstance(listener.address, UnixPath), "write an address and a port"),
+            ("transport", listener.transport != "tls" and not unix, 'set transport = "tls"'),
+            ("address", unix, "write an address and a port"),
             ("proxy_protocol", listener.proxy_from is not None, "leave it out"),
             ("certificate", policy.certificate != "none", "leave it out, and have a listener for each"),
             ("password", policy.password, "leave it out, and have a listener for each"),

@@ -546,7 +546,7 @@ class Server:
         """Why the bearer of a certificate or key that is good is to be kept out all the same, or None."""
         psk, known = credential.psk, self.credentials
         if psk is not None and (known is None or known.keys.get(psk.name) != psk):
-            return f'the key of "{psk.name}" counts no more: it is gone from {FILE_OF_KEYS}, or another one is there'
+            return f"its key counts no more: {psk.name} is gone from {FILE_OF_KEYS}, or has another one"
         return self.watch.revoked.why(credential)
 
     def cut_revoked(self) -> int:

@@ -33,6 +33,7 @@ SECRETS = (
         "gateway/*.key",
         "updates/signing.key",
         "users.json",
+        "psk.toml",
         "wifi.toml",
         "revoked.json",
     ),
@@ -192,7 +193,7 @@ def _rules(home: Home) -> Iterator[Finding]:
         if wide and rule["allow"] in ("publish", "both"):
             what = f"lets them publish {', '.join(wide)}: every command, and every node's reports"
             yield Finding("warning", who, what, "Name the topics that are meant.")
-        if wide and rule.get("kind") in ("plant", "greenhouse", "vin", "vehicle"):
+        if wide and rule.get("kind") in ("plant", "greenhouse", "vin", "vehicle", "psk"):
             yield Finding("warning", who, f"lets a node read {', '.join(wide)}", "A stolen node would know it all.")
     try:
         settings = tomllib.loads(home.gateway_toml.read_text())

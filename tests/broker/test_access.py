@@ -412,11 +412,11 @@ def test_sessions_of_operators_belong_to_operator_and_client_id() -> None:
 def test_no_two_identities_share_a_session_key() -> None:
     keys = {
         verdict.session
-        for identity in (PEANUT, CAR, ANNA, Identity(Kind.OPERATOR, "peanut"), None)
+        for identity in (PEANUT, CAR, ANNA, Identity(Kind.OPERATOR, "peanut"), Identity(Kind.PSK, "peanut"), None)
         for client_id in ("peanut", VIN, "anna", "plant/peanut", "operator/anna/peanut", "/peanut")
         if isinstance(verdict := decide(Connect(client_id), identity, ANYBODY), Accept)
     }
-    assert len(keys) == 1 + 1 + 6 + 6 + 6
+    assert len(keys) == 1 + 1 + 6 + 6 + 6 + 6
 
 
 @pytest.mark.parametrize(("identity", "start"), [(ANNA, "operator/anna/"), (None, "anonymous/")])

@@ -417,6 +417,13 @@ def test_the_defaults_of_a_listener_are_the_safe_ones() -> None:
         ('address = "unix:/s"\nanonymous = true\nmode = 600', "mode", "octal, as a string"),
         ('address = "unix:/s"\nanonymous = true\nmode = "0999"', "mode", "octal, as a string"),
         ('address = "127.0.0.1:1"\nadress = "x"', "adress", 'did you mean "address"?'),
+        ('address = "127.0.0.1:1"\npsk = "psk.toml"', "psk", "true or false"),
+        ('address = "127.0.0.1:1"\npsk = true\ntransport = "wss"', "transport", "does not go with psk = true"),
+        ('address = "127.0.0.1:1"\npsk = true\ntransport = "tcp"', "transport", 'set transport = "tls"'),
+        ('address = "unix:/s"\npsk = true', "address", "an address and a port"),
+        ('address = "127.0.0.1:1"\npsk = true\nproxy_protocol = true', "proxy_protocol", "leave it out"),
+        ('address = "127.0.0.1:1"\npsk = true\ncertificate = "optional"', "certificate", "a listener for each"),
+        ('address = "127.0.0.1:1"\npsk = true\npassword = true', "password", "a listener for each"),
     ],
 )
 def test_a_mistake_in_a_listener_is_named_with_number_and_key(text: str, key: str, remedy: str) -> None:
@@ -424,6 +431,18 @@ def test_a_mistake_in_a_listener_is_named_with_number_and_key(text: str, key: st
     where = next((n for n, row in enumerate(text.splitlines(), 4) if row.startswith(f"{key} ")), 3)
     assert line.startswith(f"gateway.toml:{where}: [[listener]] 2 {key}: ")
     assert remedy in line
+
+
+def test_keys_of_devices_stand_alone_and_need_the_native_loop() -> None:
+    text = '[[listener]]\naddress = "0.0.0.0:1"\npsk = true\n'
+    (listener,) = read(f'[listen]\nmqtts = ""\ndriver = "native"\n{text}').listeners
+    assert (listener.transport, listener.policy) == ("tls", Policy("none", psk=True))
+    line = mistake(f'[listen]\ndriver = "asyncio"\n{text}')
+    assert line.startswith('gateway.toml:2: [listen] driver: "asyncio" cannot do psk, which [[listener]] 1')
+    assert 'set driver = "native"' in line
+    jwt = '[jwt]\nkeys = "k"\nissuer = "i"\naudience = "a"\n'
+    assert "jwt: does not go with psk" in mistake(f"{jwt}{text}jwt = true")
+    assert "anonymous: does not go with psk" in mistake(text.replace("0.0.0.0", "127.0.0.1") + "anonymous = true")
 
 
 def test_listeners_that_are_none() -> None:
