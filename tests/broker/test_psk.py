@@ -36,6 +36,7 @@ LISTEN = """
 mqtts = "127.0.0.1:0"
 time = ""
 driver = "native"
+handshake_timeout = 600
 [[listener]]
 address = "127.0.0.1:0"
 psk = true
