@@ -98,8 +98,8 @@ def compiled(node: Mapping[str, Any], firmware: Path, beside: Mapping[str, str] 
     files: Files = {name: store.read(firmware / name) for name in named if name in PLAIN}
     texts = _texts(firmware) | dict(beside or {})
     try:
-        bare, files[prose.PLACE] = prose.put_away(texts)
-        short = _shortened(tuple(bare.items()), tuple(files[name].decode() for name in PLAIN if name in files))
+        callers = tuple(files[name].decode() for name in PLAIN if name in files)
+        short, files[prose.PLACE] = _prepared(tuple(texts.items()), callers)
     except SyntaxError as error:
         raise PeanutError(f"{error.filename} does not compile: {error.msg}, line {error.lineno}", "Mend it.") from None
     compiler = _compiler()
@@ -112,9 +112,10 @@ def compiled(node: Mapping[str, Any], firmware: Path, beside: Mapping[str, str] 
 
 
 @functools.lru_cache(4)
-def _shortened(texts: tuple[tuple[str, str], ...], callers: tuple[str, ...]) -> Mapping[str, str]:
-    """Takes seconds, and comes out the same for every board of a carton."""
-    return shorten(dict(texts), callers)
+def _prepared(texts: tuple[tuple[str, str], ...], callers: tuple[str, ...]) -> tuple[Mapping[str, str], bytes]:
+    """({path: what is compiled}, the file of texts): takes seconds, and is the same for every board of a carton."""
+    bare, said = prose.put_away(dict(texts))
+    return shorten(bare, callers), said
 
 
 def _texts(firmware: Path) -> dict[str, str]:

@@ -140,13 +140,17 @@ def test_the_app_fits_its_budget(kind: str, limit: int, drivers: tuple[str, ...]
     assert sum(sizes.values()) < limit
 
 
-def flashed(node: Node, beside: dict[str, str]) -> Path:
-    """The node's flash as a board's: compiled; with more files, {path: source}. Returns the directory."""
+def flashed(node: Node) -> Path:
+    """The node's flash as a board's, compiled, and the scripts beside it. Returns the directory.
+
+    All get both scripts, though not all import both: what is compiled of the same texts is prepared once.
+    """
     node.install()
     for source in node.workdir.rglob("*.py"):
         source.unlink()
     body = json.loads((node.workdir / "node.json").read_text())
-    for name, data in application.compiled(body, FIRMWARE, beside).items():
+    scripts = {name: (Path(__file__).parent / name).read_text() for name in ("memory_run.py", "memory_pieces.py")}
+    for name, data in application.compiled(body, FIRMWARE, scripts).items():
         (node.workdir / name).write_bytes(data)
     return node.workdir
 
@@ -177,8 +181,7 @@ def in_heap(heap: str, folder: Path, **plan: int) -> dict[str, Any]:
 
 def no_growth(node: Node, messages: int, turns: int) -> None:
     """Commands and turns, with all tasks: the heap in use after all is what it was after half."""
-    script = (Path(__file__).parent / "memory_run.py").read_text()
-    in_heap(SMALL_HEAP, flashed(node, {"memory_run.py": script}), messages=messages, turns=turns, pieces=0)
+    in_heap(SMALL_HEAP, flashed(node), messages=messages, turns=turns, pieces=0)
 
 
 @pytest.mark.timeout(300)  # 6 s of a quiet core, and many times that on a busy machine
@@ -191,8 +194,7 @@ def test_no_growth_in_a_small_heap(make_node: MakeNode) -> None:
 def test_no_large_block_in_a_heap_of_pieces(make_node: MakeNode) -> None:
     """Commands where no free block is larger than 2 KB (1 KB on a chip, whose words are half as wide); and in the same
     a configuration and an update."""
-    scripts = {name: (Path(__file__).parent / name).read_text() for name in ("memory_run.py", "memory_pieces.py")}
-    folder = flashed(make_node(1, simulate={"speed": 3600}), scripts)
+    folder = flashed(make_node(1, simulate={"speed": 3600}))
     key = release.new_key()
     files = {f"node/{size}.mpy": bytes(size) for size in (100, 900, 2300, 6600)}
     made = release.pack(files, key, seq=1 << 31, version="1", kind="greenhouse")
