@@ -20,10 +20,12 @@ files outside folders have, which an older application may find beside it.
 import ast
 import builtins
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from peanut.image_names import NAMES
 
+Nodes = Sequence[ast.AST]
+"""Of one tree, as `_walk` finds them."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORD = 10  # characters; mpy-cross makes a name of a text that is not longer
 
@@ -35,25 +37,28 @@ def shorten(sources: Mapping[str, str], callers: Iterable[str] = ()) -> dict[str
     """
     trees = {path: ast.parse(text, path) for path, text in sources.items()}
     modules = {path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in trees}
-    kept = {text for tree in trees.values() for text in _said(tree)} | {m.split(".")[-1] for m in modules}
-    own = {path: _modules_of(tree, modules) for path, tree in trees.items()}
+    nodes = {path: _walk(tree) for path, tree in trees.items()}
+    own = {path: _modules_of(found, modules) for path, found in nodes.items()}
+    kept = {text for found in nodes.values() for text in _said(found)} | {m.split(".")[-1] for m in modules}
+    for path, found in nodes.items():
+        kept.update(_asked_of_others(found, own[path], modules))
+    kept.update(_foreign(nodes.values()))
+    handed = _handed(nodes.values()) - NAMES - kept
+    for found in [*(_walk(ast.parse(text)) for text in callers), *(f for path, f in nodes.items() if "/" not in path)]:
+        kept.update(name for name in _names(found) if not _private(name) and name != name.upper())
+        kept.update(_asked_of_others(found, set(), set()), _behind_dots(found, set()))
+    for path, found in nodes.items():
+        kept.update(set(_behind_dots(found, own[path])) - handed)
+    _put_numbers_of_others(trees, nodes, own, kept)
+    nodes = {path: _walk(tree) for path, tree in trees.items()}  # the trees are others now, and so again below
+    asked = {n for found in nodes.values() for n in _asked_of(found, _modules_of(found, modules), modules)}
     for path, tree in trees.items():
-        kept.update(_asked_of_others(tree, own[path], modules))
-    kept.update(_foreign(trees.values()))
-    handed = _handed(trees.values()) - NAMES - kept
-    for tree in [*map(ast.parse, callers), *(tree for path, tree in trees.items() if "/" not in path)]:
-        kept.update(name for name in _names(tree) if not _private(name) and name != name.upper())
-        kept.update(_asked_of_others(tree, set(), set()), _behind_dots(tree, set()))
-    for path, tree in trees.items():
-        kept.update(set(_behind_dots(tree, own[path])) - handed)
-    _put_numbers_of_others(trees, own, kept)
-    asked = {n for tree in trees.values() for n in _asked_of(tree, _modules_of(tree, modules), modules)}
-    for tree in trees.values():
-        _put_numbers(tree, kept | asked)
+        _put_numbers(tree, nodes[path], kept | asked)
         _letter_arguments(tree, kept)
-    short = _short_names(trees, kept, handed - kept)
-    for tree in trees.values():
-        _rename(tree, short)
+    nodes = {path: _walk(tree) for path, tree in trees.items()}
+    short = _short_names(trees, nodes, kept, handed - kept)
+    for found in nodes.values():
+        _rename(found, short)
     return {path: ast.unparse(tree) + "\n" for path, tree in trees.items()}
 
 
@@ -71,46 +76,46 @@ def _walk(tree: ast.AST) -> list[ast.AST]:
     return found
 
 
-def _said(tree: ast.Module) -> Iterator[str]:
-    for node in _walk(tree):
+def _said(nodes: Nodes) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
 
 
-def _modules_of(tree: ast.Module, modules: set[str]) -> set[str]:
+def _modules_of(nodes: Nodes, modules: set[str]) -> set[str]:
     """The names that stand for modules of ours in a file, and for nothing else."""
     found = set()
-    for node in _walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom):
             found |= {
                 alias.name for alias in node.names if f"{node.module}.{alias.name}" in modules and not alias.asname
             }
-    bound = Counter(name for node in _walk(tree) for name in _written(node) if not isinstance(node, ast.ImportFrom))
+    bound = Counter(name for node in nodes for name in _written(node) if not isinstance(node, ast.ImportFrom))
     return {name for name in found if not bound[name]}
 
 
-def _homes(tree: ast.Module, own: set[str]) -> dict[str, str]:
+def _homes(nodes: Nodes, own: set[str]) -> dict[str, str]:
     """{name: module} of the modules `own` that a file imports; not of two that have the same name."""
     found: dict[str, set[str]] = {}
-    for node in _walk(tree):
+    for node in nodes:
         for alias in node.names if isinstance(node, ast.ImportFrom) else ():
             if alias.name in own:
                 found.setdefault(alias.name, set()).add(f"{node.module}.{alias.name}")  # type: ignore[attr-defined]
     return {name: homes.pop() for name, homes in found.items() if len(homes) == 1}
 
 
-def _asked_of(tree: ast.Module, own: set[str], modules: set[str]) -> Iterator[str]:
+def _asked_of(nodes: Nodes, own: set[str], modules: set[str]) -> Iterator[str]:
     """The names that a file asks of modules of ours."""
-    for node in _walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module in modules:
             yield from (alias.name for alias in node.names if f"{node.module}.{alias.name}" not in modules)
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in own:
             yield node.attr
 
 
-def _asked_of_others(tree: ast.Module, own: set[str], modules: set[str]) -> Iterator[str]:
+def _asked_of_others(nodes: Nodes, own: set[str], modules: set[str]) -> Iterator[str]:
     """The names that a file has of anything else: imported, or naming an argument of a call."""
-    for node in _walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
             ours = isinstance(node, ast.ImportFrom) and node.module in modules
             if isinstance(node, ast.ImportFrom) and node.module:
@@ -124,34 +129,34 @@ def _asked_of_others(tree: ast.Module, own: set[str], modules: set[str]) -> Iter
             yield node.arg
 
 
-def _behind_dots(tree: ast.Module, own: set[str]) -> Iterator[str]:
+def _behind_dots(nodes: Nodes, own: set[str]) -> Iterator[str]:
     """The public names that a file reads from anything but the modules `own`."""
-    for node in _walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Attribute) and not node.attr.startswith("_"):
             module = isinstance(node.value, ast.Name) and node.value.id in own
             if not module:
                 yield node.attr
 
 
-def _handed(trees: Iterable[ast.Module]) -> set[str]:
+def _handed(trees: Iterable[Nodes]) -> set[str]:
     """The public names that objects of ours have for others: set in a class, or by its methods, and nowhere else."""
     mine: set[str] = set()
     theirs: set[str] = set()
-    for tree in trees:
-        mine.update(_of_classes(tree))
-        for node in _walk(tree):
+    for nodes in trees:
+        mine.update(_of_classes(nodes))
+        for node in nodes:
             if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
                 inside = isinstance(node.value, ast.Name) and node.value.id == "self"
                 (mine if inside else theirs).add(node.attr)
     return {name for name in mine - theirs if name.islower() and not name.startswith("_")}
 
 
-def _foreign(trees: Iterable[ast.Module]) -> set[str]:
+def _foreign(trees: Iterable[Nodes]) -> set[str]:
     """The names behind a dot that none of these files gives a meaning."""
     asked: set[str] = set()
     given: set[str] = set()
-    for tree in trees:
-        for node in _walk(tree):
+    for nodes in trees:
+        for node in nodes:
             if isinstance(node, ast.Attribute):
                 (asked if isinstance(node.ctx, ast.Load) else given).add(node.attr)
             given.update(_written(node))
@@ -161,35 +166,41 @@ def _foreign(trees: Iterable[ast.Module]) -> set[str]:
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 
-def _put_numbers(tree: ast.Module, kept: set[str]) -> None:
+def _put_numbers(tree: ast.Module, nodes: Nodes, kept: set[str]) -> None:
     """Each number of the module's where its name was read; the names that are not `kept` go."""
-    values = _values_of(tree)
+    values = _values_of(tree, nodes)
     tree.body = [s for s in tree.body if _constant_name(s) not in values or _constant_name(s) in kept]
     _Numbers(values).visit(tree)
 
 
-def _put_numbers_of_others(trees: Mapping[str, ast.Module], own: Mapping[str, set[str]], kept: set[str]) -> None:
+def _put_numbers_of_others(
+    trees: Mapping[str, ast.Module], nodes: Mapping[str, Nodes], own: Mapping[str, set[str]], kept: set[str]
+) -> None:
     """The same of other modules' numbers. What a file outside folders has or asks for stays as it is.
 
     own: {path: the names that stand for modules of ours in that file}.
     """
-    everywhere = [node for tree in trees.values() for node in _walk(tree)]
-    stored = {n.attr for n in everywhere if isinstance(n, ast.Attribute) and not isinstance(n.ctx, ast.Load)}
+    stored = {
+        n.attr
+        for found in nodes.values()
+        for n in found
+        if isinstance(n, ast.Attribute) and not isinstance(n.ctx, ast.Load)
+    }
     values = {}
     for path, tree in trees.items():
         if "/" in path:
             module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-            values[module] = {n: v for n, v in _values_of(tree).items() if n not in kept | stored}
+            values[module] = {n: v for n, v in _values_of(tree, nodes[path]).items() if n not in kept | stored}
     for path, tree in trees.items():
         if "/" in path:
-            taken = _Taken(values, _homes(tree, own[path]), tree)
+            taken = _Taken(values, _homes(nodes[path], own[path]), nodes[path])
             taken.visit(tree)
             _Numbers(taken.values).visit(tree)
 
 
-def _values_of(tree: ast.Module) -> dict[str, int | str]:
+def _values_of(tree: ast.Module, nodes: Nodes) -> dict[str, int | str]:
     """{name: value} of a module's numbers and short words."""
-    written = Counter(name for node in _walk(tree) for name in _written(node))
+    written = Counter(name for node in nodes for name in _written(node))
     values: dict[str, int | str] = {}
     for statement in tree.body:
         name = _constant_name(statement)
@@ -263,11 +274,11 @@ class _Numbers(ast.NodeTransformer):
 class _Taken(ast.NodeTransformer):
     """Takes what modules of ours are asked for (`mqtt.WINDOW`) from their values, and imports of such."""
 
-    def __init__(self, values: Mapping[str, Mapping[str, int | str]], own: Mapping[str, str], tree: ast.Module) -> None:
-        """own: {name: module} in this tree."""
+    def __init__(self, values: Mapping[str, Mapping[str, int | str]], own: Mapping[str, str], nodes: Nodes) -> None:
+        """own: {name: module} in the tree of these nodes."""
         self._of_modules = values
         self._own = own
-        self._written = Counter(name for node in _walk(tree) for name in _written(node))
+        self._written = Counter(name for node in nodes for name in _written(node))
         self.values: dict[str, int | str] = {}  # of the names that were imported
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
@@ -292,14 +303,15 @@ def _letter_arguments(tree: ast.Module, kept: set[str]) -> None:
     """The arguments of each function, and of those inside it, that are not `kept`."""
     fixed = kept | set(_of_module(tree)) | set(dir(builtins)) | {"self"}
     for function in _functions(tree):
-        there = fixed.union(_names(function))
+        nodes = _walk(function)
+        there = fixed.union(_names(nodes))
         free = iter([letter for letter in LETTERS if letter not in there])
         short: dict[str, str] = {}
-        for node in _walk(function):
+        for node in nodes:
             if isinstance(node, ast.arg) and node.arg not in fixed and node.arg not in short:
                 short[node.arg] = next(free, node.arg)
         if short:
-            _rename(function, short, attributes=False)
+            _rename(nodes, short, attributes=False)
 
 
 def _functions(node: ast.AST) -> Iterator[ast.AST]:
@@ -319,9 +331,9 @@ def _of_module(node: ast.AST) -> Iterator[str]:
             yield from _of_module(child)
 
 
-def _of_classes(tree: ast.Module) -> Iterator[str]:
+def _of_classes(nodes: Nodes) -> Iterator[str]:
     """The names that classes have: whoever gets an object of theirs may ask for them."""
-    for node in _walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ClassDef):
             yield from _of_module(node)
 
@@ -329,13 +341,15 @@ def _of_classes(tree: ast.Module) -> Iterator[str]:
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
-def _short_names(trees: Mapping[str, ast.Module], kept: set[str], handed: set[str]) -> dict[str, str]:
+def _short_names(
+    trees: Mapping[str, ast.Module], nodes: Mapping[str, Nodes], kept: set[str], handed: set[str]
+) -> dict[str, str]:
     """{name: its short one} of the private names, of the `handed`, and of those that no other file asks for."""
     own = {name for tree in trees.values() for name in _of_module(tree)} - set(dir(builtins))
-    own -= {name for tree in trees.values() for name in _of_classes(tree)}
+    own -= {name for found in nodes.values() for name in _of_classes(found)}
     own = {name for name in own | handed if not name.endswith("Error")}
-    found = {path: Counter(_names(tree)) for path, tree in trees.items()}
-    family = _families(trees)
+    found = {path: Counter(_names(of_file)) for path, of_file in nodes.items()}
+    family = _families(nodes)
     taken = kept | {name for names in found.values() for name in names}
     often: Counter[str] = Counter()
     where: dict[str, set[str]] = {}  # the families in which a name occurs
@@ -345,7 +359,7 @@ def _short_names(trees: Mapping[str, ast.Module], kept: set[str], handed: set[st
                 often[name] += times
                 where.setdefault(name, set()).add(family[path])
     everywhere = set(family.values())
-    for name in _set_from_outside(trees.values()) & where.keys():
+    for name in _set_from_outside(nodes.values()) & where.keys():
         where[name] = everywhere
     short: dict[str, str] = {}
     used: list[tuple[str, set[str]]] = []  # short names, and the families that have them
@@ -359,12 +373,12 @@ def _short_names(trees: Mapping[str, ast.Module], kept: set[str], handed: set[st
     return short
 
 
-def _set_from_outside(trees: Iterable[ast.Module]) -> set[str]:
+def _set_from_outside(trees: Iterable[Nodes]) -> set[str]:
     """The names that are set on objects, and that no class asks `self` for: which object has them, nobody can tell."""
     found: set[str] = set()
     own: set[str] = set()
-    for tree in trees:
-        for node in _walk(tree):
+    for nodes in trees:
+        for node in nodes:
             if isinstance(node, ast.Attribute):
                 if isinstance(node.value, ast.Name) and node.value.id == "self":
                     own.add(node.attr)
@@ -377,9 +391,9 @@ def _private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name != "_"
 
 
-def _names(tree: ast.AST) -> Iterator[str]:
-    """Every name in a tree, as often as it occurs."""
-    for node in _walk(tree):
+def _names(nodes: Nodes) -> Iterator[str]:
+    """Every name in them, as often as it occurs."""
+    for node in nodes:
         if isinstance(node, ast.Attribute):
             yield node.attr
         elif isinstance(node, ast.Name):
@@ -388,7 +402,7 @@ def _names(tree: ast.AST) -> Iterator[str]:
             yield from _written(node)
 
 
-def _families(trees: Mapping[str, ast.Module]) -> dict[str, str]:
+def _families(trees: Mapping[str, Nodes]) -> dict[str, str]:
     """{path: a name for all files that inherit from one another}."""
     head = {path: path for path in trees}
 
@@ -397,9 +411,9 @@ def _families(trees: Mapping[str, ast.Module]) -> dict[str, str]:
             path = head[path]
         return path
 
-    classes = {n.name: path for path, tree in trees.items() for n in _walk(tree) if isinstance(n, ast.ClassDef)}
-    for path, tree in trees.items():
-        for node in _walk(tree):
+    classes = {n.name: path for path, nodes in trees.items() for n in nodes if isinstance(n, ast.ClassDef)}
+    for path, nodes in trees.items():
+        for node in nodes:
             for base in node.bases if isinstance(node, ast.ClassDef) else ():
                 name = base.attr if isinstance(base, ast.Attribute) else base.id if isinstance(base, ast.Name) else ""
                 if name in classes:
@@ -420,9 +434,9 @@ def _next(number: int, taken: set[str]) -> str:
     return text
 
 
-def _rename(tree: ast.AST, short: Mapping[str, str], attributes: bool = True) -> None:
+def _rename(nodes: Nodes, short: Mapping[str, str], attributes: bool = True) -> None:
     """Names by a table; without `attributes` only those that a function finds without a dot."""
-    for node in _walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Name):
             node.id = short.get(node.id, node.id)
         elif isinstance(node, ast.Attribute):
