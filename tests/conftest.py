@@ -1,4 +1,4 @@
-"""The whole suite is heard, and no secret is in what it prints (`heard.py`).
+"""The whole suite is heard, and no secret is in what it prints (`heard.py`); what takes long begins first (`order.py`).
 
 Rule: the house's eighth law, for commands and logs alike. Each worker checks what it has heard against every secret
 that its tests have made.
@@ -15,12 +15,18 @@ from hypothesis import settings
 
 from tests.effort import EFFORT
 from tests.heard import leaks, secrets_below, transcript
+from tests.order import rank
 
 # A machine that does something else meanwhile takes its time; that says nothing of what is tested.
 settings.register_profile("peanut", deadline=None, derandomize=EFFORT == 1)
 settings.load_profile("peanut")
 
 subprocess.Popen = transcript.popen()  # type: ignore[misc,assignment]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Within a file the order stays."""
+    items.sort(key=lambda item: rank(item.path))
 
 
 def pytest_collection_finish() -> None:
