@@ -524,6 +524,60 @@ async def check_health_is_told_every_five_minutes_and_log_lines_one_a_second():
             task.cancel()
 
 
+async def check_birth_tells_the_whole_state():
+    """Also where nothing has changed since the last session: who has just come knows nothing."""
+    lines()
+    a = _app(BlackBox(lambda *_: b"", "power"))
+    sent = []
+
+    async def send(topic, body, qos=0, retain=False):
+        sent.append((topic, qos, retain))
+        return True
+
+    a._send = send
+    a._link.host = "gateway"
+    for _ in range(2):
+        sent.clear()
+        await a._birth()
+        assert sent == [("status", 1, True), ("state", 1, True)], sent
+
+
+async def check_late_readings_wait_for_what_is_live_and_for_their_acknowledgement():
+    """Eight of them: five are sent once nothing else waits, and until their PUBACK no more; then the rest."""
+    lines()
+    a = _app(BlackBox(lambda *_: b"", "power"))
+    sent = []
+    waits = True
+
+    async def send(topic, body, qos=0, retain=False):
+        sent.append((topic, qos, len(json.loads(body)["batch"])))
+        return len(sent)
+
+    a._send = send
+    a._client.ready = True
+    a._client.waiting = lambda ident: waits
+    for i in range(8):
+        a._ring.add(1767225600 + i, dict.fromkeys(a._sensors, (20.0, "ok")))
+    with Moved() as time, Instant(time) as instant:
+        task = asyncio.create_task(a._backfill(Pulse()))
+        for live in (a._outbox, a._events):
+            live.append("{}")
+            for _ in range(20):
+                await instant.turn(1000)
+            assert not sent, (live, sent)
+            live.clear()
+        for _ in range(20):
+            await instant.turn(1000)
+        assert sent == [("telemetry", 1, 5)], sent
+        assert len(a._ring) == 8
+        waits = False
+        for _ in range(20):
+            await instant.turn(1000)
+        assert sent == [("telemetry", 1, 5), ("telemetry", 1, 3)], sent
+        assert len(a._ring) == 0
+        task.cancel()
+
+
 async def check_the_floor_of_the_clock():
     """After a power cut: the last time noted in flash, the certificate's beginning where that is later."""
     lines()

@@ -106,6 +106,41 @@ async def check_stalled_write():
     mqtt.WRITE_S = 20
 
 
+class Parts(Fake):
+    """A stream that reads one part after the other, and then was closed in order; a third look is one too many."""
+
+    def __init__(self, *parts):
+        super().__init__(answer=False)
+        self.parts = list(parts)
+        self.ends = 0
+
+    async def readinto(self, view):
+        if not self.parts:
+            self.ends += 1
+            if self.ends > 2:
+                raise OSError(9)
+            return 0
+        part = self.parts.pop(0)
+        view[: len(part)] = part
+        return len(part)
+
+
+async def check_an_orderly_close_ends_the_session_at_once():
+    """Without any deadline: nothing is read any more."""
+    stream = Parts(b"\x20\x02\x00\x00")
+    await _ended(client(keepalive_s=3600), stream, "closed by the gateway", mqtt.CUT)
+    assert stream.ends == 1
+
+
+async def check_packets_may_be_cut_anywhere():
+    whole = b"\x20\x02\x00\x00" + b"\x30\x05" + TOPIC + b"ab" + b"\x30\x06" + TOPIC + b"cde"
+    for at in range(1, len(whole)):
+        seen = []
+        c = client(lambda topic, payload, retained, seen=seen: seen.append(bytes(payload)))
+        await _ended(c, Parts(whole[:at], whole[at:]), "closed by the gateway", mqtt.CUT)
+        assert seen == [b"ab", b"cde"], (at, seen)
+
+
 async def check_handler_that_raises_is_survived():
     def broken(topic, payload, retained):
         raise RuntimeError("fault of ours")
@@ -451,6 +486,32 @@ async def check_what_haste_does_not_mend_is_tried_seldom():
     await made.run(PULSE)
     assert waits == [(False, False, 5), (False, True, None), (True, True, 5), (True, False, 5)], waits
     assert made.ends == {mqtt.LOST: 2, link.CERTIFICATE: 1, mqtt.REFUSED: 1}, made.ends
+
+
+async def check_twins_are_not_fought():
+    """From the fifth session on that is cut right after its welcome, the next try comes as late as after a refusal."""
+    c = client()
+    made = _link(None, c)
+    waits = []
+
+    async def opened():
+        return Fake()
+
+    async def run(stream):
+        c.welcome = True
+        return mqtt.CUT, "cut"
+
+    def after(lived, hopeless):
+        waits.append(hopeless)
+        made.stopping = len(waits) == 7
+        return 0
+
+    made._open = opened
+    c.run = run
+    made._backoff.next = after
+    await made.run(PULSE)
+    assert waits == [False] * (link.TWIN_CUTS - 1) + [True] * 3, waits
+    assert made.twins
 
 
 async def check_a_guard_that_fails_ends_the_session():

@@ -234,8 +234,11 @@ def check_a_full_disk_is_told():
         said = False
     except OSError:
         said = True
+    told, restart = desired.judge(doc(1, control={"setpoint": 20}), cfg)
     store.replace = real
     assert said
+    assert told["errors"][0].startswith("busy: "), told
+    assert not restart
     assert again()[1] == cfg
     assert d.take(doc(1, control={"setpoint": 20})) is not None  # the same again, once there is room
 

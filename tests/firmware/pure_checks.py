@@ -274,6 +274,7 @@ def check_config_defaults_and_faults():
         ("control", {"setpoint": 1, "min": 2, "max": 40}, "control.setpoint:"),
         ("control", 5, "control: must be a table"),
         ("link", {"base_s": 70}, "link.base_s"),
+        ("report", {"log": "loud"}, 'report.log: "loud" is not one of'),
         ("board", {"name": "b", "chip": "c", "outputs": {}, "sensors": {"outside": {}}}, "board.sensors.temperature"),
         ("board", dict(body["board"], outputs={"heater": {"max_on_s": 0}}), "board.outputs.heater.max_on_s: 0"),
         ("control", dict(control, dead_band=0.9), "control.dead_band: 0.9 is not within 1 to 10"),

@@ -88,7 +88,8 @@ def test_from_2000_to_online_and_back_from_a_hang(pki: Pki, gateway: Gateway, tm
             assert server.asked == 3
             assert abs(float(str(status["ts"])) - now) < 30
             assert board.wait_for()["pins"] == {"25": 0, "26": 1}
-            assert peer.told("/plant/peanut/health").json["tq"] == "ntp"
+            health = peer.told("/plant/peanut/health").json
+            assert (health["tq"], health["tls_heap"]) == ("ntp", [98000, 65536])
             peer.send(publish("/plant/peanut/cmd/hang", json.dumps({"id": "h"})))
             peer.expect_closed()
             peer, _ = online(gateway, session=1)

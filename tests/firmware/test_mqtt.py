@@ -109,13 +109,15 @@ def test_one_byte_at_a_time(gateway: Gateway, make_node: MakeNode) -> None:
 
 
 def test_many_packets_in_one_record_and_a_command_before_suback(gateway: Gateway, make_node: MakeNode) -> None:
-    """What was queued may come before SUBACK; the handler is there before CONNECT."""
-    make_node(gateway.port).start()
+    """What was queued may come before SUBACK; the handler is there before CONNECT, and it is obeyed."""
+    node = make_node(gateway.port)
+    node.start()
     peer = gateway.accept()
     peer.expect(CONNECT)
     first, second = command("temperature:16", ident=7), command("temperature:17", ident=8)
     peer.send(b"\x20\x02\x01\x00" + first + b"\xd0\x00" + second)
     assert [peer.expect(PUBACK).id, peer.expect(PUBACK).id] == [7, 8]
+    node.wait_for_log("accepted UpdateTemperature 17")
 
 
 def test_half_a_packet_then_silence(gateway: Gateway, make_node: MakeNode) -> None:
