@@ -6,12 +6,14 @@ import contextlib
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .test_rescue_parts import Chip
 
+import choice  # isort: skip
 from node import blackbox, hardware, log, start  # isort: skip
 from profiles import greenhouse  # isort: skip
 
@@ -88,6 +90,20 @@ def test_a_fault_switches_off_and_is_remembered(monkeypatch: pytest.MonkeyPatch)
     happened, _, after = run(monkeypatch, broken)
     assert happened[2:] == ["run", "safe", "reset"]
     assert (after.was, after.crashes) == ("crash: RuntimeError: control is broken", 1)
+
+
+def test_an_update_on_trial_that_fails_is_given_up_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not after the three starts that it has: what was before runs next, and knows why."""
+
+    def broken() -> None:
+        raise RuntimeError("update is broken")
+
+    monkeypatch.chdir(tmp_path)
+    choice.begin("a", 10, "1.0", [])
+    happened, _, _ = run(monkeypatch, broken)
+    assert happened[2:] == ["run", "safe", "reset"]
+    assert choice.pick() == ""
+    assert choice.read()["gone"] == [10, "RuntimeError: update is broken"]
 
 
 def test_a_planned_stop_is_no_reset(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import os
 
 import choice
 from node import offer, receive, trial
+from node import update as jobs
 from node.receive import CHUNK, WINDOW, Files, Receiver
 
 BOARD = "sim"
@@ -315,8 +316,11 @@ def check_what_proved_itself_stays():
 
 
 def check_the_slot_that_is_overwritten_is_no_way_back():
+    """Nor is it ever the one that runs."""
+    assert choice.spare() == "a"
     choice.begin("a", 10, "1.0", [])
     choice.commit()
+    assert choice.spare() == "b"
     choice.begin("b", 11, "1.1", [])
     choice.commit()
     assert choice.spare() == "a"
@@ -330,6 +334,50 @@ def check_a_trial_that_fails_returns_at_once():
     assert choice.back("ImportError: node", True)
     assert choice.pick() == ""
     assert choice.read()["gone"] == [10, "ImportError: node"]
+
+
+class App:
+    """As much of node.app.App as the end of an update needs."""
+
+    heats = True
+    why = None
+
+    def _idle(self):
+        return not self.heats
+
+    def _ailing(self):
+        return []
+
+    def restart(self, why):
+        self.why = why
+
+
+class Ready:
+    """An update that is whole on flash."""
+
+    stage = "ready"
+    news = False
+    slot, seq, version = "a", 10, "1.0"
+
+    def step(self, now):
+        return False
+
+    def told(self):
+        return {"stage": self.stage}
+
+
+def check_the_restart_for_an_update_waits_until_nothing_heats():
+    app = App()
+    job = jobs.Job(app)
+    job._receiver = Ready()
+    for now in range(0, 3600000, 60000):
+        job.step(now)
+    assert app.why is None
+    assert "trial" not in choice.read()
+    app.heats = False
+    job.step(3600000)
+    assert app.why == "update"
+    assert choice.read()["trial"][:3] == ["a", 10, "1.0"]
 
 
 class Box:
