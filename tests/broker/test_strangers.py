@@ -1,12 +1,15 @@
-"""What a stranger may make the native driver hold, and what a failure of ours leaves behind."""
+"""What a stranger may make the native driver hold, and what a failure of ours leaves behind.
+
+The rule it keeps: what fails is made to fail for real, or in our own place; that the others are served goes without it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import socket
 import ssl
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +20,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from peanutd import native
+from peanutd import native, tls
 from peanutd._core import Broker
+from peanutd.access import Credential
 from peanutd.config import Address, Listener
 from peanutd.log import Log
 from peanutd.server import Server
@@ -95,14 +99,38 @@ def test_who_cannot_be_handed_over_leaves_no_place_behind() -> None:
     asyncio.run(run())
 
 
-def test_who_could_not_be_judged_is_not_let_in(fleet: Any, start: Any, dial: Any) -> None:
-    """A list with a date that no clock shows: asking it fails, and then nobody comes in by it."""
-    document = {"format": 1, "revoked": {"peanut:plant/bean": {"since": 10**15, "why": "stolen", "good": []}}}
-    (fleet.home / "revoked.json").write_text(json.dumps(document))
-    fleet.settings(SETTINGS)
-    daemon = start(fleet.home)
-    for _ in range(20):
-        with contextlib.suppress(OSError, EOFError):
-            dial(daemon.port(), fleet.context(fleet.issue("peanut:plant/bean"))).connect("bean")
-    daemon.stop()
-    assert not [line for line in daemon.lines if " connected " in line]
+def test_who_could_not_be_judged_is_not_let_in(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ask whether it is revoked fails, and its CONNECT is there by then: the event loop stands still meanwhile."""
+
+    def fails(server: Server, credential: Credential) -> str | None:
+        raise LookupError("the list is torn")
+
+    def says_who_it_is(sock: socket.socket) -> ssl.SSLSocket:
+        secure = fleet.context(fleet.issue("peanut:plant/bean")).wrap_socket(sock, server_hostname="localhost")
+        secure.sendall(b"\x10\x10\x00\x04MQTT\x04\x02\x00\x00\x00\x04bean")
+        return secure
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        said: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, context: said.append(context))
+        log = StringIO()
+        credentials = tls.load(fleet.home, datetime.now(UTC))
+        server = Server(Broker(seed=b"not a secret"), Log(stream=log), loop, credentials=credentials)
+        (address,) = await server.start([Listener(Address("127.0.0.1", 0), "tls", driver="native")])
+        assert isinstance(address, Address)
+        for _ in range(5):
+            sock = socket.create_connection((address.host, address.port), 60)
+            while not server.connections:
+                await asyncio.sleep(0.01)
+            with says_who_it_is(sock) as client:
+                with contextlib.suppress(OSError):
+                    assert await asyncio.to_thread(client.recv, 1) == b"", "it is cut, and gets no CONNACK"
+                while server.connections:
+                    await asyncio.sleep(0.01)
+        await server.stop()
+        assert [str(context["exception"]) for context in said] == ["the list is torn"] * 5
+        assert " connected " not in log.getvalue()
+
+    monkeypatch.setattr(Server, "revoked", fails)
+    asyncio.run(asyncio.wait_for(scenario(), 120))
