@@ -6,22 +6,28 @@ and a wrong name fail alike, and that nothing counts before it is proved: tests/
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import select
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from peanutd import _core, control, psk
+from peanutd import _core, control, native, psk
 from peanutd.__main__ import main
-from peanutd.access import Accept, Identity, IdentityError, Kind, Policy, Refuse, Slot, by_key, decide, parse_uri
+from peanutd.access import Accept, Identity, IdentityError, Kind, Refuse, Slot, by_key, decide, parse_uri
+from peanutd.config import Address, Listener, Policy
+from peanutd.log import Log
 from peanutd.psk import IDENTITY_MAX, KEY_MAX, KEY_MIN, KEYS_MAX, identify, load, parse
 from peanutd.rules import built_in
+from peanutd.server import Server
+from peanutd.sockets import ListenError
 from peanutd.toml_file import ConfigError
 from tests.broker.conftest import DEADLINE, Wire, wait_for
 from tests.broker.native_loop import needs_loop
@@ -379,6 +385,19 @@ def test_keys_are_taken_up_and_who_has_another_is_out(
     assert refused(dial(port, "shed", OTHER))
     secrets = [key for key in (SHED, TANK, OTHER) if any(key in line for line in daemon.lines)]
     assert not secrets
+
+
+def test_without_the_native_loop_there_is_no_such_listener(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's ssl would let everybody finish the handshake there."""
+    monkeypatch.setattr(native, "AVAILABLE", False)
+
+    async def scenario() -> None:
+        server = Server(_core.Broker(seed=bytes(8)), Log(stream=StringIO()), asyncio.get_running_loop())
+        with pytest.raises(ListenError, match="psk needs the native loop: sudo apt-get install libssl-dev"):
+            await server.start([Listener(Address("127.0.0.1", 0), "tls", Policy("none", psk=True), driver="native")])
+        await server.stop()
+
+    asyncio.run(asyncio.wait_for(scenario(), DEADLINE))
 
 
 @needs_loop

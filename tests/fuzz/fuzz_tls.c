@@ -2,7 +2,8 @@
  *
  * The input is a list of records, two bytes and what the operation needs: operation (3 bits), session (2), more (3); argument.
  *   op 0 begins anew: argument % 5 is the client (TLS 1.3, TLS 1.2, without a certificate, with one of another fleet, nobody),
- *        argument / 8 % 3 what the server asks for (a certificate required, optional, none); with more & 1 it offers the ticket that it got last
+ *        argument / 8 % 3 what the server asks for (a certificate required, optional, none); with more & 1 it offers the ticket that it got last;
+ *        with more & 2 the server goes by keys (native/psk.h), and the clients are: TLS 1.3, TLS 1.2, one without a key, one with a wrong key, nobody
  *   op 1 argument and one byte more are a length, that many bytes follow: on the wire to the server, behind what is there, and all of it arrives
  *   op 2 that many bytes of what is on the wire to the server arrive; 0: all
  *   op 3 a bit (`more`) of the byte at argument * 2 on that wire is turned
@@ -10,7 +11,7 @@
  *   op 5 the client says argument << more bytes; with 7 it asks for new keys, for another handshake, says goodbye, by the argument
  *   op 6 the server says argument << more bytes; with 7 it says goodbye
  *   op 7 that many bytes of what is on the wire to the client arrive, 0: all; with more & 1 the first of them is turned
- * Beside crashes it looks for: plaintext that nobody has said, a handshake that is done without the certificate that was asked for or with
+ * Beside crashes it looks for: plaintext that nobody has said, a handshake that is done without the certificate or key that was asked for or with
  * another one, an honest client that is refused, bytes that are read and not used, and a server that answers a little with a lot.
  */
 #include <stdint.h>
@@ -23,12 +24,13 @@
 
 enum { SESSIONS = 3, STARTS = 40 }; /* at a time; in all */
 enum { V13, V12, BARE, STRANGER, NOBODY };
+enum { KEYED = 3 }; /* what a server asks for, beside certificates by PN_TLS_… from the strictest on */
 enum { FLIGHT = 16 * 1024, MOST = 1 << 16 }; /* bytes: a server's part of a handshake and then some; of plaintext in a record */
 
 static const char STAPLE[] = "what is said of the server's certificate"; /* only STRANGER does not ask for it */
 
 static struct {
-    SSL_CTX *servers[3], *clients[NOBODY];
+    SSL_CTX *servers[KEYED + 1], *clients[NOBODY], *keyed[NOBODY];
     X509 *certificate; /* of those clients that have a good one */
     SSL_SESSION *kept[NOBODY]; /* owned, while an input runs: what a client would resume */
 } world;
@@ -49,6 +51,46 @@ static void require(bool ok, const char *what) {
     abort();
 }
 
+/* --- keys in place of certificates --- */
+
+static const char SHED[] = "shed", KEY[] = "thirty-two bytes that are a key.", WRONG[] = "thirty-two bytes that are no key";
+
+static int use_session(SSL *ssl, const EVP_MD *digest, const unsigned char **identity, size_t *n, SSL_SESSION **session) {
+    static const unsigned char suite[] = {0x13, 0x01};
+    const char *key = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    (void)digest;
+    *session = SSL_SESSION_new();
+    *identity = (const unsigned char *)SHED;
+    *n = strlen(SHED);
+    return SSL_SESSION_set1_master_key(*session, (const unsigned char *)key, strlen(key)) && SSL_SESSION_set_cipher(*session, SSL_CIPHER_find(ssl, suite)) &&
+           SSL_SESSION_set_protocol_version(*session, TLS1_3_VERSION);
+}
+
+static unsigned use_key(SSL *ssl, const char *hint, char *identity, unsigned room, unsigned char *to, unsigned key_room) {
+    const char *key = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    (void)hint;
+    require(room > strlen(SHED) && key_room >= strlen(key), "no room for a key");
+    memcpy(identity, SHED, sizeof SHED);
+    memcpy(to, key, strlen(key));
+    return (unsigned)strlen(key);
+}
+
+static void make_keyed(const pair *root) {
+    char why[100];
+    pn_tls_files files = {.ciphers = "ECDHE-PSK-CHACHA20-POLY1305", .groups = "prime256v1:X25519", .certificate = PN_TLS_NONE, .keys = pn_psks_new(2)};
+    require(files.keys && pn_psks_add(files.keys, pn_span_of("neighbour", 9), pn_span_of(WRONG, strlen(WRONG))) &&
+                pn_psks_add(files.keys, pn_span_of(SHED, strlen(SHED)), pn_span_of(KEY, strlen(KEY))) && pn_psks_seal(files.keys), "no keys");
+    require((world.servers[KEYED] = pn_tls_context(&files, why, sizeof why)) != NULL, why);
+    const char *keys[] = {[V13] = KEY, [V12] = KEY, [BARE] = NULL, [STRANGER] = WRONG};
+    for (int i = 0; i < NOBODY; i++) {
+        world.keyed[i] = call_with(root, NULL);
+        SSL_CTX_set_app_data(world.keyed[i], (void *)(uintptr_t)keys[i]);
+        if (i == V12) SSL_CTX_set_psk_client_callback(world.keyed[i], use_key);
+        else if (keys[i]) SSL_CTX_set_psk_use_session_callback(world.keyed[i], use_session);
+    }
+    require(SSL_CTX_set_max_proto_version(world.keyed[V12], TLS1_2_VERSION) && SSL_CTX_set_cipher_list(world.keyed[V12], "PSK"), "no cipher");
+}
+
 static void make_world(void) {
     be_repeatable();
     pair root = make("root", NULL, true), gateway = make("gateway", &root, false), good = make("good", &root, false);
@@ -65,6 +107,7 @@ static void make_world(void) {
         if (i != STRANGER) SSL_CTX_set_tlsext_status_type(world.clients[i], TLSEXT_STATUSTYPE_ocsp);
     }
     SSL_CTX_set_max_proto_version(world.clients[V12], TLS1_2_VERSION);
+    make_keyed(&root);
     X509_up_ref(good.certificate);
     world.certificate = good.certificate;
     unmake(root), unmake(gateway), unmake(good), unmake(other), unmake(stranger);
@@ -93,8 +136,22 @@ static void collect(pn_tls_pipe *pipe, side *s) {
     require(s->went <= FLIGHT + 4 * s->came + s->own, "a lot for a little");
 }
 
+/* Who has come in by a key is who it belongs to. */
+static void welcome_by_key(side *s) {
+    size_t n;
+    uint8_t *who = pn_tls_peer(s->server, &n);
+    require(who && n == strlen(SHED) && memcmp(who, SHED, n) == 0, "in by the key of nobody");
+    require(s->kind == V13 || s->kind == V12, "a key that its client has not got");
+    OPENSSL_free(who);
+    s->in = true;
+}
+
 static void welcome(side *s) {
     size_t n;
+    if (s->asks == KEYED) {
+        welcome_by_key(s);
+        return;
+    }
     uint8_t *der = pn_tls_peer(s->server, &n);
     if (der) {
         X509 *theirs = d2i_X509(NULL, &(const unsigned char *){der}, (long)n);
@@ -108,9 +165,16 @@ static void welcome(side *s) {
 }
 
 static void end(side *s, const char *why) {
-    bool fits = s->kind == BARE ? s->asks != 0 : s->kind == STRANGER ? s->asks == 2 : s->kind != NOBODY;
+    bool fits = s->asks == KEYED ? s->kind == V13 || s->kind == V12 : s->kind == BARE ? s->asks != 0 : s->kind == STRANGER ? s->asks == 2 : s->kind != NOBODY;
     require(s->dishonest || !fits, why);
     s->over = true;
+}
+
+/* Whatever a client says it is, it is nobody before the handshake is done. */
+static void require_nobody(const side *s) {
+    size_t n;
+    uint8_t *who = s->asks == KEYED ? pn_tls_peer(s->server, &n) : NULL;
+    require(who == NULL, "somebody before it is proved");
 }
 
 /* What a loop does with what it has received. */
@@ -131,6 +195,7 @@ static void arrive(pn_tls_pipe *pipe, side *s, size_t n) {
         require(result != PN_TLS_MORE || pipe->in_n == 0, "bytes that were not looked at");
         if (result == PN_TLS_DONE) welcome(s);
         if (result == PN_TLS_FAILED) end(s, failure.reason);
+        if (!s->in) require_nobody(s);
         collect(pipe, s);
     }
     for (int result = PN_TLS_DONE; s->in && !s->over && result == PN_TLS_DONE;) {
@@ -155,7 +220,7 @@ static void go_on(side *s) {
         const unsigned char *said;
         long n = SSL_get_tlsext_status_ocsp_resp(s->client, &said);
         bool whole = n == (long)strlen(STAPLE) && memcmp(said, STAPLE, (size_t)n) == 0;
-        require(s->kind == STRANGER || SSL_session_reused(s->client) ? n <= 0 : whole, "the wrong thing is said of the certificate");
+        require(s->kind == STRANGER || s->asks == KEYED || SSL_session_reused(s->client) ? n <= 0 : whole, "the wrong thing is said of the certificate");
     }
     while (SSL_is_init_finished(s->client) && SSL_read_ex(s->client, plain, sizeof plain, &got)) compare(plain, got, &s->heard[1], s->said[1]);
     if (SSL_is_init_finished(s->client) && SSL_SESSION_has_ticket(SSL_get0_session(s->client))) {
@@ -186,10 +251,10 @@ static void start(pn_tls_pipe *pipe, side *s, uint8_t kind, uint8_t asks, bool r
     s->server = pn_tls_session(world.servers[asks], pipe);
     require(s->server != NULL, "no session");
     if (kind == NOBODY) return;
-    s->client = SSL_new(world.clients[kind]);
+    s->client = SSL_new(asks == KEYED ? world.keyed[kind] : world.clients[kind]);
     SSL_set_bio(s->client, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
     SSL_set_connect_state(s->client);
-    if (resumes && world.kept[kind]) SSL_set_session(s->client, world.kept[kind]);
+    if (resumes && asks != KEYED && world.kept[kind]) SSL_set_session(s->client, world.kept[kind]);
     go_on(s);
 }
 
@@ -247,7 +312,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         data += 2, size -= 2;
         if (op == 0) {
             if (starts++ == STARTS) break;
-            start(&pipe, s, argument % 5, argument / 8 % 3, more & 1);
+            start(&pipe, s, argument % 5, more & 2 ? KEYED : argument / 8 % 3, more & 1);
             continue;
         }
         if (!s->server) start(&pipe, s, NOBODY, 0, false);

@@ -18,6 +18,7 @@ from tests.fuzz.seeds import write_seeds
 HELLOS = Path(__file__).with_name("hellos.txt")
 V13, V12, BARE, STRANGER, NOBODY = range(5)
 REQUIRED, OPTIONAL, NONE = range(3)
+KEYED = 3
 
 
 def hellos() -> Mapping[str, bytes]:
@@ -37,8 +38,8 @@ class Program:
         self.data += bytes([op | session << 3 | more << 5, argument])
 
     def start(self, session: int, client: int, asks: int = REQUIRED, *, resumes: bool = False) -> None:
-        argument = next(b for b in range(256) if (b % 5, b // 8 % 3) == (client, asks))
-        self.record(0, session, argument, resumes)
+        argument = next(b for b in range(256) if (b % 5, b // 8 % 3) == (client, asks % 3))
+        self.record(0, session, argument, resumes | (2 if asks == KEYED else 0))
 
     def raw(self, session: int, data: bytes) -> None:
         self.record(1, session, len(data) >> 8)
@@ -68,6 +69,23 @@ def every_client(p: Program) -> None:
             p.start(0, client, asks)
             p.shake(0)
             p.talk(0)
+
+
+def by_key(p: Program) -> None:
+    """Keys in place of certificates, whole and meddled with."""
+    for client in (V13, V12, BARE, STRANGER):
+        p.start(0, client, KEYED)
+        p.shake(0)
+        p.talk(0)
+        for at in (20, 60, 100, 120, 140):
+            p.start(1, client, KEYED)
+            p.record(3, 1, at, 1)
+            p.shake(1)
+        p.start(2, client, KEYED)
+        p.up(2, 40)
+        p.up(2)
+        p.record(4, 2, 30, 1)
+        p.shake(2)
 
 
 def resumed(p: Program) -> None:
@@ -205,6 +223,7 @@ def garbage(p: Program) -> None:
 
 SCENARIOS: tuple[Callable[[Program], None], ...] = (
     every_client,
+    by_key,
     resumed,
     three_at_once,
     byte_by_byte,
