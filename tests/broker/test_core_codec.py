@@ -291,4 +291,4 @@ def test_the_module_can_be_loaded_and_dropped_many_times() -> None:
         gc.collect()
         assert not any(ref() for ref in alive), "types outlive their module"
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)

@@ -74,7 +74,7 @@ def test_openssl_is_told(fleet: Any, home: Path, start: Any, tmp_path: Path) -> 
         )
         assert "Response verify OK" in done.stderr, done.stderr
         assert f"{name}.pem: {said}" in done.stdout
-    with urllib.request.urlopen(url, data=b"nothing", timeout=30) as answer:
+    with urllib.request.urlopen(url, data=b"nothing", timeout=60) as answer:
         assert answer.headers["Content-Type"] == "application/ocsp-response"
         found = ocsp.load_der_ocsp_response(answer.read())
         assert found.response_status is ocsp.OCSPResponseStatus.MALFORMED_REQUEST

@@ -35,7 +35,7 @@ def scrape(daemon: Any) -> dict[str, float]:
     """Every sample by its name and labels; nothing of ours reads them."""
     url = re.search(r"listening metrics (\S+)", daemon.line("listening metrics"))
     assert url is not None
-    with urllib.request.urlopen(f"http://{url[1]}", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{url[1]}", timeout=60) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain")
         lines = answer.read().decode().splitlines()
     return {
@@ -252,7 +252,7 @@ def test_a_banned_address_lets_certificates_through(fleet: Any, start: Any, dial
     storm = [dial(daemon.port(), source=source) for _ in range(30)]
     for wire in storm:
         wire.sock.settimeout(0.05)
-    assert sum(wire.closed() for wire in storm) > 15, "few of them may show a certificate"
+    wait_for(lambda: sum(wire.closed() for wire in storm) > 15, "few of them may show a certificate")
     elsewhere = dial(daemon.port("mqtt"))
     elsewhere.send(0x10, b"\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x00")
     assert elsewhere.receive()[1][1] == 0x87

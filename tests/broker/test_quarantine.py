@@ -31,7 +31,7 @@ def expired(fleet: Any, days: float, uri: str = URI) -> Any:
 
 def ask(home: Any, question: dict[str, Any]) -> dict[str, Any]:
     """Once the gateway has its control socket, which is the last thing it opens."""
-    wait_for((home / control.NAME).exists, "the control socket", 30)
+    wait_for((home / control.NAME).exists, "the control socket")
     return control.ask(home, question)
 
 

@@ -298,12 +298,12 @@ def test_the_list_for_others_is_served(fleet: Any, start: Any) -> None:
     daemon = start(fleet.home)
     url = daemon.line("listening metrics").rpartition(" ")[2].replace("/metrics", "/issuing.crl")
     with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(f"http://{url}", timeout=30)
+        urllib.request.urlopen(f"http://{url}", timeout=60)
     (fleet.home / "ca" / "issuing.crl").write_bytes(b"the list")
-    with urllib.request.urlopen(f"http://{url}", timeout=30) as answer:
+    with urllib.request.urlopen(f"http://{url}", timeout=60) as answer:
         assert (answer.headers["Content-Type"], answer.read()) == ("application/pkix-crl", b"the list")
     (fleet.home / "ca" / "issuing-0123abcd.crl").write_bytes(b"the other list")
-    with urllib.request.urlopen(f"http://{url}".replace("issuing", "issuing-0123abcd"), timeout=30) as answer:
+    with urllib.request.urlopen(f"http://{url}".replace("issuing", "issuing-0123abcd"), timeout=60) as answer:
         assert answer.read() == b"the other list"
-    with urllib.request.urlopen(f"http://{url}".replace("issuing.crl", "issuing.key"), timeout=30) as answer:
+    with urllib.request.urlopen(f"http://{url}".replace("issuing.crl", "issuing.key"), timeout=60) as answer:
         assert b"peanut_" in answer.read(), "nothing else of the directory"

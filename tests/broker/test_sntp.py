@@ -121,7 +121,7 @@ def test_a_flood_of_questions_from_one_address_is_answered_within_its_limit() ->
 
     def body(port: int) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(0.5)
+            sock.settimeout(60)
             answers = 0
             for _ in range(500):
                 sock.sendto(QUESTION, ("127.0.0.1", port))
@@ -129,6 +129,7 @@ def test_a_flood_of_questions_from_one_address_is_answered_within_its_limit() ->
                 while True:
                     sock.recv(512)
                     answers += 1
+                    sock.settimeout(0.5)
             except TimeoutError:
                 pass
         assert 0 < answers <= 2 * sntp.COUNT_ONE

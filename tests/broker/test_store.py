@@ -247,7 +247,7 @@ class Loop:
 
     def step(self) -> None:
         """Waits for the thread to say something."""
-        callback, *args = self.calls.get(timeout=10)
+        callback, *args = self.calls.get(timeout=60)
         callback(*args)
 
 

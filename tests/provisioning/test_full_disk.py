@@ -106,7 +106,7 @@ def test_a_ledger_that_nothing_can_be_written_to(tmp_path: Path, home: Home) -> 
 def test_no_room_for_the_output(home: Home) -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "peanut", "--home", str(home.path), "device", "list"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 2
     assert "no space left on the device that holds the output" in done.stderr
     assert "Traceback" not in done.stderr
@@ -120,7 +120,7 @@ def test_without_permission(home: Home) -> None:
 
     def run(*words: str) -> "subprocess.CompletedProcess[str]":
         command = [*drop, sys.executable, "-m", "peanut", "--home", str(home.path), *words]
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
 
     home.path.chmod(0o500)
     try:

@@ -485,7 +485,7 @@ def test_an_empty_answer_generates_one(tmp_path: Path) -> None:
 
 def test_two_at_once_found_one_fleet(tmp_path: Path) -> None:
     both = [start(tmp_path / "f", "init") for _ in range(2)]
-    results = [(p.communicate(timeout=30), p.returncode) for p in both]
+    results = [(p.communicate(timeout=60), p.returncode) for p in both]
     assert [status for _, status in results] == [0, 0], results
     assert sum("already there" in out for (out, _), _ in results) == 1
     whole(tmp_path / "f")
@@ -495,7 +495,7 @@ def test_without_a_terminal_there_is_no_prompt_and_no_escape_code(tmp_path: Path
     for words in (("init",), ("device", "add", "peanut", "--kind", "greenhouse"), ("device", "list"), ("--help",),
                   ("device", "show", "peanut"), ("device", "list", "--json"), ("send", "nobody", "x")):  # fmt: skip
         process = start(tmp_path / "f", *words)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
         assert "\x1b" not in out + err
         assert process.returncode == (2 if "nobody" in words else 0), err
 

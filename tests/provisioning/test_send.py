@@ -68,7 +68,7 @@ def test_what_is_sent_expires_with_the_command_and_is_mqtt_5(home: Home, run: Ru
 def test_a_process_of_its_own_without_a_terminal(home: Home, gateway: Mosquitto) -> None:
     with node(home, gateway, obey):
         process = start(home.path, "send", "peanut", "UpdateTemperature", "15.5")
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert "\x1b" not in out
     assert "done" in out

@@ -240,7 +240,7 @@ def test_the_file_has_a_limit(home: Home, monkeypatch: pytest.MonkeyPatch) -> No
 def test_two_at_once_do_not_lose_a_user(home: Home, secret: str) -> None:
     running = [start(home.path, "user", "add", name, "--password-file", secret) for name in ("maria", "joe")]
     for process in running:
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         process.communicate()
     assert set(document(home)["users"]) == {"maria", "joe"}
     joe = document(home)["users"]["joe"]  # made by a process that no fixture has made quick
@@ -287,7 +287,7 @@ def at_terminal(home: Home, *lines: str) -> tuple[int, str]:
                 os.write(ours, lines[typed].encode() + b"\n")
                 shown += b"|"
                 typed += 1
-        return process.wait(30), shown.decode()
+        return process.wait(60), shown.decode()
     finally:
         guard.cancel()
         os.close(ours)

@@ -386,7 +386,7 @@ def test_a_broken_broker_is_named(generator: Generator, liar: Liar, options: dic
 )
 def test_wrong_options_are_named(generator: Generator, options: dict[str, str], words: str) -> None:
     command = [text for name, value in options.items() for text in (f"--{name}", value)]
-    done = subprocess.run([generator.program, *command], capture_output=True, text=True, check=False, timeout=10)
+    done = subprocess.run([generator.program, *command], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
     assert words in done.stderr
 
@@ -543,7 +543,7 @@ def test_without_tls_headers_the_plain_rows_remain(tmp_path: Path, monkeypatch: 
     assert not built.tls
     done = subprocess.run(
         [built.program, "--port", "1", "--ca", "x", "--cert", "x", "--key", "x"],
-        capture_output=True, text=True, check=False, timeout=10,
+        capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert (done.returncode, "install libssl-dev" in done.stderr) == (2, True)
 

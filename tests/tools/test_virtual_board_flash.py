@@ -127,7 +127,7 @@ def test_cable_pulled_while_writing(board: VirtualBoard, tmp_path: Path) -> None
         stderr=subprocess.STDOUT,
         env={**os.environ, "ESPTOOL_CFGFILE": str(tmp_path / "esptool.cfg")},
     ) as writing:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while board.flash.read_bytes()[0x20000:0x20010] == b"\xff" * 16:
             assert time.monotonic() < end
             time.sleep(0.005)
@@ -147,7 +147,7 @@ def test_nothing_to_boot_is_said_as_the_rom_says_it(chip: str, tmp_path: Path) -
     """A bare chip says what a bare chip says, again and again; a damaged image does not boot either."""
     with (
         VirtualBoard(chip, "--no-hand", folder=tmp_path) as board,
-        serial.Serial(board.port, 115200, timeout=10) as port,
+        serial.Serial(board.port, 115200, timeout=60) as port,
     ):
         assert "invalid header: 0xffffffff" in port.read_until(b"0xffffffff\r\n").decode()
         assert "RTCWDT" in port.read_until(b"RTCWDT").decode()  # it tries again
@@ -196,7 +196,7 @@ def test_the_hand_knows_when_a_tool_is_done(tmp_path: Path) -> None:
 def test_the_wires_of_rfc2217_reset_it(tmp_path: Path) -> None:
     """DTR and RTS do over TCP what they do on a cable: into the loader and out of it."""
     with VirtualBoard("esp32", "--rfc2217", "0", "--no-hand", folder=tmp_path) as board:
-        port = serial.serial_for_url(board.port, do_not_open=True, baudrate=115200, timeout=5)
+        port = serial.serial_for_url(f"{board.port}?timeout=60", do_not_open=True, baudrate=115200, timeout=60)
         port.dtr = port.rts = False
         port.open()
         try:

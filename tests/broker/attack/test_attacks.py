@@ -53,7 +53,12 @@ def test_readers_that_never_read(gateway: Any, attack: Attack) -> None:
 def test_the_ceiling_of_memory(gateway: Any, attack: Attack, dial: Any) -> None:
     """What is beyond it is refused; the probe, which was there before, goes on."""
     daemon = gateway(LISTEN + OPEN + '[mqtt]\nmax_memory = 8\n[store]\nsync = "off"\n')
-    attack(daemon, "memory", lambda done: done["sent"] > 8 << 20, many=20, seconds=max(SECONDS, 3))
+
+    def refused(done: dict[str, int]) -> bool:
+        """More was sent than there is room for, and it has been read."""
+        return done["sent"] > 8 << 20 and scrape(daemon).get('peanut_dropped_total{reason="max_memory"}', 0) > 0
+
+    attack(daemon, "memory", refused, many=20, seconds=max(SECONDS, 3))
     found = scrape(daemon)
     assert 6 << 20 < found["peanut_memory_bytes"] < 8 << 20
     assert found['peanut_dropped_total{reason="max_memory"}'] > 0

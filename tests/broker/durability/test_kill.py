@@ -116,7 +116,7 @@ def test_paho_across_kills(tmp_path: Path) -> None:
     gateway.ready()
     publisher, subscriber = Paho("publisher", gateway.port), Paho("subscriber", gateway.port)
     try:
-        assert subscriber.subscribed.wait(30)
+        assert subscriber.subscribed.wait(60)
         sent: list[tuple[int, bytes, MQTTMessageInfo]] = []
         waiting: list[MQTTMessageInfo] = []
         for _ in range(max(1, ROUNDS // 2)):
