@@ -56,7 +56,7 @@ from peanutd.reception import Reception
 from peanutd.revoked import Entry
 from peanutd.rules import Book, built_in
 from peanutd.sntp import TimeServer
-from peanutd.sockets import BACKLOG, Bound, ListenError, bind, bind_udp
+from peanutd.sockets import BACKLOG, Bound, ListenError, bind, bind_both, bind_udp
 from peanutd.store import Database
 from peanutd.users import Store
 from peanutd.watch import BANNED, Watch
@@ -248,11 +248,17 @@ class Server:
         time_at: where to tell the time (UDP); port 0 takes the number of the first listener.
         """
         found: list[Address | UnixPath] = []
+        where = f"time in [listen] of {FILE_NAME}"
+        same = next((one for one in listeners if isinstance(one.address, Address)), None)
+        telling: socket.socket | None = None
         try:
             for listener in listeners:
                 if listener.policy.psk and not (listener.driver == "native" and native.serves(listener)):
                     raise ListenError(f"{listener.address}: {NO_KEYS_HERE}; or leave out psk in {listener.where}")
-                bound = bind(listener)
+                if listener is same and time_at is not None and not time_at.port:
+                    bound, telling = bind_both(listener, time_at.host, where)
+                else:
+                    bound = bind(listener)
                 if self._native is None and listener.driver == "native" and native.serves(listener):
                     self._native = native.Driver(self, self._loop)
                 make = partial(KINDS[listener.transport], self, listener)
@@ -266,15 +272,15 @@ class Server:
                 found.append(bound.address)
                 self.log.info("server", f"listening {replace(listener, address=bound.address)}")
             if time_at is not None:
-                ports = [address.port for address in found if isinstance(address, Address)]
-                time_at = replace(time_at, port=time_at.port or ports[0])
+                telling = telling or bind_udp(time_at, where)
+                time_at = replace(time_at, port=telling.getsockname()[1])
                 clock = TimeServer()
-                await self._loop.create_datagram_endpoint(
-                    lambda: clock, sock=bind_udp(time_at, f"time in [listen] of {FILE_NAME}")
-                )
+                await self._loop.create_datagram_endpoint(lambda: clock, sock=telling)
                 self._listening.append((clock, None))
                 self.log.info("server", f"telling the time at {time_at} (UDP)")
         except BaseException:
+            if telling is not None:
+                telling.close()
             self._stop_listening()
             raise
         self._report(time.monotonic())

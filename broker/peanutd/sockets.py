@@ -19,6 +19,8 @@ from peanutd.config import Address, Listener, UnixPath
 
 BACKLOG: Final = 1024
 """Connections that the kernel holds until they are accepted."""
+TRIES: Final = 20
+"""Port numbers that are asked for until one is free for TCP and for UDP."""
 PROBE_TIMEOUT: Final = 1.0
 """Seconds in which whoever listens on a Unix socket that is already there must answer."""
 KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
@@ -85,6 +87,24 @@ def bind_udp(address: Address, where: str) -> socket.socket:
         return sock
     except OSError as error:
         raise ListenError(f"UDP {address}: {_problem(error)}; change {where}") from None
+
+
+def bind_both(listener: Listener, host: str, where: str) -> tuple[Bound, socket.socket]:
+    """`bind`, and `bind_udp` on `host` with the same number. For port 0 the system chooses without a look at UDP: where
+    that has given it to somebody, another is asked for.
+    """
+    assert isinstance(listener.address, Address)
+    left = 1 if listener.address.port else TRIES
+    while True:
+        bound = bind(listener)
+        assert isinstance(bound.address, Address)
+        try:
+            return bound, bind_udp(Address(host, bound.address.port), where)
+        except ListenError:
+            bound.socket.close()
+            left -= 1
+            if not left:
+                raise
 
 
 def _bind_tcp(address: Address) -> socket.socket:

@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 import pytest
 
-from peanutd import sntp
-from peanutd.config import Address
-from peanutd.sockets import ListenError, bind_udp
+from peanutd import sntp, sockets
+from peanutd.config import Address, Listener
+from peanutd.sockets import ListenError, bind_both, bind_udp
+from tools.ports import free_port
 
 NOW = 1_800_000_000_250_000_000
 COOKIE = bytes(range(8))
@@ -143,3 +144,20 @@ def test_a_taken_port_is_named_with_the_key_to_change() -> None:
         port = sock.getsockname()[1]
         with pytest.raises(ListenError, match=f"UDP 127.0.0.1:{port}: .*; change time in"):
             bind_udp(Address("127.0.0.1", port), "time in [listen] of gateway.toml")
+
+
+def test_a_port_that_the_system_chooses_is_free_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks for one of TCP, and may choose one that UDP has given to somebody. One that was asked for stays it."""
+    real = sockets._bind_tcp
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", free_port()))
+        taken = sock.getsockname()[1]
+        chosen = iter([taken, taken, 0])
+        monkeypatch.setattr(sockets, "_bind_tcp", lambda address: real(Address(address.host, next(chosen))))
+        bound, told = bind_both(Listener(Address("127.0.0.1", 0)), "127.0.0.1", "time")
+        with bound.socket, told:
+            assert isinstance(bound.address, Address)
+            assert told.getsockname()[1] == bound.socket.getsockname()[1] == bound.address.port != taken
+        monkeypatch.undo()
+        with pytest.raises(ListenError, match=f"UDP 127.0.0.1:{taken}: .*; change time"):
+            bind_both(Listener(Address("127.0.0.1", taken)), "127.0.0.1", "time")
