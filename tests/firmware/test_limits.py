@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import subprocess
 import tomllib
@@ -205,6 +206,7 @@ def test_no_large_block_in_a_heap_of_pieces(make_node: MakeNode) -> None:
     assert json.loads(result["updated"])["stage"] == "restarting", result
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Every module that a file imports, wherever in it."""
     found = set()
