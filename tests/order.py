@@ -16,7 +16,7 @@ DEAR = (
     "broker/durability", "broker/attack", "firmware/test_flood.py", "firmware/test_renewal.py", "firmware/test_node.py",
     "broker/test_server.py", "broker/test_transport_ws.py", "broker/test_login.py", "broker/test_revoked.py",
     "provisioning/test_init.py", "provisioning/test_prose.py", "provisioning/test_full_disk.py", "interop", "tools",
-    "firmware",
+    "firmware", "provisioning", "broker/test_tokens.py", "broker/api",
 )  # fmt: skip
 """Files, and folders of them, by the time that each takes, the most first (`pytest --durations=0` tells)."""
 
