@@ -418,7 +418,7 @@ def on_a_terminal(home: Path, answers: list[tuple[bytes, bytes]], *words: str) -
     pid, fd = pty.fork()
     if pid == 0:  # pragma: no cover
         os.execv(sys.executable, command)
-    shown, searched, deadline = b"", 0, time.monotonic() + 20
+    shown, searched, deadline = b"", 0, time.monotonic() + 60
     try:
         while True:
             if answers and answers[0][0] in shown[searched:]:

@@ -16,7 +16,7 @@ from .chips import CHIPS
 from .control import tell
 from .image import make_image
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 ROOT = Path(__file__).resolve().parents[2]
 
 

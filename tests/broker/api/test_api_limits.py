@@ -265,7 +265,7 @@ def test_headers_have_an_end_in_time(monkeypatch: pytest.MonkeyPatch, said: byte
         http.connection_made(transport)
         if said:
             http.data_received(said)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while not transport.aborted and time.monotonic() < end:
             await asyncio.sleep(0.01)
         return transport.aborted
@@ -282,7 +282,7 @@ async def a_silent_client() -> AsyncIterator[tuple[Door, asyncio.StreamReader]]:
         entry = Door(listening, lambda: context, asyncio.Protocol, Log())  # type: ignore[arg-type]
         task = asyncio.create_task(entry.serve())
         reader, writer = await asyncio.open_connection(*listening.getsockname())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             yield entry, reader
         writer.close()
         task.cancel()
@@ -337,7 +337,7 @@ def test_who_does_not_read_is_given_up_and_no_error_of_ours(world: World, monkey
             "http_version": "1.1",
             "asgi": {"version": "3.0"},
         }
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await world.app(scope, receive, send)
 
     with pytest.raises(app.SlowReaderError) as found:
