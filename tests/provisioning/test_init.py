@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from peanut import ca, init, ledger, plan, store
+from peanut import ca, init, ledger, plan, release, store
 from peanut import settings as fleet_settings
 from peanut.errors import PeanutError
 from peanut.home import Home
@@ -65,6 +65,19 @@ def whole(home: Path) -> None:
     assert chain.endswith((h.ca / "issuing.crt").read_bytes())
     assert chain.count(b"BEGIN CERTIFICATE") == 2
     assert ledger.devices(h.ledger) == []
+
+
+@pytest.fixture(scope="module")
+def signing_key() -> release.SigningKey:
+    """One key for updates."""
+    return release.new_key()
+
+
+@pytest.fixture(autouse=True)
+def _a_key_for_updates_at_once(signing_key: release.SigningKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making 3,072 bits of RSA takes as long as all the rest of `init`: what runs in this process gets a key that is
+    made already. The processes that are started here, and the homes of all other tests, make their own."""
+    monkeypatch.setattr(release, "new_key", lambda: signing_key)
 
 
 def test_everything_is_made_and_a_second_run_changes_nothing(tmp_path: Path) -> None:
