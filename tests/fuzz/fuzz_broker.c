@@ -18,11 +18,11 @@
  * CLOSED, nothing behind it), work that is left when nobody is there.
  */
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../../broker/core/broker.h"
+#include "require.h"
 
 #define LINKS 6
 
@@ -33,25 +33,6 @@ typedef struct peer {
     uint32_t rest;  /* of a closed one: the output that it may still have */
     pn_buf stream; /* what it was sent and has not decoded yet */
 } peer;
-
-static void require(bool ok, const char *what) {
-    if (ok) return;
-    fprintf(stderr, "broken: %s\n", what);
-    abort();
-}
-
-static void decode_output(peer *p) {
-    for (;;) {
-        pn_packet packet;
-        const uint8_t *at = pn_buf_head(&p->stream);
-        uint32_t size = pn_buf_len(&p->stream);
-        int64_t n = pn_packet_decode(at, size, p->version ? p->version : PN_V311, PN_PACKET_SIZE_MAX, &packet);
-        if (n < 0 && !p->version) n = pn_packet_decode(at, size, PN_V5, PN_PACKET_SIZE_MAX, &packet); /* refused before the driver was asked */
-        require(n >= 0, "the broker sent what no codec takes");
-        if (n == 0) return;
-        pn_buf_drop(&p->stream, (size_t)n);
-    }
-}
 
 static void flush(pn_broker *b) {
     for (pn_link *l; (l = pn_broker_dirty(b)) != NULL;) ((peer *)pn_link_owner(l))->dirty = true;
@@ -236,7 +217,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                 pn_link_sent(p->link, n, now);
                 p->rest -= p->closed ? (uint32_t)n : 0;
                 if (pn_link_output(p->link).n == 0) p->dirty = false;
-                decode_output(p);
+                require_packets(&p->stream, p->version);
                 handle_events(b, verdict, now);
                 if (pn_broker_busy(b)) pn_broker_work(b, now);
             }

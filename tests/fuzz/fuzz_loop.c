@@ -22,7 +22,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -33,6 +32,7 @@
 #include "loop.h"
 #include "mem.h"
 #include "repeatable.h"
+#include "require.h"
 
 enum { CLIENTS = 4, LIVES = 24, LINGER = 1000 }; /* at a time; in all; milliseconds */
 enum { PLAIN, V13, V12, RAW };
@@ -107,12 +107,6 @@ int fuzz_epoll_wait(int epoll, struct epoll_event *events, int most, int timeout
     int n = epoll_wait(epoll, events, most, 0);
     if (n > 0) kernel.woken += (uint64_t)n;
     return n;
-}
-
-static void require(bool ok, const char *what) {
-    if (ok) return;
-    fprintf(stderr, "broken: %s\n", what);
-    abort();
 }
 
 void fuzz_link_feed(pn_link *link, const uint8_t *data, size_t n, int64_t now) {
@@ -303,19 +297,6 @@ static void order(life *p, uint8_t argument) {
 
 /* --- clients --- */
 
-static void decode(life *p) {
-    for (;;) {
-        pn_packet packet;
-        const uint8_t *at = pn_buf_head(&p->heard);
-        uint32_t size = pn_buf_len(&p->heard);
-        int64_t n = pn_packet_decode(at, size, p->version ? p->version : PN_V311, PN_PACKET_SIZE_MAX, &packet);
-        if (n < 0 && !p->version) n = pn_packet_decode(at, size, PN_V5, PN_PACKET_SIZE_MAX, &packet);
-        require(n >= 0, "a client gets what no codec takes");
-        if (n == 0) return;
-        pn_buf_drop(&p->heard, (size_t)n);
-    }
-}
-
 /* What TLS of the client has to say goes on its wire. */
 static void speak(life *p) {
     static uint8_t plain[4096];
@@ -325,7 +306,7 @@ static void speak(life *p) {
     if (!SSL_is_init_finished(p->ssl)) SSL_do_handshake(p->ssl);
     while (SSL_is_init_finished(p->ssl) && SSL_read_ex(p->ssl, plain, sizeof plain, &got)) {
         require(pn_buf_add(&p->heard, plain, got), "memory");
-        decode(p);
+        require_packets(&p->heard, p->version);
     }
     require(p->dishonest || ERR_peek_error() == 0, "an honest client gets what its TLS does not take");
     ERR_clear_error();
@@ -357,7 +338,7 @@ static bool listen_to(life *p, size_t most) {
             require(pn_buf_add(&p->heard, bytes, (size_t)n), "memory");
         }
     }
-    if (p->kind == PLAIN) decode(p);
+    if (p->kind == PLAIN) require_packets(&p->heard, p->version);
     speak(p);
     return some;
 }

@@ -5,17 +5,11 @@
  * do not add up, text that is none.
  */
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "packet.h"
-
-static void require(bool ok, const char *what) {
-    if (ok) return;
-    fprintf(stderr, "broken: %s\n", what);
-    abort();
-}
+#include "require.h"
 
 static void inside(pn_span s, const uint8_t *data, int64_t n) {
     require(s.n == 0 || (s.p >= data && s.p + s.n <= data + n), "a span leaves the packet");

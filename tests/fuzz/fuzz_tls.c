@@ -15,12 +15,12 @@
  * another one, an honest client that is refused, bytes that are read and not used, and a server that answers a little with a lot.
  */
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../broker/native/certificates.h"
 #include "repeatable.h"
+#include "require.h"
 
 enum { SESSIONS = 3, STARTS = 40 }; /* at a time; in all */
 enum { V13, V12, BARE, STRANGER, NOBODY };
@@ -44,12 +44,6 @@ typedef struct side {
     bool in, over;  /* the server's handshake is done; its session has ended */
     bool dishonest; /* somebody has meddled, or has said goodbye */
 } side;
-
-static void require(bool ok, const char *what) {
-    if (ok) return;
-    fprintf(stderr, "broken: %s\n", what);
-    abort();
-}
 
 /* --- keys in place of certificates --- */
 
