@@ -1,6 +1,6 @@
 """The firmware's sources with names that cost less: a node's heap keeps every name of its code, once and for good.
 
-Rule: nothing but names changes, and none that anybody can see from outside. Two things are done, over all files of the
+Rule: nothing but names changes, and none that anybody can see from outside. This is done, over all files of the
 firmware together, so that a file comes out the same whichever node it is for:
 
 * A module's number or short word written in capitals (`MAX_SIZE = 2048`) is put where it is used, in whichever file;
@@ -109,7 +109,7 @@ def _asked_of(nodes: Nodes, own: set[str], modules: set[str]) -> Iterator[str]:
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module in modules:
             yield from (alias.name for alias in node.names if f"{node.module}.{alias.name}" not in modules)
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in own:
+        elif isinstance(node, ast.Attribute) and _stands_behind(own, node):
             yield node.attr
 
 
@@ -131,11 +131,9 @@ def _asked_of_others(nodes: Nodes, own: set[str], modules: set[str]) -> Iterator
 
 def _behind_dots(nodes: Nodes, own: set[str]) -> Iterator[str]:
     """The public names that a file reads from anything but the modules `own`."""
-    for node in nodes:
-        if isinstance(node, ast.Attribute) and not node.attr.startswith("_"):
-            module = isinstance(node.value, ast.Name) and node.value.id in own
-            if not module:
-                yield node.attr
+    for node in _dotted(nodes):
+        if not node.attr.startswith("_") and not _stands_behind(own, node):
+            yield node.attr
 
 
 def _handed(trees: Iterable[Nodes]) -> set[str]:
@@ -144,10 +142,9 @@ def _handed(trees: Iterable[Nodes]) -> set[str]:
     theirs: set[str] = set()
     for nodes in trees:
         mine.update(_of_classes(nodes))
-        for node in nodes:
-            if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
-                inside = isinstance(node.value, ast.Name) and node.value.id == "self"
-                (mine if inside else theirs).add(node.attr)
+        for node in _dotted(nodes):
+            if not isinstance(node.ctx, ast.Load):
+                (mine if _stands_behind({"self"}, node) else theirs).add(node.attr)
     return {name for name in mine - theirs if name.islower() and not name.startswith("_")}
 
 
@@ -156,11 +153,20 @@ def _foreign(trees: Iterable[Nodes]) -> set[str]:
     asked: set[str] = set()
     given: set[str] = set()
     for nodes in trees:
-        for node in nodes:
-            if isinstance(node, ast.Attribute):
-                (asked if isinstance(node.ctx, ast.Load) else given).add(node.attr)
-            given.update(_written(node))
+        given.update(name for node in nodes for name in _written(node))
+        for node in _dotted(nodes):
+            (asked if isinstance(node.ctx, ast.Load) else given).add(node.attr)
     return asked - given
+
+
+def _dotted(nodes: Nodes) -> Iterator[ast.Attribute]:
+    """Everything in them that stands behind a dot."""
+    return (node for node in nodes if isinstance(node, ast.Attribute))
+
+
+def _stands_behind(names: set[str], node: ast.Attribute) -> bool:
+    """Whether one of the names is before the dot, and nothing else."""
+    return isinstance(node.value, ast.Name) and node.value.id in names
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
@@ -180,12 +186,7 @@ def _put_numbers_of_others(
 
     own: {path: the names that stand for modules of ours in that file}.
     """
-    stored = {
-        n.attr
-        for found in nodes.values()
-        for n in found
-        if isinstance(n, ast.Attribute) and not isinstance(n.ctx, ast.Load)
-    }
+    stored = {n.attr for found in nodes.values() for n in _dotted(found) if not isinstance(n.ctx, ast.Load)}
     values = {}
     for path, tree in trees.items():
         if "/" in path:
@@ -378,12 +379,11 @@ def _set_from_outside(trees: Iterable[Nodes]) -> set[str]:
     found: set[str] = set()
     own: set[str] = set()
     for nodes in trees:
-        for node in nodes:
-            if isinstance(node, ast.Attribute):
-                if isinstance(node.value, ast.Name) and node.value.id == "self":
-                    own.add(node.attr)
-                elif not isinstance(node.ctx, ast.Load):
-                    found.add(node.attr)
+        for node in _dotted(nodes):
+            if _stands_behind({"self"}, node):
+                own.add(node.attr)
+            elif not isinstance(node.ctx, ast.Load):
+                found.add(node.attr)
     return found - own
 
 
