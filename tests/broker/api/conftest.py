@@ -54,6 +54,25 @@ class Lines:
         pass
 
 
+def asgi_scope(path: str, **more: Any) -> dict[str, Any]:
+    """What an HTTP server tells of a request to the API, for tests that read or send like nobody else does."""
+    return {
+        "type": "http",
+        "method": "GET",
+        "path": f"/api/v1{path}",
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [],
+        "client": ("10.0.0.9", 1),
+        "root_path": "",
+        "server": ("gateway.local", 443),
+        "scheme": "https",
+        "http_version": "1.1",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        **more,
+    }
+
+
 class Node(Ear):
     """A node: a link of the core that hears its commands. `act` says what it answers, one after another."""
 

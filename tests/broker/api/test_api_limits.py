@@ -43,7 +43,7 @@ from peanutd.api.proofs import Proofs
 from peanutd.api.quota import Places, Rate
 from peanutd.ear import Report
 from peanutd.log import Log
-from tests.broker.api.conftest import START, Lines, Refused, World
+from tests.broker.api.conftest import START, Lines, Refused, World, asgi_scope
 from tests.broker.api.test_devices import Car
 from tests.broker.api.test_people import share
 
@@ -202,20 +202,7 @@ def test_a_request_that_is_never_finished_is_given_up(
         async def send(message: Any) -> None:
             sent.append(message)
 
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/api/v1/session",
-            "raw_path": b"",
-            "query_string": b"",
-            "headers": [(b"content-type", b"application/json")],
-            "client": ("10.0.0.9", 1),
-            "root_path": "",
-            "server": ("gateway.local", 443),
-            "scheme": "https",
-            "http_version": "1.1",
-            "asgi": {"version": "3.0"},
-        }
+        scope = asgi_scope("/session", method="POST", headers=[(b"content-type", b"application/json")])
         await world.app(scope, receive, send)
         return sent
 
@@ -323,22 +310,8 @@ def test_who_does_not_read_is_given_up_and_no_error_of_ours(world: World, monkey
         async def send(message: Any) -> None:
             await asyncio.sleep(3600)
 
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/api/v1/health",
-            "raw_path": b"",
-            "query_string": b"",
-            "headers": [],
-            "client": ("10.0.0.9", 1),
-            "root_path": "",
-            "server": ("gateway.local", 443),
-            "scheme": "https",
-            "http_version": "1.1",
-            "asgi": {"version": "3.0"},
-        }
         async with asyncio.timeout(60):
-            await world.app(scope, receive, send)
+            await world.app(asgi_scope("/health"), receive, send)
 
     with pytest.raises(app.SlowReaderError) as found:
         world.run(story())

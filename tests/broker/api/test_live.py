@@ -12,7 +12,7 @@ import pytest
 
 from peanutd.api import events, live, sessions
 from peanutd.api.nodes import News
-from tests.broker.api.conftest import Refused, World
+from tests.broker.api.conftest import Refused, World, asgi_scope
 
 DEADLINE = 60.0
 
@@ -58,20 +58,7 @@ async def reading(world: World, path: str, token: str | None = None) -> AsyncIte
             reader.changed.notify_all()
 
     headers = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": f"/api/v1{name}",
-        "raw_path": name.encode(),
-        "headers": headers,
-        "query_string": query.encode(),
-        "client": ("10.0.0.9", 1),
-        "server": ("gateway.local", 443),
-        "root_path": "",
-        "scheme": "https",
-        "http_version": "1.1",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-    }
+    scope = asgi_scope(name, headers=headers, query_string=query.encode())
     task = asyncio.get_running_loop().create_task(world.app(scope, receive, send))
     try:
         async with asyncio.timeout(DEADLINE), reader.changed:

@@ -21,7 +21,7 @@ from peanutd.config import Config, History
 from peanutd.connection import now_ms
 from peanutd.monitor import GATEWAY, Monitor
 from peanutd.mouth import Mouth
-from tests.broker.api.conftest import START, Node, Refused, World
+from tests.broker.api.conftest import START, Node, Refused, World, asgi_scope
 from tests.broker.receivers import Browser
 
 RULES = """
@@ -147,12 +147,8 @@ def test_csv(watched: Watched) -> None:
 
 def test_who_hangs_up_in_the_middle_of_a_csv_holds_nothing(watched: Watched) -> None:
     measure(watched, watched.world.node("peanut"), 15.0, 16.0)
-    scope = {
-        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "GET",
-        "scheme": "https", "path": "/api/v1/devices/peanut/history.csv", "query_string": b"", "root_path": "",
-        "client": ("192.168.1.9", 4711), "server": ("gateway.local", 443),
-        "headers": [(b"host", b"gateway.local"), (b"authorization", f"Bearer {watched.maria}".encode())],
-    }  # fmt: skip
+    headers = [(b"host", b"gateway.local"), (b"authorization", f"Bearer {watched.maria}".encode())]
+    scope = asgi_scope("/devices/peanut/history.csv", headers=headers)
     sent: list[Any] = []
 
     async def receive() -> Any:
