@@ -90,7 +90,8 @@ class Dog:
 
 async def check_the_watchdog_is_fed_while_every_task_lives():
     """Fed each second; starved, and said once, when one task of many is silent for longer than it declared."""
-    a = Greenhouse(greenhouse, BlackBox(lambda *_: b"", "power"))
+    memory = Memory()
+    a = Greenhouse(greenhouse, BlackBox(memory, "power"))
     seen = lines()
     a._vitals._watchdog = dog = Dog()
     with Moved() as time:
@@ -118,6 +119,7 @@ async def check_the_watchdog_is_fed_while_every_task_lives():
             assert 100 <= dog.fed - fed < 230, dog.fed - fed  # 80 s declared, 120 s allowed, and no more
             assert len(seen) == 1, seen
             assert "no progress of link for 121 s" in seen[0], seen
+            assert BlackBox(memory, "watchdog").was == "watchdog: no progress of link for 121 s"
         finally:
             app.asyncio.sleep_ms = sleep
             task.cancel()

@@ -139,6 +139,7 @@ async def check_packets_may_be_cut_anywhere():
         c = client(lambda topic, payload, retained, seen=seen: seen.append(bytes(payload)))
         await _ended(c, Parts(whole[:at], whole[at:]), "closed by the gateway", mqtt.CUT)
         assert seen == [b"ab", b"cde"], (at, seen)
+        assert c._rx is mqtt._RX  # one buffer for life
 
 
 async def check_handler_that_raises_is_survived():

@@ -87,6 +87,8 @@ def check_the_last_life_is_told():
     # What a life did not end itself is not told of the one before it.
     assert BlackBox(ram, "reset").was == "crash: no word of it"
     assert BlackBox(ram, "reset").actuators == b"\x01\x02\x00\x03"
+    BlackBox(ram, "reset").line("12:00:02 error app the last word")
+    assert BlackBox(ram, "watchdog").lines == "12:00:02 error app the last word\n"
 
 
 def check_any_damage_is_as_good_as_nothing():
