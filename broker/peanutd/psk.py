@@ -38,6 +38,8 @@ Keys = Mapping[str, Psk]
 """By identity."""
 NO_KEYS: Final[Keys] = MappingProxyType({})
 _ENTRY: Final = ("key", "as")
+_SECRET: Final = re.compile(rf"[0-9A-Fa-f]{{{2 * KEY_MIN},}}")
+"""What may be a key, wherever it stands."""
 
 
 def load(home: Path) -> Keys:
@@ -49,7 +51,10 @@ def load(home: Path) -> Keys:
 
 def parse(text: str, path: str) -> Keys:
     """The keys in `text`. `path` is for the messages of ConfigError, which names every mistake."""
-    document, lines = toml_file.parse(text, path)
+    try:
+        document, lines = toml_file.parse(text, path)
+    except ConfigError as error:
+        raise ConfigError(path + _veiled(str(error).removeprefix(path))) from None
     if len(document) > KEYS_MAX:
         raise ConfigError(f"{path}: {len(document)} keys; at most {KEYS_MAX}")
     found: dict[str, Psk] = {}
@@ -63,7 +68,7 @@ def parse(text: str, path: str) -> Keys:
             found[identity] = one
         except ValueError as error:
             line = lines.get((identity,), 1)
-            mistakes.append((line, f'{path}:{line}: "{identity[:IDENTITY_MAX]}" {error}'))
+            mistakes.append((line, f"{path}:{line}: " + _veiled(f'"{identity[:IDENTITY_MAX]}" {error}')))
     if mistakes:
         raise ConfigError("\n".join(text for _, text in sorted(mistakes)))
     return MappingProxyType(found)
@@ -75,6 +80,11 @@ def identify(keys: Keys, proved: bytes) -> Credential:
     if one is None:
         raise IdentityError("no key of this gateway")
     return by_key(one)
+
+
+def _veiled(text: str) -> str:
+    """What a message may say, which goes to the log: by mistake a key stands where a name should."""
+    return _SECRET.sub("…", text)
 
 
 def _entry(identity: str, entry: Any) -> Psk:

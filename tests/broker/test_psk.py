@@ -108,6 +108,13 @@ def test_a_file_that_others_may_read_or_write_is_refused(tmp_path: Path, mode: i
         (f'x = {{ key = "{OTHER}", as = "plant/A" }}', 'is to be "plant/A"'),
         (f'x = {{ key = "{OTHER}", as = 1 }}', "is to be the number 1"),
         (f'shed = "{OTHER}"', "overwrite"),
+        # Keys where something else should stand.
+        (f'"{OTHER}" = "tank"', '"…" has a key that cannot be read'),
+        (f'x = {{ key = "{TANK}", as = "{OTHER}" }}', 'is to be "…"'),
+        (f'x = {{ key = "{TANK}", as = {"12" * KEY_MIN} }}', "is to be the number …"),
+        (f"x = {{ {OTHER} = 1 }}", "has an unknown …"),
+        (f"x = {{ {OTHER} = 1, {OTHER} = 2 }}", "…"),
+        (f'"{OTHER}" = "{SHED}"', '"…" has the key of "shed"'),
     ],
 )
 def test_a_mistake_is_named_with_its_line_and_without_a_key(line: str, words: str) -> None:
@@ -115,7 +122,7 @@ def test_a_mistake_is_named_with_its_line_and_without_a_key(line: str, words: st
         parse(f'shed = "{SHED}"\n{line}\n', "psk.toml")
     assert str(error.value).startswith("psk.toml:2")
     assert words in str(error.value)
-    assert not [key for key in (SHED, OTHER, "0f" * 15) if key[:12] in str(error.value).lower()]
+    assert not [key for key in (SHED, OTHER, TANK, "0f" * 15, "12" * KEY_MIN) if key[:12] in str(error.value).lower()]
 
 
 def test_the_limits_of_the_file() -> None:
