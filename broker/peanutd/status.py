@@ -121,11 +121,11 @@ def resident_bytes() -> int:
 def event(session: str, happened: str, **fields: object) -> tuple[str, bytes]:
     """Topic and payload of a client's coming (`connected`) or going (`disconnected`).
 
-    `$SYS/broker/clients/plant/peanut/connected`; the client id of an operator is one level, its `/ + # %` and what is
+    `$SYS/broker/clients/plant/peanut/connected`; the client id of all but nodes is one level, its `/ + # %` and what is
     not ASCII percent-encoded: `$SYS/broker/clients/operator/anna/phone%2F1/connected`. The payload is JSON.
     """
     kind, _, rest = session.partition("/")
-    name, slash, client_id = rest.partition("/") if kind in ("operator", "user", "token") else ("", "", rest)
+    name, slash, client_id = rest.partition("/") if kind != "anonymous" else ("", "", rest)
     who = f"{kind}/{name}{slash}{quote(client_id, safe='')}"
     shown = {key: value for key, value in fields.items() if value is not None}
     return f"{ROOT}/clients/{who}/{happened}", json.dumps(shown, separators=(",", ":"), ensure_ascii=False).encode()

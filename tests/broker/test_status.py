@@ -121,6 +121,7 @@ def test_averages_fade_as_they_should() -> None:
         ("operator/anna/phone", "operator/anna/phone"),
         ("operator/anna/a/b", "operator/anna/a%2Fb"),
         ("user/ben/#", "user/ben/%23"),
+        ("psk/tank:1/a/b", "psk/tank:1/a%2Fb"),
         ("anonymous/a+b/%", "anonymous/a%2Bb%2F%25"),
         ("anonymous/ü", "anonymous/%C3%BC"),
     ],
