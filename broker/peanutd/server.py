@@ -486,9 +486,8 @@ class Server:
         elif not self._reception.takes(connection, link, wish):
             identity = connection.credential.identity if connection.credential else None
             over = connection.credential is not None and connection.credential.expired
-            proof = connection.credential.proof if connection.credential else "certificate"
             policy = connection.listener.policy
-            self.settle(connection, link, access.decide(wish, identity, policy, expired=over, proof=proof))
+            self.settle(connection, link, access.decide(wish, identity, policy, expired=over, proof=_proof(connection)))
 
     def settle(
         self,
@@ -585,7 +584,8 @@ class Server:
         if rival is None or rival is connection or rival.peer_host == connection.peer_host:
             return
         if self.census.contested(session, time.monotonic()):
-            why = "two devices have the same certificate and client id, or the certificate is stolen"
+            proof = _proof(connection)
+            why = f"two devices have the same {proof} and client id, or the {proof} is stolen"
             self.note(connection, "taken over again and again", "warning", by=rival.peer, why=why)
 
     def _goes_offline(self, connection: Connection, words: str, reason: int) -> None:
@@ -789,6 +789,11 @@ class Server:
             if bound is not None:
                 bound.remove()
         self._listening.clear()
+
+
+def _proof(connection: Connection) -> str:
+    """What has proved who it is, in words, or would."""
+    return connection.credential.proof if connection.credential else "certificate"
 
 
 def _refused(events: Iterable[Event], link: Link) -> int | None:
