@@ -94,6 +94,7 @@ static SSL_CTX *serve(const char *name, pn_span key) {
 
 typedef struct offer {
     pn_span identity, key;
+    unsigned early; /* bytes that it takes it may send with its first words */
 } offer;
 
 static int use_session(SSL *ssl, const EVP_MD *digest, const unsigned char **identity, size_t *n, SSL_SESSION **session) {
@@ -104,7 +105,7 @@ static int use_session(SSL *ssl, const EVP_MD *digest, const unsigned char **ide
     *identity = o->identity.p;
     *n = o->identity.n;
     return SSL_SESSION_set1_master_key(*session, o->key.p, o->key.n) && SSL_SESSION_set_cipher(*session, SSL_CIPHER_find(ssl, suite)) &&
-           SSL_SESSION_set_protocol_version(*session, TLS1_3_VERSION);
+           SSL_SESSION_set_protocol_version(*session, TLS1_3_VERSION) && SSL_SESSION_set_max_early_data(*session, o->early);
 }
 
 static unsigned use_key(SSL *ssl, const char *hint, char *identity, unsigned room, unsigned char *key, unsigned key_room) {
@@ -193,13 +194,13 @@ TEST(who_has_a_key_is_who_it_belongs_to) {
     for (int i = 0; i < 2; i++) {
         CONTEXT("version %d", i);
         SSL_CTX *server = serve("shed", pn_span_of(KEY, 32)), *client = call(versions[i]);
-        offer o = {SPAN("shed"), pn_span_of(KEY, 32)};
+        offer o = {SPAN("shed"), pn_span_of(KEY, 32), 0};
         for (int k = 0; k < 2; k++) {
             outcome found = meet(server, client, &o);
             CHECK(found.in && !found.ticket);
             CHECK_TEXT(found.who, strlen(found.who), "shed");
         }
-        o = (offer){SPAN("neighbour"), pn_span_of(KEY, 16)};
+        o = (offer){SPAN("neighbour"), pn_span_of(KEY, 16), 0};
         outcome other = meet(server, client, &o);
         CHECK_TEXT(other.who, strlen(other.who), "neighbour");
         SSL_CTX_free(server), SSL_CTX_free(client);
@@ -219,7 +220,7 @@ TEST(a_wrong_key_and_a_wrong_name_fail_alike) {
     memset(lengthy, 'x', sizeof lengthy);
     for (int i = 0; i < 2; i++) {
         SSL_CTX *server = serve("shed", pn_span_of(KEY, 32)), *client = call(versions[i]);
-        offer wrong = {SPAN("shed"), pn_span_of(&KEY[1], 32)}, others = {SPAN("shed"), pn_span_of(KEY, 16)};
+        offer wrong = {SPAN("shed"), pn_span_of(&KEY[1], 32), 0}, others = {SPAN("shed"), pn_span_of(KEY, 16), 0};
         outcome known = meet(server, client, &wrong);
         CHECK(!known.in && known.alert != 0 && known.why[0]);
         CHECK(!meet(server, client, &others).in);
@@ -227,7 +228,7 @@ TEST(a_wrong_key_and_a_wrong_name_fail_alike) {
         for (size_t k = 0; k < sizeof strangers / sizeof *strangers; k++) {
             CONTEXT("version %d, stranger %zu", i, k);
             if (i == 1 && k == 4) continue; /* a client of TLS 1.2 has no way to say it */
-            offer o = {strangers[k], pn_span_of(KEY, 32)};
+            offer o = {strangers[k], pn_span_of(KEY, 32), 0};
             outcome unknown = meet(server, client, &o);
             CHECK(!unknown.in);
             same(&unknown, &known);
@@ -247,7 +248,7 @@ TEST(who_has_no_key_gets_no_handshake) {
 /* A key alone would open what was recorded before it was lost. */
 TEST(keys_are_exchanged_beside_it) {
     SSL_CTX *server = serve("shed", pn_span_of(KEY, 32)), *later = call(TLS1_3_VERSION), *before = call(TLS1_2_VERSION);
-    offer o = {SPAN("shed"), pn_span_of(KEY, 32)};
+    offer o = {SPAN("shed"), pn_span_of(KEY, 32), 0};
     SSL_CTX_set_options(later, SSL_OP_ALLOW_NO_DHE_KEX);
     CHECK(meet(server, later, &o).in);
     CHECK(SSL_CTX_set1_groups_list(later, "secp384r1")); /* there is no group in common, and it would do without */
@@ -261,7 +262,7 @@ TEST(keys_are_exchanged_beside_it) {
 TEST(each_context_has_its_own_keys) {
     for (int i = 0; i < 2; i++) {
         SSL_CTX *old = serve("shed", pn_span_of(KEY, 32)), *new = serve("shed", pn_span_of(&KEY[8], 32)), *client = call(versions[i]);
-        offer o = {SPAN("shed"), pn_span_of(KEY, 32)};
+        offer o = {SPAN("shed"), pn_span_of(KEY, 32), 0};
         CHECK(meet(old, client, &o).in && !meet(new, client, &o).in);
         o.key = pn_span_of(&KEY[8], 32);
         CHECK(!meet(old, client, &o).in && meet(new, client, &o).in);
@@ -283,6 +284,122 @@ TEST(keys_stand_alone) {
     }
 }
 
+/* --- what is carried over, and what outlives what --- */
+
+/* Both sides speak once, the client first; what pn_tls_handshake says. */
+static int turn(SSL *ours, SSL *theirs, pn_tls_pipe *pipe) {
+    char *text;
+    pn_tls_failure failure;
+    SSL_do_handshake(theirs);
+    pipe->in_n = (size_t)BIO_get_mem_data(SSL_get_wbio(theirs), &text);
+    pipe->in = (const uint8_t *)text;
+    int result = pn_tls_handshake(ours, &failure);
+    (void)BIO_reset(SSL_get_wbio(theirs));
+    BIO_write(SSL_get_rbio(theirs), pn_buf_head(&pipe->out), (int)pn_buf_len(&pipe->out));
+    pn_buf_drop(&pipe->out, pn_buf_len(&pipe->out));
+    return result;
+}
+
+/* A client with a key, that has said nothing yet. */
+static SSL *caller(SSL_CTX *client, const offer *o) {
+    SSL *ssl = SSL_new(client);
+    SSL_set_bio(ssl, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+    SSL_set_connect_state(ssl);
+    SSL_set_app_data(ssl, (void *)(uintptr_t)o);
+    SSL_set_psk_use_session_callback(ssl, use_session);
+    SSL_set_psk_client_callback(ssl, use_key);
+    return ssl;
+}
+
+/* A reload lets go of a context while handshakes by it are on their way, and their sessions point at its keys. */
+TEST(keys_live_as_long_as_their_handshakes) {
+    for (int i = 0; i < 2; i++) {
+        SSL_CTX *server = serve("shed", pn_span_of(KEY, 32)), *client = call(versions[i]);
+        offer o = {SPAN("shed"), pn_span_of(KEY, 32), 0};
+        pn_tls_pipe pipe;
+        size_t n = 0;
+        CHECK(pn_tls_pipe_init(&pipe));
+        SSL *ours = pn_tls_session(server, &pipe), *theirs = caller(client, &o);
+        CHECK_EQ(turn(ours, theirs, &pipe), PN_TLS_MORE);
+        SSL_CTX_free(server);
+        CHECK_EQ(turn(ours, theirs, &pipe), PN_TLS_DONE);
+        uint8_t *who = pn_tls_peer(ours, &n);
+        CHECK_TEXT(who, n, "shed");
+        OPENSSL_free(who);
+        SSL_SESSION *session = SSL_get1_session(ours);
+        SSL_free(ours);
+        SSL_SESSION_free(session); /* after its keys, which it does not look at */
+        SSL_free(theirs);
+        pn_tls_pipe_end(&pipe);
+        SSL_CTX_free(client);
+    }
+}
+
+/* What came in by one key is no way in without it, nor with another one. */
+TEST(no_session_is_resumed) {
+    for (int i = 0; i < 2; i++) {
+        SSL_CTX *server = serve("shed", pn_span_of(KEY, 32)), *client = call(versions[i]);
+        offer first = {SPAN("shed"), pn_span_of(KEY, 32), 0}, second = {SPAN("neighbour"), pn_span_of(KEY, 16), 0};
+        offer nobody = {SPAN("shed"), pn_span_of(&KEY[3], 32), 0};
+        const offer *offers[] = {&first, &second, &nobody};
+        SSL_SESSION *kept = NULL;
+        for (int k = 0; k < 3; k++) {
+            CONTEXT("version %d, offer %d", i, k);
+            pn_tls_pipe pipe;
+            size_t n = 0;
+            CHECK(pn_tls_pipe_init(&pipe));
+            SSL *ours = pn_tls_session(server, &pipe), *theirs = caller(client, offers[k]);
+            if (kept) CHECK(SSL_set_session(theirs, kept));
+            (void)turn(ours, theirs, &pipe);
+            int done = turn(ours, theirs, &pipe);
+            uint8_t *who = pn_tls_peer(ours, &n);
+            if (k == 2) {
+                CHECK_EQ(done, PN_TLS_FAILED);
+                CHECK(who == NULL);
+            } else {
+                CHECK_EQ(done, PN_TLS_DONE);
+                CHECK_BYTES(who, n, offers[k]->identity.p, offers[k]->identity.n);
+                SSL_do_handshake(theirs);
+                CHECK_EQ(SSL_SESSION_has_ticket(SSL_get0_session(theirs)), 0);
+            }
+            OPENSSL_free(who);
+            if (!kept) kept = SSL_get1_session(theirs);
+            SSL_free(ours);
+            SSL_free(theirs);
+            pn_tls_pipe_end(&pipe);
+        }
+        SSL_SESSION_free(kept);
+        SSL_CTX_free(server), SSL_CTX_free(client);
+    }
+}
+
+/* What anybody could send again, who has recorded it, is not listened to. */
+TEST(early_data_is_not_taken) {
+    SSL_CTX *server = serve("shed", pn_span_of(KEY, 32)), *client = call(TLS1_3_VERSION);
+    offer o = {SPAN("shed"), pn_span_of(KEY, 32), 1000};
+    pn_tls_pipe pipe;
+    uint8_t got[100];
+    char *text;
+    size_t n;
+    int more;
+    CHECK(pn_tls_pipe_init(&pipe));
+    SSL *ours = pn_tls_session(server, &pipe), *theirs = caller(client, &o);
+    CHECK(SSL_write_early_data(theirs, "early", 5, &n) && n == 5);
+    CHECK_EQ(turn(ours, theirs, &pipe), PN_TLS_MORE);
+    CHECK_EQ(turn(ours, theirs, &pipe), PN_TLS_DONE);
+    CHECK_EQ(SSL_get_early_data_status(theirs), SSL_EARLY_DATA_REJECTED);
+    CHECK(SSL_write_ex(theirs, "late", 4, &n));
+    pipe.in_n = (size_t)BIO_get_mem_data(SSL_get_wbio(theirs), &text);
+    pipe.in = (const uint8_t *)text;
+    n = pn_tls_read(ours, got, sizeof got, &more);
+    CHECK_TEXT(got, n, "late");
+    SSL_free(ours);
+    SSL_free(theirs);
+    pn_tls_pipe_end(&pipe);
+    SSL_CTX_free(server), SSL_CTX_free(client);
+}
+
 TEST_MAIN(CASE(lengths_have_limits), CASE(everybody_is_found_and_nobody_else), CASE(an_identity_is_there_once), CASE(who_has_a_key_is_who_it_belongs_to),
           CASE(a_wrong_key_and_a_wrong_name_fail_alike), CASE(who_has_no_key_gets_no_handshake), CASE(keys_are_exchanged_beside_it),
-          CASE(each_context_has_its_own_keys), CASE(keys_stand_alone))
+          CASE(each_context_has_its_own_keys), CASE(keys_stand_alone), CASE(keys_live_as_long_as_their_handshakes), CASE(no_session_is_resumed),
+          CASE(early_data_is_not_taken))
