@@ -25,6 +25,8 @@ def lines_of_keys(text: str) -> dict[tuple[str, ...], int]:
 
 def _unescaped(text: str) -> str:
     """What stands between the quotes of a basic string."""
+    if "\\" not in text:
+        return text
     try:
         return str(tomllib.loads(f'k = "{text}"')["k"])
     except tomllib.TOMLDecodeError:
@@ -46,6 +48,8 @@ class _Scanner:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
+        self._counted = 0  # how far the lines are counted: from the beginning each time would take the square of it
+        self._lines = 1
 
     def walk(self) -> Iterator[tuple[tuple[str, ...], int]]:
         table: tuple[str, ...] = ()
@@ -129,7 +133,9 @@ class _Scanner:
         return self._text[self._at : self._at + 1]
 
     def _line(self) -> int:
-        return self._text.count("\n", 0, self._at) + 1
+        self._lines += self._text.count("\n", self._counted, self._at)
+        self._counted = self._at
+        return self._lines
 
     def _skip(self, pattern: re.Pattern[str]) -> None:
         match = pattern.match(self._text, self._at)

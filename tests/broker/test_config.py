@@ -644,6 +644,23 @@ def test_the_scanner_ends_on_anything(text: str) -> None:
     assert all(1 <= line <= text.count("\n") + 1 for line in lines.values())
 
 
+class _Counted(str):
+    """A text that knows how much of it was gone through for its lines."""
+
+    gone = 0
+
+    def count(self, what: str, begin: int = 0, end: int | None = None) -> int:  # type: ignore[override]
+        self.gone += len(self) if end is None else end - begin
+        return super().count(what, begin, end)
+
+
+def test_lines_are_counted_once() -> None:
+    """A psk.toml has thousands of keys, and everybody waits while it is read."""
+    text = _Counted("".join(f'"d{number}" = {{ key = "x" }}\n' for number in range(200)))
+    assert lines_of_keys(text)["d199", "key"] == 200
+    assert 0 < text.gone <= len(text)
+
+
 @pytest.mark.parametrize(
     "value", ['"a b:x"', '" "', '"a:1  b:2"', '"mqtts://a:1"', '"' + "a" * 257 + '"', "1", '["a:1"]']
 )
