@@ -647,7 +647,7 @@ class Server:
         for connection in waits.handshaking.over(now):
             why = f"not finished in {waits.handshaking.seconds:g} s"
             self.report(connection, "handshake failed", why, "timeout")
-            connection.abort()
+            connection.cut()
         for connection in waits.stalled.over(now):
             self.note(connection, "cut", "warning", why=f"it has read nothing for {waits.stalled.seconds:g} s")
             connection.abort()

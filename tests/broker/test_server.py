@@ -546,7 +546,7 @@ def test_a_peer_that_goes_away_in_the_handshake(
 
 
 def test_a_handshake_that_does_not_go_on_is_cut(gateway: Any, shared_fleet: Any, dial: Any) -> None:
-    """[listen] handshake_timeout, after nothing, half of the first flight, and all of it."""
+    """[listen] handshake_timeout, after nothing, half of the first flight, and all of it. It is told, and counts, once."""
     data = hello(shared_fleet.context(None))
     wires = [dial(gateway.port()) for _ in range(3)]
     for wire, size in zip(wires, (0, len(data) // 2, len(data)), strict=True):
@@ -554,6 +554,10 @@ def test_a_handshake_that_does_not_go_on_is_cut(gateway: Any, shared_fleet: Any,
     for wire in wires:
         assert wire.closed()
         gateway.line(rf'handshake failed address={wire.source}:\d+ why="not finished in 4 s"')
+    knock = dial(gateway.port(), shared_fleet.context(shared_fleet.issue("peanut:plant/later")))
+    assert knock.connect("later")[1] == 0  # by then all has been said of those before
+    for wire in wires:
+        assert len([line for line in gateway.lines if f"address={wire.source}:" in line]) == 1
 
 
 def test_a_connection_without_a_connect_is_closed(gateway: Any, shared_fleet: Any, dial: Any) -> None:
