@@ -546,7 +546,7 @@ def test_a_peer_that_goes_away_in_the_handshake(
 
 
 def test_a_handshake_that_does_not_go_on_is_cut(gateway: Any, shared_fleet: Any, dial: Any) -> None:
-    """[listen] handshake_timeout, after nothing, half of the first flight, and all of it. It is told, and counts, once."""
+    """[listen] handshake_timeout, after nothing, half of the first flight, and all of it; told, and counted, once."""
     data = hello(shared_fleet.context(None))
     wires = [dial(gateway.port()) for _ in range(3)]
     for wire, size in zip(wires, (0, len(data) // 2, len(data)), strict=True):
