@@ -50,7 +50,7 @@ ORDER = (
 
 # The same of the API, which only __main__ knows: in there may be awaited, and everything of the gateway imported.
 API_ORDER = (
-    *("problem", "shape", "database", "keys", "sessions", "passwords", "audit", "quota", "bridge", "people", "scopes"),
+    *("problem", "shape", "database", "keys", "sessions", "passwords", "quota", "audit", "bridge", "people", "scopes"),
     *("shares", "proofs", "passkeys", "userfile", "nodes", "live", "certificates", "signing"),
     *("rights", "commands", "services", "table", "openapi"),
     *("signin", "devices", "asking", "audience", "past", "alerting", "grouping", "telling"),

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from peanutd.api.database import Database
+from peanutd.api.problem import Problem
+from peanutd.api.quota import Rate
 
 FIRST: Final = "0" * 64
 """What stands for the hash before the first entry."""
@@ -24,6 +26,10 @@ PAGE: Final = 5000
 """Entries that are looked through at once."""
 TEXT_MAX: Final = 300
 """Characters of what others say (user agents, reasons) that are kept."""
+REFUSALS: Final = 1000
+"""Refused sign-ins that are written one by one, as many as may come at once."""
+REFUSALS_PER_SECOND: Final = 0.1
+"""What more of them are written in the long run: some 3 MB a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,31 @@ class Audit:
                 seq, before = row[0], row[-1]
             if len(rows) < PAGE:
                 return seq, before, None
+
+
+class Refusals:
+    """Refused sign-ins, which are strangers': written as long as nobody fills the disk by guessing.
+
+    The rest is counted, and the next entry says how many there were (`unwritten`). Whether there is such a user makes
+    no difference, or the time of an answer would tell. `clock` is monotonic, in seconds.
+    """
+
+    def __init__(self, audit: Audit, clock: Callable[[], float], most: int = REFUSALS) -> None:
+        self._audit = audit
+        self._clock = clock
+        self._rate = Rate(REFUSALS_PER_SECOND, most)
+        self._unwritten = 0
+
+    async def add(self, origin: Origin, name: str, why: str) -> None:
+        """One more."""
+        try:
+            self._rate.spend("all", self._clock())
+        except Problem:
+            self._unwritten += 1
+            return
+        unwritten, self._unwritten = self._unwritten, 0
+        detail = {"unwritten": unwritten} if unwritten else {}
+        await self._audit.add(origin, "sign-in", name, "refused", why, **detail)
 
 
 def _head(at: sqlite3.Connection) -> tuple[int, str]:

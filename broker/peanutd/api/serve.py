@@ -25,7 +25,7 @@ from peanutd import tls
 from peanutd._core import MAY_PUBLISH, Broker
 from peanutd.access import Role
 from peanutd.api import app, database, keys, rights, telling
-from peanutd.api.audit import Audit
+from peanutd.api.audit import Audit, Refusals
 from peanutd.api.bridge import Bridge, Relay
 from peanutd.api.certificates import Certificates, Standing
 from peanutd.api.commands import Commands
@@ -120,6 +120,7 @@ def services(
         scopes=scopes,
         shares=Shares(found, secret),
         audit=audit,
+        refusals=Refusals(audit, monotonic),
         bridge=bridge,
         nodes=nodes,
         rights=Rights(bridge, nodes, rules, passwords.role, scopes.of, monotonic, groups or NoGroups()),

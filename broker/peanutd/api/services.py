@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from peanutd.access import Role
-from peanutd.api.audit import Audit, Origin
+from peanutd.api.audit import Audit, Origin, Refusals
 from peanutd.api.bridge import Bridge
 from peanutd.api.certificates import Certificates
 from peanutd.api.commands import Commands
@@ -46,6 +46,7 @@ class Services:
     scopes: Scopes
     shares: Shares
     audit: Audit
+    refusals: Refusals
     bridge: Bridge
     nodes: Nodes
     rights: Rights

@@ -119,7 +119,7 @@ async def sign_in(call: Call) -> Response:
         user = await services.passwords.check(name, call.body["password"], origin.address)
     except Problem as problem:
         if problem.code == "unauthorized":
-            await services.audit.add(origin, "sign-in", name, "refused", problem.detail)
+            await services.refusals.add(origin, name, problem.detail)
         raise
     family = await services.sessions.open(user, origin.address, origin.agent, services.clock())
     await services.audit.add(origin, "sign-in", name, session=family.id)

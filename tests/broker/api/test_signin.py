@@ -11,6 +11,7 @@ import jwt
 import pytest
 
 from peanutd.api import passwords, quota, sessions
+from peanutd.api.audit import REFUSALS_PER_SECOND, Refusals
 from peanutd.throttle import PER_ADDRESS, PER_USER, WINDOW
 from tests.broker.api.conftest import PASSWORD, START, Refused, World
 
@@ -244,6 +245,22 @@ def test_many_addresses_that_guess_one_user_lock_themselves_out_and_not_him(worl
     assert guess(world, address="10.2.0.1", password=PASSWORD) == 429
     assert guess(world, address="192.168.1.9", password=PASSWORD) == 200  # from home she comes in
     assert guess(world, name="vera", address="10.2.0.1", password=PASSWORD) == 200
+
+
+def test_who_guesses_for_ever_fills_no_disk(world: World) -> None:
+    """Of refused sign-ins so many are written as may be, and the next entry counts the rest; who signs in is always
+    written.
+    """
+    world.services.refusals = Refusals(world.services.audit, lambda: world.now, most=3)
+    assert {guess(world, name=f"user{number}", address=f"10.4.{number}.1") for number in range(8)} == {401}
+    world.sign_in("maria")
+    said = [entry["who"] for entry in world.entries(action="sign-in")]
+    assert said == ["user/maria", "user/user2", "user/user1", "user/user0"]
+    world.now += 1 / REFUSALS_PER_SECOND
+    assert [guess(world, name=name, address="10.5.0.1") for name in ("later", "again")] == [401, 401]
+    latest = world.entries(action="sign-in")[0]
+    assert (latest["who"], latest["detail"]) == ("user/later", {"unwritten": 5})
+    assert world.run(world.services.audit.broken())[2] is None
 
 
 def test_guesses_side_by_side_do_not_add_up(world: World) -> None:
