@@ -1,7 +1,8 @@
 """Users: made, changed and removed by an admin; one's own password.
 
 The rule it keeps: who is changed is out where it matters: another password or no user ends the sign-ins at once, and a
-role counts from the next request on. Nobody but an admin learns who else there is.
+role counts from the next request on. Nobody but an admin learns who else there is; and who is held to some groups
+cannot free himself: neither he nor anybody in his place changes users.
 """
 
 from __future__ import annotations
@@ -49,9 +50,20 @@ async def users(call: Call) -> Any:
     return {"users": [_shown(call.services, entry) for entry in found.values()]}
 
 
+def _free(call: Call) -> None:
+    """Problem `forbidden` for who is held to groups."""
+    if call.person.scope is not None:
+        raise Problem("forbidden", "who is held to some groups can change no users")
+
+
 async def put(call: Call) -> JSONResponse:
     """PUT /users/{user}."""
+    _free(call)
     services, name, body = call.services, call.path["user"], call.body
+    if name == call.person.name and body.get("scope") is not None:
+        raise Problem(
+            "conflict", "who holds himself to some groups could not free himself again; let another admin do it"
+        )
     role = Role(body["role"]) if "role" in body else None
     new = await _write(call, name, role, body.get("password"))
     if new:
@@ -86,6 +98,7 @@ async def _write(call: Call, name: str, role: Role | None, password: str | None)
 
 async def remove(call: Call) -> None:
     """DELETE /users/{user}."""
+    _free(call)
     services, name = call.services, call.path["user"]
     try:
         found = await asyncio.to_thread(userfile.remove, services.home, name)

@@ -173,6 +173,23 @@ def test_a_share_is_worth_what_its_giver_may_do(world: World, refused: Refused) 
     refused(world.ask("GET", "/me", token=token), "unauthorized")
 
 
+def test_who_is_held_to_groups_cannot_free_himself(world: World, refused: Refused) -> None:
+    """Nor by a user whom he makes, changes or removes; and nobody holds himself, or nobody could free him."""
+    ada = world.token("ada")
+    refused(world.ask("PUT", "/users/ada", {"scope": ["north"]}, token=ada), "conflict")
+    assert world.ask("GET", "/me", token=ada).json()["scope"] is None
+    made = {"role": "admin", "password": "a long password", "scope": ["north"]}
+    assert world.ask("PUT", "/users/tom", made, token=ada).status_code == 201
+    world.passwords["tom"] = "a long password"
+    tom = world.token("tom")
+    for name, change in (("tom", {"scope": None}), ("eve", made), ("maria", {"password": "another password"})):
+        refused(world.ask("PUT", f"/users/{name}", change, token=tom), "forbidden")
+    refused(world.ask("DELETE", "/users/ada", token=tom), "forbidden")
+    assert world.ask("GET", "/me", token=tom).json()["scope"] == ["north"]
+    assert [one["name"] for one in world.ask("GET", "/users", token=ada).json()["users"]].count("eve") == 0
+    assert world.ask("PUT", "/users/tom", {"scope": None}, token=ada).status_code == 200
+
+
 @pytest.mark.parametrize("removed", ["here", "by peanut"])
 def test_who_gets_the_name_of_somebody_who_is_gone_gets_nothing_of_his(
     world: World, refused: Refused, removed: str
