@@ -41,7 +41,7 @@ SLICE: Final = 200
 CACHE: Final = 16_384
 """KiB of pages that the writer keeps in memory."""
 ROWS: Final = 5_000
-"""Rows of a CSV that are read at once."""
+"""Points of a CSV that are read at once, at the most."""
 
 NICE: Final = (1, 10, 30, 60, FIVE, 900, 1800, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 7 * DAY)
 """Seconds of a step that may be chosen for somebody who has not."""
@@ -283,14 +283,8 @@ class Reader:
         found: list[Span] = []
         with self._db() as db:
             for name, number in _numbers(db, root, ()):
-                ((first, last),) = db.execute(
-                    "SELECT min(first), max(last) FROM (SELECT min(ts) AS first, max(ts) AS last FROM arrived "
-                    "WHERE series = :s UNION ALL SELECT min(ts), max(ts) FROM hour WHERE series = :s "
-                    "UNION ALL SELECT min(ts), max(ts) FROM raw WHERE series = :s)",
-                    {"s": number},
-                ).fetchall()
-                if first is not None:
-                    found.append(Span(name, first, last))
+                if (ends := _ends(db, number)) is not None:
+                    found.append(Span(name, *ends))
         return tuple(found)
 
     def curves(self, root: str, names: Sequence[str], start: int, end: int, step: int = 0) -> tuple[Curve, ...]:
@@ -308,15 +302,24 @@ class Reader:
         return tuple(found)
 
     def csv(self, root: str, names: Sequence[str], start: int, end: int, step: int = 0) -> Iterator[str]:
-        """The same as CSV (RFC 4180), in pieces: a line for each point, one name after the other, however many."""
+        """The same as CSV (RFC 4180), in pieces: a line for each point, one name after the other, however many.
+
+        Each piece is of a moment of its own: whoever takes them slowly would else keep the database from tidying up.
+        """
         step, query = _query(step or chosen(end - start))
         yield CSV_HEAD
         node = root.rpartition("/")[2]
         with self._db() as db:
-            for name, number in _numbers(db, root, names):
-                wish = {"series": number, "start": start - start % step, "end": end, "step": step, "most": -1}
-                cursor = db.execute(query, wish)
-                while rows := cursor.fetchmany(ROWS):
+            found = [(name, number, _ends(db, number)) for name, number in _numbers(db, root, names)]
+        for name, number, ends in found:
+            first, last = ends or (end, end)
+            since = max(start, first)
+            until = min(end, last + HOUR)  # the last hour is known by its beginning
+            for at in range(since - since % step, until, ROWS * step):
+                wish = {"series": number, "start": at, "end": min(until, at + ROWS * step), "step": step, "most": -1}
+                with self._db() as db:
+                    rows = db.execute(query, wish).fetchall()
+                if rows:
                     yield "".join(
                         f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(ts))},{node},{name},"
                         f"{mean:.10g},{low:.10g},{high:.10g},{count}\r\n"
@@ -362,6 +365,17 @@ def _numbers(db: sqlite3.Connection, root: str, names: Sequence[str]) -> list[tu
     """The series of a node, in the order of `names`; all of them when there are none."""
     known: dict[str, int] = dict(db.execute("SELECT name, id FROM series WHERE root = ? ORDER BY name", (root,)))
     return [(name, known[name]) for name in (names or known) if name in known]
+
+
+def _ends(db: sqlite3.Connection, number: int) -> tuple[int, int] | None:
+    """When a series begins, and when it ends or its last hour begins. None: there is nothing of it."""
+    ((first, last),) = db.execute(
+        "SELECT min(first), max(last) FROM (SELECT min(ts) AS first, max(ts) AS last FROM arrived "
+        "WHERE series = :s UNION ALL SELECT min(ts), max(ts) FROM hour WHERE series = :s "
+        "UNION ALL SELECT min(ts), max(ts) FROM raw WHERE series = :s)",
+        {"s": number},
+    ).fetchall()
+    return None if first is None else (first, last)
 
 
 def _horizon(now: float, days: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import sqlite3
@@ -181,6 +182,39 @@ def test_csv(tmp_path: Path) -> None:
         "2025-11-21T16:00:10Z,peanut,heater,0,0,0,1",
         "2025-11-21T16:00:00Z,peanut,temperature,15.25,15.25,15.25,1",
     ]
+
+
+@pytest.mark.parametrize("step", [1, 7, FIVE, HOUR])
+@pytest.mark.parametrize("sorted_in", [False, True])
+def test_csv_in_many_pieces_has_what_it_has_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sorted_in: bool, step: int
+) -> None:
+    history, reader = opened(tmp_path)
+    history.add(series(*((NOW - DAY + 97 * number, number) for number in range(900))))
+    if sorted_in:
+        history.sort_in(NOW)
+        history.sweep(NOW + 20 * DAY)  # the raw ones are gone
+    found = []
+    for rows in (10**6, 13):
+        monkeypatch.setattr(module, "ROWS", rows)
+        found.append("".join(reader.csv(PEANUT, [], NOW - 2 * DAY + 1, NOW - HOUR - 1, step)))
+    whole, pieces = found
+    assert pieces == whole
+    assert len(whole.splitlines()) > 13 or (sorted_in and step < FIVE)
+
+
+def test_who_takes_a_csv_slowly_does_not_hold_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written meanwhile can be put in its place, so the file of what came last does not grow for ever."""
+    monkeypatch.setattr(module, "ROWS", 5)
+    history, reader = opened(tmp_path)
+    history.add(series(*((NOW + number, 1.0) for number in range(20))))
+    pieces = reader.csv(PEANUT, [], NOW, NOW + 60, 1)
+    assert [next(pieces).count("\r\n") for _ in range(2)] == [1, 5]
+    history.add(series((NOW + 20, 1.0)))
+    with contextlib.closing(sqlite3.connect(tmp_path / "history.db")) as other:
+        busy, *_ = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert not busy
+    assert sum(piece.count("\r\n") for piece in pieces) == 15 + 1, "what has come meanwhile is in it"
 
 
 def test_what_has_happened(tmp_path: Path) -> None:

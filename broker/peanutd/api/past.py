@@ -117,7 +117,7 @@ def _until_broken(pieces: Iterator[str]) -> Generator[str]:
 
 
 class _Csv(StreamingResponse):
-    """Gives back its place and its moment of the database at its end, also when nobody reads on."""
+    """Gives back its place at its end, also when nobody reads on."""
 
     def __init__(self, pieces: Generator[str], headers: dict[str, str], held: contextlib.ExitStack) -> None:
         super().__init__(pieces, 200, headers, "text/csv; charset=utf-8")
