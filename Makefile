@@ -10,8 +10,10 @@
 #   make bench-fleet   ten thousand nodes: commands, a restart, memory       (BENCH="--soak 3600" for an hour of it)
 #   make fuzz     core, native loop and its TLS under fuzzers              (FUZZ_SECONDS=60)
 #   make flash    a bare board to a node that is online           (NAME=peanut PORT=/dev/ttyUSB0 BOARD=esp32-devkitc)
+#   make flash-all   a carton of boards, one after the other or side by side (NAMES=carton.csv BOARD=esp32-devkitc)
 #   make virtual-board   a board that needs no hardware, to be flashed     (PORT=/tmp/peanut-board BOARD=esp32-devkitc)
 #   make soak     kills the gateway over and over, attacks it for minutes  (SOAK_ROUNDS=300 ATTACK_SECONDS=60)
+#   make setup    what the others do first: a virtual environment with all of it (OPENSSL=/opt/openssl for one of your own)
 #   make clean    removes what was built, not the fleet home
 
 PYTHON ?= python3

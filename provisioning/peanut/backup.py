@@ -110,10 +110,15 @@ def opened(data: bytes, passphrase: bytes) -> Iterator[tuple[str, int, bytes]]:
         raise PeanutError(f"the backup cannot be unpacked: {error}", "Take another one.") from None
 
 
-def restore(home: Home, data: bytes, passphrase: bytes) -> int:
-    """Put everything back into a home that is empty, or not there; how many files. PeanutError with nothing changed."""
+def check_empty(home: Home) -> None:
+    """PeanutError unless there is nothing in the home, or no home."""
     if home.path.exists() and (not home.path.is_dir() or any(p.name != ".lock" for p in home.path.iterdir())):
         raise PeanutError(f"{home.path} is not empty", "Restore into another --home, or move this one away.")
+
+
+def restore(home: Home, data: bytes, passphrase: bytes) -> int:
+    """Put everything back into a home that is empty, or not there; how many files. PeanutError with nothing changed."""
+    check_empty(home)
     found = list(opened(data, passphrase))
     make_private_dir(home.path.parent)
     beside = home.path.parent / f".{home.path.name}.{secrets.token_hex(4)}.restore"

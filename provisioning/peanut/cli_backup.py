@@ -1,5 +1,6 @@
 """`peanut backup` and `peanut restore`: the whole fleet home in one encrypted file, and back."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -23,10 +24,10 @@ passphrase_option = click.option(
 @pass_home
 def backup_command(home: Home, file: Path, passphrase_file: Path | None, force: bool) -> None:
     """Put everything of the fleet that cannot be made again into FILE, encrypted: keys, certificates, the ledger,
-    settings, users, what was measured.
+    settings, users, groups and alerts.
 
-    The gateway may run meanwhile. Messages that wait for somebody are not in it. Keep FILE and its passphrase apart,
-    and off this machine.
+    The gateway may run meanwhile. What was measured (history.db) and messages that wait for somebody are not in it.
+    Keep FILE and its passphrase apart, and off this machine.
 
     \b
     Examples:
@@ -58,7 +59,11 @@ def restore_command(home: Home, file: Path, passphrase_file: Path | None) -> Non
     Examples:
       peanut --home /srv/fleet restore /media/stick/fleet-2026-11-21.peanut
     """
+    backup.check_empty(home)
     secret = init.passphrase_file(passphrase_file) if passphrase_file else cli_init.ask_passphrase("the backup")
     count = backup.restore(home, backup.read(file), secret)
     say(f"{count} files: {home.path}")
-    warn("Start the gateway: peanutd. The nodes come back by themselves if it has the name or address that they know.")
+    warn(
+        f"Start the gateway: peanutd --home {shlex.quote(str(home.path))}\n"
+        "The nodes come back by themselves if it has the name or address that they know."
+    )

@@ -1,13 +1,14 @@
 """`peanut send`."""
 
 import json
+from datetime import UTC, datetime
 
 import click
 
-from peanut import ca, names, send, session, settings, signing
+from peanut import ca, names, revocation, send, session, settings, signing
 from peanut.cli import json_option, pass_home, say
 from peanut.device import row
-from peanut.errors import Exit
+from peanut.errors import Exit, PeanutError
 from peanut.home import Home
 from peanut.names import Kind
 from peanut.send import Progress, Stage
@@ -64,6 +65,7 @@ def send_command(
             raise click.NoSuchOption(value.partition("=")[0])
     home.require()
     kind = Kind(row(home, name).kind) if home.ledger.exists() else _guess(name)
+    _check_not_revoked(home, name, kind)
     path = home.device(name) / signing.KEY_FILE
     key = signing.read_key(path) if kind is Kind.VEHICLE and path.exists() else None
     request = send.compose(name, kind, command, values, key)
@@ -73,6 +75,18 @@ def send_command(
     end = send.Exchange(request, address, session.tls(files), tell).run(timeout)
     if end is Stage.REJECTED:
         click.get_current_context().exit(Exit.REJECTED)
+
+
+def _check_not_revoked(home: Home, name: str, kind: Kind) -> None:
+    """It could not hear anything, and whoever waits for it would look at its cables."""
+    entry = revocation.read(home).get(names.device_uri(name, kind))
+    if entry is not None and not entry.good:
+        since = datetime.fromtimestamp(entry.since, UTC)
+        raise PeanutError(
+            f"{name} was revoked at {since:%Y-%m-%d %H:%M} UTC ({names.printable(entry.why)}): it cannot hear you",
+            f"If it is yours again: peanut device restore {name}",
+            Exit.OFFLINE,
+        )
 
 
 def _guess(name: str) -> Kind:

@@ -43,8 +43,8 @@ def user_group() -> None:
 def add(home: Home, name: str, role: str | None, password_file: Path | None, dry_run: bool) -> None:
     """Make a user, or give one another role.
 
-    The gateway lets users in where a [[listener]] in gateway.toml has `password = true`; it needs no restart. Safe to
-    run again: a user who is there keeps the password.
+    Users come into the app and its API, and by MQTT where a [[listener]] in gateway.toml has `password = true`; the
+    gateway needs no restart. Safe to run again: a user who is there keeps the password.
 
     \b
     Examples:

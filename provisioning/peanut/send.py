@@ -4,6 +4,7 @@ Rules: subscribe to the answer before asking; never retained; a text that came o
 it is shown. Commands to a vehicle are signed for its present session, and only answers with its receipt are believed.
 """
 
+import difflib
 import json
 import re
 import secrets
@@ -26,6 +27,7 @@ STATUS_S = 1.0  # a retained status arrives with the SUBACK; this long after it,
 PAYLOAD_MAX = 4096  # bytes, agreement 2
 UPDATE = "UpdateTemperature"
 SESSION = "cmd/session"  # below a vehicle's root: it answers with its session, at once
+ALIKE = 0.8  # of a word that is meant for another, by difflib
 _VERB = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,6}(\.[0-9]{1,6})?")  # float() would take 1_5 and digits of other scripts too
 _NO_SUBSCRIBERS = 0x10  # reason code of PUBACK (MQTT 5, 3.4.2.1)
@@ -83,7 +85,7 @@ def compose(name: str, kind: Kind, verb: str, values: Sequence[str], key: bytes 
     text = " ".join([verb, *values])
     if verb == UPDATE:
         return Command(name, root, f"{root}/{UPDATE}", verb, {"temperature": _temperature(values)}, text)
-    if verb.lower() == UPDATE.lower():
+    if difflib.get_close_matches(verb.lower(), [UPDATE.lower()], cutoff=ALIKE):
         raise PeanutError(f"there is no command {verb!r}", f"Did you mean {UPDATE}?")
     return Command(name, root, f"{root}/cmd/{verb}", verb, {"args": _arguments(values)}, text)
 
@@ -123,7 +125,8 @@ def _arguments(values: Sequence[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise PeanutError(
-                f"{printable(text)!r} is not KEY=VALUE", "For example: peanut send peanut heater mode=off"
+                f"{printable(text)!r} is not KEY=VALUE",
+                f"For example: peanut send peanut heater mode=off. A number alone is for {UPDATE}.",
             )
         if key in arguments:
             raise PeanutError(f"{key!r} is given twice", "Give it once.")

@@ -48,6 +48,7 @@ def test_a_fleet_comes_back_on_a_bare_machine(home: Home, run: Run, tmp_path: Pa
     bare = tmp_path / "elsewhere" / "fleet"
     done = invoke(bare, "restore", str(file), "--passphrase-file", secret)
     assert done.exit_code == 0, done.output
+    assert f"peanutd --home {bare}" in done.output
     before, after = tree(home.path), tree(bare)
     gone = {"control.sock", "store.db", ".lock", "ledger.db", "ledger.db-wal", "ledger.db-shm"}
     assert {k: v for k, v in before.items() if k not in gone} == {k: v for k, v in after.items() if k not in gone}
@@ -114,6 +115,7 @@ def test_nothing_is_written_over(home: Home, run: Run, tmp_path: Path, secret: s
     assert done.exit_code == 2
     assert "is not empty" in done.output
     assert tree(home.path) == before
+    assert "is not empty" in run("restore", str(file)).output, "before anybody types a passphrase"
 
 
 def test_a_short_passphrase_is_refused(home: Home, run: Run, tmp_path: Path) -> None:

@@ -374,6 +374,18 @@ def test_wrong_words_send_nothing(run: Run, gateway: Mosquitto, words: tuple[str
     assert gateway.log.read_text().count("PUBLISH") == before
 
 
+def test_a_node_that_is_revoked_is_not_waited_for(run: Run) -> None:
+    """Nobody listens at the port: a status other than 3 shows that no connection was tried."""
+    command = ("send", "peanut", "UpdateTemperature", "15", "--gateway", f"127.0.0.1:{free_port()}")
+    assert run("device", "revoke", "peanut", "--why", "stolen").exit_code == 0
+    result = run(*command)
+    assert result.exit_code == Exit.OFFLINE
+    assert re.search(r"peanut was revoked at 20\d\d-\d\d-\d\d \d\d:\d\d UTC \(stolen\)", result.stderr), result.stderr
+    assert "peanut device restore peanut" in result.stderr
+    assert run("device", "restore", "peanut").exit_code == 0
+    assert run(*command).exit_code == Exit.UNREACHABLE
+
+
 def test_a_node_that_is_not_enrolled(home: Home, run: Run) -> None:
     """Nobody listens at the port: a status other than 3 shows that no connection was tried."""
     where = ("--gateway", f"127.0.0.1:{free_port()}")
@@ -468,7 +480,9 @@ def test_without_its_key_a_vehicle_is_told_nothing(home: Home, run: Run) -> None
 
 
 def test_slips_are_met_with_the_right_spelling(run: Run) -> None:
-    assert "Did you mean UpdateTemperature?" in run("send", "peanut", "updatetemperature", "15").stderr
+    for slip in ("updatetemperature", "UpdateTemprature", "update-temperature"):
+        assert "Did you mean UpdateTemperature?" in run("send", "peanut", slip, "15").stderr
+    assert "A number alone is for UpdateTemperature." in run("send", "peanut", "heater", "15").stderr
     assert "Devices: " in run("send", "tomatto", "UpdateTemperature", "15").stderr
 
 
