@@ -22,7 +22,7 @@ UNIX = "unix"  # the chip of a board that is a process on a PC
 FLASH_MB_MAX = 64
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _BOARD_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,46}[a-z0-9])?")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 CELSIUS_MAX = 44  # highest set point: below the 45 degrees at which a node switches its heater off and opens the vent
 MAX_ENTRIES = 12  # of a schedule
@@ -459,7 +459,7 @@ def _greenhouse(board: Board, where: str) -> None:
 def _image(data: object, chip: str, where: str) -> Image:
     table = check(IMAGE, data, where)
     sha256 = str(table.get("sha256", ""))
-    if sha256 and not _SHA256.fullmatch(sha256):
+    if sha256 and not SHA256.fullmatch(sha256):
         raise PeanutError(f"{where}: sha256 = {sha256!r} is not a SHA-256", "Write its 64 digits of 0-9 and a-f.")
     if "/" in str(table["file"]) or not str(table["file"]).endswith(".bin"):
         raise PeanutError(f"{where}: file = {table['file']!r} is not the name of an image", "Write NAME.bin.")

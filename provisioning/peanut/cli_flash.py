@@ -1,4 +1,7 @@
-"""`peanut flash`: one board, with questions where there is a terminal, or many."""
+"""`peanut flash`: one board, with questions where there is a terminal, or many.
+
+Rule: what can be judged without the board is judged before its port is opened: a typo stops no node that runs.
+"""
 
 import contextlib
 import shlex
@@ -10,6 +13,7 @@ import click
 
 from peanut import board as boards
 from peanut import ca, carton, flash, install, labels, ledger, names, serialport, wifi
+from peanut import image as images
 from peanut.board import Board
 from peanut.chips import CHIPS
 from peanut.cli import boards_option, pass_home, say, warn
@@ -115,6 +119,10 @@ def flash_command(
     home.require()
     where = boards.folder(folder)
     now = ca.utc_now()
+    sha256 = sha256.lower()
+    if ssid and no_wifi:
+        raise click.UsageError("--ssid and --no-wifi contradict each other")
+    images.check_given(image, sha256)
     if many:
         if port:
             raise click.UsageError("--all takes its ports as words: --all PORT...")
@@ -125,13 +133,15 @@ def flash_command(
     name = words[0] if words else None
     asked = not (name and port and (board_name or _own_board(home, name, where)))
     port = port or ("PORT" if dry_run else _find_port())
+    device_name = name or _ask_name(home)
+    row = ledger.device(home.ledger, device_name)
+    device_kind = Kind(kind) if kind else Kind(row.kind) if row else names.kind_of(device_name)
+    names.check_device(device_name, device_kind)
+    known = flash.board_of(home, row, board_name or "", where)
+    if known is None and (dry_run or not _terminal()):
+        known = _ask_board(None, where)
 
-    def order(chip: Chip | None) -> Order:
-        device_name = name or _ask_name(home)
-        row = ledger.device(home.ledger, device_name)
-        device_kind = Kind(kind) if kind else Kind(row.kind) if row else names.kind_of(device_name)
-        names.check_device(device_name, device_kind)
-        board = flash.board_of(home, row, board_name or "", where) or _ask_board(chip, where)
+    def order(board: Board) -> Order:
         networks = Wifi() if no_wifi else wifi.read(home) if dry_run else _networks(home, ssid)
         return Order(
             name=device_name,
@@ -144,7 +154,7 @@ def flash_command(
             factory=factory,
             only_new=only_new,
             image=image,
-            sha256=sha256.lower(),
+            sha256=sha256,
             flash_mb=flash_mb or 0,
             manual=manual_reset,
             patience=patience,
@@ -154,15 +164,19 @@ def flash_command(
 
     voice = Voice(say, warn, bar)
     if dry_run:
-        install.dry_run(home, order(None), voice, now)
+        assert known is not None
+        install.dry_run(home, order(known), voice, now)
         return
     serialport.check(port)
+    wanted = order(known) if known is not None else None
+    if wanted is not None:
+        install.judge(home, wanted, now)
     with flash.workplace(home.path) as work:
         board = Loader(port, work, say, manual=manual_reset, patience=patience)
         chip = board.identify()
         say(f"{port}: {chip.type}, {chip.flash // (1024 * 1024)} MB of flash, {chip.mac}")
         try:
-            wanted = order(chip)
+            wanted = wanted or order(_ask_board(chip, where))
             if asked:
                 say("next time:")
                 say("  " + _command(home, wanted))

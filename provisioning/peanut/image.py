@@ -16,11 +16,13 @@ from pathlib import Path
 
 import tomlkit
 
+from peanut import board as boards
 from peanut import store
 from peanut.board import Board
 from peanut.chips import CHIPS
 from peanut.errors import PeanutError
 from peanut.home import PUBLIC, Home, write_file
+from peanut.names import printable
 
 DOWNLOADS = "https://micropython.org/resources/firmware/"
 IMAGE_MAX = 4 * 1024 * 1024  # bytes; the images of today have 1.7 MB
@@ -81,6 +83,16 @@ def get(
     found = _checked(board, _download(url, board.image.file, progress), known, url)
     write_file(path, found.data, PUBLIC)
     return found
+
+
+def check_given(file: Path | None, sha256: str) -> None:
+    """Refuse an --image that cannot be read and a --sha256 that is none, whatever the board. sha256: lower case."""
+    if sha256 and not boards.SHA256.fullmatch(sha256):
+        raise PeanutError(
+            f"{printable(sha256, 80)} is not a SHA-256", "It has 64 hexadecimal digits: `sha256sum FILE` prints it."
+        )
+    if file is not None:
+        store.read(file, IMAGE_MAX)
 
 
 def available(board: Board) -> int:

@@ -77,6 +77,18 @@ def dry_run(home: Home, order: Order, voice: Voice, now: datetime) -> None:
     voice.say("Dry run: nothing was written, and the board was not touched.")
 
 
+def judge(home: Home, order: Order, now: datetime) -> None:
+    """Refuse what cannot become a node, as far as that can be told without the board, whose node may be at work."""
+    steps = device.plan(home, _request(order), order.boards, now)
+    if all(step.state is plan.State.THERE for step in steps):
+        flash.check_bundle(home, device.row(home, order.name), now)
+    device.wanted(home, _request(order), order.boards)
+    if order.image is not None or images.available(order.board):
+        images.get(order.board, home, lambda _: None, file=order.image, sha256=order.sha256)
+    if order.wait and order.operator is not None:
+        session.credentials(home, order.operator, now)
+
+
 def _request(order: Order) -> device.Request:
     return device.Request(order.name, order.kind, order.board.name, order.simulate, refit=True)
 

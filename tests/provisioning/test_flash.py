@@ -3,6 +3,7 @@
 long_flash.py has what takes its time.
 """
 
+import hashlib
 import json
 import re
 import signal
@@ -18,6 +19,8 @@ import serial
 from peanut import fsimage, loader, serialport, wifi
 from peanut.home import Home
 from tools.virtual_board import VirtualBoard
+from tools.virtual_board.chips import CHIPS
+from tools.virtual_board.image import make_image
 
 from .conftest import WIFI_PASSWORD as PASSWORD
 from .conftest import invoke, start
@@ -42,11 +45,14 @@ def words(board: VirtualBoard, boards: Path, *more: str) -> list[str]:
 
 
 def test_refused_before_a_byte_is_written(fleet: Path, board: VirtualBoard, boards: Path, tmp_path: Path) -> None:
+    other = tmp_path / "s3.bin"  # it fits the board that is named, so that the chip is what is wrong
+    other.write_bytes(make_image(CHIPS["esp32s3"]))
+    s3 = ["--image", str(other), "--sha256", hashlib.sha256(other.read_bytes()).hexdigest()]
     for more, complaint, fix in (
-        (["--board", "esp32-s3-devkitc-1"], "has an ESP32, and esp32-s3-devkitc-1 has an ESP32-S3", "right --board"),
+        (["--board", "esp32-s3-devkitc-1", *s3], "has an ESP32, and esp32-s3-devkitc-1 has an ESP32-S3",
+         "right --board"),
         (["--flash-mb", "8"], "has 4 MB of flash, and esp32-devkitc has 8 MB", "--flash-mb 4"),
-        (["--sha256", "0" * 64], "its SHA-256 is ", "Take the file that the board names"),
-    ):
+    ):  # fmt: skip
         result = invoke(fleet, *words(board, boards, "--no-wait", *more))
         assert result.exit_code == 2, result.output
         assert complaint in result.stderr
@@ -56,6 +62,38 @@ def test_refused_before_a_byte_is_written(fleet: Path, board: VirtualBoard, boar
     node = json.loads((fleet / "devices/leek/node.json").read_text())
     assert node["board"]["name"] == "esp32-devkitc"
     assert not list(fleet.glob(".flash-*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "complaint", "fix"),
+    [
+        ("Bean", [], "'Bean' is not", ""),
+        ("leek", ["--board", "esp32-devkit"], "there is no board 'esp32-devkit'", "esp32-devkitc"),
+        ("leek", ["--image", "/no/image.bin"], "/no/image.bin is missing", ""),
+        ("leek", ["--sha256", "abc"], "abc is not a SHA-256", "64 hexadecimal digits"),
+        ("leek", ["--sha256", "0" * 64], "its SHA-256 is ", "Take the file that the board names"),
+        ("leek", ["--kind", "vehicle"], "'leek' is not a VIN", ""),
+        ("leek", ["--operator", "nobody"], "there is no operator 'nobody'", "Operators: "),
+        ("leek", ["--no-wifi", "--ssid", "Shed"], "--ssid and --no-wifi contradict each other", ""),
+    ],
+)
+def test_a_typo_does_not_stop_the_node_that_runs(
+    fleet: Path, board: VirtualBoard, boards: Path, name: str, more: list[str], complaint: str, fix: str
+) -> None:
+    arguments = words(board, boards, *more)
+    arguments[1] = name
+    result = invoke(fleet, *arguments)
+    assert result.exit_code == 2, result.output
+    assert complaint in result.stderr
+    assert fix in result.stderr
+    assert result.stdout == ""  # the port was not opened: nobody was asked to press a button, and no chip has answered
+
+
+def test_without_a_terminal_a_board_that_is_not_named_is_not_looked_at(home: Home, board: VirtualBoard) -> None:
+    result = invoke(home.path, "flash", "bean", "--port", board.port, "--no-wifi")
+    assert result.exit_code == 2
+    assert "which board is it?" in result.stderr
+    assert result.stdout == ""
 
 
 def test_bare_board_and_again(fleet: Path, board: VirtualBoard, boards: Path) -> None:
