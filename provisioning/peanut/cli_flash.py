@@ -171,7 +171,7 @@ def flash_command(
     wanted = order(known) if known is not None else None
     if wanted is not None:
         install.judge(home, wanted, now)
-    with flash.workplace(home.path) as work:
+    with serialport.locked(port), flash.workplace(home.path) as work:
         board = Loader(port, work, say, manual=manual_reset, patience=patience)
         chip = board.identify()
         say(f"{port}: {chip.type}, {chip.flash // (1024 * 1024)} MB of flash, {chip.mac}")
@@ -181,9 +181,12 @@ def flash_command(
                 say("next time:")
                 say("  " + _command(home, wanted))
             install.run(home, wanted, board, chip, voice, now)
-        except BaseException:
+        except BaseException as error:
             if not board.wrote:
                 board.release()
+            elif not board.written and not isinstance(error, Exception):  # Ctrl-C, or told to end
+                warn(f"{wanted.name if wanted else port} is half written, and does not run like that.")
+                warn("  Run the same command again: it goes on.")
             raise
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from peanut import application, device, flash, fsimage, ledger, loader, plan, serialport, session, settings, watch
 from peanut import image as images
 from peanut.board import Board
-from peanut.errors import PeanutError
+from peanut.errors import Exit, PeanutError
 from peanut.home import Home
 from peanut.loader import Chip, Loader, Progress
 from peanut.names import Kind, topic_root
@@ -97,7 +97,7 @@ def run(home: Home, order: Order, board: Loader, chip: Chip, voice: Voice, now: 
     """Write and start a board that has been identified. PeanutError if the node does not come online."""
     found, before, image = _write(home, order, board, chip, voice, now)
     if order.wait:
-        _follow(home, order, board, found, before, voice, now)
+        follow(home, order, board, found, before, voice, now)
     elif board.by_hand:
         voice.say("Press and release RESET (EN) to start it.")
     else:
@@ -193,10 +193,10 @@ def connected(one: session.Session) -> Iterator[session.Session]:
         one.close()
 
 
-def _follow(
+def follow(
     home: Home, order: Order, board: Loader, found: ledger.Device, before: bytes, voice: Voice, now: datetime
 ) -> None:
-    """Start the node, and say that it is online, or where it hangs."""
+    """Start the node, and say that it is online; PeanutError that says where it hangs. before: its last status."""
     birth, console = Birth(before), Console()
     limit = watch.ONLINE_S * order.patience
     missing: PeanutError | None = None
@@ -210,12 +210,29 @@ def _follow(
         if board.by_hand:
             voice.say("If it does not start by itself: press and release RESET (EN), without BOOT.")
         voice.say(f"waiting for {order.name} to come online, for up to {limit:.0f} s")
-        took = watch.wait(gateway, birth, console, order.name, limit)
+        if missing is not None:
+            voice.warn(_without_gateway(home, missing))
+        try:
+            took = watch.wait(gateway, birth, console, order.name, limit)
+        except PeanutError as error:
+            if missing is None:
+                raise
+            raise PeanutError(
+                error.message, f"{_without_gateway(home, missing)}\n  {error.fix}", error.status
+            ) from None
     if missing is not None:
         raise PeanutError(
             f"{order.name} is written, and says that it is online; {missing.message}", missing.fix, missing.status
         )
     voice.say(f"{order.name} is online, {took:.0f} s after its start")
+
+
+def _without_gateway(home: Home, missing: PeanutError) -> str:
+    """That nobody but the node can tell, why, and what to do: a waiting operator can start the gateway meanwhile."""
+    if missing.status is not Exit.UNREACHABLE:
+        return f"The gateway cannot be asked: {missing.message}."
+    host, port = settings.connect_address(home)
+    return f"The gateway cannot be reached at {host}:{port}. Start it there: peanutd, in a terminal of its own."
 
 
 def port_of(home: Home, text: str) -> str:

@@ -67,6 +67,7 @@ class Loader:
         self._lines = serialport.has_reset_lines(port) and not manual
         self._patience = patience
         self.wrote = False  # whether a byte may have been written
+        self.written = False  # whether all of them have been, and verified
         self._in_stub = False  # the loader answers at CONSOLE_BAUD, without a reset
 
     @property
@@ -129,6 +130,7 @@ class Loader:
                 f"only {verified} of {len(parts)} parts were verified after writing",
                 "Run the same command again; if it happens again, the flash of this board is worn or protected.",
             )
+        self.written = True
 
     def _run(
         self,

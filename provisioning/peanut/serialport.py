@@ -6,10 +6,13 @@ rfc2217 have reset lines; on the others somebody presses the button.
 
 import contextlib
 import errno
+import fcntl
 import grp
+import hashlib
 import os
 import re
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -148,6 +151,32 @@ def gone(port: str) -> PeanutError:
         f"{port} has gone: the board was unplugged, or its cable is bad",
         "Plug it in again (another cable, no hub) and run the same command: it begins anew.",
     )
+
+
+@contextlib.contextmanager
+def locked(port: str) -> Iterator[None]:
+    """Keep the port from another `peanut` of this user until the block ends; PeanutError if one has it.
+
+    The lock is a file under $XDG_RUNTIME_DIR or the temporary directory, and not the port itself: the programs that do
+    the work open and close that several times meanwhile, and lock it. The system drops the lock with its holder; the
+    empty file stays.
+    """
+    name = os.path.realpath(port) if kind(port) in (Kind.DEVICE, Kind.PTY) else port
+    key = hashlib.sha256(name.encode()).hexdigest()[:16]
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    folder = runtime if os.path.isdir(runtime) else tempfile.gettempdir()
+    path = Path(folder, f"peanut-port-{os.getuid()}-{key}.lock")
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PeanutError(
+                f"another peanut is writing to {port}", "Wait until it has ended, then run the same command again."
+            ) from None
+        yield
+    finally:
+        os.close(lock)
 
 
 @contextlib.contextmanager

@@ -37,9 +37,13 @@ def invoke(home: Path, *arguments: str, **options: object) -> Result:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("PEANUT_HOME", "PEANUT_BOARDS"):
         monkeypatch.delenv(name, raising=False)
+    # Where ports are locked: many tests at once name the same port, at which nothing listens.
+    runtime = tmp_path.with_name(f"{tmp_path.name}-run")
+    runtime.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +70,12 @@ def run(home: Home) -> Run:
     return lambda *arguments, **options: invoke(home.path, *arguments, **options)
 
 
+def _hear_signals() -> None:
+    """A suite that runs under nohup or in the background ignores these, and so would what it starts."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(home: Path, *arguments: str, **options: object) -> "subprocess.Popen[str]":
     """`peanut` as a process of its own, without a terminal."""
     command = [sys.executable, "-m", "peanut", "--home", str(home), *arguments]
@@ -77,8 +87,7 @@ def start(home: Path, *arguments: str, **options: object) -> "subprocess.Popen[s
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        # A suite that runs under nohup ignores SIGHUP, and so would what it starts.
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        preexec_fn=_hear_signals,
         **options,  # type: ignore[call-overload]
     )
 

@@ -1,8 +1,9 @@
-"""`peanut flash` with the real esptool on a virtual board, twice at a terminal. `make test-long`."""
+"""`peanut flash` with the real esptool on a virtual board, twice at a terminal, and Ctrl-C. `make test-long`."""
 
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from tools.virtual_board import VirtualBoard
 
 from .terminal import in_a_terminal
+from .test_flash import break_off
 
 
 @pytest.mark.timeout(600)
@@ -31,3 +33,8 @@ def test_the_command_for_next_time_is_whole(fleet: Path, board: VirtualBoard, bo
     assert status == 0, shown
     assert "written and verified: radish" in shown
     assert "next time" not in shown
+
+
+@pytest.mark.timeout(600)
+def test_ctrl_c_while_it_writes(fleet: Path, boards: Path) -> None:
+    break_off(fleet, boards, signal.SIGINT)

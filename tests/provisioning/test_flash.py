@@ -3,10 +3,14 @@
 long_flash.py has what takes its time.
 """
 
+import contextlib
 import hashlib
 import json
+import os
+import pty
 import re
 import signal
+import socket
 import stat
 import sys
 import time
@@ -16,14 +20,17 @@ from pathlib import Path
 import pytest
 import serial
 
-from peanut import fsimage, loader, serialport, wifi
+from peanut import board as boards_of
+from peanut import ca, device, fsimage, install, loader, serialport, wifi
+from peanut.errors import Exit, PeanutError
 from peanut.home import Home
+from peanut.names import Kind
 from tools.virtual_board import VirtualBoard
 from tools.virtual_board.chips import CHIPS
 from tools.virtual_board.image import make_image
 
+from .conftest import BOARDS, invoke, start
 from .conftest import WIFI_PASSWORD as PASSWORD
-from .conftest import invoke, start
 from .terminal import in_a_terminal
 
 FS = 0x200000
@@ -196,6 +203,45 @@ def test_a_port_in_use(fleet: Path, board: VirtualBoard, boards: Path) -> None:
     assert "Close that" in result.stderr
 
 
+def test_one_peanut_at_a_port(fleet: Path, board: VirtualBoard, boards: Path) -> None:
+    with serialport.locked(os.path.realpath(board.port)):  # by another name: it is the device that counts
+        (lock,) = Path(os.environ["XDG_RUNTIME_DIR"]).glob("peanut-port-*.lock")
+        assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+        result = invoke(fleet, *words(board, boards, "--no-wait"))
+        assert result.exit_code == 2
+        assert f"another peanut is writing to {board.port}" in result.stderr
+        assert "Wait until it has ended" in result.stderr
+        assert result.stdout == ""
+        with serialport.locked("socket://127.0.0.1:1"):  # another port is free
+            pass
+    with serialport.locked(board.port):
+        pass
+
+
+def test_waiting_without_a_gateway_says_so_and_how_to_start_it(home: Home, tmp_path: Path) -> None:
+    with socket.socket() as nobody:  # bound, and it does not listen
+        nobody.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{nobody.getsockname()[1]}"
+        home.gateway_toml.write_text(f'[listen]\nmqtts = "{where}"\n')
+        master, slave = pty.openpty()
+        port = os.ttyname(slave)
+        read = boards_of.read("esp32-devkitc", BOARDS)
+        order = install.Order("peanut", Kind.GREENHOUSE, read, port, wifi.Wifi(), BOARDS, patience=0.001)
+        said: list[str] = []
+        voice = install.Voice(said.append, said.append, contextlib.nullcontext)  # type: ignore[arg-type]
+        board = loader.Loader(port, tmp_path, said.append)
+        try:
+            with pytest.raises(PeanutError, match="peanut was not online within 0 s") as late:
+                install.follow(home, order, board, device.row(home, "peanut"), b"", voice, ca.utc_now())
+        finally:
+            os.close(slave)
+            os.close(master)
+    sentence = f"The gateway cannot be reached at {where}. Start it there: peanutd, in a terminal of its own."
+    assert said[-2:] == ["waiting for peanut to come online, for up to 0 s", sentence]
+    assert late.value.fix.startswith(sentence)
+    assert late.value.status is Exit.OFFLINE
+
+
 def test_nobody_presses_the_button(
     fleet: Path, boards: Path, board: VirtualBoard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +267,11 @@ def test_it_asks_for_what_it_cannot_know(home: Home) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
 def test_whoever_ends_it_leaves_no_key_lying_about(fleet: Path, boards: Path, how: signal.Signals) -> None:
+    break_off(fleet, boards, how)
+
+
+def break_off(fleet: Path, boards: Path, how: signal.Signals) -> None:
+    """Ends a run that writes: it says how far it got, and leaves nothing."""
     with VirtualBoard("esp32", "--line-kb", "12") as slow:
         slow.image()
         with start(fleet, *words(slow, boards, "--simulate", "--no-wait", "--no-wifi")) as process:
@@ -231,6 +282,10 @@ def test_whoever_ends_it_leaves_no_key_lying_about(fleet: Path, boards: Path, ho
             assert list(fleet.glob(".flash-*/*.bin"))
             process.send_signal(how)
             assert process.wait(DEADLINE_S) == 128 + how
+            assert process.stderr is not None
+            told = process.stderr.read()
+            assert "leek is half written" in told
+            assert "Run the same command again: it goes on." in told
         assert not list(fleet.glob(".flash-*"))
         assert serialport.holders(slow.port) == []  # esptool ended, too
 
