@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import socket
 import stat
 import subprocess
 import time
@@ -238,6 +240,58 @@ def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
     assert not os.path.lexists(tmp_path / "port")
     assert not os.path.lexists(tmp_path / "port.ctl")
     parent.stdout.close()
+
+
+def test_a_port_that_another_board_has_is_not_taken(tmp_path: Path) -> None:
+    """The second is refused and the first goes on; what one has left that is gone is replaced."""
+    with VirtualBoard(folder=tmp_path) as board:
+        terminal = os.readlink(board.port)
+        second = run("python", "-m", "tools.virtual_board", "--link", board.port, "--control", tmp_path / "control")
+        assert (second.returncode, second.stdout) == (1, "")
+        assert f"another virtual board has {board.port}: end it" in second.stderr
+        assert os.readlink(board.port) == terminal
+        assert board.tell("status")["state"]
+    (tmp_path / "port").symlink_to("/dev/pts/999999999")
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(tmp_path / "control"))
+    with VirtualBoard(folder=tmp_path) as board:
+        assert os.readlink(board.port) != "/dev/pts/999999999"
+        board.tell("status")
+
+
+def test_where_no_port_can_be_made(tmp_path: Path) -> None:
+    """One sentence with advice; what is there is not replaced."""
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "usb").symlink_to("/dev/ttyUSB0")
+    for link, complaint in (
+        (tmp_path / "none" / "board", f"there is no folder {tmp_path / 'none'}"),
+        (tmp_path / "file", "no virtual board has made it"),
+        (tmp_path / "usb", "no virtual board has made it"),
+    ):
+        done = run("python", "-m", "tools.virtual_board", "--link", link)
+        assert done.returncode == 1
+        assert complaint in done.stderr
+        assert "take another name" in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+    assert os.readlink(tmp_path / "usb") == "/dev/ttyUSB0"
+
+
+def test_it_is_told_to_end_more_than_once(tmp_path: Path) -> None:
+    """As make and a terminal do it together: it tidies up all the same, and says nothing."""
+    words = [BIN / "python", "-m", "tools.virtual_board", "--link", tmp_path / "port"]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as board:
+        assert board.stdout is not None
+        assert board.stderr is not None
+        board.stdout.readline()
+        board.stdout.readline()
+        for _ in range(100):  # more would fill the pipe that wakes the loop
+            board.send_signal(signal.SIGTERM)
+            time.sleep(0.001)
+        assert board.stderr.read() == b""
+        assert board.wait() == 0
+    assert not os.path.lexists(tmp_path / "port")
+    assert not os.path.lexists(tmp_path / "port.ctl")
 
 
 def test_a_foreign_flash_file_is_not_taken(tmp_path: Path) -> None:

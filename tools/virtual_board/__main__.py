@@ -26,6 +26,7 @@ from .line import Line, PtyLine, Rfc2217Line, TcpLine
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARD = "esp32-devkitc"
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PARENT_S = 0.5  # how often it is looked whether the parent is still there
 
 
@@ -96,6 +97,21 @@ def control_path(options: argparse.Namespace) -> Path | None:
     return link.with_name(link.name + ".ctl")
 
 
+def check_link(options: argparse.Namespace) -> None:
+    """ValueError for a link that cannot be made, or that somebody has; what a board that is gone left is replaced."""
+    link: Path | None = options.link
+    if link is None:
+        return
+    other = "take another name (PORT=, or --link)"
+    if not link.parent.is_dir():
+        raise ValueError(f"there is no folder {link.parent} for {link}: make it, or {other}")
+    if os.path.lexists(link) and not (link.is_symlink() and os.readlink(link).startswith("/dev/pts/")):
+        raise ValueError(f"{link} is there already, and no virtual board has made it: {other}")
+    path = control_path(options)
+    if path is not None and control.answers(path):
+        raise ValueError(f"another virtual board has {link}: end it (Ctrl-C where it runs), or {other}")
+
+
 async def serve(options: argparse.Namespace, chip: Chip, flash: Flash) -> None:
     """Runs the board until it is told to end or its parent has."""
     line: Line
@@ -120,7 +136,7 @@ async def serve(options: argparse.Namespace, chip: Chip, flash: Flash) -> None:
     path = control_path(options)
     server = await control.listen(board, path) if path else None
     ended = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDINGS:
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     parent = os.getppid()
     try:
@@ -132,6 +148,7 @@ async def serve(options: argparse.Namespace, chip: Chip, flash: Flash) -> None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), PARENT_S)
     finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)  # it ends: to be told so again shall not break that off
         board.unplug()
         if server is not None:
             server.close()
@@ -158,12 +175,18 @@ def main() -> int:
         file = options.flash or Path(temporary) / "flash.bin"
         try:
             chip, size = facts(options)
+            check_link(options)
             flash = Flash(file, size, options.bad_sector, options.write_protected)
         except (OSError, ValueError) as error:
             print(f"virtual board: {error}", file=sys.stderr)
             return 1
-        asyncio.run(serve(options, chip, flash))
-        flash.close()
+        try:
+            asyncio.run(serve(options, chip, flash))
+        except OSError as error:  # the port: it may not be made there, or somebody has its number
+            print(f"virtual board: it cannot start: {error}", file=sys.stderr)
+            return 1
+        finally:
+            flash.close()
     return 0
 
 

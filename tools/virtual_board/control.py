@@ -68,6 +68,19 @@ async def listen(board: Board, path: Path) -> asyncio.Server:
     return server
 
 
+def answers(path: Path) -> bool:
+    """Whether a board listens at `path`."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(TELL_S)
+        try:
+            connection.connect(str(path))
+        except PermissionError:  # another user's, so it is not for us to say that it is gone
+            return True
+        except OSError:
+            return False
+    return True
+
+
 def tell(path: Path, *words: str) -> dict[str, Any]:
     """Tells the board whose socket is `path`; its report. OSError if no board is there."""
     with socket.socket(socket.AF_UNIX) as connection:
