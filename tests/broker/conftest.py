@@ -31,6 +31,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from peanutd import control
+
 DEADLINE = 60.0
 """Seconds after which something that ought to happen has failed to."""
 
@@ -45,6 +47,18 @@ def wait_for(what: Callable[[], Any], why: str, deadline: float = DEADLINE) -> A
             return found
         assert time.monotonic() < end, f"{why}: not within {deadline} s"
         time.sleep(0.01)
+
+
+def wait_for_control(home: Path) -> None:
+    """Until the gateway listens at its control socket, which is the last thing it opens. The file is there before."""
+
+    def listens() -> bool:
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError), socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(control.path(home))
+            return True
+        return False
+
+    wait_for(listens, "the control socket")
 
 
 def cpu_of(process: int) -> float:

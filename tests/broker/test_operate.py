@@ -22,7 +22,7 @@ from peanutd import control
 from peanutd.__main__ import main
 from peanutd.control import ControlError
 from tests.broker import test_main
-from tests.broker.conftest import wait_for
+from tests.broker.conftest import wait_for, wait_for_control
 
 LOOPS = ("asyncio", "uvloop")
 LISTEN = '[listen]\nmqtts = "127.0.0.1:0"\nmqtt = "127.0.0.1:0"\n'
@@ -81,7 +81,7 @@ def test_status(fleet: Any, start: Any, dial: Any, run: Any, loop: str) -> None:
     node = dial(daemon.port("mqtt"))
     node.connect("a")
     node.subscribe("t")
-    wait_for((fleet.home / control.NAME).exists, "the control socket, which comes after the listeners")
+    wait_for_control(fleet.home)
     assert stat.S_IMODE((fleet.home / control.NAME).stat().st_mode) == 0o600
     found = json.loads(run("--home", home, "status", "--json").stdout)
     assert found["connections"]["online"] == 1
@@ -104,7 +104,7 @@ def test_a_second_gateway_and_a_socket_left_behind(fleet: Any, start: Any, run: 
     fleet.settings(LISTEN + '[store]\nsync = "off"\n')
     first = start(fleet.home)
     first.line("listening mqtt ")
-    wait_for((fleet.home / control.NAME).exists, "the control socket")
+    wait_for_control(fleet.home)
     second = start(fleet.home)
     second.line("cannot reach this gateway: .*in use")
     first.process.kill()
@@ -118,7 +118,7 @@ def test_a_second_gateway_and_a_socket_left_behind(fleet: Any, start: Any, run: 
 def test_questions_that_make_no_sense(fleet: Any, start: Any) -> None:
     fleet.settings(LISTEN)
     start(fleet.home).port()
-    wait_for((fleet.home / control.NAME).exists, "the control socket")
+    wait_for_control(fleet.home)
     for question in (
         {},
         {"command": "stop"},

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from peanutd import _core, control, native, psk
+from peanutd import _core, native, psk
 from peanutd.__main__ import main
 from peanutd.access import Accept, Identity, IdentityError, Kind, Refuse, Slot, by_key, decide, parse_uri
 from peanutd.config import Address, Listener, Policy
@@ -29,7 +29,7 @@ from peanutd.rules import built_in
 from peanutd.server import Server
 from peanutd.sockets import ListenError
 from peanutd.toml_file import ConfigError
-from tests.broker.conftest import DEADLINE, Wire, wait_for
+from tests.broker.conftest import DEADLINE, Wire, wait_for_control
 from tests.broker.native_loop import needs_loop
 from tests.broker.test_access import Connect
 from tests.broker.test_revoked import entry, write
@@ -339,7 +339,7 @@ def test_keys_are_taken_up_and_who_has_another_is_out(
     home = prepare(fleet)
     daemon = start(home)
     port = ports(daemon)[1]
-    wait_for((home / control.NAME).exists, "the control socket")
+    wait_for_control(home)
     device, node = dial(port, "shed", SHED), dial(port, "tank:1", TANK, V12)
     assert device.connect("shed")[1] == 0
     assert node.connect("tank")[1] == 0

@@ -17,7 +17,7 @@ from peanutd.config import ConfigError, parse
 from peanutd.control import ControlError
 from peanutd.seen import KEPT, Seen
 from peanutd.server import CERTIFICATE_MAX
-from tests.broker.conftest import wait_for
+from tests.broker.conftest import wait_for_control
 
 DAY = timedelta(days=1)
 LISTEN = '[listen]\nmqtts = "127.0.0.1:0"\n'
@@ -31,7 +31,7 @@ def expired(fleet: Any, days: float, uri: str = URI) -> Any:
 
 def ask(home: Any, question: dict[str, Any]) -> dict[str, Any]:
     """Once the gateway has its control socket, which is the last thing it opens."""
-    wait_for((home / control.NAME).exists, "the control socket")
+    wait_for_control(home)
     return control.ask(home, question)
 
 

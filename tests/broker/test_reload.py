@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from peanutd import control
 from peanutd.__main__ import main
 from peanutd.stamps import Stamps
-from tests.broker.conftest import wait_for
+from tests.broker.conftest import wait_for_control
 
 LISTEN = '[listen]\nmqtts = "127.0.0.1:0"\n'
 
@@ -81,7 +80,7 @@ def test_on_demand_and_what_is_bad_is_refused_with_its_reason(
     node = dial(daemon.port(), fleet.context(fleet.issue("peanut:plant/peanut")))
     assert node.connect("peanut")[1] == 0
     assert node.subscribe("fleet/x") == b"\x01"
-    wait_for((fleet.home / control.NAME).exists, "the control socket")
+    wait_for_control(fleet.home)
     rules = fleet.home / "rules.toml"
     rules.write_text('[[rule]]\nallw = "both"\ntopic = "#"\n')
     assert main(("reload", "--home", home)) == 1

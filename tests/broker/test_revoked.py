@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from peanutd import control
 from peanutd.access import Credential, Identity, Kind
 from peanutd.revoked import FILE_NAME, MAX_SIZE, Revoked, RevokedError, parse
-from tests.broker.conftest import Wire, wait_for
+from tests.broker.conftest import Wire, wait_for, wait_for_control
 from tests.broker.websocket import Socket
 
 LISTEN = '[listen]\nmqtts = "127.0.0.1:0"\n'
@@ -231,7 +231,7 @@ def test_a_resumed_session_of_tls_1_2_is_refused_too(fleet: Any, start: Any, dia
 
     assert resume()[1] == 0
     write(fleet.home, peanut=entry())
-    wait_for((fleet.home / control.NAME).exists, "the control socket")
+    wait_for_control(fleet.home)
     assert control.ask(fleet.home, {"command": "revoked"})["revoked"] == 1
     with pytest.raises((EOFError, OSError)):
         resume()
@@ -246,7 +246,7 @@ def test_whoever_is_told_is_told_when_it_is_done(fleet: Any, start: Any, dial: A
         wires.append(dial(daemon.port(), fleet.context(fleet.issue(f"peanut:plant/{name}"))))
         assert wires[-1].connect(name, will=(f"/plant/{name}/status", b"gone"))[1] == 0
     write(fleet.home, one=entry(), two=entry())
-    wait_for((fleet.home / control.NAME).exists, "the control socket")
+    wait_for_control(fleet.home)
     assert control.ask(fleet.home, {"command": "revoked"})["cut"] in (0, 2)  # or it has noticed by itself
     assert control.ask(fleet.home, {"command": "status"})["connections"]["online"] == 1
     begun = time.monotonic()

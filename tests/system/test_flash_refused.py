@@ -5,11 +5,14 @@ long_flash_refused.py has what takes its time.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
 
 from tests.programs import program
+from tools.virtual_board.chips import CHIPS
+from tools.virtual_board.image import make_image
 
 from .conftest import BIN, House
 from .flashing import board_of, command, is_bare, run
@@ -17,8 +20,11 @@ from .flashing import board_of, command, is_bare, run
 
 def test_another_chip_is_refused(house: House, tmp_path: Path) -> None:
     """The board file says ESP32, and an S3 is there."""
+    other = tmp_path / "esp32.bin"  # it fits the board that is named, so that the chip is what is wrong
+    other.write_bytes(make_image(CHIPS["esp32"]))
+    image = ("--image", str(other), "--sha256", hashlib.sha256(other.read_bytes()).hexdigest())
     with board_of("esp32s3", tmp_path / "board") as board:
-        done = run(command(house, board, "--board", "esp32-devkitc"))
+        done = run(command(house, board, "--board", "esp32-devkitc", *image))
         assert done.returncode == 2
         assert "has an ESP32-S3, and esp32-devkitc has an ESP32" in done.stderr
         assert is_bare(board)
