@@ -5,19 +5,24 @@ Rule: where one is missing its tests are skipped, and the reason names the fix; 
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
 
 def program(name: str, package: str = "") -> str:
-    """The path of a program, to be run. Skips the test without it, or fails it where CI is set.
+    """The path of a program, to be run. Without it the test is `lacking`.
 
     package: the Debian package that holds it, if that is called otherwise.
     """
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")  # Debian has its servers there
     if found is None:
-        reason = f"{name} is not installed: sudo apt-get install {package or name}"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        lacking(f"{name} is not installed: sudo apt-get install {package or name}")
     return found
+
+
+def lacking(reason: str) -> NoReturn:
+    """Skips the test, or fails it where CI is set. The reason names the fix."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -179,6 +179,7 @@ def test_memory_and_clock_of_the_rtc_survive_resets_but_not_the_power(tmp_path: 
 def test_the_watchdog_bites(tmp_path: Path) -> None:
     """A program that hangs is killed and started again, and knows why; one that feeds it is not."""
     source = "import machine, time\nprint('cause', machine.reset_cause())\nw = machine.WDT(timeout=2000)\n"
+    # It feeds for longer than the watchdog waits, then hangs: the pauses are the program's, on the board.
     source += "for i in range(12):\n    time.sleep(0.2)\n    w.feed()\nprint('fed')\nwhile True:\n    time.sleep(1)\n"
     flash(tmp_path, main_py=source)
     with dark(tmp_path) as board, console(board) as port:
