@@ -69,9 +69,45 @@ void pn_limits_default(pn_limits *limits) {
 
 /* --- events --- */
 
+/* There is always room for what one feed can say about its own link; what says something of many (a tick, say) makes more, until the next tick. */
+enum { EVENTS_FIRST = 2 * PN_DENIED_EVENTS_MAX };
+
+static bool events_resize(pn_broker *b, uint32_t cap) {
+    queued_event *events = pn_realloc(b->events, cap * sizeof *events);
+    if (!events) return false;
+    b->events = events;
+    b->event_cap = cap;
+    return true;
+}
+
+/* There is no memory to say it. That a link has ended is never lost: the link keeps it. A link that the driver would wait for is ended. */
+static void untold(pn_link *l, uint8_t kind, uint8_t reason) {
+    if (kind == PN_EVENT_DISCONNECT || kind == PN_EVENT_CLOSED) {
+        l->broker->untold += !l->untold;
+        l->untold |= (uint8_t)(1 << kind);
+        l->untold_reason = reason;
+    } else if (kind != PN_EVENT_DENIED && l->state != LINK_CLOSING) {
+        pn_wire_break(&l->wire, &l->broker->env);
+    }
+}
+
+/* What links have kept of their ends: DISCONNECT first, which it was. */
+static bool tell_untold(pn_broker *b, pn_event *out) {
+    for (uint32_t i = 0; b->untold && i < b->link_count; i++) {
+        pn_link *l = b->links[i];
+        if (!l->untold) continue;
+        uint8_t kind = l->untold & 1 << PN_EVENT_DISCONNECT ? PN_EVENT_DISCONNECT : PN_EVENT_CLOSED;
+        *out = (pn_event){.kind = kind, .reason = l->untold_reason, .link = l, .owner = l->owner};
+        l->untold &= (uint8_t)~(1 << kind);
+        b->untold -= !l->untold;
+        return true;
+    }
+    return false;
+}
+
 void pn_raise(pn_broker *b, uint8_t kind, pn_link *l, uint8_t reason, const char *what, pn_span text) {
-    if (b->event_count == b->event_cap) {
-        /* Room for one CLOSED, DISCONNECT, CONNECT, AUTH, PAUSE and RESUME each a link, and the DENIED of one feed, was reserved in pn_link_open. */
+    if (l->untold || (b->event_count == b->event_cap && !events_resize(b, 2 * b->event_cap))) { /* in the order in which it was */
+        untold(l, kind, reason);
         return;
     }
     queued_event *e = &b->events[b->event_count++];
@@ -93,7 +129,7 @@ bool pn_broker_event(pn_broker *b, pn_event *out) {
     while (b->event_head < b->event_count && b->events[b->event_head].kind == PN_EVENT_NONE) b->event_head++; /* pn_link_drop */
     if (b->event_head == b->event_count) {
         b->event_head = b->event_count = 0;
-        return false;
+        return tell_untold(b, out);
     }
     const queued_event *e = &b->events[b->event_head++];
     *out = (pn_event){.kind = e->kind, .reason = e->reason, .link = e->link, .owner = e->owner};
@@ -362,6 +398,7 @@ void pn_session_resume_sleep(pn_broker *b, pn_session *s, int64_t ends_at, int64
 
 void pn_broker_tick(pn_broker *b, int64_t now) {
     pn_env *env = pn_enter(b, now);
+    if (b->event_count == 0 && b->event_cap > EVENTS_FIRST) events_resize(b, EVENTS_FIRST);
     for (uint32_t i = 0; i < b->link_count; i++) { /* link_end leaves the array alone */
         pn_link *l = b->links[i];
         if (l->state == LINK_LIVE) {
@@ -438,7 +475,7 @@ pn_broker *pn_broker_new(const pn_limits *limits, uint64_t seed) {
     b->buckets = pn_calloc(b->bucket_count, sizeof *b->buckets);
     b->subs = pn_subs_new(seed + 1);
     b->retained = pn_retained_new(seed + 2);
-    if (b->buckets && b->subs && b->retained) return b;
+    if (events_resize(b, EVENTS_FIRST) && b->buckets && b->subs && b->retained) return b;
     pn_broker_free(b);
     return NULL;
 }

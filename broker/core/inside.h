@@ -64,6 +64,8 @@ struct pn_link {
     uint8_t proving; /* while LIVE, enum reauth */
     bool dirty;
     bool behind;
+    uint8_t untold;       /* events of its end for which there was no memory: a bit each (broker.c) */
+    uint8_t untold_reason;
 };
 
 typedef struct queued_event {
@@ -88,6 +90,7 @@ struct pn_broker {
     pn_link *dirty, *dirty_last;
     queued_event *events; /* owned */
     uint32_t event_head, event_count, event_cap, denied_room;
+    uint32_t untold; /* links that have such events */
     uint64_t judged; /* rules that the SUBSCRIBEs of this call were held against */
     uint64_t spent;         /* work that this call has done: deliveries, and nodes of the index visited for them */
     pn_link *behind, *last_behind; /* links that have had their share of a call, and have more in `in` (share.c) */

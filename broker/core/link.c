@@ -203,6 +203,7 @@ void pn_link_free(pn_link *l) {
     pn_broker *b = l->broker;
     unmark_dirty(l);
     pn_behind_leave(l);
+    b->untold -= l->untold != 0;
     b->links[l->index] = b->links[--b->link_count];
     b->links[l->index]->index = l->index;
     b->env.stats.links = b->link_count;
@@ -248,17 +249,12 @@ void pn_link_drop(pn_link *l, int64_t now) {
 
 pn_link *pn_link_open(pn_broker *b, void *owner, int64_t now) {
     pn_enter(b, now);
-    enum { EVENTS_PER_LINK = 6, LINKS_FIRST = 16 };
+    enum { LINKS_FIRST = 16 };
     if (b->link_count == b->link_cap) {
         uint32_t cap = b->link_cap ? b->link_cap * 2 : LINKS_FIRST;
         pn_link **links = pn_realloc(b->links, cap * sizeof *links);
         if (!links) return NULL;
         b->links = links;
-        uint32_t event_cap = cap * EVENTS_PER_LINK + PN_DENIED_EVENTS_MAX;
-        queued_event *events = pn_realloc(b->events, event_cap * sizeof *events);
-        if (!events) return NULL;
-        b->events = events;
-        b->event_cap = event_cap;
         b->link_cap = cap;
     }
     pn_link *l = pn_calloc(1, sizeof *l);

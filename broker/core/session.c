@@ -53,44 +53,54 @@ static void spare_drop(pn_spares *spares) {
     pn_buf_free(last);
 }
 
-void pn_spares_tick(pn_env *env, bool all) {
-    pn_spares *spares = &env->spares;
+static void spares_tick(pn_spares *spares, bool all) {
     for (uint32_t n = all ? spares->count : spares->unused; n; n--) spare_drop(spares);
     spares->unused = spares->count;
 }
 
-/* An output that has gone does not keep much: what is large is for whoever needs it next. */
+void pn_spares_tick(pn_env *env, bool all) {
+    spares_tick(&env->small, all);
+    spares_tick(&env->large, all);
+}
+
+/* An output that has gone keeps no memory: it is for whoever needs it next. */
 static void rest(pn_wire *w, pn_env *env) {
-    pn_spares *spares = &env->spares;
     uint32_t cap = w->out.cap;
-    if (cap <= PN_SPARE_FROM) return;
-    bool kept = cap <= PN_SPARE_MOST && spares->count < PN_SPARES_MAX && spares->bytes + cap <= PN_SPARE_BYTES &&
-                pn_memory_has(env, 0, PN_MEMORY_NEW);
-    if (!kept) {
+    bool large = cap > PN_SPARE_FROM;
+    pn_spares *spares = large ? &env->large : &env->small;
+    bool kept = spares->count < PN_SPARES_MAX && (!large || (cap <= PN_SPARE_MOST && spares->bytes + cap <= PN_SPARE_BYTES &&
+                                                             pn_memory_has(env, 0, PN_MEMORY_NEW)));
+    if (!kept || !cap) {
         pn_buf_free(&w->out);
         return;
     }
-    spares->list[spares->count++] = w->out;
+    spares->list[spares->count++] = (pn_buf){.p = w->out.p, .cap = cap};
     spares->bytes += cap;
     w->out = (pn_buf){0};
 }
 
-/* Before the output gets `n` bytes more: what would have to grow large gets a spare instead. */
-static inline void make_room(pn_wire *w, size_t n, pn_env *env) {
-    pn_spares *spares = &env->spares;
+/* The output has no room for `n` bytes: one that has no memory yet, or would have to grow large, gets a spare. */
+static void take_spare(pn_wire *w, size_t n, pn_env *env) {
     uint32_t len = pn_buf_len(&w->out);
-    if (w->out.cap - w->out.tail >= n || len + n <= PN_SPARE_FROM || w->out.cap > PN_SPARE_FROM || !spares->count) return;
-    pn_buf *spare = &spares->list[spares->count - 1];
-    if (spare->cap < len + n) return;
-    if (len) memcpy(spare->p, pn_buf_head(&w->out), len);
-    spare->tail = len;
-    pn_free(w->out.p);
-    w->out = *spare;
-    spares->bytes -= spare->cap;
+    bool large = len + n > PN_SPARE_FROM;
+    pn_spares *spares = large ? &env->large : &env->small;
+    if (!spares->count || w->out.cap > (large ? PN_SPARE_FROM : 0)) return;
+    pn_buf spare = spares->list[spares->count - 1];
+    if (spare.cap < len + n) return;
+    if (len) memcpy(spare.p, pn_buf_head(&w->out), len);
+    spare.tail = len;
+    spares->bytes -= spare.cap;
     if (--spares->count < spares->unused) spares->unused = spares->count;
+    if (w->out.cap) rest(w, env);
+    w->out = spare;
 }
 
-static void wire_break(pn_wire *w, pn_env *env) {
+/* Before the output gets `n` bytes more. */
+static inline void make_room(pn_wire *w, size_t n, pn_env *env) {
+    if (w->out.cap - w->out.tail < n) take_spare(w, n, env);
+}
+
+void pn_wire_break(pn_wire *w, pn_env *env) {
     if (w->broken) return;
     w->broken = true;
     w->next_broken = env->broken;
@@ -101,9 +111,10 @@ void pn_wire_send(pn_wire *w, const pn_packet *p, pn_env *env) {
     enum { USUAL = 64 };
     if (w->broken) return;
     if (pn_buf_len(&w->out) > (uint64_t)env->limits.max_output_bytes + env->limits.max_packet_size + WIRE_MARGIN) {
-        wire_break(w, env);
+        pn_wire_break(w, env);
         return;
     }
+    make_room(w, USUAL, env);
     uint8_t *room = pn_buf_room(&w->out, USUAL);
     int64_t n = room ? pn_packet_encode(p, w->version, room, USUAL) : -1;
     if (n > USUAL) {
@@ -111,7 +122,7 @@ void pn_wire_send(pn_wire *w, const pn_packet *p, pn_env *env) {
         n = room ? pn_packet_encode(p, w->version, room, (size_t)n) : -1;
     }
     if (n < 0 || (uint64_t)n > w->max_packet) { /* MQTT-3.1.2-24: it may not go, and the client waits for it */
-        wire_break(w, env);
+        pn_wire_break(w, env);
     } else {
         w->out.tail += (uint32_t)n;
         env->stats.answers_out++;
@@ -320,7 +331,7 @@ void pn_session_pump(pn_session *s, pn_env *env) {
             }
             e->state = PN_OUT_PUBLISHED;
             if (n < 0) {
-                wire_break(w, env);
+                pn_wire_break(w, env);
                 break;
             }
             count_out(env, &pub, e->qos);
@@ -458,7 +469,7 @@ void pn_session_acked(pn_session *s, uint8_t type, uint16_t id, uint8_t reason, 
     if (type == PN_PUBREC && reason < 0x80) {
         uint32_t from = pn_buf_len(&s->wire->out);
         empty(s, e, PN_OUT_RELEASED);
-        if (!pn_record_queued(s, place_of(s, i), e, false, env)) wire_break(s->wire, env);
+        if (!pn_record_queued(s, place_of(s, i), e, false, env)) pn_wire_break(s->wire, env);
         pn_wire_ack(s->wire, PN_PUBREL, id, PN_SUCCESS, env);
         if (s->whole) pn_wire_hold(s->wire, from, env); /* else, after a crash, it would be published again to a client that has forgotten it */
         return;

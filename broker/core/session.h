@@ -43,8 +43,9 @@ typedef struct pn_stats {
     uint64_t stored, stored_bytes; /* messages that sessions hold, and what they cost; counted when asked for */
 } pn_stats;
 
-/* Output buffers that nobody needs just now, for whoever needs a large one next: what many are sent at once costs no memory anew in
- * every turn. They go where nobody has asked for them from one tick to the next. */
+/* Output buffers that nobody needs just now, for whoever has something to say next: a connection that is idle has none, and what many are
+ * sent at once costs no memory anew in every turn. Large ones (from PN_SPARE_FROM bytes on) are kept apart, for who needs one. They go where
+ * nobody has asked for them from one tick to the next. */
 enum { PN_SPARES_MAX = 256, PN_SPARE_FROM = 4096, PN_SPARE_MOST = 1024 * 1024, PN_SPARE_BYTES = 16 * 1024 * 1024 };
 typedef struct pn_spares {
     pn_buf list[PN_SPARES_MAX]; /* owned, empty */
@@ -59,7 +60,7 @@ typedef struct pn_env {
     int64_t now; /* milliseconds, monotonic */
     pn_journal *journal;    /* owned; NULL: nothing outlives the process */
     pn_buf plain[2];        /* owned: behind pn_pub.plain of the publication under way */
-    pn_spares spares;
+    pn_spares small, large; /* spare outputs */
     struct pn_wire *broken; /* wires that broke in this call; the broker ends their links at its end */
 } pn_env;
 
@@ -96,6 +97,9 @@ typedef struct pn_wire {
 } pn_wire;
 
 void pn_wire_free(pn_wire *w);
+
+/* Marks it as broken; the connection ends when the call does. */
+void pn_wire_break(pn_wire *w, pn_env *env);
 
 /* What stands in the output from byte `from` on says that something is kept: it waits until all that is recorded now is on the disk, or until
  * batch `number` is. Packets keep their order, so what is behind it waits as well. While the disk fails nothing waits: what would have to is

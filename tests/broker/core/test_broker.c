@@ -7,6 +7,7 @@
 
 #include "failmem.h"
 #include "guard.h"
+#include "mem.h"
 #include "session.h"
 #include "test.h"
 
@@ -447,8 +448,9 @@ TEST(limits_may_change) {
     CHECK_EQ(failmem_live(), 0);
 }
 
-/* Many messages at once, for two that read them later. The outputs grow once; then what one has let go serves the other, and the next time both;
- * and it is given back when nobody has needed it from one tick to the next. */
+/* Many messages at once, for two that read them later. The outputs grow; then what one has let go serves the other, and from the third time on
+ * nothing is asked for any more, whoever it is for. Who has nothing to say has no output; and what is spare is given back when nobody has needed
+ * it from one tick to the next. */
 TEST(an_output_that_has_gone_serves_the_next) {
     enum { MESSAGES = 100 };
     room = guard_new(PACKET);
@@ -465,8 +467,8 @@ TEST(an_output_that_has_gone_serves_the_next) {
     subscribe(&h, 0, EVERYTHING, 0);
     subscribe(&h, 1, EVERYTHING, 0);
     read_everybody(&h);
-    long calls[2] = {0};
-    for (int round = 0; round < 2; round++) {
+    long calls[4] = {0};
+    for (int round = 0; round < 4; round++) {
         failmem_never();
         h.published = 0;
         for (int i = 0; i < MESSAGES; i++) publish(&h, 2, "a/x/b", long_text, 0, 0, false);
@@ -476,12 +478,47 @@ TEST(an_output_that_has_gone_serves_the_next) {
         calls[round] = failmem_calls();
     }
     CHECK(calls[1] < calls[0]);
-    CHECK_EQ(calls[1], 2 * 5); /* what is small grows as ever, 256 bytes to 4096 */
+    CHECK_EQ(calls[1], 2 * 5 - 1); /* what is small grows once more, 256 bytes to 4096; the first of these has been spared */
+    CHECK_EQ(calls[2], 0);
+    CHECK_EQ(calls[3], 0);
     long live = failmem_live();
     tick(&h, 100); /* they have been needed */
     CHECK_EQ(failmem_live(), live);
     tick(&h, 100);
-    CHECK_EQ(failmem_live(), live - 2);
+    CHECK_EQ(failmem_live(), live - 4); /* for each of the two a large one and a small one */
+    pn_broker_free(h.broker);
+    guard_free(&room);
+    CHECK_EQ(failmem_live(), 0);
+}
+
+/* Everybody falls silent at once, when there is no memory to say so: each end is told all the same, the session's before the link's (`events`
+ * checks that), and what the telling takes is given back. */
+TEST(that_a_link_has_ended_is_told_without_memory) {
+    room = guard_new(PACKET);
+    pn_limits limits;
+    pn_limits_default(&limits);
+    house h = {.broker = pn_broker_new(&limits, 42), .now = 1000};
+    for (int without = 1; without >= 0; without--) {
+        char name[32];
+        for (int i = 0; i < PEERS; i++) {
+            (void)snprintf(name, sizeof name, "crowd-%d", i);
+            hello(&h, i, name, PN_V311, false, false);
+            CHECK(h.peers[i].live);
+        }
+        read_everybody(&h);
+        if (without) failmem_all_after(0);
+        tick(&h, 46000); /* one and a half times their keep alive of 30 s, and more */
+        CHECK_EQ(failmem_failed(), without);
+        failmem_never();
+        for (int i = 0; i < PEERS; i++) {
+            CHECK_EQ(h.peers[i].disconnects, 1);
+            CHECK(h.peers[i].closed);
+            lose(&h, i);
+        }
+    }
+    size_t held = pn_mem_held();
+    tick(&h, 1000);
+    CHECK(pn_mem_held() < held);
     pn_broker_free(h.broker);
     guard_free(&room);
     CHECK_EQ(failmem_live(), 0);
@@ -508,4 +545,4 @@ TEST(tables_are_whole) {
 TEST_MAIN(CASE(an_allocation_that_fails_hurts_nobody_for_long), CASE(memory_that_is_gone_for_good_crashes_nothing),
           CASE(a_broker_frees_all_it_has), CASE(no_byte_outside_a_chunk_is_read), CASE(a_verdict_needs_a_connect),
           CASE(a_slot_that_is_none_denies_and_frees), CASE(limits_may_change),
-          CASE(an_output_that_has_gone_serves_the_next), CASE(tables_are_whole))
+          CASE(an_output_that_has_gone_serves_the_next), CASE(that_a_link_has_ended_is_told_without_memory), CASE(tables_are_whole))
