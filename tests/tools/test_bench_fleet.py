@@ -34,6 +34,8 @@ RECOVER = STEADY | {
         (RECOVER | {"p99_ms": 201.0}, ["p99 201 ms, not 200"]),
         ({"phase": "growth", "growth": 0.04}, []),
         ({"phase": "growth", "growth": 0.06}, ["memory has grown by 6%"]),
+        ({"phase": "growth", "growth": 0.0, "more_files": 16}, []),
+        ({"phase": "growth", "growth": 0.0, "more_files": 17}, ["17 more files are open"]),
     ],
 )
 def test_what_goes_wrong_is_named(said: dict[str, Any], words: list[str]) -> None:
@@ -42,11 +44,13 @@ def test_what_goes_wrong_is_named(said: dict[str, Any], words: list[str]) -> Non
 
 def test_the_table_has_a_line_a_phase() -> None:
     connect = {"phase": "connect", "label": "all come in", "seconds": 1.0, "nodes": 5, "bytes_per_node": 2048}
-    lines = fleet.table([connect, STEADY | {"lost": 1}, RECOVER, {"phase": "growth", "label": "memory", "growth": 0.0}])
+    growth = {"phase": "growth", "label": "soak", "growth": 0.012, "more_files": 3, "disk_a_report": 41}
+    lines = fleet.table([connect, STEADY | {"lost": 1}, RECOVER, growth])
     assert "5 nodes, 2.0 KiB each" in lines[2]
     assert lines[3].split()[:6] == ["reports", "4.0", "40", "9", "1.00", "2.00"]
     assert lines[3].endswith("1 lost")
     assert "last 9.0 s, attempts at most 2" in lines[4]
+    assert lines[5].endswith("memory +1.2%, open files +3, 41 bytes of disk a report")
 
 
 def test_nodes_are_in_the_ledger_and_have_certificates_of_the_fleet(tmp_path: Path) -> None:

@@ -40,11 +40,12 @@ TABLE = BUILD / "fleet.txt"
 START_S = 60.0
 STOP_S = 30.0
 STEP_S = 0.05
-SOAK_STEP_S = 30.0
+SOAK_STEP_S = 300.0
 BACK_S = 120.0  # all nodes are back within, after a restart
 ANSWER_MS = 50.0  # 99 of 100 commands are answered within
 ANSWER_BACK_MS = 200.0  # those to nodes that are already back
 GROWTH = 0.05  # of its memory that the gateway may gain in the second half of a soak
+MORE_FILES = 16  # that it may have open at the end of it: what the store and the history open now and then
 REPORTERS = 1000
 COMMANDS = 50  # a second
 
@@ -136,6 +137,18 @@ class Gateway:
                 return int(line.split()[1]) * 1024
         raise FleetError("the gateway has no memory")
 
+    def files(self) -> int:
+        """Open files, sockets among them."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def disk(self) -> int:
+        """Bytes of its fleet home. What goes while they are counted is none."""
+        size = 0
+        for path in self.home.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                size += path.stat().st_size if path.is_file() else 0
+        return size
+
     def cpu(self) -> float:
         """Seconds of a core that it has used, in steps of a hundredth."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
@@ -208,7 +221,13 @@ def _phase(nodes: Nodes, gateway: Gateway, order: str, label: str) -> dict[str, 
     nodes.tell(order)
     said = nodes.hear()
     used = (gateway.cpu() - before) / (time.monotonic() - begun)
-    return said | {"label": label, "gateway_cpu": round(used, 3), "gateway_bytes": gateway.memory()}
+    return said | {
+        "label": label,
+        "gateway_cpu": round(used, 3),
+        "gateway_bytes": gateway.memory(),
+        "gateway_files": gateway.files(),
+        "gateway_disk": gateway.disk(),
+    }
 
 
 def run(program: Path, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -237,14 +256,22 @@ def run(program: Path, arguments: argparse.Namespace) -> Iterator[dict[str, Any]
 
 
 def _soak(nodes: Nodes, gateway: Gateway, seconds: float) -> Iterator[dict[str, Any]]:
-    """Steady phases, one after the other; the last thing it says is what the memory did."""
-    memory = []
-    for step in range(max(2, round(seconds / SOAK_STEP_S))):
-        said = _phase(nodes, gateway, f"steady {min(SOAK_STEP_S, seconds / 2)}", f"soak {step}")
-        memory.append(said["gateway_bytes"])
-        yield said
-    half = memory[len(memory) // 2 :]
-    yield {"phase": "growth", "label": "memory, second half of the soak", "growth": round(half[-1] / half[0] - 1, 4)}
+    """Steady phases, one after the other; at last what has grown from the middle of them to the end."""
+    steps = max(2, round(seconds / SOAK_STEP_S))
+    found = []
+    for step in range(steps):
+        found.append(_phase(nodes, gateway, f"steady {seconds / steps}", f"soak, {step + 1} of {steps}"))
+        yield found[-1]
+    middle, end = found[steps // 2 - 1], found[-1]
+    yield {
+        "phase": "growth",
+        "label": "second half of the soak",
+        "growth": round(end["gateway_bytes"] / middle["gateway_bytes"] - 1, 4),
+        "more_files": end["gateway_files"] - middle["gateway_files"],
+        "disk_a_report": round(
+            (end["gateway_disk"] - middle["gateway_disk"]) / sum(said["reports"] for said in found[steps // 2 :])
+        ),
+    }
 
 
 def faults(said: dict[str, Any]) -> list[str]:
@@ -255,6 +282,8 @@ def faults(said: dict[str, Any]) -> list[str]:
         words.append(f"p99 {said['p99_ms']:.0f} ms, not {most:.0f}")
     if said.get("growth", 0) > GROWTH:
         words.append(f"memory has grown by {said['growth']:.0%}")
+    if said.get("more_files", 0) > MORE_FILES:
+        words.append(f"{said['more_files']} more files are open")
     return words
 
 
@@ -271,6 +300,11 @@ def table(found: list[dict[str, Any]]) -> list[str]:
             remarks.append(
                 f"all back; first after {said['first_back_s']:.1f} s, mean {said['mean_s']:.1f} s, "
                 f"last {said['longest_s']:.1f} s, attempts at most {said['attempts']}"
+            )
+        if said["phase"] == "growth":
+            remarks.append(
+                f"memory {said['growth']:+.1%}, open files {said['more_files']:+}, "
+                f"{said['disk_a_report']} bytes of disk a report"
             )
         answers = [f"{said[key]:.2f}" if said.get("commands") else "-" for key in ("p50_ms", "p99_ms", "max_ms")]
         rows.append([
@@ -310,7 +344,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for said in run(build(), arguments):
             found.append(said)
-            print(f"{said['label']}: {', '.join(faults(said)) or 'well'}", file=sys.stderr, flush=True)
+            print(
+                f"{said['label']}: {', '.join(faults(said)) or 'well'} {json.dumps(said)}", file=sys.stderr, flush=True
+            )
     except (FleetError, GeneratorError) as error:
         failure = str(error)
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
