@@ -8,6 +8,7 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import re
 import resource
 import shutil
 import socket
@@ -219,7 +220,10 @@ class Peanutd(Broker):
         git = subprocess.run(
             ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
         )
-        return f"peanutd {version} ({git.stdout.strip()})" if git.returncode == 0 else f"peanutd {version}"
+        said = subprocess.run([str(cls._bin / "peanutd"), "--version"], capture_output=True, text=True, check=False)
+        library = re.search(r"native loop: (OpenSSL [^ ]+)", said.stdout)  # it may have one of its own
+        notes = [git.stdout.strip()] * (git.returncode == 0) + ([library[1]] if library else [])
+        return f"peanutd {version}" + (f" ({', '.join(notes)})" if notes else "")
 
     @classmethod
     def init(cls, home: Path) -> None:

@@ -32,7 +32,7 @@ from tools.ports import free_port
 
 from . import pki, report
 from .brokers import HOST, ROOT, Peanutd, stop
-from .generator import BUILD, WIRE, GeneratorError, compile_c
+from .generator import BUILD, WIRE, GeneratorError, chosen, compile_c, openssl
 
 SOURCES = [Path(__file__).with_name("fleet.c"), *WIRE]
 RESULTS = BUILD / "fleet.jsonl"
@@ -196,7 +196,7 @@ class Nodes:
 
 def build(directory: Path = BUILD) -> Path:
     """Builds the generator. Raises GeneratorError."""
-    complaint = compile_c(SOURCES, directory / "fleet", "-DWITH_TLS=1", "-lssl", "-lcrypto")
+    complaint = compile_c([*SOURCES, *chosen()], directory / "fleet", *openssl())
     if complaint is not None:
         raise GeneratorError(f"{SOURCES[0].name} does not compile:\n{complaint}")
     return directory / "fleet"

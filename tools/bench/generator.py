@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,9 +124,26 @@ def compile_c(sources: list[Path], program: Path, *flags: str) -> str | None:
     return None
 
 
+def chosen() -> list[Path]:
+    """The file that remembers which OpenSSL was chosen: with another one, all is to be built anew."""
+    path = Path(sys.prefix) / "openssl"
+    return [path] if path.exists() else []
+
+
+def openssl() -> list[str]:
+    """Flags for the OpenSSL that peanutd's native loop has here: the system's, or that of `make setup OPENSSL=…`."""
+    prefix = "".join(path.read_text().strip() for path in chosen())
+    if not prefix:
+        return ["-DWITH_TLS=1", "-lssl", "-lcrypto"]
+    lib = next((path for path in (Path(prefix, "lib"), Path(prefix, "lib64")) if (path / "libssl.a").exists()), None)
+    if lib is None:
+        raise GeneratorError(f"no libssl.a in {prefix}: make setup OPENSSL=system")
+    return ["-DWITH_TLS=1", f"-I{prefix}/include", f"{lib}/libssl.a", f"{lib}/libcrypto.a", "-pthread"]
+
+
 def build(directory: Path = BUILD) -> Generator:
     """Builds the generator, without TLS where OpenSSL's headers are missing. Raises GeneratorError."""
-    if compile_c(SOURCES, directory / "load", "-DWITH_TLS=1", "-lssl", "-lcrypto") is None:
+    if compile_c([*SOURCES, *chosen()], directory / "load", *openssl()) is None:
         return Generator(directory / "load", tls=True)
     complaint = compile_c(SOURCES, directory / "load-plain", "-DWITH_TLS=0")
     if complaint is not None:
