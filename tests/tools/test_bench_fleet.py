@@ -45,10 +45,11 @@ def test_what_goes_wrong_is_named(said: dict[str, Any], words: list[str]) -> Non
 def test_the_table_has_a_line_a_phase() -> None:
     connect = {"phase": "connect", "label": "all come in", "seconds": 1.0, "nodes": 5, "bytes_per_node": 2048}
     growth = {"phase": "growth", "label": "soak", "growth": 0.012, "more_files": 3, "disk_a_report": 41}
-    lines = fleet.table([connect, STEADY | {"lost": 1}, RECOVER, growth])
+    lines = fleet.table([connect, STEADY | {"lost": 1, "others": 0.7}, RECOVER | {"others": 0.02}, growth])
     assert "5 nodes, 2.0 KiB each" in lines[2]
     assert lines[3].split()[:6] == ["reports", "4.0", "40", "9", "1.00", "2.00"]
-    assert lines[3].endswith("1 lost")
+    assert lines[3].endswith("1 lost, noise: others took 70% of a core")
+    assert "noise" not in lines[4]
     assert "last 9.0 s, attempts at most 2" in lines[4]
     assert lines[5].endswith("memory +1.2%, open files +3, 41 bytes of disk a report")
 

@@ -83,6 +83,18 @@ def make_certificates(home: Path, nodes: int) -> Path:
     return path
 
 
+def _cpu(pid: int) -> float:
+    """Seconds of a core that a process has used, in steps of a hundredth."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _machine_cpu() -> float:
+    """The same of all processes, what the host has taken for itself included."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
 class Gateway:
     """peanutd in `home`, started and stopped as often as is needed."""
 
@@ -150,9 +162,7 @@ class Gateway:
         return size
 
     def cpu(self) -> float:
-        """Seconds of a core that it has used, in steps of a hundredth."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return _cpu(self.pid)
 
 
 class Nodes:
@@ -173,6 +183,9 @@ class Nodes:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+
+    def cpu(self) -> float:
+        return _cpu(self._process.pid)
 
     def tell(self, order: str) -> None:
         assert self._process.stdin is not None
@@ -217,13 +230,17 @@ def home_of(nodes: int) -> Iterator[tuple[Gateway, Path]]:
 
 
 def _phase(nodes: Nodes, gateway: Gateway, order: str, label: str) -> dict[str, Any]:
-    before, begun = gateway.cpu(), time.monotonic()
+    def used() -> tuple[float, float, float]:
+        return gateway.cpu(), _machine_cpu() - gateway.cpu() - nodes.cpu(), time.monotonic()
+
+    before = used()
     nodes.tell(order)
     said = nodes.hear()
-    used = (gateway.cpu() - before) / (time.monotonic() - begun)
+    ours, others, seconds = (now - then for now, then in zip(used(), before, strict=True))
     return said | {
         "label": label,
-        "gateway_cpu": round(used, 3),
+        "gateway_cpu": round(ours / seconds, 3),
+        "others": round(max(0.0, others / seconds), 3),
         "gateway_bytes": gateway.memory(),
         "gateway_files": gateway.files(),
         "gateway_disk": gateway.disk(),
@@ -301,6 +318,8 @@ def table(found: list[dict[str, Any]]) -> list[str]:
                 f"all back; first after {said['first_back_s']:.1f} s, mean {said['mean_s']:.1f} s, "
                 f"last {said['longest_s']:.1f} s, attempts at most {said['attempts']}"
             )
+        if said.get("others", 0) > report.NOISE:
+            remarks.append(f"noise: others took {said['others']:.0%} of a core")
         if said["phase"] == "growth":
             remarks.append(
                 f"memory {said['growth']:+.1%}, open files {said['more_files']:+}, "
