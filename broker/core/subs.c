@@ -9,24 +9,47 @@
 typedef struct entry {
     pn_session *session;
     uint32_t ref; /* its place in session->subs */
-    uint32_t id; /* Subscription Identifier, or 0 */
-    uint8_t qos : 2;
-    uint8_t no_local : 1;
-    uint8_t rap : 1;
+    uint32_t id : 28; /* Subscription Identifier, or 0 */
+    uint32_t qos : 2;
+    uint32_t no_local : 1;
+    uint32_t rap : 1;
 } entry;
 
 /* A filter's subscribers, or one group's of them. The nodes of a filter hang on its slot in the trie as a list, the one without a group
- * first; those with one are found by x->groups, because a filter may have very many. */
+ * first; those with one are found by x->groups, because a filter may have very many. Most have one subscriber, and what a publication looks
+ * at stands in front: among a hundred thousand of them each cache line that it touches has to come from memory. */
 typedef struct pn_sub_node {
-    struct pn_sub_node *prev, *next;
-    entry *list; /* owned */
-    uint32_t count, cap;
-    uint32_t turn;         /* group: where the search for the next one to serve begins */
-    uint64_t serial;       /* group: never 0, never used again; a delivery that comes by way of it remembers it by this */
-    pn_span name;          /* `text`: the filter as it was subscribed to, with $share and the group */
-    pn_span group, filter; /* in it; group empty: everyone is served */
-    uint8_t text[];
+    struct pn_sub_node *next;
+    uint32_t count, cap; /* cap 0: the only one is `one` */
+    union {
+        entry one;
+        entry *list; /* owned */
+    };
+    struct pn_sub_node *prev;
+    uint64_t serial;         /* group: never 0, never used again; a delivery that comes by way of it remembers it by this */
+    uint32_t turn;           /* group: where the search for the next one to serve begins */
+    uint16_t group, length;  /* bytes of the group's name, 0: everyone is served; of `text` */
+    uint8_t text[];          /* the filter as it was subscribed to, with $share and the group */
 } node;
+
+_Static_assert(sizeof(entry) == 16, "an identifier (5.0 §1.5.5) and the options fit a word");
+
+enum { IDENTIFIER = 0xFFFFFFF };
+
+static inline entry *entries(node *n) { return n->cap ? n->list : &n->one; }
+
+static inline pn_span name_of(const node *n) { return (pn_span){n->text, n->length}; }
+
+static const char SHARE[] = "$share/";
+
+/* The filter, without share and group. */
+static inline pn_span filter_of(const node *n) {
+    uint32_t before = n->group ? (uint32_t)sizeof SHARE - 1 + n->group + 1 : 0;
+    return (pn_span){n->text + before, n->length - before};
+}
+
+/* The key under which a group's node is found: `group/filter`. */
+static inline pn_span key_of(const node *n) { return (pn_span){n->text + sizeof SHARE - 1, n->length - (uint32_t)sizeof SHARE + 1}; }
 
 typedef struct target {
     pn_session *session;
@@ -66,7 +89,7 @@ static bool free_list(void *ctx, void *value) {
     (void)ctx;
     for (node *n = value, *next; n; n = next) {
         next = n->next;
-        pn_free(n->list);
+        if (n->cap) pn_free(n->list);
         pn_free(n);
     }
     return true;
@@ -84,27 +107,30 @@ void pn_subs_free(pn_subs *x) {
     pn_free(x);
 }
 
-pn_span pn_subs_filter(const pn_session *s, uint32_t i) { return s->subs[i].node->filter; }
+pn_span pn_subs_filter(const pn_session *s, uint32_t i) { return filter_of(s->subs[i].node); }
 
-bool pn_subs_shared(const pn_session *s, uint32_t i) { return s->subs[i].node->group.n != 0; }
+bool pn_subs_shared(const pn_session *s, uint32_t i) { return s->subs[i].node->group != 0; }
 
-uint8_t pn_subs_qos(const pn_session *s, uint32_t i) { return s->subs[i].node->list[s->subs[i].at].qos; }
+static entry *entry_of(const pn_session *s, uint32_t i) { return &entries(s->subs[i].node)[s->subs[i].at]; }
+
+uint8_t pn_subs_qos(const pn_session *s, uint32_t i) { return entry_of(s, i)->qos; }
 
 void pn_subs_lower(pn_session *s, uint32_t i, uint8_t qos) {
-    entry *e = &s->subs[i].node->list[s->subs[i].at];
+    entry *e = entry_of(s, i);
     if (qos < e->qos) e->qos = qos & 3u;
 }
-pn_span pn_subs_name(const pn_session *s, uint32_t i) { return s->subs[i].node->name; }
+
+pn_span pn_subs_name(const pn_session *s, uint32_t i) { return name_of(s->subs[i].node); }
 
 /* The session's entry in `n`, by way of the shorter of the two lists. */
 static entry *find(node *n, const pn_session *s) {
     if (n->count <= s->sub_count) {
         for (uint32_t i = 0; i < n->count; i++) {
-            if (n->list[i].session == s) return &n->list[i];
+            if (entries(n)[i].session == s) return &entries(n)[i];
         }
     } else {
         for (uint32_t i = 0; i < s->sub_count; i++) {
-            if (s->subs[i].node == n) return &n->list[s->subs[i].at];
+            if (s->subs[i].node == n) return entry_of(s, i);
         }
     }
     return NULL;
@@ -122,9 +148,20 @@ static bool grow(void *list, uint32_t count, uint32_t *cap, uint32_t first, size
     return true;
 }
 
+/* Room for one more subscriber in `n`; what is there moves. */
+static bool node_grow(node *n) {
+    if (n->count < n->cap || n->count == 0) return true;
+    if (n->cap) return grow(&n->list, n->count, &n->cap, 0, sizeof *n->list);
+    entry *list = pn_malloc(2 * sizeof *list);
+    if (!list) return false;
+    list[0] = n->one;
+    n->list = list;
+    n->cap = 2;
+    return true;
+}
+
 bool pn_subs_split(pn_span topic_filter, pn_span *group, pn_span *filter) {
-    static const char share[] = "$share/";
-    const uint32_t n = sizeof share - 1;
+    const uint32_t n = sizeof SHARE - 1;
     *group = (pn_span){0};
     *filter = topic_filter;
     if (!pn_topic_is_shared(topic_filter)) return true;
@@ -136,14 +173,11 @@ bool pn_subs_split(pn_span topic_filter, pn_span *group, pn_span *filter) {
     return !memchr(name, '+', group->n) && !memchr(name, '#', group->n);
 }
 
-/* The key of a group's node: both are parts of `$share/group/filter`. */
-static pn_span group_key(pn_span group, pn_span filter) { return pn_span_of(group.p, (size_t)group.n + 1 + filter.n); }
-
 /* The node of `group` under `filter`, or NULL. */
 static node *node_of(const pn_subs *x, pn_span group, pn_span filter) {
-    void **slot = group.n ? pn_trie_get(x->groups, group_key(group, filter)) : pn_trie_get(x->trie, filter);
+    void **slot = group.n ? pn_trie_get(x->groups, pn_span_of(group.p, (size_t)group.n + 1 + filter.n)) : pn_trie_get(x->trie, filter);
     node *n = slot ? *slot : NULL;
-    return n && n->group.n == group.n ? n : NULL;
+    return n && n->group == group.n ? n : NULL;
 }
 
 static void node_free(pn_subs *x, node *n) {
@@ -151,24 +185,24 @@ static void node_free(pn_subs *x, node *n) {
     if (n->prev) {
         n->prev->next = n->next;
     } else if (n->next) {
-        *pn_trie_get(x->trie, n->filter) = n->next;
+        *pn_trie_get(x->trie, filter_of(n)) = n->next;
     } else {
-        pn_trie_remove(x->trie, n->filter);
+        pn_trie_remove(x->trie, filter_of(n));
     }
-    if (n->group.n) pn_trie_remove(x->groups, group_key(n->group, n->filter));
-    pn_free(n->list);
+    if (n->group) pn_trie_remove(x->groups, key_of(n));
+    if (n->cap) pn_free(n->list);
     pn_free(n);
 }
 
-static node *node_new(pn_subs *x, void **slot, pn_span name, uint32_t group_n, uint32_t filter_n) {
+static node *node_new(pn_subs *x, void **slot, pn_span name, uint32_t group_n) {
+    if (name.n > PN_STRING_MAX) return NULL;
     node *n = pn_calloc(1, sizeof *n + name.n);
     if (!n) return NULL;
     memcpy(n->text, name.p, name.n);
-    n->name = (pn_span){n->text, name.n};
-    n->filter = (pn_span){n->text + name.n - filter_n, filter_n};
-    n->group = (pn_span){n->filter.p - (group_n ? group_n + 1 : 0), group_n};
+    n->length = (uint16_t)name.n;
+    n->group = (uint16_t)group_n;
     if (group_n) {
-        void **place = pn_trie_put(x->groups, group_key(n->group, n->filter));
+        void **place = pn_trie_put(x->groups, key_of(n));
         if (!place) {
             pn_free(n);
             return NULL;
@@ -177,7 +211,7 @@ static node *node_new(pn_subs *x, void **slot, pn_span name, uint32_t group_n, u
     }
     n->serial = ++x->serials;
     node *first = *slot;
-    if (first && group_n && !first->group.n) { /* behind the one without a group */
+    if (first && group_n && !first->group) { /* behind the one without a group */
         n->prev = first;
         n->next = first->next;
         first->next = n;
@@ -213,28 +247,27 @@ uint8_t pn_subs_add(pn_subs *x, pn_session *s, const pn_filter *f, uint32_t id, 
     *existed = e != NULL;
     if (!e) {
         bool fresh = !n;
-        if (fresh) n = node_new(x, slot, f->filter, group.n, filter.n);
+        if (fresh) n = node_new(x, slot, f->filter, group.n);
         if (!n) {
             if (!*slot) pn_trie_remove(x->trie, filter);
             return PN_QUOTA_EXCEEDED;
         }
         if (s->sub_count >= env->limits.max_subscriptions ||
-            !grow(&s->subs, s->sub_count, &s->sub_cap, 4, sizeof *s->subs) ||
-            !grow(&n->list, n->count, &n->cap, 1, sizeof *n->list)) {
+            !grow(&s->subs, s->sub_count, &s->sub_cap, 1, sizeof *s->subs) || !node_grow(n)) {
             if (fresh) node_free(x, n);
             return PN_QUOTA_EXCEEDED;
         }
-        e = &n->list[n->count];
+        e = &entries(n)[n->count];
         *e = (entry){.session = s, .ref = s->sub_count};
         s->subs[s->sub_count++] = (pn_sub_ref){n, n->count++};
         env->stats.subscriptions++;
-        env->stats.shared_subscriptions += n->group.n != 0;
+        env->stats.shared_subscriptions += n->group != 0;
     }
-    e->id = id;
+    e->id = id & IDENTIFIER;
     e->qos = f->qos & 3u;
     e->no_local = f->no_local;
     e->rap = f->retain_as_published;
-    if (pn_record_subscription(s, n->name, options_of(e), id, n->serial, !*existed, env)) return PN_SUCCESS;
+    if (pn_record_subscription(s, name_of(n), options_of(e), id, n->serial, !*existed, env)) return PN_SUCCESS;
     pn_subs_remove_at(x, s, e->ref, env);
     return PN_QUOTA_EXCEEDED;
 }
@@ -246,20 +279,20 @@ void pn_subs_restore_serial(pn_subs *x, const pn_session *s, uint32_t i, uint64_
 
 void pn_subs_remove_at(pn_subs *x, pn_session *s, uint32_t ref, pn_env *env) {
     node *n = s->subs[ref].node;
-    pn_forget_subscription(s, n->name, env);
+    pn_forget_subscription(s, name_of(n), env);
     uint32_t i = s->subs[ref].at;
-    entry last = n->list[--n->count];
+    entry last = entries(n)[--n->count];
     if (i < n->count) {
-        n->list[i] = last;
+        entries(n)[i] = last;
         last.session->subs[last.ref].at = i;
     }
     pn_sub_ref moved = s->subs[--s->sub_count];
     if (ref < s->sub_count) {
         s->subs[ref] = moved;
-        moved.node->list[moved.at].ref = ref;
+        entries(moved.node)[moved.at].ref = ref;
     }
     env->stats.subscriptions--;
-    env->stats.shared_subscriptions -= n->group.n != 0;
+    env->stats.shared_subscriptions -= n->group != 0;
     if (n->count == 0) node_free(x, n);
 }
 
@@ -285,9 +318,9 @@ void pn_subs_drop(pn_subs *x, pn_session *s, pn_env *env) {
 
 /* Whose turn it is in a group: the next one that is connected, or, when nobody is, the next one; never `not`. NULL: there is nobody else. */
 static entry *choose(node *n, const pn_session *not) {
-    entry *fallback = NULL;
+    entry *fallback = NULL, *list = entries(n);
     for (uint32_t i = 0; i < n->count; i++) {
-        entry *e = &n->list[(n->turn + i) % n->count];
+        entry *e = &list[(n->turn + i) % n->count];
         if (e->session == not) continue;
         if (e->session->wire) {
             n->turn = (n->turn + i + 1) % n->count;
@@ -295,7 +328,7 @@ static entry *choose(node *n, const pn_session *not) {
         }
         if (!fallback) fallback = e;
     }
-    if (fallback) n->turn = (uint32_t)(fallback - n->list + 1) % n->count;
+    if (fallback) n->turn = (uint32_t)(fallback - list + 1) % n->count;
     return fallback;
 }
 
@@ -310,7 +343,7 @@ void pn_subs_hand_over(const pn_session *s, pn_subs_pass pass, void *ctx) {
     if (!groups) return;
     uint32_t count = 0;
     for (uint32_t i = 0; i < s->sub_count; i++) {
-        if (s->subs[i].node->group.n) groups[count++] = s->subs[i].node;
+        if (s->subs[i].node->group) groups[count++] = s->subs[i].node;
     }
     if (count) qsort(groups, count, sizeof *groups, by_serial);
     const pn_out *out;
@@ -323,8 +356,9 @@ void pn_subs_hand_over(const pn_session *s, pn_subs_pass pass, void *ctx) {
         if (!e) continue;
         pn_pub pub = pn_message_pub(out->message);
         uint8_t qos = e->qos < pub.qos ? e->qos : pub.qos;
+        uint32_t id = e->id;
         pass(ctx, e->session, &pub,
-             &(pn_delivery){.qos = qos, .retain = e->rap && pub.retain, .group = wanted.serial, .ids = &e->id, .id_count = e->id != 0});
+             &(pn_delivery){.qos = qos, .retain = e->rap && pub.retain, .group = wanted.serial, .ids = &id, .id_count = id != 0});
     }
     pn_free(groups);
 }
@@ -338,9 +372,9 @@ static bool collect(void *ctx, void *value) {
     return true;
 }
 
-static void serve(const entry *e, uint64_t group, pn_subs_fn each, void *ctx) {
-    each(ctx, e->session,
-         &(pn_delivery){.qos = e->qos, .retain = e->rap, .ids = &e->id, .id_count = e->id != 0, .group = group});
+static inline void serve(const entry *e, uint64_t group, pn_subs_fn each, void *ctx) {
+    uint32_t id = e->id;
+    each(ctx, e->session, &(pn_delivery){.qos = e->qos, .retain = e->rap, .ids = &id, .id_count = id != 0, .group = group});
 }
 
 /* `*list` with room for `wanted` elements of `size`. */
@@ -359,7 +393,7 @@ static bool room(void *list, uint64_t wanted, uint32_t *cap, size_t size) {
 /* Several filters match: everyone once, with what all of them ask for. */
 static int64_t route_merged(pn_subs *x, const pn_session *publisher, pn_subs_fn each, void *ctx) {
     uint64_t total = 0;
-    for (uint32_t m = 0; m < x->matched_count; m++) total += x->matched[m]->group.n ? 1 : x->matched[m]->count;
+    for (uint32_t m = 0; m < x->matched_count; m++) total += x->matched[m]->group ? 1 : x->matched[m]->count;
     if (!room(&x->targets, total, &x->targets_cap, sizeof *x->targets) || !room(&x->ids, total, &x->ids_cap, sizeof *x->ids) ||
         !room(&x->list, x->matched_count, &x->list_cap, sizeof *x->list)) {
         return -1;
@@ -368,9 +402,9 @@ static int64_t route_merged(pn_subs *x, const pn_session *publisher, pn_subs_fn 
     uint64_t mark = ++x->mark;
     for (uint32_t m = 0; m < x->matched_count; m++) {
         node *n = x->matched[m];
-        if (n->group.n) continue;
+        if (n->group) continue;
         for (uint32_t i = 0; i < n->count; i++) {
-            entry e = n->list[i];
+            entry e = entries(n)[i];
             if (e.no_local && e.session == publisher) continue;
             if (e.session->mark != mark) {
                 e.session->mark = mark;
@@ -378,7 +412,7 @@ static int64_t route_merged(pn_subs *x, const pn_session *publisher, pn_subs_fn 
                 x->targets[count++] = (target){.session = e.session};
             }
             target *t = &x->targets[e.session->mark_at];
-            if (e.qos > t->qos) t->qos = e.qos;
+            if (e.qos > t->qos) t->qos = e.qos & 3u;
             t->rap |= e.rap;
             if (e.id) {
                 x->ids[ids] = (linked_id){e.id, t->ids};
@@ -396,7 +430,7 @@ static int64_t route_merged(pn_subs *x, const pn_session *publisher, pn_subs_fn 
     int64_t reached = count;
     for (uint32_t m = 0; m < x->matched_count; m++) {
         node *n = x->matched[m];
-        const entry *e = n->group.n ? choose(n, NULL) : NULL;
+        const entry *e = n->group ? choose(n, NULL) : NULL;
         if (!e) continue;
         serve(e, n->serial, each, ctx);
         reached++;
@@ -409,11 +443,12 @@ uint64_t pn_subs_visited(const pn_subs *x) { return pn_trie_visited(x->trie); }
 int64_t pn_subs_route(pn_subs *x, pn_span topic, const pn_session *publisher, pn_subs_fn each, void *ctx) {
     x->matched_count = 0;
     if (!pn_trie_match(x->trie, topic, collect, x)) return -1;
-    if (x->matched_count != 1 || x->matched[0]->group.n) return route_merged(x, publisher, each, ctx);
-    const node *n = x->matched[0]; /* the usual case: no session can stand in one list twice */
+    if (x->matched_count != 1 || x->matched[0]->group) return route_merged(x, publisher, each, ctx);
+    node *n = x->matched[0]; /* the usual case: no session can stand in one list twice */
+    const entry *list = entries(n);
     int64_t reached = 0;
     for (uint32_t i = 0; i < n->count; i++) {
-        const entry *e = &n->list[i];
+        const entry *e = &list[i];
         if (e->no_local && e->session == publisher) continue;
         serve(e, 0, each, ctx);
         reached++;

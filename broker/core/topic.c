@@ -4,8 +4,8 @@
  * array may move. Node 0 is the root, and as nothing points down to it, index 0 also means "none". A node knows its
  * `+` and its `#` child directly. Its literal children hang in a list (for search and each) and are found through one
  * hash table for the whole trie, keyed by (parent, level): open addressing, linear probing, backward-shift deletion,
- * so there are no tombstones and removal leaves no trace. The invariant: every node but the root is a key or has a
- * child. The arrays keep the size of the largest content the trie has had; the owners' limits bound that.
+ * so there are no tombstones and removal leaves no trace. An only child is found without it: there is nothing to choose,
+ * and so nothing to hash. The invariant: every node but the root is a key or has a child. The arrays keep the size of the largest content the trie has had; the owners' limits bound that.
  *
  * Why crafted levels cannot slow the table down. A level is hashed with SipHash-1-3, a pseudo-random function under a
  * key that peers do not have and whose outputs they never see: different levels land independently of each other.
@@ -176,8 +176,9 @@ typedef struct node {
     uint32_t plus, many;    /* the children `+` and `#` */
     uint32_t hash;          /* of (parent, level): where the table has it; literal nodes only */
     uint16_t length;        /* of the level */
-    bool key;               /* put and not removed */
-    bool watched;           /* a walk that was left may stand here */
+    bool key : 1;           /* put and not removed */
+    bool watched : 1;       /* a walk that was left may stand here */
+    bool only : 1;          /* has one literal child */
     union {
         uint8_t near[NEAR];
         uint8_t *far; /* owned; a level longer than NEAR */
@@ -208,31 +209,54 @@ struct pn_trie {
     pn_trie_walk *walks; /* that have begun */
 };
 
-/* A level and the half of its hash that does not depend on the parent. */
+/* A level and, once somebody needs it, the half of its hash that does not depend on the parent; 0 before. */
 typedef struct hashed {
     pn_span text;
     uint64_t hash;
 } hashed;
 
-static inline hashed hash_level(const pn_trie *t, pn_span text) {
-    return (hashed){text, pn_hash(text.p, text.n, t->seed)};
+static inline uint32_t hash_under(const pn_trie *t, uint32_t parent, hashed *level) {
+    if (!level->hash) level->hash = pn_hash(level->text.p, level->text.n, t->seed);
+    uint64_t x = level->hash + parent * t->by_parent;
+    return (uint32_t)(((x ^ x >> 32) * t->by_sum) >> 32);
 }
 
-static inline uint32_t hash_under(const pn_trie *t, uint32_t parent, uint64_t level_hash) {
-    uint64_t x = level_hash + parent * t->by_parent;
-    return (uint32_t)(((x ^ x >> 32) * t->by_sum) >> 32);
+static inline uint64_t load8(const uint8_t *p) {
+    uint64_t w;
+    memcpy(&w, p, sizeof w);
+    return w;
 }
 
 static inline const uint8_t *level_bytes(const node *n) { return n->length > NEAR ? n->level.far : n->level.near; }
 
+/* Whether that is the node's level. Of a short one no byte behind it is looked at, as memcmp may: that would be another cache line. */
+static inline bool reads(const node *n, pn_span text) {
+    if (n->length != text.n) return false;
+    if (text.n > NEAR) return memcmp(n->level.far, text.p, text.n) == 0;
+    const uint8_t *a = n->level.near, *b = text.p;
+    if (text.n >= 8) {
+        uint32_t last = text.n - 8;
+        for (uint32_t i = 0; i < last; i += 8) {
+            if (load8(a + i) != load8(b + i)) return false;
+        }
+        return load8(a + last) == load8(b + last);
+    }
+    for (uint32_t i = 0; i < text.n; i++) {
+        if (a[i] != b[i]) return false;
+    }
+    return true;
+}
+
 /* The literal child of `parent`, 0 when there is none. */
-static inline uint32_t child(const pn_trie *t, uint32_t parent, const hashed *level) {
-    uint32_t hash = hash_under(t, parent, level->hash), mask = (1u << t->bits) - 1;
+static inline uint32_t child(const pn_trie *t, uint32_t parent, hashed *level) {
+    const node *p = &t->nodes[parent];
+    if (!p->first) return 0;
+    if (p->only) return reads(&t->nodes[p->first], level->text) ? p->first : 0;
+    uint32_t hash = hash_under(t, parent, level), mask = (1u << t->bits) - 1;
     for (uint32_t i = hash >> (32 - t->bits); t->slots[i].node; i = (i + 1) & mask) {
         if (t->slots[i].hash != hash) continue;
         const node *n = &t->nodes[t->slots[i].node];
-        pn_span text = {level_bytes(n), n->length};
-        if (n->parent == parent && pn_span_eq(text, level->text)) return t->slots[i].node;
+        if (n->parent == parent && reads(n, level->text)) return t->slots[i].node;
     }
     return 0;
 }
@@ -293,7 +317,7 @@ static bool nodes_grow(pn_trie *t) {
 }
 
 /* A new node that carries nothing yet; 0 without memory, and then nothing has changed. */
-static uint32_t add_node(pn_trie *t, uint32_t parent, enum kind kind, const hashed *level) {
+static uint32_t add_node(pn_trie *t, uint32_t parent, enum kind kind, hashed *level) {
     uint8_t *far = NULL;
     if (!nodes_grow(t) || (kind == LITERAL && !slots_grow(t))) return 0;
     if (level->text.n > NEAR && !(far = pn_malloc(level->text.n))) return 0;
@@ -313,7 +337,8 @@ static uint32_t add_node(pn_trie *t, uint32_t parent, enum kind kind, const hash
         n->next = p->first;
         if (p->first) t->nodes[p->first].prev = index;
         p->first = index;
-        n->hash = hash_under(t, parent, level->hash);
+        p->only = !n->next;
+        n->hash = hash_under(t, parent, level);
         slot_fill(t->slots, t->bits, (slot){n->hash, index});
         t->filled++;
     }
@@ -344,6 +369,7 @@ static void drop_node(pn_trie *t, uint32_t index) {
         slot_empty(t, index);
         if (n->next) t->nodes[n->next].prev = n->prev;
         *(n->prev ? &t->nodes[n->prev].next : &p->first) = n->next;
+        p->only = p->first && !t->nodes[p->first].next;
     }
     if (n->length > NEAR) pn_free(n->level.far);
     *n = (node){.next = t->free};
@@ -365,7 +391,7 @@ static void prune(pn_trie *t, uint32_t index) {
 static const pn_span MARKER = {(const uint8_t *)"/", 1};
 
 /* One step down from `at`, as keys go: wildcards are levels like others. */
-static uint32_t step(const pn_trie *t, uint32_t at, enum kind kind, const hashed *level) {
+static uint32_t step(const pn_trie *t, uint32_t at, enum kind kind, hashed *level) {
     if (kind == PLUS) return t->nodes[at].plus;
     if (kind == MANY) return t->nodes[at].many;
     return child(t, at, level);
@@ -381,7 +407,7 @@ static uint32_t find(const pn_trie *t, pn_trie *make, pn_span key, bool rule) {
         pn_span text = next_level(&l);
         if (rule && pn_span_eq(text, ID_LEVEL)) text = MARKER;
         enum kind kind = kind_of(text);
-        hashed level = kind == LITERAL ? hash_level(t, text) : (hashed){text, 0};
+        hashed level = {text, 0};
         uint32_t down = step(t, at, kind, &level);
         if (!down && make && depth < PN_TRIE_MAX_LEVELS) down = add_node(make, at, kind, &level);
         if (!down) {
@@ -473,10 +499,10 @@ static inline bool match(const pn_trie *t, pn_span name, const pn_span *id, uint
     struct {
         uint32_t node, depth; /* a node, and how many levels of the name lead to it */
     } todo[2 * PN_TRIE_MAX_LEVELS + 1]; /* a node leaves at most two more behind than the one that is taken up next */
-    hashed level[PN_TRIE_MAX_LEVELS];   /* the first `known` levels of the name, hashed once, when they are reached */
+    hashed level[PN_TRIE_MAX_LEVELS];   /* the first `known` levels of the name */
     uint32_t todos = 0, known = 0;
     levels rest = levels_of(name);
-    hashed marker = id ? hash_level(t, MARKER) : (hashed){MARKER, 0};
+    hashed marker = {MARKER, 0};
 
     todo[todos].node = 0;
     todo[todos++].depth = 0;
@@ -485,6 +511,7 @@ static inline bool match(const pn_trie *t, pn_span name, const pn_span *id, uint
         uint32_t at = todo[--todos].node, depth = todo[todos].depth;
         const node *n = &t->nodes[at];
         bool wild = at || !is_dollar(name); /* MQTT-4.7.2-1 */
+        if (n->plus) __builtin_prefetch(&t->nodes[n->plus]); /* a large trie fits no cache: what is looked at soon is on its way meanwhile */
         if (n->many && wild && !visit(t, n->many, each, ctx)) return false;
         if (depth == known) {
             if (!rest.more) { /* the name ends here */
@@ -492,7 +519,7 @@ static inline bool match(const pn_trie *t, pn_span name, const pn_span *id, uint
                 continue;
             }
             if (!n->first && !n->plus) continue; /* also: nothing is as deep as PN_TRIE_MAX_LEVELS and has children */
-            level[known++] = hash_level(t, next_level(&rest));
+            level[known++] = (hashed){next_level(&rest), 0};
         }
         uint32_t down[3] = {wild ? n->plus : 0, 0, 0};
         if (n->first) {
@@ -573,7 +600,7 @@ bool pn_trie_walk_on(pn_trie_walk *w, uint64_t *steps, pn_trie_fn each, void *ct
             many = kind == MANY;
             if (many) break;
             want[known].kind = kind;
-            want[known++].level = kind == LITERAL ? hash_level(t, text) : (hashed){text, 0};
+            want[known++].level = (hashed){text, 0};
         }
         if (phase == WALK_HERE) {
             if (*steps == 0) break;
