@@ -282,11 +282,11 @@ static void route_one(void *ctx, pn_session *s, const pn_delivery *how) {
 
 /* Sends it to everyone, and keeps it when it is to be retained; that the store is full is counted, and no reason to keep it from
  * those who listen. PN_SUCCESS, PN_NO_MATCHING_SUBSCRIBERS or, without memory, PN_QUOTA_EXCEEDED. */
-uint8_t pn_publish(pn_broker *b, pn_pub *pub, const pn_session *publisher) {
+uint8_t pn_publish(pn_broker *b, pn_pub *pub, pn_matched *memory, const pn_session *publisher) {
     pn_message *before = pub->shared;
     if (pub->retain) pn_retained_put(b->retained, pub, &b->env);
     uint64_t visited = pn_subs_visited(b->subs);
-    int64_t reached = pn_subs_route(b->subs, pub->topic, publisher, route_one, &(routing){b, pub});
+    int64_t reached = pn_subs_route(b->subs, pub->topic, memory, publisher, route_one, &(routing){b, pub});
     b->spent += pn_subs_visited(b->subs) - visited + (reached > 0 ? (uint64_t)reached : 0);
     if (reached < 0) b->env.stats.dropped_no_memory++;
     if (pub->shared != before) pn_message_drop(pub->shared);
@@ -302,7 +302,7 @@ bool pn_broker_publish(pn_broker *b, pn_span topic, pn_span payload, uint8_t qos
     int64_t expires = lifetime == PN_NEVER ? PN_NEVER : now + lifetime;
     pn_pub pub = {.topic = topic, .payload = payload, .qos = qos, .retain = retained, .expires = expires};
     uint64_t dropped = b->env.stats.dropped_retained_full + b->env.stats.dropped_no_memory;
-    pn_publish(b, &pub, NULL);
+    pn_publish(b, &pub, NULL, NULL);
     pn_settle(b);
     return b->env.stats.dropped_retained_full + b->env.stats.dropped_no_memory == dropped;
 }
@@ -318,7 +318,7 @@ void pn_publish_will(pn_broker *b, pn_session *s) {
     if (!will) return;
     if (s->will_lifetime != PN_NEVER) will->expires = b->env.now + s->will_lifetime; /* nobody else has seen it yet */
     pn_pub pub = pn_message_pub(will);
-    pn_publish(b, &pub, s);
+    pn_publish(b, &pub, NULL, s);
     pn_message_drop(will);
 }
 
@@ -445,7 +445,14 @@ int64_t pn_broker_now(const pn_broker *b) { return b->env.now; }
 
 uint64_t pn_broker_seed(const pn_broker *b) { return b->seed; }
 
-void pn_broker_set_limits(pn_broker *b, const pn_limits *limits) { b->env.limits = *limits; }
+static void next_generation(pn_broker *b) {
+    if (++b->generation == 0) b->generation = 1;
+}
+
+void pn_broker_set_limits(pn_broker *b, const pn_limits *limits) {
+    b->env.limits = *limits;
+    next_generation(b); /* what was a valid topic may be so no longer */
+}
 
 const pn_rules *pn_broker_rules(const pn_broker *b, uint8_t slot) { return slot < PN_RULE_SETS ? b->rules[slot] : NULL; }
 
@@ -456,7 +463,7 @@ void pn_broker_set_rules(pn_broker *b, uint8_t slot, pn_rules *rules) {
     }
     pn_rules_free(b->rules[slot]);
     b->rules[slot] = rules;
-    if (++b->rules_count == 0) b->rules_count = 1; /* what was allowed under others is so no longer */
+    next_generation(b); /* what was allowed under others is so no longer */
     for (uint32_t i = 0; i < b->bucket_count; i++) {
         for (pn_session *s = b->buckets[i]; s; s = s->next) {
             if (s->rules == slot) pn_session_judge(b, s);
@@ -470,6 +477,7 @@ pn_broker *pn_broker_new(const pn_limits *limits, uint64_t seed) {
     if (!b) return NULL;
     b->env.limits = *limits;
     b->seed = seed;
+    b->generation = 1;
     b->denied_room = PN_DENIED_EVENTS_MAX;
     b->bucket_count = BUCKETS_FIRST;
     b->buckets = pn_calloc(b->bucket_count, sizeof *b->buckets);

@@ -5,50 +5,51 @@
 
 /* A handler returns PN_SUCCESS, or the reason code with which the link ends. */
 
-/* The topic of a PUBLISH, by way of its Topic Alias where it has one (5.0 §3.3.2.3.4). */
-static uint8_t resolve_topic(pn_link *l, const pn_packet *p, pn_span *topic) {
+/* The topic of a PUBLISH, by way of its Topic Alias where it has one (5.0 §3.3.2.3.4), and what is known about it, under the rules and limits of now. */
+static uint8_t resolve_topic(pn_link *l, const pn_packet *p, pn_span *topic, known_topic **known) {
     const pn_limits *limits = &l->broker->env.limits;
     *topic = p->topic;
+    *known = NULL;
     uint32_t alias = p->props.present ? pn_prop_num(&p->props, PN_TOPIC_ALIAS, 0) : 0;
     if (alias > l->alias_max) return PN_TOPIC_ALIAS_INVALID; /* MQTT-3.3.2-9 */
     if (alias && !p->topic.n) {
-        pn_message *known = l->aliases ? l->aliases[alias - 1] : NULL;
-        if (!known) return PN_PROTOCOL_ERROR; /* 5.0 §3.3.2.3.4 */
-        *topic = known->topic;
+        const pn_message *before = l->aliases ? l->aliases[alias - 1] : NULL;
+        if (!before) return PN_PROTOCOL_ERROR; /* 5.0 §3.3.2.3.4 */
+        *topic = before->topic;
         return PN_SUCCESS;
     }
-    if (!pn_topic_name_valid(p->topic, limits->max_topic_length, limits->max_topic_levels)) return PN_TOPIC_NAME_INVALID;
+    *known = pn_known_topic(l, p->topic);
+    if (!*known || (*known)->generation != l->broker->generation) {
+        if (!pn_topic_name_valid(p->topic, limits->max_topic_length, limits->max_topic_levels)) return PN_TOPIC_NAME_INVALID;
+        if (!*known) *known = pn_learn_topic(l, p->topic);
+        if (*known) (*known)->generation = l->broker->generation, (*known)->allowed = 0;
+    }
     if (!alias) return PN_SUCCESS;
     if (!l->aliases) l->aliases = pn_calloc(l->alias_max, sizeof *l->aliases);
-    pn_message *known = l->aliases ? pn_message_new(&(pn_pub){.topic = p->topic, .expires = PN_NEVER}) : NULL;
-    if (!known) return PN_QUOTA_EXCEEDED;
+    pn_message *now = l->aliases ? pn_message_new(&(pn_pub){.topic = p->topic, .expires = PN_NEVER}) : NULL;
+    if (!now) return PN_QUOTA_EXCEEDED;
     pn_message_drop(l->aliases[alias - 1]);
-    l->aliases[alias - 1] = known;
+    l->aliases[alias - 1] = now;
     return PN_SUCCESS;
 }
 
-static bool may_publish(pn_link *l, const pn_packet *p, pn_span topic) {
-    const pn_broker *b = l->broker;
+/* Whether the rules allow it. The session's slot and identity stay while the link is there. */
+static bool may_publish(const pn_link *l, const pn_packet *p, pn_span topic, known_topic *known) {
+    enum { RETAINED = 3 };
+    const uint8_t bit = (uint8_t)(1 << (p->qos + (p->retain ? RETAINED : 0)));
+    if (known && known->allowed & bit) return true;
     const pn_session *s = l->session;
-    allowed_topic *known = &l->allowed;
-    if (known->rules == b->rules_count && known->slot == s->rules && known->qos == p->qos && known->retain == p->retain &&
-        pn_span_eq(topic, (pn_span){known->topic, known->length})) {
-        return true;
-    }
-    const pn_rules *rules = pn_broker_rules(b, s->rules);
+    const pn_rules *rules = pn_broker_rules(l->broker, s->rules);
     if (!rules || !pn_rules_may_publish(rules, pn_session_identity(s), topic, p->qos, p->retain, NULL)) return false;
-    if (topic.n <= ALLOWED_MAX) {
-        *known = (allowed_topic){b->rules_count, s->rules, p->qos, (uint8_t)topic.n, p->retain, {0}};
-        memcpy(known->topic, topic.p, topic.n);
-    }
+    if (known) known->allowed |= bit;
     return true;
 }
 
 /* What becomes of a PUBLISH that has not been here before: sent on, or the reason why not. */
-static uint8_t judge_publish(pn_link *l, const pn_packet *p, pn_span topic) {
+static uint8_t judge_publish(pn_link *l, const pn_packet *p, pn_span topic, known_topic *known) {
     pn_broker *b = l->broker;
     pn_session *s = l->session;
-    if (!may_publish(l, p, topic)) {
+    if (!may_publish(l, p, topic, known)) {
         pn_raise_denied(l, PN_NOT_AUTHORIZED, p->retain ? "publish retained " : "publish ", topic);
         return PN_NOT_AUTHORIZED; /* 3.1.1 has no word for it: acknowledged and dropped (3.1.1 MQTT-3.3.5-2) */
     }
@@ -60,7 +61,7 @@ static uint8_t judge_publish(pn_link *l, const pn_packet *p, pn_span topic) {
     }
     if (!pn_forwarded(b, &p->props, &pub.props)) return PN_QUOTA_EXCEEDED;
     uint64_t full = b->env.stats.dropped_retained_full;
-    uint8_t reason = pn_publish(b, &pub, s);
+    uint8_t reason = pn_publish(b, &pub, known ? &known->matched : NULL, s);
     if (b->env.stats.dropped_retained_full != full) pn_raise_denied(l, PN_QUOTA_EXCEEDED, "retain ", topic);
     return reason;
 }
@@ -72,7 +73,7 @@ static void ask_whole(void *ctx, pn_session *s, const pn_delivery *how) {
 /* Whether a publication of QoS 1 or 2, once acknowledged, would have to survive a crash. Asked only while that cannot be promised. */
 static bool must_be_kept(pn_link *l, const pn_packet *p, pn_span topic) {
     bool must = (p->retain && pn_topic_is_kept(topic)) || (p->qos == 2 && l->session->whole);
-    return must || pn_subs_route(l->broker->subs, topic, l->session, ask_whole, &must) < 0 || must;
+    return must || pn_subs_route(l->broker->subs, topic, NULL, l->session, ask_whole, &must) < 0 || must;
 }
 
 static uint8_t on_publish(pn_link *l, const pn_packet *p) {
@@ -87,7 +88,8 @@ static uint8_t on_publish(pn_link *l, const pn_packet *p) {
     if (p->retain && !l->retains) return PN_RETAIN_NOT_SUPPORTED;       /* MQTT-3.2.2-14 */
     if (pn_prop_has(&p->props, PN_SUBSCRIPTION_IDENTIFIER)) return PN_PROTOCOL_ERROR;      /* MQTT-3.3.4-6 */
     pn_span topic;
-    uint8_t reason = resolve_topic(l, p, &topic);
+    known_topic *known;
+    uint8_t reason = resolve_topic(l, p, &topic, &known);
     if (reason) return reason;
     if (p->qos && pn_cannot_keep(env) && must_be_kept(l, p, topic)) {
         env->stats.dropped_unkept++;
@@ -102,7 +104,7 @@ static uint8_t on_publish(pn_link *l, const pn_packet *p) {
         if (begun == PN_RECEIVE_MAXIMUM_EXCEEDED || begun == PN_QUOTA_EXCEEDED) return begun; /* MQTT-3.3.4-7 */
         again = begun == PN_PACKET_ID_IN_USE; /* MQTT-4.3.3-10 */
     }
-    if (!again) reason = judge_publish(l, p, topic);
+    if (!again) reason = judge_publish(l, p, topic, known);
     if (p->qos == 0) return reason == PN_PAYLOAD_FORMAT_INVALID ? reason : PN_SUCCESS; /* there is no other way to tell */
     if (p->qos == 2 && reason >= 0x80) pn_session_end_qos2(s, p->id, env); /* MQTT-4.3.3: a PUBREC of 0x80 or more ends the exchange */
     uint32_t from = pn_buf_len(&l->wire.out);

@@ -3,7 +3,7 @@
  *   broker.c   sessions, publishing, time        connect.c   from a CONNECT to a session: verdicts, AUTH
  *   link.c     bytes, output, the end            handlers.c  what a client that is in may send
  *   rate.c     how fast a client may send        walk.c      retained messages for new subscriptions
- *   share.c    how much of a call is one client's
+ *   share.c    how much of a call is one client's    topics.c    what a client publishes to again and again
  *
  * Two habits keep it free of re-entrance: nothing is closed in the middle of routing (a wire that breaks is only marked, and
  * pn_settle ends its link when the call is over), and a will is published when its session is already detached.
@@ -30,14 +30,15 @@ enum reauth {
     REAUTH_WAITING, /* the client's next AUTH is waited for */
 };
 
-/* The last PUBLISH that the rules allowed a link: nodes say the same few topics again and again. */
-enum { ALLOWED_MAX = 48 };
-typedef struct allowed_topic {
-    uint32_t rules; /* of which broker->rules_count; 0: nothing is remembered */
-    uint8_t slot, qos, length;
-    bool retain;
-    uint8_t topic[ALLOWED_MAX];
-} allowed_topic;
+/* A topic that a link publishes to again and again, and what has been found out about it (topics.c). */
+enum { KNOWN_TOPICS_MAX = 4, KNOWN_TOPIC_BYTES = 72 };
+typedef struct known_topic {
+    pn_matched matched;
+    uint32_t generation; /* of which broker->generation it is a valid name, and what follows holds; 0: of none */
+    uint8_t allowed;     /* what the rules allow: a bit for each QoS, and three more for retained ones */
+    uint8_t length;
+    uint8_t topic[KNOWN_TOPIC_BYTES];
+} known_topic;
 
 struct pn_link {
     pn_broker *broker;
@@ -52,7 +53,7 @@ struct pn_link {
     int64_t paused_until; /* milliseconds; 0: it is not throttled */
     uint64_t rate_bytes;
     uint32_t rate_publishes;
-    allowed_topic allowed;
+    struct link_topics *topics; /* owned; NULL before the first PUBLISH */
     pn_buf in; /* a packet that is not complete yet; while ASKING also what came behind the CONNECT */
     int64_t heard, opened;
     uint32_t index; /* in broker->links */
@@ -81,7 +82,7 @@ struct pn_broker {
     pn_subs *subs;
     pn_retained *retained;
     pn_rules *rules[PN_RULE_SETS];
-    uint32_t rules_count; /* how often they were set, from 1 */
+    uint32_t generation; /* how often rules or limits were set, from 1 */
     pn_link **links; /* owned array */
     uint32_t link_count, link_cap;
     pn_session **buckets; /* hash table of sessions by key; bucket_count is a power of two */
@@ -119,7 +120,7 @@ void pn_session_sleep(pn_broker *b, pn_session *s);
 void pn_session_resume_sleep(pn_broker *b, pn_session *s, int64_t ends_at, int64_t will_at); /* one that slept before a restart */
 void pn_session_unsleep(pn_broker *b, pn_session *s); /* nothing is due to it any more */
 
-uint8_t pn_publish(pn_broker *b, pn_pub *pub, const pn_session *publisher);
+uint8_t pn_publish(pn_broker *b, pn_pub *pub, pn_matched *memory, const pn_session *publisher); /* memory: of its topic, or NULL */
 void pn_publish_will(pn_broker *b, pn_session *s);
 bool pn_forwarded(pn_broker *b, const pn_props *props, pn_span *out);
 int64_t pn_lifetime_of(const pn_props *props);
@@ -157,6 +158,13 @@ bool pn_payload_is_as_said(const pn_broker *b, const pn_props *props, pn_span pa
 /* What a server may be sent once it has answered a CONNECT; NULL: only servers send it. A handler returns PN_SUCCESS, or
  * the reason code with which the link ends. */
 extern uint8_t (*const pn_handlers[PN_TYPES])(pn_link *l, const pn_packet *p);
+
+/* --- topics.c --- */
+
+/* What the link knows of `topic`, or NULL. learn: it is to be known if it has been heard before; NULL if not, or without memory. Borrowed until the
+ * next call of these. */
+known_topic *pn_known_topic(const pn_link *l, pn_span topic);
+known_topic *pn_learn_topic(pn_link *l, pn_span topic);
 
 /* --- rate.c --- */
 

@@ -209,6 +209,7 @@ void pn_link_free(pn_link *l) {
     b->env.stats.links = b->link_count;
     for (uint16_t i = 0; l->aliases && i < l->alias_max; i++) pn_message_drop(l->aliases[i]);
     pn_free(l->aliases);
+    pn_free(l->topics);
     pn_buf_free(&l->in);
     pn_buf_free(&l->method);
     pn_buf_free(&l->proof);

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "hash.h"
 #include "mem.h"
 #include "records.h"
 
@@ -62,6 +63,8 @@ typedef struct linked_id {
     uint32_t id, next; /* next: its place plus 1, 0 at the end */
 } linked_id;
 
+enum { EPOCHS = 4096 };
+
 struct pn_subs {
     pn_trie *trie;      /* filter -> the first of its nodes */
     pn_trie *groups;    /* group/filter -> its node */
@@ -70,12 +73,58 @@ struct pn_subs {
     linked_id *ids;     /* scratch of route: the identifiers that a target collects */
     uint32_t *list;     /* scratch of route: those of one target in a row */
     uint32_t matched_count, matched_cap, targets_cap, ids_cap, list_cap;
+    uint64_t seed;
     uint64_t mark, serials;
+    uint64_t recalled, spared; /* how often a memory was good, and the nodes that it saved */
+    uint64_t epochs[EPOCHS];   /* how many filters have come and gone: see below */
 };
+
+/* --- which memories are good --- */
+
+/* A filter can match only topics that begin as it does before its first wildcard. So one that comes or goes counts in one place: that of its
+ * literal levels, PN_EPOCH_LEVELS of them at the most. And what is remembered of a topic depends on the places of its first level, its first two,
+ * and so on, and on that of no level at all. Counts only grow: their sum is the same when each of them is. */
+static uint16_t epoch_at(const pn_subs *x, pn_span levels) { return (uint16_t)(pn_hash(levels.p, levels.n, x->seed) % EPOCHS); }
+
+/* The first levels of a topic, or of a filter those before a wildcard: how many there are, and the bytes that the first of them, the first two
+ * and so on have. */
+static uint32_t first_levels(pn_span topic, uint32_t ends[PN_EPOCH_LEVELS]) {
+    uint32_t count = 0;
+    for (uint32_t from = 0, at = 0; count < PN_EPOCH_LEVELS && at <= topic.n; at++) {
+        if (at < topic.n && topic.p[at] != '/') continue;
+        if (at == from + 1 && (topic.p[from] == '+' || topic.p[from] == '#')) break;
+        ends[count++] = at;
+        from = at + 1;
+    }
+    return count;
+}
+
+/* A filter comes or goes. */
+static void new_epoch(pn_subs *x, pn_span filter) {
+    uint32_t ends[PN_EPOCH_LEVELS], count = first_levels(filter, ends);
+    x->epochs[count ? epoch_at(x, (pn_span){filter.p, ends[count - 1]}) : 0]++;
+}
+
+pn_matched pn_subs_matched(const pn_subs *x, pn_span topic) {
+    pn_matched m = {0};
+    uint32_t ends[PN_EPOCH_LEVELS], count = first_levels(topic, ends);
+    for (uint32_t i = 0; i < count; i++) m.epochs[i] = epoch_at(x, (pn_span){topic.p, ends[i]});
+    return m;
+}
+
+static inline uint64_t epoch_of(const pn_subs *x, const pn_matched *m) {
+    uint64_t sum = x->epochs[0];
+    for (int i = 0; i < PN_EPOCH_LEVELS; i++) sum += x->epochs[m->epochs[i]];
+    return sum;
+}
+
+uint64_t pn_subs_recalled(const pn_subs *x) { return x->recalled; }
 
 pn_subs *pn_subs_new(uint64_t seed) {
     pn_subs *x = pn_calloc(1, sizeof *x);
     if (!x) return NULL;
+    x->seed = seed;
+    x->epochs[0] = 1;
     x->trie = pn_trie_new(seed);
     x->groups = pn_trie_new(seed);
     if (x->trie && x->groups) return x;
@@ -181,6 +230,7 @@ static node *node_of(const pn_subs *x, pn_span group, pn_span filter) {
 }
 
 static void node_free(pn_subs *x, node *n) {
+    new_epoch(x, filter_of(n));
     if (n->next) n->next->prev = n->prev;
     if (n->prev) {
         n->prev->next = n->next;
@@ -210,6 +260,7 @@ static node *node_new(pn_subs *x, void **slot, pn_span name, uint32_t group_n) {
         *place = n;
     }
     n->serial = ++x->serials;
+    new_epoch(x, filter_of(n));
     node *first = *slot;
     if (first && group_n && !first->group) { /* behind the one without a group */
         n->prev = first;
@@ -391,17 +442,17 @@ static bool room(void *list, uint64_t wanted, uint32_t *cap, size_t size) {
 }
 
 /* Several filters match: everyone once, with what all of them ask for. */
-static int64_t route_merged(pn_subs *x, const pn_session *publisher, pn_subs_fn each, void *ctx) {
+static int64_t route_merged(pn_subs *x, node *const *matched, uint32_t matched_count, const pn_session *publisher, pn_subs_fn each, void *ctx) {
     uint64_t total = 0;
-    for (uint32_t m = 0; m < x->matched_count; m++) total += x->matched[m]->group ? 1 : x->matched[m]->count;
+    for (uint32_t m = 0; m < matched_count; m++) total += matched[m]->group ? 1 : matched[m]->count;
     if (!room(&x->targets, total, &x->targets_cap, sizeof *x->targets) || !room(&x->ids, total, &x->ids_cap, sizeof *x->ids) ||
-        !room(&x->list, x->matched_count, &x->list_cap, sizeof *x->list)) {
+        !room(&x->list, matched_count, &x->list_cap, sizeof *x->list)) {
         return -1;
     }
     uint32_t count = 0, ids = 0;
     uint64_t mark = ++x->mark;
-    for (uint32_t m = 0; m < x->matched_count; m++) {
-        node *n = x->matched[m];
+    for (uint32_t m = 0; m < matched_count; m++) {
+        node *n = matched[m];
         if (n->group) continue;
         for (uint32_t i = 0; i < n->count; i++) {
             entry e = entries(n)[i];
@@ -428,8 +479,8 @@ static int64_t route_merged(pn_subs *x, const pn_session *publisher, pn_subs_fn 
         each(ctx, t->session, &(pn_delivery){.qos = t->qos, .retain = t->rap, .ids = x->list, .id_count = t->id_count});
     }
     int64_t reached = count;
-    for (uint32_t m = 0; m < x->matched_count; m++) {
-        node *n = x->matched[m];
+    for (uint32_t m = 0; m < matched_count; m++) {
+        node *n = matched[m];
         const entry *e = n->group ? choose(n, NULL) : NULL;
         if (!e) continue;
         serve(e, n->serial, each, ctx);
@@ -438,13 +489,39 @@ static int64_t route_merged(pn_subs *x, const pn_session *publisher, pn_subs_fn 
     return reached;
 }
 
-uint64_t pn_subs_visited(const pn_subs *x) { return pn_trie_visited(x->trie); }
+uint64_t pn_subs_visited(const pn_subs *x) { return pn_trie_visited(x->trie) + x->spared; }
 
-int64_t pn_subs_route(pn_subs *x, pn_span topic, const pn_session *publisher, pn_subs_fn each, void *ctx) {
+/* Finds the nodes, and remembers them. */
+static bool find_matching(pn_subs *x, pn_span topic, pn_matched *memory) {
+    uint64_t visited = pn_trie_visited(x->trie);
     x->matched_count = 0;
-    if (!pn_trie_match(x->trie, topic, collect, x)) return -1;
-    if (x->matched_count != 1 || x->matched[0]->group) return route_merged(x, publisher, each, ctx);
-    node *n = x->matched[0]; /* the usual case: no session can stand in one list twice */
+    if (!pn_trie_match(x->trie, topic, collect, x)) return false;
+    if (!memory) return true;
+    visited = pn_trie_visited(x->trie) - visited;
+    bool fits = x->matched_count <= PN_MATCHED_MAX && visited <= UINT32_MAX;
+    memory->epoch = fits ? epoch_of(x, memory) : 0;
+    if (!fits) return true;
+    memory->count = (uint8_t)x->matched_count;
+    memory->visited = (uint32_t)visited;
+    for (uint32_t i = 0; i < x->matched_count; i++) memory->nodes[i] = x->matched[i];
+    return true;
+}
+
+int64_t pn_subs_route(pn_subs *x, pn_span topic, pn_matched *memory, const pn_session *publisher, pn_subs_fn each, void *ctx) {
+    node *const *matched;
+    uint32_t count;
+    if (memory && memory->epoch == epoch_of(x, memory)) {
+        matched = memory->nodes;
+        count = memory->count;
+        x->recalled++;
+        x->spared += memory->visited;
+    } else {
+        if (!find_matching(x, topic, memory)) return -1;
+        matched = x->matched;
+        count = x->matched_count;
+    }
+    if (count != 1 || matched[0]->group) return route_merged(x, matched, count, publisher, each, ctx);
+    node *n = matched[0]; /* the usual case: no session can stand in one list twice */
     const entry *list = entries(n);
     int64_t reached = 0;
     for (uint32_t i = 0; i < n->count; i++) {

@@ -47,12 +47,26 @@ void pn_subs_restore_serial(pn_subs *x, const pn_session *s, uint32_t i, uint64_
 typedef void (*pn_subs_pass)(void *ctx, pn_session *to, pn_pub *pub, const pn_delivery *how);
 void pn_subs_hand_over(const pn_session *s, pn_subs_pass pass, void *ctx);
 
-/* Calls `each` once for every session that `topic` goes to; `publisher` (may be NULL) is left out where it asked for No Local
+/* What a topic was matched by, for whoever will ask for the same topic again: the filters, not their subscribers. It is good until a filter comes
+ * or goes that could match the topic, by what stands before its first wildcard; subscribers of filters that there are may come and go,
+ * and so may filters elsewhere. Of a topic that more than PN_MATCHED_MAX match nothing is remembered. */
+enum { PN_MATCHED_MAX = 3, PN_EPOCH_LEVELS = 3 };
+typedef struct pn_matched {
+    uint64_t epoch; /* the sum of those that it depends on; 0: it is good for nothing */
+    uint16_t epochs[PN_EPOCH_LEVELS];
+    uint8_t count;
+    uint32_t visited; /* nodes of the index: what finding out has cost, and counts as work again and again */
+    struct pn_sub_node *nodes[PN_MATCHED_MAX];
+} pn_matched;
+pn_matched pn_subs_matched(const pn_subs *x, pn_span topic); /* an empty one, for this topic only */
+
+/* Calls `each` once for every session that `topic` goes to; `memory` (may be NULL) is the topic's, is used and is made anew; `publisher` (may be NULL) is left out where it asked for No Local
  * (MQTT-3.8.3-3). how->qos is the subscription's,
  * how->retain its Retain As Published. The index must not be changed meanwhile.
  * Returns how many there were, or -1 without memory, and then `each` has not been called. */
 typedef void (*pn_subs_fn)(void *ctx, pn_session *s, const pn_delivery *how);
-uint64_t pn_subs_visited(const pn_subs *x); /* nodes of the index, by all routing so far */
-int64_t pn_subs_route(pn_subs *x, pn_span topic, const pn_session *publisher, pn_subs_fn each, void *ctx);
+uint64_t pn_subs_visited(const pn_subs *x); /* nodes of the index, by all routing so far; those that a memory saves count too */
+int64_t pn_subs_route(pn_subs *x, pn_span topic, pn_matched *memory, const pn_session *publisher, pn_subs_fn each, void *ctx);
+uint64_t pn_subs_recalled(const pn_subs *x); /* how often that was done from memory */
 
 #endif

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from peanutd import _core
-from tests.broker.house import MAY, Client, House, Verdict, ack, publish
+from tests.broker.house import MAY, Client, House, Verdict, ack, publish, unsubscribe
 
 NODE = [
     (True, 2, 0, "/plant/{id}/UpdateTemperature"),
@@ -275,3 +275,31 @@ def test_a_rule_that_is_no_filter_is_named() -> None:
     with pytest.raises(ValueError, match=r"rule 1: 'a/#/b'"):
         house.broker.set_rules(0, [(True, MAY, 0, "a"), (True, MAY, 0, "a/#/b")])
     assert house.join().subscribe("x") == [0], "the old rules are in force"
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_what_is_known_of_a_topic_is_forgotten_with_the_rules_and_limits(version: int) -> None:
+    """A topic said again and again is judged once, until rules or limits change; it reaches whoever listens then."""
+    house, watcher = fleet()
+    client = node(house, version)
+
+    def say(topic: str, times: int) -> tuple[int, list[int]]:
+        for number in range(1, times + 1):
+            client.send(publish(topic, qos=1, number=number))
+        return len(watcher.messages()), [packet.get("reason") or 0 for packet in client.read()]
+
+    for topic in ("/plant/peanut/a", "/plant/peanut/b", "/plant/peanut/c", "/plant/peanut/d", "/plant/peanut/e"):
+        assert say(topic, 4) == (4, [0] * 4)
+    assert say("/plant/peanut/cmd/on", 4)[0] == 0
+    watcher.ask(unsubscribe("#"), "UNSUBACK")
+    assert say("/plant/peanut/a", 4)[0] == 0
+    watcher.subscribe("/plant/peanut/+")
+    assert say("/plant/peanut/a", 4) == (4, [0] * 4)
+    house.broker.set_rules(1, [(False, MAY, 0, "/plant/peanut/a"), (True, MAY, 0, "#")])
+    assert say("/plant/peanut/a", 3) == (0, [0x87 if version == 5 else 0] * 3)
+    assert say("/plant/peanut/e", 3)[0] == 3
+    house.broker.set_rules(1, NODE)
+    assert say("/plant/peanut/a", 3)[0] == 3
+    house.broker.set_limits(max_topic_levels=3)
+    client.send(publish("/plant/peanut/a", qos=1))
+    assert client.closed == 0x90
