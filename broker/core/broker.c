@@ -160,6 +160,11 @@ pn_session *pn_session_find(pn_broker *b, pn_span key) {
     return s;
 }
 
+bool pn_broker_online(pn_broker *b, pn_span session) {
+    const pn_session *s = pn_session_find(b, session);
+    return s && s->link;
+}
+
 static void buckets_grow(pn_broker *b) {
     uint32_t n = b->bucket_count * 2;
     pn_session **buckets = pn_calloc(n, sizeof *buckets);

@@ -84,6 +84,9 @@ bool pn_broker_publish(pn_broker *b, pn_span topic, pn_span payload, uint8_t qos
 /* The retained message of exactly `topic` that has not expired, borrowed until the next call, or NULL. */
 const pn_message *pn_broker_retained(const pn_broker *b, pn_span topic);
 
+/* Whether the session of that key is online. */
+bool pn_broker_online(pn_broker *b, pn_span session);
+
 void pn_broker_tick(pn_broker *b, int64_t now);
 
 /* Long work is done in slices: while pn_broker_busy, a driver calls pn_broker_work once a turn of its loop. */

@@ -14,6 +14,7 @@
 #include "mem.h"
 #include "../native/objects.h"
 #ifdef PN_NATIVE
+#include "../native/guest.h"
 #include "../native/loop.h"
 #endif
 
@@ -764,8 +765,29 @@ static bool span_arg(PyObject *o, pn_span *out) {
 
 typedef struct raised {
     PyObject *owner, *text; /* strong; a text may be NULL, with an exception set */
+    pn_owner *rests;        /* in place of an owner, of one that rests: a reference */
     uint8_t kind, reason;
 } raised;
+
+#ifdef PN_NATIVE
+/* The owner of an event, or one that has none for the moment and is not to go meanwhile. */
+static void note_owner(raised *r, pn_owner *owner) {
+    r->owner = Py_XNewRef((PyObject *)owner->object);
+    r->rests = owner->object ? NULL : owner;
+    if (r->rests) pn_guest_hold(owner);
+}
+
+/* The same when the core has been left: who rested is awake now. NULL with an exception set. */
+static bool find_owner(raised *r) {
+    if (!r->rests) return true;
+    if (!PyErr_Occurred()) r->owner = (PyObject *)pn_guest_wake(r->rests);
+    pn_guest_let_go(r->rests);
+    return r->owner != NULL;
+}
+#else
+static void note_owner(raised *r, pn_owner *owner) { r->owner = Py_NewRef((PyObject *)owner->object); }
+static bool find_owner(raised *r) { return r->owner != NULL; }
+#endif
 
 /* Ends what `enter` has begun. The events raised so far, as the tuple that every such call returns. */
 static PyObject *leave_with_events(BrokerObject *self) {
@@ -784,14 +806,15 @@ static PyObject *leave_with_events(BrokerObject *self) {
             all = more;
             room *= 2;
         }
-        PyObject *owner = ((pn_owner *)e.owner)->object;
-        all[count++] = (raised){Py_NewRef(owner), text_of(e.text), e.kind, e.reason};
+        all[count] = (raised){.text = text_of(e.text), .kind = e.kind, .reason = e.reason};
+        note_owner(&all[count++], e.owner);
     }
     leave(self);
+    for (Py_ssize_t i = 0; i < count; i++) whole = find_owner(&all[i]) && whole;
     PyObject *tuple = PyTuple_New(count);
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *one = whole && tuple && all[i].text ? Py_BuildValue("(iOiO)", all[i].kind, all[i].owner, all[i].reason, all[i].text) : NULL;
-        Py_DECREF(all[i].owner);
+        Py_XDECREF(all[i].owner);
         Py_XDECREF(all[i].text);
         if (!one) whole = false;
         if (tuple) PyTuple_SET_ITEM(tuple, i, one);
@@ -826,7 +849,8 @@ static void Link_dealloc(LinkObject *self) {
         leave(self->broker);
     }
 #ifdef PN_NATIVE
-    if (self->broker->house.loop) pn_loop_forget(self->broker->house.loop, &self->own);
+    if (self->broker->house.loop) pn_loop_forget(self->broker->house.loop, self->own);
+    if (self->guest) pn_guest_unlink(self);
 #endif
     Py_CLEAR(self->owner);
     Py_XDECREF(self->broker);
@@ -1149,7 +1173,8 @@ LinkObject *pn_new_link(BrokerObject *broker, PyObject *owner) {
     if (!link) return NULL;
     link->broker = (BrokerObject *)Py_NewRef((PyObject *)broker);
     link->owner = Py_NewRef(owner);
-    link->own = (pn_owner){.object = link};
+    link->own = &link->mine;
+    link->mine.object = link;
     return link;
 }
 
@@ -1160,7 +1185,7 @@ static PyObject *Broker_open(BrokerObject *self, PyObject *args) {
     LinkObject *link = pn_new_link(self, owner);
     if (!link) return NULL;
     now = enter(self, now);
-    link->link = pn_link_open(self->house.broker, &link->own, now);
+    link->link = pn_link_open(self->house.broker, link->own, now);
     leave(self);
     if (!link->link) {
         Py_DECREF(link);
@@ -1331,7 +1356,7 @@ static PyObject *Broker_dirty(BrokerObject *self, PyObject *unused) {
     enter(self, 0);
     for (pn_link *l; whole && (l = pn_broker_dirty(self->house.broker)) != NULL;) {
         const pn_owner *owner = pn_link_owner(l);
-        if (!owner->conn) whole = PyList_Append(list, owner->object) == 0;
+        if (!owner->conn) whole = !owner->object || PyList_Append(list, owner->object) == 0; /* who rested has no connection any more */
 #ifdef PN_NATIVE
         else pn_loop_order(self->house.loop, PN_ORDER_FLUSH, owner->conn, NULL);
 #endif
@@ -1339,6 +1364,16 @@ static PyObject *Broker_dirty(BrokerObject *self, PyObject *unused) {
     leave(self);
     if (!whole) Py_CLEAR(list);
     return list;
+}
+
+static PyObject *Broker_online(BrokerObject *self, PyObject *arg) {
+    pn_span session;
+    if (!PyUnicode_Check(arg)) return PyErr_Format(PyExc_TypeError, "online() takes a str");
+    if (!span_arg(arg, &session)) return NULL;
+    enter(self, 0);
+    bool online = pn_broker_online(self->house.broker, session);
+    leave(self);
+    return PyBool_FromLong(online);
 }
 
 static PyObject *Broker_tick(BrokerObject *self, PyObject *arg) {
@@ -1473,6 +1508,7 @@ static PyMethodDef Broker_methods[] = {
      "publish(topic, payload, *, qos=0, retain=False, lifetime=-1, now) -> events. In the gateway's own name."},
     {"retained", (PyCFunction)Broker_retained, METH_O, "retained(topic) -> bytes | None."},
     {"dirty", (PyCFunction)Broker_dirty, METH_NOARGS, "dirty() -> list of the links that have new output."},
+    {"online", (PyCFunction)Broker_online, METH_O, "online(session) -> bool. Whether the session is online."},
     {"tick", (PyCFunction)Broker_tick, METH_O, "tick(now) -> events. Lets time pass."},
     {"work", (PyCFunction)Broker_work, METH_O, "work(now) -> events. A slice of what takes long."},
     {"keep", (PyCFunction)(void (*)(void))Broker_keep, METH_VARARGS | METH_KEYWORDS,

@@ -1,12 +1,13 @@
-/* pyloop.c: the native loop for Python, as the classes Loop and Tls of `peanutd._core`; in native/ the only file that includes Python.h.
+/* pyloop.c: the native loop for Python, as the classes Loop and Tls of `peanutd._core`.
  *
  * The rule it keeps: it translates and decides nothing. The loop's thread never touches an object of Python: it carries the pointer to a
- * connection's object, to which one reference belongs from `add` until its POST_GONE has been read here.
+ * connection's guest (guest.h), to which one reference belongs from `add` until its POST_GONE has been read here. With pyguest.c it is the only file in
+ * native/ that includes Python.h.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "objects.h"
+#include "guest.h"
 
 #include "loop.h"
 #include "mem.h"
@@ -118,7 +119,7 @@ typedef struct {
 } LoopObject;
 
 
-static void give_back(void *object) { Py_DECREF((PyObject *)object); }
+static void give_back(void *guest) { Py_XDECREF(pn_guest_gone(guest)); }
 
 static PyObject *ended(void) {
     PyErr_SetString(PyExc_RuntimeError, "the loop has ended");
@@ -130,11 +131,11 @@ static pn_loop_times times_of(double stall, double linger) {
 }
 
 static PyObject *Loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"broker", "stall", "linger", "threads", NULL};
-    PyObject *broker;
+    static char *names[] = {"broker", "stall", "linger", "threads", "wake", NULL};
+    PyObject *broker, *wake = NULL;
     double stall = 0, linger = 0;
     unsigned threads = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ddI:Loop", names, &broker, &stall, &linger, &threads)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ddIO:Loop", names, &broker, &stall, &linger, &threads, &wake)) return NULL;
     PyObject *core = PyType_GetModule(type);
     PyObject *broker_type = core ? PyObject_GetAttrString(core, "Broker") : NULL;
     if (!broker_type) return NULL;
@@ -153,6 +154,7 @@ static PyObject *Loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     }
     if (threads) pn_loop_help(self->loop, threads); /* without any the loop does it */
     self->broker = (BrokerObject *)Py_NewRef(broker);
+    self->broker->wake = Py_XNewRef(wake);
     return (PyObject *)self;
 }
 
@@ -166,6 +168,7 @@ static void end(LoopObject *self) {
     Py_END_ALLOW_THREADS
     pn_loop_free(loop, give_back);
     self->broker->house.loop = NULL;
+    Py_CLEAR(self->broker->wake);
 }
 
 static void Loop_dealloc(LoopObject *self) {
@@ -214,41 +217,51 @@ static PyObject *Loop_set_times(LoopObject *self, PyObject *args, PyObject *kwar
     Py_RETURN_NONE;
 }
 
-/* The pn_link of a Link that is not lost; NULL with ValueError. */
-static pn_link *link_of(PyObject *object) {
-    pn_link *link = ((LinkObject *)object)->link;
-    if (!link) PyErr_SetString(PyExc_ValueError, "the link is lost");
+/* A guest and its Link, which is nobody's yet. NULL with an exception set. */
+static LinkObject *expect(LoopObject *self, PyObject *object) {
+    if (!self->loop) return (LinkObject *)ended();
+    pn_guest *guest = pn_guest_new(self->broker, object);
+    LinkObject *link = guest ? pn_guest_link(guest) : NULL;
+    if (guest && !link) pn_guest_let_go(&guest->own);
     return link;
+}
+
+/* What `expect` has begun: the name and the Link for Python, or, without a name, the end of both. */
+static PyObject *expected(LinkObject *link, uint64_t name) {
+    if (name) return Py_BuildValue("(KN)", (unsigned long long)name, link);
+    pn_guest_let_go(&link->guest->own); /* the loop has not taken its reference */
+    Py_DECREF(link);
+    return PyErr_NoMemory();
+}
+
+static bool open_link(LinkObject *link, long long now) {
+    now = pn_house_enter(&link->broker->house, now);
+    link->link = pn_link_open(link->broker->house.broker, link->own, now);
+    pn_house_leave(&link->broker->house);
+    return link->link != NULL;
 }
 
 static PyObject *Loop_add(LoopObject *self, PyObject *args) {
     int fd;
-    PyObject *object, *link = Py_None;
-    if (!PyArg_ParseTuple(args, "iO|O:add", &fd, &object, &link)) return NULL;
-    if (!self->loop) return ended();
-    pn_link *of = NULL;
-    if (link != Py_None && (of = link_of(link)) == NULL) return NULL;
-    uint64_t name = pn_loop_add(self->loop, fd, Py_NewRef(object), of);
-    if (name) return PyLong_FromUnsignedLongLong(name);
-    Py_DECREF(object);
-    return PyErr_NoMemory();
+    PyObject *object;
+    long long now;
+    if (!PyArg_ParseTuple(args, "iOL:add", &fd, &object, &now)) return NULL;
+    LinkObject *link = expect(self, object);
+    if (!link) return NULL;
+    return expected(link, open_link(link, now) ? pn_loop_add(self->loop, fd, link->guest, link->link) : 0);
 }
 
 static PyObject *Loop_welcome(LoopObject *self, PyObject *args) {
     int fd;
     PyObject *object, *tls;
     if (!PyArg_ParseTuple(args, "iOO:welcome", &fd, &object, &tls)) return NULL;
-    if (!self->loop) return ended();
-    LinkObject *link = pn_new_link(self->broker, object);
+    LinkObject *link = expect(self, object);
     if (!link) return NULL;
     SSL_CTX *context = tls == Py_None ? NULL : ((TlsObject *)tls)->context;
     if (context) SSL_CTX_up_ref(context);
-    uint64_t name = pn_loop_welcome(self->loop, fd, Py_NewRef(object), context, &link->own);
-    if (name) return Py_BuildValue("(KN)", (unsigned long long)name, link);
-    SSL_CTX_free(context);
-    Py_DECREF(object);
-    Py_DECREF(link);
-    return PyErr_NoMemory();
+    uint64_t name = pn_loop_welcome(self->loop, fd, link->guest, context, link->own);
+    if (!name) SSL_CTX_free(context);
+    return expected(link, name);
 }
 
 /* Orders that are a name and nothing else. */
@@ -279,11 +292,12 @@ static PyObject *Loop_begin(LoopObject *self, PyObject *args) {
 
 static PyObject *Loop_attach(LoopObject *self, PyObject *args) {
     unsigned long long name;
-    PyObject *link;
-    if (!PyArg_ParseTuple(args, "KO:attach", &name, &link)) return NULL;
-    pn_link *of = link_of(link);
-    if (!of) return NULL;
-    if (self->loop && !pn_loop_order(self->loop, PN_ORDER_ATTACH, name, of)) return PyErr_NoMemory();
+    LinkObject *link;
+    long long now;
+    if (!PyArg_ParseTuple(args, "KOL:attach", &name, &link, &now)) return NULL;
+    if (!link->guest || link->link) return PyErr_Format(PyExc_ValueError, "the link is not one that waits to be opened");
+    if (!open_link(link, now)) return PyErr_NoMemory();
+    if (self->loop && !pn_loop_order(self->loop, PN_ORDER_ATTACH, name, link->link)) return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
 
@@ -293,6 +307,35 @@ static PyObject *text_of(const pn_post *p) {
     return raw ? PyBytes_FromStringAndSize(p->text, p->n) : PyUnicode_DecodeUTF8(p->text ? p->text : "", p->n, "replace");
 }
 
+/* Takes hold of what a post is about. Of one that rests, and at its end, that is the guest, as `owner`; else the object of Python, as `object`. */
+static void take_hold(pn_post *p) {
+    if (p->owner) { /* of a link */
+        Py_XINCREF((PyObject *)p->object);
+        if (p->object) p->owner = NULL;
+    } else if (p->object) {
+        pn_guest *guest = p->object;
+        p->owner = &guest->own;
+        p->object = guest->rests ? NULL : Py_NewRef(guest->connection);
+    }
+    if (p->owner) pn_guest_hold(p->owner);
+}
+
+/* Lets go of a guest. What the post is about, a reference; NULL: nobody has any use for it. */
+static PyObject *whom(const pn_post *p) {
+    PyObject *object = p->object;
+    if (!p->owner) return object;
+    pn_guest *guest = (pn_guest *)p->owner;
+    if (!object && p->kind != PN_POST_PUMP) {
+        PyObject *link = (PyObject *)pn_guest_wake(p->owner);
+        if (!link) PyErr_WriteUnraisable(NULL);
+        else object = Py_NewRef(p->kind < PN_POST_HELLO ? link : guest->connection);
+        Py_XDECREF(link);
+    }
+    if (p->kind == PN_POST_GONE) Py_XDECREF(pn_guest_gone(guest));
+    pn_guest_let_go(p->owner);
+    return object;
+}
+
 static PyObject *Loop_posts(LoopObject *self, PyObject *unused) {
     (void)unused;
     if (!self->loop) return PyList_New(0);
@@ -300,13 +343,13 @@ static PyObject *Loop_posts(LoopObject *self, PyObject *unused) {
     pn_post *posts = pn_loop_posts(self->loop, &count);
     /* First of all: what follows may run the collector, and with it the end of a link. */
     for (uint32_t i = 0; i < count; i++) {
-        if (posts[i].kind != PN_POST_GONE) Py_XINCREF((PyObject *)posts[i].object);
         if (posts[i].link) ((LinkObject *)((pn_owner *)pn_link_owner(posts[i].link))->object)->link = posts[i].link;
+        take_hold(&posts[i]);
     }
     PyObject *list = PyList_New(0);
     for (uint32_t i = 0; i < count; i++) {
         pn_post *p = &posts[i];
-        PyObject *object = p->object;
+        PyObject *object = whom(p);
         if (list && (object || p->kind == PN_POST_JOURNAL)) {
             PyObject *one = Py_BuildValue("(iOiN)", p->kind, object ? object : Py_None, p->reason, text_of(p));
             if (!one || PyList_Append(list, one) < 0) Py_CLEAR(list);
@@ -318,6 +361,82 @@ static PyObject *Loop_posts(LoopObject *self, PyObject *unused) {
     pn_free(posts);
     return list;
 }
+
+static PyObject *Loop_rest(LoopObject *self, PyObject *args) {
+    LinkObject *link;
+    const char *note;
+    Py_ssize_t n;
+    PyObject *kept;
+    if (!PyArg_ParseTuple(args, "Oy#O:rest", &link, &note, &n, &kept)) return NULL;
+    if (!self->loop) return ended();
+    if (pn_guest_rest(link, note, n, kept == Py_None ? NULL : kept) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* The guests that rest, held, in an array of PyMem; NULL with an exception set. */
+static pn_guest **those_at_rest(LoopObject *self, uint32_t *count) {
+    const pn_guests *guests = &self->broker->guests;
+    pn_guest **those = PyMem_Calloc(guests->count + 1u, sizeof *those);
+    if (!those) return (pn_guest **)PyErr_NoMemory();
+    *count = guests->count;
+    for (uint32_t i = 0; i < *count; i++) {
+        those[i] = guests->all[i];
+        pn_guest_hold(&those[i]->own);
+    }
+    return those;
+}
+
+/* Whether one that may rest does so, and `picks` picks it; -1 with an exception set. */
+static int picked(const pn_guest *g, PyObject *picks) {
+    if (!g->rests || picks == Py_None) return g->rests;
+    PyObject *kept = Py_NewRef(pn_guest_kept(g) ? pn_guest_kept(g) : Py_None);
+    PyObject *answer = PyObject_CallOneArg(picks, kept);
+    int yes = answer ? PyObject_IsTrue(answer) : -1;
+    Py_XDECREF(answer);
+    Py_DECREF(kept);
+    return yes > 0 ? g->rests : yes;
+}
+
+static PyObject *Loop_wake(LoopObject *self, PyObject *args) {
+    PyObject *picks = Py_None;
+    uint32_t count = 0;
+    if (!PyArg_ParseTuple(args, "|O:wake", &picks)) return NULL;
+    PyObject *list = PyList_New(0);
+    pn_guest **those = list ? those_at_rest(self, &count) : NULL;
+    for (uint32_t i = 0; those && i < count; i++) {
+        pn_guest *g = those[i];
+        int wanted = list ? picked(g, picks) : 0;
+        PyObject *link = wanted > 0 ? (PyObject *)pn_guest_wake(&g->own) : NULL;
+        if (wanted > 0 && !link) PyErr_WriteUnraisable(NULL); /* it is cut, and the others are woken all the same */
+        if (wanted < 0 || (link && PyList_Append(list, g->connection) < 0)) Py_CLEAR(list);
+        Py_XDECREF(link);
+        pn_guest_let_go(&g->own);
+    }
+    if (!those) Py_CLEAR(list);
+    PyMem_Free(those);
+    return list;
+}
+
+static PyObject *Loop_kept(LoopObject *self, PyObject *unused) {
+    (void)unused;
+    const pn_guests *guests = &self->broker->guests;
+    PyObject *list = PyList_New(0); /* whatever runs meanwhile, the collector say: it is read anew for each */
+    for (uint32_t i = 0; list && i < guests->count; i++) {
+        PyObject *kept = pn_guest_kept(guests->all[i]);
+        if (kept && PyList_Append(list, kept) < 0) Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *Loop_resting(LoopObject *self, void *closure) {
+    (void)closure;
+    return PyLong_FromUnsignedLong(self->broker ? self->broker->guests.count : 0);
+}
+
+static PyGetSetDef Loop_getset[] = {
+    {"resting", (getter)Loop_resting, NULL, "How many rest.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
 
 static PyObject *Loop_counts(LoopObject *self, PyObject *unused) {
     (void)unused;
@@ -333,13 +452,18 @@ static PyMethodDef Loop_methods[] = {
     {"fileno", (PyCFunction)Loop_fileno, METH_NOARGS, "fileno(). Is readable while there are posts."},
     {"posts", (PyCFunction)Loop_posts, METH_NOARGS, "posts() -> [(kind, connection's object or Link, reason, text)], in order."},
     {"set_times", (PyCFunction)(void (*)(void))Loop_set_times, METH_VARARGS | METH_KEYWORDS, "set_times(*, stall, linger). Seconds."},
-    {"add", (PyCFunction)Loop_add, METH_VARARGS, "add(fd, object, link=None) -> name. The socket is the loop's from now on. link: plain MQTT."},
+    {"add", (PyCFunction)Loop_add, METH_VARARGS, "add(fd, object, now) -> (name, Link). Plain MQTT on a socket that is the loop's from now on."},
     {"welcome", (PyCFunction)Loop_welcome, METH_VARARGS,
      "welcome(fd, object, tls) -> (name, Link). The same for TLS. tls: the handshake may begin with the first bytes; None: begin() says so.\n"
      "The Link is nobody's until POST_OPENED, or it is attached."},
     {"begin", (PyCFunction)Loop_begin, METH_VARARGS, "begin(name, tls). The handshake."},
     {"more", (PyCFunction)Loop_more, METH_O, "more(name). The first bytes are not enough."},
-    {"attach", (PyCFunction)Loop_attach, METH_VARARGS, "attach(name, link). After the handshake."},
+    {"attach", (PyCFunction)Loop_attach, METH_VARARGS, "attach(name, link, now). After the handshake: the Link of welcome() is open."},
+    {"rest", (PyCFunction)Loop_rest, METH_VARARGS,
+     "rest(link, note, kept). Link and connection's object have had their day, until something is to be decided: then the `wake` of Loop() makes\n"
+     "others of name, Link, note and what was kept (None: nothing)."},
+    {"wake", (PyCFunction)Loop_wake, METH_VARARGS, "wake(picks=None) -> the objects of those that rested, or those alone whose `kept` picks picks."},
+    {"kept", (PyCFunction)Loop_kept, METH_NOARGS, "kept() -> what was kept of each that rests, where it was something."},
     {"hold", (PyCFunction)Loop_hold, METH_O, "hold(name). EVENT_PAUSE or EVENT_RESUME has come for it: it reads no more for now, or again."},
     {"seen", (PyCFunction)Loop_seen, METH_O, "seen(name). Its CONNECT or AUTH has been: it reads again."},
     {"finish", (PyCFunction)Loop_finish, METH_O, "finish(name). Sends what there is, says goodbye, waits for the peer to close."},
@@ -349,11 +473,12 @@ static PyMethodDef Loop_methods[] = {
 };
 
 static PyType_Slot Loop_slots[] = {
-    {Py_tp_doc, "Loop(broker, *, stall=0, linger=0, threads=0). The native driver: sockets and TLS in a thread of its own, handshakes in\n"
-                "so many others. See native/loop.h."},
+    {Py_tp_doc, "Loop(broker, *, stall=0, linger=0, threads=0, wake=None). The native driver: sockets and TLS in a thread of its own, handshakes in\n"
+                "so many others. wake(name, Link, note, kept) -> connection's object, of one that rested. See native/loop.h and native/guest.h."},
     {Py_tp_new, Loop_new},
     {Py_tp_dealloc, Loop_dealloc},
     {Py_tp_methods, Loop_methods},
+    {Py_tp_getset, Loop_getset},
     {0, NULL},
 };
 static PyType_Spec Loop_spec = {"peanutd._core.Loop", sizeof(LoopObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, Loop_slots};

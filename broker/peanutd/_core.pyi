@@ -1,6 +1,6 @@
 """Types of the extension module that core/module.c builds; the docstrings are there."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 # A packet as a dictionary; tests/vectors/README.md describes the keys of each type. Binary fields are bytes.
@@ -107,6 +107,9 @@ class Broker:
 
     def dirty(self) -> list[Link]:
         """Links that have output since the last call, each once."""
+
+    def online(self, session: str) -> bool:
+        """Whether the session of that key is online."""
 
     def tick(self, now: int) -> tuple[Event, ...]:
         """Lets time pass: keep alive, connect timeout, delayed wills, session expiry. Call it once a second or so."""
@@ -273,9 +276,18 @@ class Tls:
 class Loop:
     """The native driver of a Broker; native/loop.h is the manual. Orders for connections that are gone do nothing."""
 
-    def __init__(self, broker: Broker, *, stall: float = 0, linger: float = 0, threads: int = 0) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        stall: float = 0,
+        linger: float = 0,
+        threads: int = 0,
+        wake: Callable[[int, Link, bytes, Any], object] | None = None,
+    ) -> None:
         """stall: seconds until who reads nothing is cut (0: never); linger: until who does not close is; threads: that
-        take the steps of handshakes (0: the loop itself)."""
+        take the steps of handshakes (0: the loop itself); wake: makes the object of a connection that has rested, of
+        name, link and what `rest` was given. It is called whenever there is news of it, before that is told."""
 
     def start(self) -> None:
         """Turns in a thread of its own from now on."""
@@ -291,9 +303,9 @@ class Loop:
 
     def posts(self) -> list[tuple[int, object, int, str | bytes]]: ...
     def set_times(self, *, stall: float, linger: float) -> None: ...
-    def add(self, fd: int, object: object, link: Link | None = None) -> int:
-        """The socket, which must not block, is the loop's from now on. With a link it speaks plain MQTT, else TLS. The
-        connection's name for all below."""
+    def add(self, fd: int, object: object, now: int) -> tuple[int, Link]:
+        """The socket, which must not block, is the loop's from now on, and speaks plain MQTT. The connection's name for
+        all below, and its link."""
 
     def welcome(self, fd: int, object: object, tls: Tls | None) -> tuple[int, Link]:
         """The same for TLS. tls: what the handshake may begin with as soon as the first bytes are there; None: begin()
@@ -301,7 +313,22 @@ class Loop:
 
     def begin(self, name: int, tls: Tls) -> None: ...
     def more(self, name: int) -> None: ...
-    def attach(self, name: int, link: Link) -> None: ...
+    def attach(self, name: int, link: Link, now: int) -> None:
+        """After the handshake: opens the link that `welcome` has given."""
+
+    def rest(self, link: Link, note: bytes, kept: object) -> None:
+        """Link and connection's object are let go of; whoever has the link still has a dead one. ValueError when it is
+        lost. kept: None, or what `wake` and `kept` show."""
+
+    def wake(self, picks: Callable[[Any], bool] | None = None) -> list[Any]:
+        """The objects of those that rested; with `picks`, of those alone whose `kept` it picks."""
+
+    def kept(self) -> list[Any]:
+        """What was kept of those that rest, where it was not None."""
+
+    @property
+    def resting(self) -> int:
+        """How many rest."""
     def hold(self, name: int) -> None:
         """EVENT_PAUSE or EVENT_RESUME has been returned for its link: reads no more for now, or again."""
 

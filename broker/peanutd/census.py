@@ -8,6 +8,7 @@ not come in yet) make room for each other, the oldest first: whoever holds on to
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,14 +47,15 @@ class Census:
         """May be set anew; counts for those to come."""
         self._newcomers: OrderedDict[object, None] = OrderedDict()
         self._addresses: Counter[str] = Counter()
-        self._online: dict[str, object] = {}  # connections by session
+        self._online: dict[str, object] = {}  # connections by session, but for those that rest
+        self._resting = 0
         self._owners: Counter[str] = Counter()  # online sessions of each
         self._contests: OrderedDict[str, tuple[float, int]] = OrderedDict()  # since when, how many takeovers
 
     @property
     def online(self) -> int:
         """Clients that are online."""
-        return len(self._online)
+        return len(self._online) + self._resting
 
     def room(self, connections: int) -> str | None:
         """Why there is no room beside that many `connections`, or None when there is."""
@@ -100,12 +102,16 @@ class Census:
 
     # --- clients ---
 
-    def judge(self, verdict: access.Accept) -> access.Accept | access.Refuse:
-        """The verdict, or a refusal because the identity has as many clients as it may have."""
+    def judge(
+        self, verdict: access.Accept, online: Callable[[str], bool] = lambda session: False
+    ) -> access.Accept | access.Refuse:
+        """The verdict, or a refusal because the identity has as many clients as it may have. `online` says of a session
+        whether any connection has it: one that rests, say.
+        """
         owner = verdict.owner
         if owner is not None and verdict.session not in self._online:
             count = self._owners[owner]
-            if 0 < self.limits.per_identity <= count:
+            if 0 < self.limits.per_identity <= count and not online(verdict.session):
                 return access.Refuse(QUOTA_EXCEEDED, f"{owner} has {count} clients connected already")
         return verdict
 
@@ -117,8 +123,21 @@ class Census:
         self._online[verdict.session] = connection
 
     def holder(self, session: str) -> object | None:
-        """The connection that a session is online with."""
+        """The connection that a session is online with, None also when that rests."""
         return self._online.get(session)
+
+    def rest(self, connection: object, verdict: access.Accept) -> bool:
+        """The connection goes on without an object, and is counted all the same. False: it has its session no more."""
+        if self._online.get(verdict.session) is not connection:
+            return False
+        del self._online[verdict.session]
+        self._resting += 1
+        return True
+
+    def wake(self, connection: object, verdict: access.Accept) -> None:
+        """It has an object again. Another one may have taken over its session meanwhile."""
+        self._resting -= 1
+        self._online.setdefault(verdict.session, connection)
 
     def contested(self, session: str, now: float) -> bool:
         """Counts a takeover from another address; True when it is the CONTEST-th in a row of them."""

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from peanutd import access, proxy, tls, ws
 from peanutd._core import Broker, Link
+from peanutd.census import Census
 from peanutd.config import Address, Listener
+from peanutd.crowd import Crowd
 from peanutd.door import Handshakes
 from peanutd.throttle import network
 
@@ -106,6 +108,8 @@ class Home(Protocol):
     """What connections need of the server."""
 
     broker: Broker
+    census: Census
+    connections: Crowd[Connection]
     credentials: tls.Credentials | None
     max_packet_size: int
     wall_clock: Callable[[], datetime]
@@ -130,6 +134,10 @@ class Home(Protocol):
 
     def run(self, events: Iterable[Event]) -> None:
         """Handles what the core has to say."""
+
+    @property
+    def unheard(self) -> bool:
+        """Whether there is something that the core has said and nobody has handled yet."""
 
     def report(self, connection: Connection, what: str, why: str, kind: str = "") -> None:
         """A log line about a connection that has not come as far as a CONNECT. kind: the word of tally.py for it."""
@@ -273,6 +281,9 @@ class Connection(asyncio.BufferedProtocol):
         self._goodbye(reason)
         self._shut_down()
         self._lose()
+
+    def is_in(self) -> None:
+        """It has been let in, and nothing is to be decided about it until something happens."""
 
     def end(self, reason: int, text: str = "") -> None:
         """Ends the connection from our side; `text` is as in the core's `close`."""

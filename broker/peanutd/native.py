@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import time
 from typing import TYPE_CHECKING, Final, cast
 
@@ -28,7 +29,12 @@ AVAILABLE: Final = hasattr(_core, "Loop")
 OPENSSL: Final[str | None] = getattr(_core, "OPENSSL", None)
 """The library that it was built with, in its own words; Python's ssl may have another."""
 
+REST_AT: Final = 64
+"""Connections that have been let in and not yet sent to rest, at the most; the tick sends fewer."""
 _VERSIONS: Final = {2: "TLSv1.2", 3: "TLSv1.3"}
+_NOTE: Final = struct.Struct("<BBBBBH")
+"""What is noted of one that rests: listener, slot, version of TLS, whether it is a suspect, whether it was blamed, the
+peer's port; behind it host and session, a zero between."""
 
 
 def serves(listener: Listener) -> bool:
@@ -92,8 +98,7 @@ class Native(Connection):
             context = self._context if self._promised else None
             self._name, self._opening = self._driver.loop.welcome(sock.fileno(), self, context)
         else:
-            self._link = server.broker.open(self, now_ms())
-            self._name = self._driver.loop.add(sock.fileno(), self, self._link)
+            self._name, self._link = self._driver.loop.add(sock.fileno(), self, now_ms())
         sock.detach()
 
     # --- what the C thread tells ---
@@ -123,11 +128,12 @@ class Native(Connection):
         """The handshake is done, but for our last word; `certificate` (or the identity of a key) is empty where there
         is none.
         """
-        self._opening = None
+        link, self._opening = self._opening, None
         if not self._done and self._may_speak(certificate, version):
-            self._open_link()
-            assert self._link is not None
-            self._driver.loop.attach(self._name, self._link)
+            assert link is not None
+            self.server.waits.handshaking.drop(self)
+            self._link = link
+            self._driver.loop.attach(self._name, link, now_ms())
 
     def opened(self, certificate: bytes, version: int) -> None:
         """The handshake is done, and the C thread has opened the link. Its CONNECT, if it has come, is next."""
@@ -179,6 +185,43 @@ class Native(Connection):
             self._lose()
         finally:
             self.server.forget(self)
+
+    # --- its rest: see native/guest.h ---
+
+    def is_in(self) -> None:
+        self._driver.let_rest(self)
+
+    def rest(self) -> None:
+        """Python has no more to do with it: what is needed to go on is noted, and the object may go."""
+        verdict, link, server = self.accepted, self._link, self.server
+        if self._done or verdict is None or link is None or self._name == 0:
+            return
+        again = _verdict(verdict.slot, verdict.session, self.credential)
+        if (again.identity, again.owner) != (verdict.identity, verdict.owner):
+            return  # of somebody who has logged in: the reception knows it
+        if server.census.rest(self, verdict):
+            slot, port = verdict.slot.value, int(self.peer.rpartition(":")[2])
+            at = self._driver.listeners.index(self.listener)
+            note = _NOTE.pack(at, slot, self._version or 0, self.suspect, self.blamed, port)
+            self._link = None
+            server.connections.discard(self)
+            self._driver.loop.rest(link, note + f"{self.peer_host}\0{verdict.session}".encode(), self.credential)
+
+    @classmethod
+    def woken(cls, driver: Driver, name: int, link: Link, note: bytes, credential: access.Credential | None) -> Native:
+        """The same as it was."""
+        at, slot, version, suspect, blamed, port = _NOTE.unpack_from(note)
+        host, _, session = note[_NOTE.size :].decode().partition("\0")
+        server = driver.server
+        self = cls(server, driver.listeners[at], driver)
+        self.peer_host = self.counted = host
+        self.peer = str(Address(host, port))
+        self.credential, self.accepted = credential, _verdict(access.Slot(slot), session, credential)
+        self.suspect, self.blamed = bool(suspect), bool(blamed)
+        self._link, self._name, self._version, self._ready = link, name, version or None, True
+        server.connections.add(self)
+        server.census.wake(self, self.accepted)
+        return self
 
     # --- called by the server ---
 
@@ -256,15 +299,27 @@ class Native(Connection):
             self.server.run(link.lost(now_ms()))
 
 
+def _verdict(slot: access.Slot, session: str, credential: access.Credential | None) -> access.Accept:
+    """The verdict that `access.decide` has given to who has a certificate or key, or is anonymous."""
+    if credential is None:
+        return access.Accept(session, session.partition("/")[0], slot)
+    who = str(credential.identity)
+    return access.Accept(session, credential.identity.name, slot, owner=who if session != who else None)
+
+
 class Driver:
     """The C thread, and what goes between it and the connections. To be ended when all of them are gone."""
 
     def __init__(self, server: Home, loop: AbstractEventLoop) -> None:
-        self._server = server
+        self.server = server
+        self.listeners: list[Listener] = []
+        """Those by which somebody has come."""
         self._asyncio = loop
         self._stall = server.waits.stalled.seconds
         threads = server.handshakes.threads
-        self.loop = _core.Loop(server.broker, stall=self._stall, linger=LINGER, threads=threads)
+        self.loop = _core.Loop(server.broker, stall=self._stall, linger=LINGER, threads=threads, wake=self._wake)
+        self._soon: list[Native] = []  # those that may rest
+        server.connections.sleepers = self.loop
         self._contexts: dict[Policy, _core.Tls] = {}
         self._made_of: tls.Credentials | None = None
         self._stapled = b""  # what the contexts say of our certificate
@@ -274,13 +329,15 @@ class Driver:
 
     def enter(self, listener: Listener, sock: socket.socket, peer: Address) -> None:
         """Somebody has come in by a door."""
-        connection = Native(self._server, listener, self)
+        if listener not in self.listeners:
+            self.listeners.append(listener)
+        connection = Native(self.server, listener, self)
         connection.peer_host, connection.peer = peer.host, str(peer)
         connection.enter(sock)
 
     def context(self, policy: Policy) -> _core.Tls:
         """What a handshake that begins now goes by, on a listener of this policy."""
-        credentials = self._server.credentials
+        credentials = self.server.credentials
         assert credentials is not None, "a secure listener without credentials"
         if credentials is not self._made_of:
             self._contexts.clear()
@@ -306,7 +363,7 @@ class Driver:
     def _staple(self) -> None:
         """Has handshakes to come tell what an OCSP responder says of our certificate now."""
         staple = self._made_of.staple if self._made_of is not None else None
-        answer = staple.current(self._server.wall_clock()) if staple is not None else b""
+        answer = staple.current(self.server.wall_clock()) if staple is not None else b""
         if answer != self._stapled:
             self._stapled = answer
             for context in self._contexts.values():
@@ -315,7 +372,8 @@ class Driver:
     def tick(self) -> None:
         """To be called about twice a second, before the core's tick: so that all links are known which that may end."""
         self._read()  # what rang no bell
-        stall = self._server.waits.stalled.seconds
+        self._rest()
+        stall = self.server.waits.stalled.seconds
         if stall != self._stall:
             self._stall = stall
             self.loop.set_times(stall=stall, linger=LINGER)
@@ -326,6 +384,7 @@ class Driver:
         """Ends the thread; what is open still is closed."""
         self._asyncio.remove_reader(self.loop.fileno())
         self._read()
+        self._soon.clear()
         self.loop.end()
 
     def _read(self) -> None:
@@ -334,6 +393,25 @@ class Driver:
                 self._hear(kind, about, reason, text)
             except Exception as error:  # a mistake of ours about one of them; there is news of others
                 self._give_up(about, error)
+        if len(self._soon) >= REST_AT:
+            self._rest()
+
+    def let_rest(self, connection: Native) -> None:
+        """There is nothing to be decided about it now; it rests when there is nothing to be heard of it either."""
+        self._soon.append(connection)
+
+    def _rest(self) -> None:
+        """Not while posts are read: they have been given the objects that go."""
+        if self.server.unheard:
+            return
+        soon, self._soon = self._soon, []
+        for connection in soon:
+            connection.rest()
+
+    def _wake(self, name: int, link: Link, note: bytes, credential: access.Credential | None) -> Native:
+        connection = Native.woken(self, name, link, note, credential)
+        self.let_rest(connection)
+        return connection
 
     def _hear(self, kind: int, about: Link | object, reason: int, text: str | bytes) -> None:
         if kind < _core.POST_HELLO:
@@ -341,11 +419,11 @@ class Driver:
             asks = kind in (_core.EVENT_CONNECT, _core.EVENT_AUTH) and isinstance(link.owner, Native)
             if asks and cast(Native, link.owner).gone:
                 return  # it was cut for its certificate, say, and is not answered any more
-            self._server.run(((kind, link, reason, cast(str, text)),))
+            self.server.run(((kind, link, reason, cast(str, text)),))
             if asks:
                 cast(Native, link.owner).seen()
         elif kind == _core.POST_JOURNAL:
-            self._server.run(())
+            self.server.run(())
         elif kind == _core.POST_PUMP:
             cast(Connection, cast("Link", about).owner).pump()
         else:

@@ -47,6 +47,7 @@ from peanutd.connection import (
     now_ms,
 )
 from peanutd.control import Answer, Control, ControlError, Question
+from peanutd.crowd import Crowd
 from peanutd.door import Door, Handshakes
 from peanutd.ear import Ear
 from peanutd.keeper import Keeper
@@ -174,7 +175,7 @@ class Server:
         self.wall_clock = wall_clock
         self.inbox = memoryview(bytearray(RECEIVE_BUFFER))
         self.plain = memoryview(bytearray(PLAIN_BUFFER))
-        self.connections: set[Connection] = set()
+        self.connections: Crowd[Connection] = Crowd()
         self.handshakes = Handshakes(loop)
         self.waits = Waits(handshake_timeout, Listen().stall_timeout)
         self._loop = loop
@@ -435,6 +436,11 @@ class Server:
         finally:
             self._handling = False
 
+    @property
+    def unheard(self) -> bool:
+        """Whether there is something that the core has said and nobody has handled yet."""
+        return bool(self._events)
+
     def _handle(self, kind: int, link: Link, reason: int, text: str) -> None:
         if isinstance(link.owner, Ear):
             link.owner.told(kind, reason)
@@ -506,7 +512,7 @@ class Server:
             return
         if isinstance(verdict, access.Accept):
             why = self.watch.bars(connection, user, verdict.session)
-            verdict = self.census.judge(verdict) if why is None else access.Refuse(BANNED, why)
+            verdict = self.census.judge(verdict, self.broker.online) if why is None else access.Refuse(BANNED, why)
         if isinstance(verdict, access.Refuse):
             connection.problem = verdict.text
             self.watch.refused(connection, user or wish.username, verdict.reason)
@@ -556,15 +562,13 @@ class Server:
 
     def cut_revoked(self) -> int:
         """Cuts the connections of those who are revoked; how many. Their wills are published: they are away."""
-        found = 0
-        for connection in list(self.connections):
-            credential = connection.credential
-            if credential is not None and (why := self.revoked(credential)) is not None:
-                found += 1
-                self.note(connection, "cut", "warning", why=why)
-                connection.end(ADMINISTRATIVE_ACTION)
-                connection.abort()  # it is not waited for: nobody knows in whose hands it is
-        return found
+        revoked = self.connections.shown(lambda shown: shown is not None and self.revoked(shown) is not None)
+        for connection in revoked:
+            assert connection.credential is not None
+            self.note(connection, "cut", "warning", why=self.revoked(connection.credential))
+            connection.end(ADMINISTRATIVE_ACTION)
+            connection.abort()  # it is not waited for: nobody knows in whose hands it is
+        return len(revoked)
 
     def revoke(self, slot: access.Slot, name: str) -> None:
         """Somebody is known no longer, or not as before."""
@@ -576,6 +580,7 @@ class Server:
         self.watch.came(connection, verdict)
         self._status.joined(self.census.online)
         self._tell(verdict.session, "connected", address=connection.peer, mqtt=version, tls=connection.tls_version)
+        connection.is_in()
 
     def _taken_over(self, connection: Connection) -> None:
         """Another connection has its session. Again and again from another address, that is two devices in one name."""
@@ -671,10 +676,10 @@ class Server:
         self.watch.tally.lag.turn()
         self.watch.tally.journal.turn()
         now = self.wall_clock()
-        for connection in list(self.connections):
-            if connection.credential is not None and now > connection.credential.not_after:
-                self.note(connection, "certificate expired", "warning", since=f"{connection.credential.not_after}")
-                connection.end(access.NOT_AUTHORIZED)
+        for connection in self.connections.shown(lambda shown: shown is not None and now > shown.not_after):
+            assert connection.credential is not None
+            self.note(connection, "certificate expired", "warning", since=f"{connection.credential.not_after}")
+            connection.end(access.NOT_AUTHORIZED)
 
     # --- for the operator and for Prometheus ---
 
@@ -761,14 +766,18 @@ class Server:
 
     def _serials(self) -> dict[str, str]:
         """The serial numbers of the certificates with which nodes are connected, by identity."""
-        return {
-            connection.accepted.session: connection.credential.serial
-            for connection in self.connections
+        awake = {
+            connection.accepted.session: connection.credential
+            for connection in self.connections.awake()
             if connection.accepted is not None
             and connection.credential is not None
-            and connection.credential.psk is None
-            and connection.credential.identity.kind is not access.Kind.OPERATOR
             and self.census.holder(connection.accepted.session) is connection
+        }
+        asleep = {str(credential.identity): credential for credential in self.connections.asleep()}
+        return {
+            session: credential.serial
+            for session, credential in (awake | asleep).items()
+            if credential.psk is None and credential.identity.kind is not access.Kind.OPERATOR
         }
 
     def _send_certificate(self, identity: str, parts: Mapping[str, Any]) -> bool:
