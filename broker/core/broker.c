@@ -255,7 +255,7 @@ void pn_session_judge(pn_broker *b, pn_session *s) {
             pn_subs_remove_at(b->subs, s, i, &b->env);
         }
     }
-    if (s->will && !(rules && pn_rules_may_publish(rules, id, s->will->topic, s->will->qos, s->will->retain, NULL))) {
+    if (s->will && !(rules && pn_rules_may_publish(rules, id, pn_message_topic(s->will), s->will->qos, s->will->retain, NULL))) {
         b->env.stats.dropped_denied++;
         pn_message_drop(s->will);
         s->will = NULL;

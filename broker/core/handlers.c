@@ -15,7 +15,7 @@ static uint8_t resolve_topic(pn_link *l, const pn_packet *p, pn_span *topic, kno
     if (alias && !p->topic.n) {
         const pn_message *before = l->aliases ? l->aliases[alias - 1] : NULL;
         if (!before) return PN_PROTOCOL_ERROR; /* 5.0 §3.3.2.3.4 */
-        *topic = before->topic;
+        *topic = pn_message_topic(before);
         return PN_SUCCESS;
     }
     *known = pn_known_topic(l, p->topic);

@@ -8,7 +8,8 @@
 static atomic_size_t held; /* relaxed: a sum, that orders nothing */
 
 void pn_mem_begin(void) {
-    enum { KEPT = 8 << 20, OF_ITS_OWN = 1 << 20 };
+    enum { KEPT = 8 << 20, OF_ITS_OWN = 1 << 20, SMALL = 20 * sizeof(void *) };
+    mallopt(M_MXFAST, SMALL); /* the most there is: a message of some hundred bytes goes and comes without its neighbours being looked at */
     mallopt(M_TRIM_THRESHOLD, KEPT);
     mallopt(M_MMAP_THRESHOLD, OF_ITS_OWN);
 }

@@ -4,19 +4,19 @@
 #include "mem.h"
 #include "records.h"
 
+static uint8_t *put(uint8_t *at, pn_span s) {
+    if (s.n) memcpy(at, s.p, s.n);
+    return at + s.n;
+}
+
 pn_message *pn_message_new(const pn_pub *pub) {
+    if (pub->topic.n > PN_STRING_MAX) return NULL;
     size_t n = (size_t)pub->topic.n + pub->payload.n + pub->props.n;
     pn_message *m = pn_malloc(sizeof *m + n);
     if (!m) return NULL;
-    uint8_t *at = m->data;
-    *m = (pn_message){.refs = 1, .qos = pub->qos, .retain = pub->retain, .expires = pub->expires};
-    const pn_span *from[] = {&pub->topic, &pub->payload, &pub->props};
-    pn_span *to[] = {&m->topic, &m->payload, &m->props};
-    for (int i = 0; i < 3; i++) {
-        *to[i] = (pn_span){at, from[i]->n};
-        if (from[i]->n) memcpy(at, from[i]->p, from[i]->n);
-        at += from[i]->n;
-    }
+    *m = (pn_message){.refs = 1, .qos = pub->qos, .retain = pub->retain, .expires = pub->expires, .topic_n = (uint16_t)pub->topic.n,
+                      .payload_n = pub->payload.n, .props_n = pub->props.n};
+    put(put(put(m->data, pub->topic), pub->payload), pub->props);
     return m;
 }
 
@@ -32,18 +32,13 @@ void pn_message_drop(pn_message *m) {
 }
 
 pn_pub pn_message_pub(pn_message *m) {
-    return (pn_pub){.topic = m->topic, .payload = m->payload, .props = m->props, .qos = m->qos, .retain = m->retain,
-                    .expires = m->expires, .shared = m};
+    return (pn_pub){.topic = pn_message_topic(m), .payload = pn_message_payload(m), .props = pn_message_props(m), .qos = m->qos,
+                    .retain = m->retain, .expires = m->expires, .shared = m};
 }
 
 pn_message *pn_pub_share(pn_pub *pub) {
     if (!pub->shared) pub->shared = pn_message_new(pub);
     return pub->shared ? pn_message_ref(pub->shared) : NULL;
-}
-
-static uint8_t *put(uint8_t *at, pn_span s) {
-    if (s.n) memcpy(at, s.p, s.n);
-    return at + s.n;
 }
 
 int64_t pn_pub_encode(const pn_pub *pub, pn_buf *out, const pn_send *form, int64_t now) {

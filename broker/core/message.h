@@ -13,15 +13,20 @@
 /* A message kept by sessions, the retained store or a will. */
 typedef struct pn_message {
     uint32_t refs;
+    uint16_t topic_n;
     uint8_t qos; /* as published */
     bool retain;
+    uint32_t payload_n, props_n;
     uint64_t retained; /* its number in the retained store, where it is in there: those that came later have larger ones */
     int64_t expires; /* milliseconds of the broker's clock, PN_NEVER without Message Expiry Interval; a will's is set when it is published */
     uint64_t kept;   /* the number of its record, 0: none (records.h); the record goes when the message does */
     struct pn_journal *journal; /* borrowed: the one that has the record */
-    pn_span topic, payload, props; /* inside `data` */
-    uint8_t data[];
+    uint8_t data[]; /* topic, payload, properties */
 } pn_message;
+
+static inline pn_span pn_message_topic(const pn_message *m) { return (pn_span){m->data, m->topic_n}; }
+static inline pn_span pn_message_payload(const pn_message *m) { return (pn_span){m->data + m->topic_n, m->payload_n}; }
+static inline pn_span pn_message_props(const pn_message *m) { return (pn_span){m->data + m->topic_n + m->payload_n, m->props_n}; }
 
 /* A message on its way. The spans are borrowed for the time of the call that gets it. */
 typedef struct pn_pub {
@@ -35,7 +40,7 @@ typedef struct pn_pub {
     pn_span plain[2];    /* and that form's bytes, before 5.0 and in 5.0, once a second one asks for them */
 } pn_pub;
 
-/* A new message with one reference, the caller's; NULL without memory. */
+/* A new message with one reference, the caller's; NULL without memory, and for a topic that is too long to be one. */
 pn_message *pn_message_new(const pn_pub *pub);
 pn_message *pn_message_ref(pn_message *m);
 void pn_message_drop(pn_message *m); /* NULL is fine */
@@ -48,7 +53,7 @@ pn_pub pn_message_pub(pn_message *m);
 pn_message *pn_pub_share(pn_pub *pub);
 
 /* Bytes that keeping it costs, for queue limits. */
-static inline uint32_t pn_message_bytes(const pn_message *m) { return m->topic.n + m->payload.n + m->props.n; }
+static inline uint32_t pn_message_bytes(const pn_message *m) { return m->topic_n + m->payload_n + m->props_n; }
 static inline uint32_t pn_pub_bytes(const pn_pub *pub) { return pub->topic.n + pub->payload.n + pub->props.n; }
 
 /* How a publication goes to one client. The fields below `id` say something to 5.0 only. */

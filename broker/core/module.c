@@ -1343,7 +1343,7 @@ static PyObject *Broker_retained(BrokerObject *self, PyObject *topic) {
     if (!span_arg(topic, &t)) return NULL;
     enter(self, 0);
     const pn_message *m = pn_broker_retained(self->house.broker, t);
-    PyObject *payload = m ? bytes_of(m->payload) : Py_NewRef(Py_None);
+    PyObject *payload = m ? bytes_of(pn_message_payload(m)) : Py_NewRef(Py_None);
     leave(self);
     return payload;
 }

@@ -800,6 +800,14 @@ static void write_unsuback(writer *w, const pn_packet *p, uint8_t version) {
 
 static void write_ping(writer *w, const pn_packet *p, uint8_t version) { (void)w, (void)p, (void)version; }
 
+int64_t pn_ack_put(uint8_t *out, uint8_t type, uint16_t id) {
+    out[0] = (uint8_t)(type << 4 | packet_rules[type].flags);
+    out[1] = 2;
+    out[2] = (uint8_t)(id >> 8);
+    out[3] = (uint8_t)id;
+    return PN_ACK_SIZE;
+}
+
 int64_t pn_packet_encode(const pn_packet *p, uint8_t version, uint8_t *out, size_t cap) {
     if (p->type == 0 || p->type >= PN_TYPES || version < packet_rules[p->type].since || version > PN_V5)
         return -PN_PROTOCOL_ERROR;

@@ -68,6 +68,11 @@ int64_t pn_packet_size(const uint8_t *data, size_t n);
  * before 5.0 no properties, and no reason codes but those of CONNACK and SUBACK. */
 int64_t pn_packet_encode(const pn_packet *p, uint8_t version, uint8_t *out, size_t cap);
 
+/* A PUBACK, PUBREC, PUBREL or PUBCOMP that says success, for `id` other than 0, in its shortest form, which is the same in every version (5.0 §3.4.2.1).
+ * Writes PN_ACK_SIZE bytes and returns that. */
+#define PN_ACK_SIZE 4
+int64_t pn_ack_put(uint8_t *out, uint8_t type, uint16_t id);
+
 /* Subscriptions of a SUBSCRIBE, or filters of an UNSUBSCRIBE, in order: start with *at = 0; false at the end. */
 typedef struct pn_filter {
     pn_span filter;

@@ -81,16 +81,16 @@ bool pn_unseal(pn_span key, pn_span *value) {
 
 /* --- messages --- */
 
-static uint32_t message_size(const pn_message *m) { return MESSAGE_FIXED + m->topic.n + m->props.n + m->payload.n; }
+static uint32_t message_size(const pn_message *m) { return MESSAGE_FIXED + pn_message_bytes(m); }
 
 static uint8_t *put_message(uint8_t *at, const pn_message *m, int64_t wall) {
     *at++ = FORMAT;
     *at++ = (uint8_t)(m->qos | m->retain << 2);
     at = pn_put_number(at, to_wall(m->expires, wall), 8);
-    at = pn_put_span(at, m->topic);
-    at = pn_put_span(at, m->props);
-    if (m->payload.n) memcpy(at, m->payload.p, m->payload.n);
-    return at + m->payload.n;
+    at = pn_put_span(at, pn_message_topic(m));
+    at = pn_put_span(at, pn_message_props(m));
+    if (m->payload_n) memcpy(at, pn_message_payload(m).p, m->payload_n);
+    return at + m->payload_n;
 }
 
 static bool get_message(pn_reader *r, int64_t wall, pn_pub *out) {
@@ -132,8 +132,8 @@ bool pn_topic_is_kept(pn_span topic) {
 
 bool pn_record_retained(const pn_message *m, bool fresh, pn_env *env) {
     pn_journal *j = pn_recording(env);
-    if (!j || !pn_topic_is_kept(m->topic)) return true;
-    pn_key key = key_of_topic(m->topic);
+    if (!j || !pn_topic_is_kept(pn_message_topic(m))) return true;
+    pn_key key = key_of_topic(pn_message_topic(m));
     uint8_t *at = put_sealed(j, &key, message_size(m), fresh);
     if (at) seal(&key, at, put_message(at, m, j->wall));
     return at;
@@ -141,8 +141,8 @@ bool pn_record_retained(const pn_message *m, bool fresh, pn_env *env) {
 
 void pn_forget_retained(const pn_message *m, pn_env *env) {
     pn_journal *j = pn_recording(env);
-    if (!j || !pn_topic_is_kept(m->topic)) return;
-    pn_key key = key_of_topic(m->topic);
+    if (!j || !pn_topic_is_kept(pn_message_topic(m))) return;
+    pn_key key = key_of_topic(pn_message_topic(m));
     pn_journal_delete(j, &key);
 }
 

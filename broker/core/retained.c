@@ -39,7 +39,7 @@ static void forget(pn_retained *r, pn_message *m, pn_env *env) {
     pn_forget_retained(m, env);
     env->stats.retained--;
     env->stats.retained_bytes -= pn_message_bytes(m);
-    pn_trie_remove(r->trie, m->topic);
+    pn_trie_remove(r->trie, pn_message_topic(m));
     pn_message_drop(m);
 }
 

@@ -107,26 +107,38 @@ void pn_wire_break(pn_wire *w, pn_env *env) {
     env->broken = w;
 }
 
-void pn_wire_send(pn_wire *w, const pn_packet *p, pn_env *env) {
-    enum { USUAL = 64 };
-    if (w->broken) return;
-    if (pn_buf_len(&w->out) > (uint64_t)env->limits.max_output_bytes + env->limits.max_packet_size + WIRE_MARGIN) {
-        pn_wire_break(w, env);
-        return;
+/* Room for `n` bytes of an answer; NULL: the wire is broken, perhaps by now. */
+static uint8_t *answer_room(pn_wire *w, size_t n, pn_env *env) {
+    if (w->broken) return NULL;
+    uint8_t *room = NULL;
+    if (pn_buf_len(&w->out) <= (uint64_t)env->limits.max_output_bytes + env->limits.max_packet_size + WIRE_MARGIN) {
+        make_room(w, n, env);
+        room = pn_buf_room(&w->out, n);
     }
-    make_room(w, USUAL, env);
-    uint8_t *room = pn_buf_room(&w->out, USUAL);
-    int64_t n = room ? pn_packet_encode(p, w->version, room, USUAL) : -1;
-    if (n > USUAL) {
-        room = pn_buf_room(&w->out, (size_t)n);
-        n = room ? pn_packet_encode(p, w->version, room, (size_t)n) : -1;
-    }
+    if (!room) pn_wire_break(w, env);
+    return room;
+}
+
+/* An answer of `n` bytes stands behind the output. */
+static void answered(pn_wire *w, int64_t n, pn_env *env) {
     if (n < 0 || (uint64_t)n > w->max_packet) { /* MQTT-3.1.2-24: it may not go, and the client waits for it */
         pn_wire_break(w, env);
     } else {
         w->out.tail += (uint32_t)n;
         env->stats.answers_out++;
     }
+}
+
+void pn_wire_send(pn_wire *w, const pn_packet *p, pn_env *env) {
+    enum { USUAL = 64 };
+    uint8_t *room = answer_room(w, USUAL, env);
+    if (!room) return;
+    int64_t n = pn_packet_encode(p, w->version, room, USUAL);
+    if (n > USUAL) {
+        room = pn_buf_room(&w->out, (size_t)n);
+        n = room ? pn_packet_encode(p, w->version, room, (size_t)n) : -1;
+    }
+    answered(w, n, env);
 }
 
 void pn_wire_hold_until(pn_wire *w, uint32_t from, uint64_t number, pn_env *env) {
@@ -184,8 +196,12 @@ void pn_wire_sent(pn_wire *w, uint32_t n, pn_env *env) {
 }
 
 void pn_wire_ack(pn_wire *w, uint8_t type, uint16_t id, uint8_t reason, pn_env *env) {
-    pn_packet p = {.type = type, .id = id, .reason = w->version >= PN_V5 ? reason : 0};
-    pn_wire_send(w, &p, env);
+    if (reason && w->version >= PN_V5) {
+        pn_wire_send(w, &(pn_packet){.type = type, .id = id, .reason = reason}, env);
+        return;
+    }
+    uint8_t *room = answer_room(w, PN_ACK_SIZE, env);
+    if (room) answered(w, pn_ack_put(room, type, id), env);
 }
 
 /* One Topic Alias. */
