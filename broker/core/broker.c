@@ -407,7 +407,7 @@ void pn_broker_tick(pn_broker *b, int64_t now) {
     for (uint32_t i = 0; i < b->link_count; i++) { /* link_end leaves the array alone */
         pn_link *l = b->links[i];
         if (l->state == LINK_LIVE) {
-            if (l->paused_until) {
+            if (l->paused) {
                 pn_rate_tick(l);
             } else if (l->keep_alive && now - l->heard > l->keep_alive * 1500ll) { /* MQTT-3.1.2-22 */
                 pn_link_fail(l, PN_KEEP_ALIVE_TIMEOUT);

@@ -35,6 +35,22 @@ static void set_up(pn_link *l, const pn_packet *connect) {
     l->retains = limits->retain_available;
 }
 
+static pn_span method_of(const pn_link *l) {
+    return l->proof ? pn_span_of(pn_buf_head(&l->proof->method), pn_buf_len(&l->proof->method)) : (pn_span){0};
+}
+
+static bool keep_method(pn_link *l, pn_span method) {
+    if (!l->proof) l->proof = pn_calloc(1, sizeof *l->proof);
+    return l->proof && pn_buf_add(&l->proof->method, method.p, method.n);
+}
+
+void pn_proof_free(link_proof *p) {
+    if (!p) return;
+    pn_buf_free(&p->method);
+    pn_buf_free(&p->data);
+    pn_free(p);
+}
+
 /* A CONNECT is at the head of `in`: asks the driver for its verdict, unless there is nothing to ask. */
 void pn_ask(pn_link *l) {
     pn_packet connect;
@@ -46,8 +62,7 @@ void pn_ask(pn_link *l) {
         pn_link_fail(l, PN_QUOTA_EXCEEDED);
     } else {
         pn_prop method;
-        if (pn_prop_find(&connect.props, PN_AUTHENTICATION_METHOD, &method) &&
-            !pn_buf_add(&l->method, method.value.p, method.value.n)) {
+        if (pn_prop_find(&connect.props, PN_AUTHENTICATION_METHOD, &method) && !keep_method(l, method.value)) {
             pn_link_fail(l, PN_QUOTA_EXCEEDED);
             return;
         }
@@ -178,8 +193,8 @@ static pn_packet connack(pn_link *l, const pn_verdict *v, const pn_packet *conne
     if (v->response_information.n && pn_prop_num(&connect->props, PN_REQUEST_RESPONSE_INFORMATION, 0)) { /* MQTT-3.1.2-28 */
         pn_add_prop(b, props, PN_RESPONSE_INFORMATION, v->response_information, 0);
     }
-    if (pn_buf_len(&l->method)) { /* MQTT-4.12.0-5 */
-        pn_add_prop(b, props, PN_AUTHENTICATION_METHOD, pn_span_of(pn_buf_head(&l->method), pn_buf_len(&l->method)), 0);
+    if (method_of(l).n) { /* MQTT-4.12.0-5 */
+        pn_add_prop(b, props, PN_AUTHENTICATION_METHOD, method_of(l), 0);
         if (v->proof.n) pn_add_prop(b, props, PN_AUTHENTICATION_DATA, v->proof, 0);
     }
     return ack;
@@ -206,7 +221,7 @@ static uint8_t objection(pn_link *l, const pn_verdict *v, const pn_packet *conne
         if (present ? connect->clean_start : granted_expiry(l, connect) != 0) return PN_QUOTA_EXCEEDED;
     }
     pn_props_begin(b);
-    size_t texts = (size_t)v->assigned.n + v->proof.n + v->response_information.n + pn_buf_len(&l->method);
+    size_t texts = (size_t)v->assigned.n + v->proof.n + v->response_information.n + method_of(l).n;
     if (!pn_buf_room(&b->scratch, PROPS + texts)) return PN_QUOTA_EXCEEDED;
     pn_packet ack = connack(l, v, connect, false);
     int64_t size = pn_packet_encode(&ack, connect->version, NULL, 0);
@@ -251,7 +266,7 @@ bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
     uint32_t from = pn_buf_len(&l->wire.out);
     pn_wire_send(&l->wire, &ack, env);
     if (pn_changes(env) != changes) pn_wire_hold(&l->wire, from, env);
-    pn_buf_free(&l->proof);
+    if (l->proof) pn_buf_free(&l->proof->data);
     l->session = s;
     l->state = LINK_LIVE;
     s->link = l;
@@ -269,15 +284,15 @@ bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
 /* Whether a packet names the method that this connection began with (MQTT-4.12.0-5, MQTT-4.12.1-1). */
 static bool same_method(const pn_link *l, const pn_packet *p) {
     pn_prop method;
-    return pn_buf_len(&l->method) && pn_prop_find(&p->props, PN_AUTHENTICATION_METHOD, &method) &&
-           pn_span_eq(method.value, pn_span_of(pn_buf_head(&l->method), pn_buf_len(&l->method)));
+    return method_of(l).n && pn_prop_find(&p->props, PN_AUTHENTICATION_METHOD, &method) && pn_span_eq(method.value, method_of(l));
 }
 
 /* Hands the data of an AUTH to the driver. */
 static uint8_t ask_proof(pn_link *l, const pn_packet *p) {
     pn_prop data;
-    pn_buf_drop(&l->proof, pn_buf_len(&l->proof));
-    if (pn_prop_find(&p->props, PN_AUTHENTICATION_DATA, &data) && !pn_buf_add(&l->proof, data.value.p, data.value.n)) {
+    pn_buf *kept = &l->proof->data;
+    pn_buf_drop(kept, pn_buf_len(kept));
+    if (pn_prop_find(&p->props, PN_AUTHENTICATION_DATA, &data) && !pn_buf_add(kept, data.value.p, data.value.n)) {
         return PN_QUOTA_EXCEEDED;
     }
     pn_raise(l->broker, PN_EVENT_AUTH, l, p->reason, NULL, (pn_span){0});
@@ -287,10 +302,10 @@ static uint8_t ask_proof(pn_link *l, const pn_packet *p) {
 /* AUTH of a client that is in: it begins to authenticate anew, or goes on with that (5.0 §4.12.1). */
 uint8_t pn_on_auth(pn_link *l, const pn_packet *p) {
     bool begins = p->reason == PN_REAUTHENTICATE;
-    if (!same_method(l, p) || (begins ? l->proving != REAUTH_NONE : p->reason != PN_CONTINUE_AUTHENTICATION || l->proving != REAUTH_WAITING)) {
+    if (!same_method(l, p) || (begins ? l->proof->state != REAUTH_NONE : p->reason != PN_CONTINUE_AUTHENTICATION || l->proof->state != REAUTH_WAITING)) {
         return PN_PROTOCOL_ERROR;
     }
-    l->proving = REAUTH_ASKING;
+    l->proof->state = REAUTH_ASKING;
     return ask_proof(l, p);
 }
 
@@ -298,11 +313,11 @@ uint8_t pn_on_auth(pn_link *l, const pn_packet *p) {
 static void send_auth(pn_link *l, uint8_t reason, pn_span data) {
     pn_broker *b = l->broker;
     pn_packet p = {.type = PN_AUTH, .reason = reason, .props = pn_props_begin(b)};
-    if (!pn_buf_room(&b->scratch, 16 + (size_t)pn_buf_len(&l->method) + data.n)) {
+    if (!pn_buf_room(&b->scratch, 16 + (size_t)method_of(l).n + data.n)) {
         pn_link_fail(l, PN_QUOTA_EXCEEDED);
         return;
     }
-    pn_add_prop(b, &p.props, PN_AUTHENTICATION_METHOD, pn_span_of(pn_buf_head(&l->method), pn_buf_len(&l->method)), 0);
+    pn_add_prop(b, &p.props, PN_AUTHENTICATION_METHOD, method_of(l), 0);
     if (data.n) pn_add_prop(b, &p.props, PN_AUTHENTICATION_DATA, data, 0);
     pn_wire_send(&l->wire, &p, &b->env);
 }
@@ -334,9 +349,9 @@ void pn_prove(pn_link *l) {
 }
 
 bool pn_link_proof(const pn_link *l, pn_span *method, pn_span *data) {
-    *method = pn_span_of(pn_buf_head(&l->method), pn_buf_len(&l->method));
-    *data = pn_span_of(pn_buf_head(&l->proof), pn_buf_len(&l->proof));
-    return l->state == LINK_ASKING ? method->n != 0 : l->state == LINK_LIVE && l->proving == REAUTH_ASKING;
+    *method = method_of(l);
+    *data = l->proof ? pn_span_of(pn_buf_head(&l->proof->data), pn_buf_len(&l->proof->data)) : (pn_span){0};
+    return l->state == LINK_ASKING ? method->n != 0 : l->state == LINK_LIVE && l->proof && l->proof->state == REAUTH_ASKING;
 }
 
 bool pn_link_challenge(pn_link *l, pn_span data, int64_t now) {
@@ -345,7 +360,7 @@ bool pn_link_challenge(pn_link *l, pn_span data, int64_t now) {
     if (!pn_link_proof(l, &method, &proof)) return false;
     send_auth(l, PN_CONTINUE_AUTHENTICATION, data);
     if (l->state == LINK_LIVE) {
-        l->proving = REAUTH_WAITING;
+        l->proof->state = REAUTH_WAITING;
     } else if (l->state == LINK_ASKING) {
         l->state = LINK_PROVING;
         pn_prove(l);
@@ -357,9 +372,9 @@ bool pn_link_challenge(pn_link *l, pn_span data, int64_t now) {
 
 bool pn_link_authenticated(pn_link *l, pn_span data, int64_t now) {
     pn_enter(l->broker, now);
-    if (l->state != LINK_LIVE || l->proving != REAUTH_ASKING) return false;
-    l->proving = REAUTH_NONE;
-    pn_buf_free(&l->proof);
+    if (l->state != LINK_LIVE || !l->proof || l->proof->state != REAUTH_ASKING) return false;
+    l->proof->state = REAUTH_NONE;
+    pn_buf_free(&l->proof->data);
     send_auth(l, PN_SUCCESS, data);
     pn_mark_dirty(l);
     pn_settle(l->broker);

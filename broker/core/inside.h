@@ -40,33 +40,43 @@ typedef struct known_topic {
     uint8_t topic[KNOWN_TOPIC_BYTES];
 } known_topic;
 
+/* Enhanced authentication (5.0 §4.12) of a client that asks for it. */
+typedef struct link_proof {
+    pn_buf method, data; /* data: of the AUTH that waits to be judged */
+    uint8_t state;       /* while LIVE, enum reauth */
+} link_proof;
+
+/* How fast a client sends where that is limited (rate.c), and its place among those that have had their share (share.c). */
+typedef struct link_pace {
+    int64_t since;        /* milliseconds: when the counts began */
+    int64_t paused_until; /* milliseconds; 0: it is not throttled */
+    uint64_t bytes;
+    uint32_t publishes;
+    pn_link *behind_prev, *behind_next;
+} link_pace;
+
+/* What every message touches stands in front, and what few links have behind a pointer: ten thousand of them are idle most of the time. */
 struct pn_link {
     pn_broker *broker;
     void *owner;
     pn_session *session; /* while LIVE */
-    pn_link *dirty_prev, *dirty_next;
-    pn_link *behind_prev, *behind_next;
-    pn_wire wire;
-    pn_message **aliases; /* owned: the topics of the client's Topic Aliases, as messages without payload; [0] is alias 1 */
-    pn_buf method, proof; /* enhanced authentication: its method, and the data of the AUTH that waits to be judged */
-    int64_t rate_since;   /* milliseconds: when the counts below began (rate.c) */
-    int64_t paused_until; /* milliseconds; 0: it is not throttled */
-    uint64_t rate_bytes;
-    uint32_t rate_publishes;
-    struct link_topics *topics; /* owned; NULL before the first PUBLISH */
-    pn_buf in; /* a packet that is not complete yet; while ASKING also what came behind the CONNECT */
-    int64_t heard, opened;
-    uint32_t index; /* in broker->links */
-    uint32_t max_packet; /* what the client was told at its CONNECT, and is held to: a limit that changes later is for others */
-    uint16_t keep_alive, alias_max, receive_max;
-    uint8_t max_qos;
-    bool retains;
     uint8_t state, version;
-    uint8_t proving; /* while LIVE, enum reauth */
-    bool dirty;
-    bool behind;
-    uint8_t untold;       /* events of its end for which there was no memory: a bit each (broker.c) */
-    uint8_t untold_reason;
+    bool dirty : 1, behind : 1, paused : 1; /* paused: until pace->paused_until */
+    bool retains : 1;
+    uint8_t max_qos;
+    uint16_t keep_alive, alias_max, receive_max;
+    uint8_t untold, untold_reason; /* events of its end for which there was no memory: a bit each (broker.c) */
+    uint32_t max_packet; /* what the client was told at its CONNECT, and is held to: a limit that changes later is for others */
+    int64_t heard;
+    struct link_topics *topics; /* owned; NULL before the first PUBLISH */
+    pn_link *dirty_prev, *dirty_next;
+    pn_wire wire;
+    pn_buf in; /* a packet that is not complete yet; while ASKING also what came behind the CONNECT */
+    int64_t opened;
+    uint32_t index;       /* in broker->links */
+    link_pace *pace;      /* owned, see pn_pace */
+    link_proof *proof;    /* owned; NULL: its CONNECT has no Authentication Method */
+    pn_message **aliases; /* owned: the topics of the client's Topic Aliases, as messages without payload; [0] is alias 1 */
 };
 
 typedef struct queued_event {
@@ -148,6 +158,7 @@ void pn_acknowledge(pn_link *l, uint8_t type, uint16_t id, uint8_t reason);
 /* --- connect.c --- */
 
 void pn_ask(pn_link *l);
+void pn_proof_free(link_proof *p); /* NULL is fine */
 void pn_refuse(pn_link *l, uint8_t reason, pn_span text);
 void pn_prove(pn_link *l);
 uint8_t pn_on_auth(pn_link *l, const pn_packet *p);
@@ -168,9 +179,12 @@ known_topic *pn_learn_topic(pn_link *l, pn_span topic);
 
 /* --- rate.c --- */
 
+/* The link's pace, made when it is asked for; NULL without memory, and then the link is about to end. */
+link_pace *pn_pace(pn_link *l);
 /* Whether the next publication may be taken now; if not, the link is paused, and it waits in `in`. */
 bool pn_may_publish(pn_link *l);
-/* Count a publication and bytes that have been taken. PN_SUCCESS, or PN_MESSAGE_RATE_TOO_HIGH: that is to be the end of the link. */
+/* Count a publication and bytes that have been taken. PN_SUCCESS, or PN_MESSAGE_RATE_TOO_HIGH (PN_QUOTA_EXCEEDED without memory): that is to be
+ * the end of the link. */
 uint8_t pn_count_publish(pn_link *l);
 uint8_t pn_count_bytes(pn_link *l, size_t n);
 /* Goes on with what waits on a paused link, when its time has come. */

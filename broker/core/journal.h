@@ -41,7 +41,7 @@ typedef struct pn_journal {
     uint64_t changes;            /* records so far: has a packet changed anything? */
     uint64_t lost;               /* deletions for which there was no memory: after a crash, what they were to delete is there again */
     uint64_t sessions, messages; /* the last numbers given */
-    struct pn_wire *held;        /* wires whose output waits for a commit (session.h) */
+    struct pn_hold *held;        /* outputs that wait for a commit (session.h) */
     uint64_t seed;
     pn_buf batch;
     uint32_t *table; /* owned: hash table of places in the batch plus 1, by key */

@@ -53,9 +53,9 @@ void pn_broker_committed(pn_broker *b, uint64_t number, int64_t now) {
     pn_journal *j = env->journal;
     if (!j || number <= j->committed || number >= j->pending) return;
     j->committed = number;
-    for (pn_wire *w = j->held, *next; w; w = next) {
-        next = w->held_next;
-        if (pn_wire_release(w, env)) pn_mark_dirty(link_of(w));
+    for (pn_hold *h = j->held, *next; h; h = next) {
+        next = h->next;
+        if (pn_wire_release(h->wire, env)) pn_mark_dirty(link_of(h->wire));
     }
 }
 
@@ -65,7 +65,7 @@ void pn_broker_failing(pn_broker *b, bool fails, int64_t now) {
     if (!j || j->fails == fails) return;
     j->fails = fails;
     if (fails) { /* nobody waits for what may never be: they are told, and come back to be refused or served */
-        while (j->held) pn_link_fail(link_of(j->held), PN_QUOTA_EXCEEDED);
+        while (j->held) pn_link_fail(link_of(j->held->wire), PN_QUOTA_EXCEEDED);
     } else {
         for (uint32_t i = 0; i < b->link_count; i++) {
             pn_link *l = b->links[i];
@@ -211,8 +211,8 @@ void pn_link_free(pn_link *l) {
     pn_free(l->aliases);
     pn_free(l->topics);
     pn_buf_free(&l->in);
-    pn_buf_free(&l->method);
-    pn_buf_free(&l->proof);
+    pn_proof_free(l->proof);
+    pn_free(l->pace);
     pn_wire_take_back(&l->wire, &b->env);
     pn_wire_free(&l->wire);
     pn_free(l);
@@ -301,7 +301,7 @@ static size_t step(pn_link *l, const uint8_t *data, size_t n) {
 /* Works off what is in `in`, as far as it goes. */
 void pn_drain(pn_link *l) {
     size_t used;
-    while (l->state == LINK_LIVE && !l->wire.broken && !l->paused_until && pn_buf_len(&l->in) &&
+    while (l->state == LINK_LIVE && !l->wire.broken && !l->paused && pn_buf_len(&l->in) &&
            (used = step(l, pn_buf_head(&l->in), pn_buf_len(&l->in))) != 0) {
         if (l->state == LINK_LIVE) pn_buf_drop(&l->in, used);
     }
@@ -335,7 +335,7 @@ static void feed(pn_link *l, const uint8_t *data, size_t n) {
         }
         return;
     }
-    if (l->paused_until || l->behind) { /* the driver has been told to read no more, and had this already */
+    if (l->paused || l->behind) { /* the driver has been told to read no more, and had this already */
         keep(l, data, n);
         return;
     }
@@ -357,7 +357,7 @@ static void feed(pn_link *l, const uint8_t *data, size_t n) {
         if (used) {
             pn_buf_free(&l->in);
             held = 0;
-        } else if (l->paused_until || l->behind) {
+        } else if (l->paused || l->behind) {
             keep(l, data, n);
             return;
         }

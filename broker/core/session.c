@@ -141,58 +141,76 @@ void pn_wire_send(pn_wire *w, const pn_packet *p, pn_env *env) {
     answered(w, n, env);
 }
 
+/* Without memory nothing that should wait goes out: the connection ends. */
+static pn_hold *hold_of(pn_wire *w, uint32_t from, pn_env *env) {
+    if (w->hold) return w->hold;
+    w->hold = pn_calloc(1, sizeof *w->hold);
+    if (w->hold) {
+        w->hold->wire = w;
+    } else {
+        w->out.tail = w->out.head + from;
+        pn_wire_break(w, env);
+    }
+    return w->hold;
+}
+
 void pn_wire_hold_until(pn_wire *w, uint32_t from, uint64_t number, pn_env *env) {
     pn_journal *j = env->journal;
     if (!j->waits || j->fails || number <= j->committed || from >= pn_buf_len(&w->out)) return;
-    if (w->hold_count == 0) {
-        w->held_prev = NULL;
-        w->held_next = j->held;
-        if (j->held) j->held->held_prev = w;
-        j->held = w;
-    } else if (w->holds[w->hold_count - 1].number >= number) {
+    pn_hold *h = hold_of(w, from, env);
+    if (!h) return;
+    if (h->count == 0) {
+        h->prev = NULL;
+        h->next = j->held;
+        if (j->held) j->held->prev = h;
+        j->held = h;
+    } else if (h->parts[h->count - 1].number >= number) {
         return;
-    } else if (w->hold_count == 2) {
-        w->holds[1].number = number;
+    } else if (h->count == 2) {
+        h->parts[1].number = number;
         return;
     }
-    w->holds[w->hold_count++] = (struct pn_hold){number, from};
+    h->parts[h->count].number = number;
+    h->parts[h->count++].from = from;
 }
 
 void pn_wire_hold(pn_wire *w, uint32_t from, pn_env *env) {
     if (env->journal) pn_wire_hold_until(w, from, pn_journal_latest(env->journal), env);
 }
 
-static void unhold(pn_wire *w, pn_env *env) {
-    *(w->held_prev ? &w->held_prev->held_next : &env->journal->held) = w->held_next;
-    if (w->held_next) w->held_next->held_prev = w->held_prev;
-    w->held_prev = w->held_next = NULL;
+static void unhold(pn_hold *h, pn_env *env) {
+    *(h->prev ? &h->prev->next : &env->journal->held) = h->next;
+    if (h->next) h->next->prev = h->prev;
+    h->prev = h->next = NULL;
 }
 
 bool pn_wire_release(pn_wire *w, pn_env *env) {
+    pn_hold *h = w->hold;
     uint8_t n = 0;
-    while (n < w->hold_count && w->holds[n].number <= env->journal->committed) n++;
+    while (h && n < h->count && h->parts[n].number <= env->journal->committed) n++;
     if (n == 0) return false;
-    w->hold_count = (uint8_t)(w->hold_count - n);
-    if (w->hold_count) {
-        w->holds[0] = w->holds[1];
+    h->count = (uint8_t)(h->count - n);
+    if (h->count) {
+        h->parts[0] = h->parts[1];
     } else {
-        unhold(w, env);
+        unhold(h, env);
     }
     return true;
 }
 
 void pn_wire_take_back(pn_wire *w, pn_env *env) {
-    if (w->hold_count == 0) return;
-    w->out.tail = w->out.head + w->holds[0].from;
-    w->hold_count = 0;
-    unhold(w, env);
+    pn_hold *h = w->hold;
+    if (!h || h->count == 0) return;
+    w->out.tail = w->out.head + h->parts[0].from;
+    h->count = 0;
+    unhold(h, env);
 }
 
 void pn_wire_sent(pn_wire *w, uint32_t n, pn_env *env) {
     pn_buf_drop(&w->out, n);
     if (pn_buf_len(&w->out) == 0) rest(w, env);
     if (n) w->began = true;
-    for (uint8_t i = 0; i < w->hold_count; i++) w->holds[i].from -= n;
+    for (uint8_t i = 0; w->hold && i < w->hold->count; i++) w->hold->parts[i].from -= n;
 }
 
 void pn_wire_ack(pn_wire *w, uint8_t type, uint16_t id, uint8_t reason, pn_env *env) {
@@ -204,26 +222,30 @@ void pn_wire_ack(pn_wire *w, uint8_t type, uint16_t id, uint8_t reason, pn_env *
     if (room) answered(w, pn_ack_put(room, type, id), env);
 }
 
-/* One Topic Alias. */
-struct pn_alias {
-    uint64_t hash;
-    uint8_t *topic; /* owned */
-    uint32_t n;
+/* Topic Aliases: the n-th topic has alias n + 1. */
+struct pn_aliases {
+    uint16_t count;
+    struct pn_alias {
+        uint64_t hash;
+        uint8_t *topic; /* owned */
+        uint32_t n;
+    } list[];
 };
 
 void pn_wire_free(pn_wire *w) {
-    for (uint16_t i = 0; i < w->alias_count; i++) pn_free(w->aliases[i].topic);
+    for (uint16_t i = 0; w->aliases && i < w->aliases->count; i++) pn_free(w->aliases->list[i].topic);
     pn_free(w->aliases);
+    pn_free(w->hold);
     pn_buf_free(&w->out);
 }
 
-/* A topic that the client is to know by `alias` from now on. Without memory it stays unknown, which the caller must not have promised. */
+/* A topic that the client is to know by its alias from now on. Without memory it stays unknown, which the caller must not have promised. */
 static bool learn(pn_wire *w, pn_span topic, uint64_t hash) {
-    if (!w->aliases) w->aliases = pn_calloc(w->alias_max, sizeof *w->aliases);
+    if (!w->aliases) w->aliases = pn_calloc(1, sizeof *w->aliases + w->alias_max * sizeof *w->aliases->list);
     uint8_t *copy = w->aliases ? pn_malloc(topic.n) : NULL;
     if (!copy) return false;
     memcpy(copy, topic.p, topic.n);
-    w->aliases[w->alias_count++] = (struct pn_alias){hash, copy, topic.n};
+    w->aliases->list[w->aliases->count++] = (struct pn_alias){hash, copy, topic.n};
     return true;
 }
 
@@ -237,16 +259,16 @@ static int64_t encode(pn_wire *w, const pn_pub *pub, pn_send *form, pn_env *env)
     make_room(w, pn_pub_bytes(pub) + HEADERS, env);
     if (w->alias_max == 0 || pub->topic.n == 0) return pn_pub_encode(pub, &w->out, form, now);
     uint64_t hash = pn_hash(pub->topic.p, pub->topic.n, 0);
-    uint16_t i = 0;
-    while (i < w->alias_count && !(w->aliases[i].hash == hash && w->aliases[i].n == pub->topic.n &&
-                                   memcmp(w->aliases[i].topic, pub->topic.p, pub->topic.n) == 0)) {
-        i++;
+    uint16_t i = 0, count = w->aliases ? w->aliases->count : 0;
+    for (; i < count; i++) {
+        const struct pn_alias *a = &w->aliases->list[i];
+        if (a->hash == hash && a->n == pub->topic.n && memcmp(a->topic, pub->topic.p, pub->topic.n) == 0) break;
     }
-    form->alias_known = i < w->alias_count;
+    form->alias_known = i < count;
     bool fresh = !form->alias_known && i < w->alias_max && learn(w, pub->topic, hash);
     if (form->alias_known || fresh) form->alias = (uint16_t)(i + 1);
     int64_t n = pn_pub_encode(pub, &w->out, form, now);
-    if (n <= 0 && fresh) pn_free(w->aliases[--w->alias_count].topic); /* it was not sent, so the client does not know it */
+    if (n <= 0 && fresh) pn_free(w->aliases->list[--w->aliases->count].topic); /* it was not sent, so the client does not know it */
     return n;
 }
 

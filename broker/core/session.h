@@ -79,22 +79,27 @@ typedef struct pn_wire {
     pn_buf out;
     uint32_t max_packet; /* the client's Maximum Packet Size (5.0 §3.1.2.11.4) */
     uint16_t window;     /* QoS 1 and 2 publications that may be unacknowledged: the smaller of its Receive Maximum and max_inflight */
+    uint16_t alias_max;
     uint8_t version;
-    bool began;    /* something has been sent */
-    bool explains; /* the client has asked for Reason Strings (5.0 §3.1.2.11.7) */
-    uint16_t alias_max, alias_count;
-    struct pn_alias *aliases; /* owned: topics that the client has been told an alias for; the n-th has alias n + 1 */
-    bool broken; /* something that must not be lost did not fit: the broker ends the connection */
+    bool began : 1;    /* something has been sent */
+    bool explains : 1; /* the client has asked for Reason Strings (5.0 §3.1.2.11.7) */
+    bool broken : 1;   /* something that must not be lost did not fit: the broker ends the connection */
     struct pn_wire *next_broken;
-    /* Output that waits for the disk: from `from` bytes behind the head of `out` on it waits for batch `number`, until the next of them.
-     * Two are enough: what would wait for a third waits for it together with the second. */
-    struct pn_hold {
+    struct pn_aliases *aliases; /* owned: topics that the client has been told an alias for */
+    struct pn_hold *hold;       /* owned; NULL: nothing has ever waited for the disk */
+} pn_wire;
+
+/* Output that waits for the disk: from `from` bytes behind the head of `out` on it waits for batch `number`, until the next of them.
+ * Two are enough: what would wait for a third waits for it together with the second. */
+typedef struct pn_hold {
+    struct {
         uint64_t number;
         uint32_t from;
-    } holds[2];
-    uint8_t hold_count;
-    struct pn_wire *held_prev, *held_next; /* among journal->held */
-} pn_wire;
+    } parts[2];
+    uint8_t count;
+    pn_wire *wire;
+    struct pn_hold *prev, *next; /* among journal->held */
+} pn_hold;
 
 void pn_wire_free(pn_wire *w);
 
@@ -111,7 +116,9 @@ bool pn_wire_release(pn_wire *w, pn_env *env);
 /* Takes back what waits: the connection ends, and what was not acknowledged is not kept. */
 void pn_wire_take_back(pn_wire *w, pn_env *env);
 /* Bytes that may go. */
-static inline uint32_t pn_wire_ready(const pn_wire *w) { return w->hold_count ? w->holds[0].from : pn_buf_len(&w->out); }
+static inline uint32_t pn_wire_ready(const pn_wire *w) {
+    return w->hold && w->hold->count ? w->hold->parts[0].from : pn_buf_len(&w->out);
+}
 /* `n` of them have gone. */
 void pn_wire_sent(pn_wire *w, uint32_t n, pn_env *env);
 /* Gives back spares, all of them or those that were not needed since this was called last. */

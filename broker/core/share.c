@@ -11,13 +11,13 @@ enum { SHARE = 4096 }; /* deliveries, and nodes of the index: a millisecond or t
 bool pn_may_go_on(pn_link *l) {
     pn_broker *b = l->broker;
     if (b->spent < SHARE || l->state != LINK_LIVE) return true;
-    if (l->behind) return false;
+    if (l->behind || !pn_pace(l)) return false;
     l->behind = true;
-    l->behind_prev = b->last_behind;
-    l->behind_next = NULL;
-    *(b->last_behind ? &b->last_behind->behind_next : &b->behind) = l;
+    l->pace->behind_prev = b->last_behind;
+    l->pace->behind_next = NULL;
+    *(b->last_behind ? &b->last_behind->pace->behind_next : &b->behind) = l;
     b->last_behind = l;
-    if (!l->paused_until) pn_raise(b, PN_EVENT_PAUSE, l, PN_SUCCESS, NULL, (pn_span){0});
+    if (!l->paused) pn_raise(b, PN_EVENT_PAUSE, l, PN_SUCCESS, NULL, (pn_span){0});
     return false;
 }
 
@@ -25,8 +25,9 @@ void pn_behind_leave(pn_link *l) {
     pn_broker *b = l->broker;
     if (!l->behind) return;
     l->behind = false;
-    *(l->behind_prev ? &l->behind_prev->behind_next : &b->behind) = l->behind_next;
-    *(l->behind_next ? &l->behind_next->behind_prev : &b->last_behind) = l->behind_prev;
+    link_pace *pace = l->pace;
+    *(pace->behind_prev ? &pace->behind_prev->pace->behind_next : &b->behind) = pace->behind_next;
+    *(pace->behind_next ? &pace->behind_next->pace->behind_prev : &b->last_behind) = pace->behind_prev;
 }
 
 void pn_behind_work(pn_broker *b) {
@@ -36,6 +37,6 @@ void pn_behind_work(pn_broker *b) {
         l->heard = b->env.now; /* its silence is ours */
         pn_drain(l);
         pn_mark_dirty(l);
-        if (l->state == LINK_LIVE && !l->behind && !l->paused_until) pn_raise(b, PN_EVENT_RESUME, l, PN_SUCCESS, NULL, (pn_span){0});
+        if (l->state == LINK_LIVE && !l->behind && !l->paused) pn_raise(b, PN_EVENT_RESUME, l, PN_SUCCESS, NULL, (pn_span){0});
     }
 }
