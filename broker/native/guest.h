@@ -21,9 +21,9 @@ typedef struct pn_guest {
         PyObject *connection; /* strong, until GONE has been read */
         pn_rest *rest;        /* owned: while it rests */
     };
-    uint32_t refs; /* the loop's connection, until GONE has been read; its Link; whoever holds it for a moment */
-    uint32_t at;   /* while it rests: its place among those */
-    bool rests;
+    uint32_t at; /* while it rests: its place among those */
+    unsigned refs : 31; /* the loop's connection, until GONE has been read; its Link; whoever holds it for a moment */
+    unsigned rests : 1;
 } pn_guest;
 
 pn_guest *pn_guest_new(BrokerObject *broker, PyObject *connection); /* one reference; NULL with an exception set */

@@ -37,12 +37,15 @@ typedef struct waiting {
 struct pn_conn {
     int fd;
     uint8_t state, armed; /* enum state; what epoll looks for */
-    bool held;            /* reads no more for now */
-    bool parked;          /* nor does it while Python has not seen its CONNECT, or AUTH */
-    bool deaf;            /* the peer sends no more */
-    bool blocked;         /* the socket takes no more for now */
-    bool conversing;      /* the kernel need not acknowledge each receive */
+    bool held : 1;        /* reads no more for now */
+    bool parked : 1;      /* nor does it while Python has not seen its CONNECT, or AUTH */
+    bool deaf : 1;        /* the peer sends no more */
+    bool blocked : 1;     /* the socket takes no more for now */
+    bool conversing : 1;  /* the kernel need not acknowledge each receive */
+    bool queued : 1;      /* in the queue for a step of the handshake */
+    bool away : 1;        /* its session is at a helper's */
     uint32_t received_at; /* milliseconds, the latest receive */
+    uint32_t due;         /* milliseconds, in a list */
     uint64_t name;
     void *object;
     pn_link *link; /* while LIVE */
@@ -51,13 +54,10 @@ struct pn_conn {
     SSL *ssl;      /* owned */
     pn_buf in;     /* what came before it can be read: the first bytes, and what followed the handshake at once */
     pn_buf out;    /* encrypted, or what the link has left behind */
-    int64_t due;
     waiting *list; /* that it is in */
     struct pn_conn *prev, *next;
     struct pn_conn *same; /* hash chain */
     struct pn_conn *after; /* in the queue for a step of the handshake, or among the dead */
-    bool queued;
-    bool away; /* its session is at a helper's */
 };
 typedef struct pn_conn pn_conn;
 
@@ -206,7 +206,7 @@ static void wait_no_more(pn_conn *c) {
 static void wait_in(pn_conn *c, waiting *list, int64_t due) {
     wait_no_more(c);
     c->list = list;
-    c->due = due;
+    c->due = (uint32_t)due;
     c->prev = list->last;
     c->next = NULL;
     *(list->last ? &list->last->next : &list->first) = c;
@@ -871,13 +871,16 @@ static void obey_all(pn_loop *l) {
     pn_buf_free(&items);
 }
 
+/* Whether the first of a list is: both count to 2^32, and nobody waits half as long. */
+static bool is_late(const pn_loop *l, const pn_conn *c) { return c && (int32_t)(c->due - (uint32_t)l->now) <= 0; }
+
 /* Under the lock. */
 static void cut_the_late(pn_loop *l) {
-    for (pn_conn *c; (c = l->stalled.first) != NULL && c->due <= l->now;) {
+    for (pn_conn *c; is_late(l, c = l->stalled.first);) {
         tell(l, c, PN_POST_STALLED, 0, NULL, 0);
         cut(l, c);
     }
-    for (pn_conn *c; (c = l->lingering.first) != NULL && c->due <= l->now;) cut(l, c);
+    for (pn_conn *c; is_late(l, c = l->lingering.first);) cut(l, c);
 }
 
 /* Sends what has gathered. Under the lock. */
@@ -1002,8 +1005,9 @@ void pn_loop_stop(pn_loop *l) {
 }
 
 void pn_loop_set_times(pn_loop *l, const pn_loop_times *times) {
-    atomic_store_explicit(&l->stall, times->stall, memory_order_relaxed);
-    atomic_store_explicit(&l->linger, times->linger, memory_order_relaxed);
+    enum { LONGEST = 1000000000 }; /* twelve days: see is_late */
+    atomic_store_explicit(&l->stall, times->stall < LONGEST ? times->stall : LONGEST, memory_order_relaxed);
+    atomic_store_explicit(&l->linger, times->linger < LONGEST ? times->linger : LONGEST, memory_order_relaxed);
 }
 
 pn_loop_counts pn_loop_count(pn_loop *l) {

@@ -73,7 +73,7 @@ enum pn_order_kind {
 #define PN_POSTS_MAX 65536u            /* posts that wait, beyond which no more denials are posted: they are counted all the same */
 
 typedef struct pn_loop_times {
-    int64_t stall, linger; /* milliseconds until who reads nothing is cut, 0 never; until who does not close is */
+    int64_t stall, linger; /* milliseconds until who reads nothing is cut, 0 never; until who does not close is; more than 10^9 is 10^9 */
 } pn_loop_times;
 
 pn_loop *pn_loop_new(pn_house *house, const pn_loop_times *times); /* owned; NULL without memory or file descriptors */

@@ -10,7 +10,7 @@
 struct pn_rest {
     pn_link *link;
     PyObject *kept; /* strong; may be NULL */
-    uint32_t n;
+    uint16_t n;
     char note[];
 };
 
@@ -87,11 +87,11 @@ static pn_link *rise(pn_guest *g, PyObject *connection) {
 
 int pn_guest_rest(LinkObject *link, const char *note, Py_ssize_t n, PyObject *kept) {
     pn_guest *g = link->guest;
-    if (!g || !link->link || !g->connection) {
-        PyErr_SetString(PyExc_ValueError, "it is not of the native loop, or lost");
+    if (!g || !link->link || !g->connection || n > UINT16_MAX) {
+        PyErr_SetString(PyExc_ValueError, "it is not of the native loop, or lost; or the note is too long");
         return -1;
     }
-    pn_rest *rest = pn_malloc(sizeof *rest + (size_t)n);
+    pn_rest *rest = pn_malloc(offsetof(pn_rest, note) + (size_t)n);
     if (!rest || !add(&g->broker->guests, g)) {
         pn_free(rest);
         PyErr_NoMemory();
@@ -99,7 +99,7 @@ int pn_guest_rest(LinkObject *link, const char *note, Py_ssize_t n, PyObject *ke
     }
     rest->link = link->link;
     rest->kept = Py_XNewRef(kept);
-    rest->n = (uint32_t)n;
+    rest->n = (uint16_t)n;
     memcpy(rest->note, note, (size_t)n);
     PyObject *connection = g->connection;
     g->rests = true;

@@ -32,9 +32,12 @@ OPENSSL: Final[str | None] = getattr(_core, "OPENSSL", None)
 REST_AT: Final = 64
 """Connections that have been let in and not yet sent to rest, at the most; the tick sends fewer."""
 _VERSIONS: Final = {2: "TLSv1.2", 3: "TLSv1.3"}
-_NOTE: Final = struct.Struct("<BBBBBH")
-"""What is noted of one that rests: listener, slot, version of TLS, whether it is a suspect, whether it was blamed, the
-peer's port; behind it host and session, a zero between."""
+_NOTE: Final = struct.Struct("<BBBH")
+"""What is noted of one that rests: listener, slot, version of TLS and the three bits below, the peer's port. Behind it
+its host (four bytes of IPv4, or a text and a zero) and its client id, which is empty where the identity says it."""
+_SUSPECT: Final = 4
+_BLAMED: Final = 8
+_IPV4: Final = 16
 
 
 def serves(listener: Listener) -> bool:
@@ -196,31 +199,32 @@ class Native(Connection):
         verdict, link, server = self.accepted, self._link, self.server
         if self._done or verdict is None or link is None or self._name == 0:
             return
-        again = _verdict(verdict.slot, verdict.session, self.credential)
-        if (again.identity, again.owner) != (verdict.identity, verdict.owner):
+        client_id = verdict.session[len(_who(self.credential)) + 1 :]
+        again = _verdict(verdict.slot, self.credential, client_id)
+        if (again.session, again.identity, again.owner) != (verdict.session, verdict.identity, verdict.owner):
             return  # of somebody who has logged in: the reception knows it
         if server.census.rest(self, verdict):
-            slot, port = verdict.slot.value, int(self.peer.rpartition(":")[2])
-            at = self._driver.listeners.index(self.listener)
-            note = _NOTE.pack(at, slot, self._version or 0, self.suspect, self.blamed, port)
+            bits, host = _host_noted(self.peer_host)
+            bits |= (self._version or 0) | _SUSPECT * self.suspect | _BLAMED * self.blamed
+            at, port = self._driver.listeners.index(self.listener), int(self.peer.rpartition(":")[2])
+            note = _NOTE.pack(at, verdict.slot.value, bits, port) + host + client_id.encode()
             self._link = None
             server.connections.discard(self)
-            self._driver.loop.rest(link, note + f"{self.peer_host}\0{verdict.session}".encode(), self.credential)
+            self._driver.loop.rest(link, note, self.credential)
 
     @classmethod
     def woken(cls, driver: Driver, name: int, link: Link, note: bytes, credential: access.Credential | None) -> Native:
         """The same as it was."""
-        at, slot, version, suspect, blamed, port = _NOTE.unpack_from(note)
-        host, _, session = note[_NOTE.size :].decode().partition("\0")
-        server = driver.server
-        self = cls(server, driver.listeners[at], driver)
+        at, slot, bits, port = _NOTE.unpack_from(note)
+        host, client_id = _host_of(bits, note[_NOTE.size :])
+        self = cls(driver.server, driver.listeners[at], driver)
         self.peer_host = self.counted = host
         self.peer = str(Address(host, port))
-        self.credential, self.accepted = credential, _verdict(access.Slot(slot), session, credential)
-        self.suspect, self.blamed = bool(suspect), bool(blamed)
-        self._link, self._name, self._version, self._ready = link, name, version or None, True
-        server.connections.add(self)
-        server.census.wake(self, self.accepted)
+        self.credential, self.accepted = credential, _verdict(access.Slot(slot), credential, client_id)
+        self.suspect, self.blamed = bool(bits & _SUSPECT), bool(bits & _BLAMED)
+        self._link, self._name, self._version, self._ready = link, name, bits & 3 or None, True
+        self.server.connections.add(self)
+        self.server.census.wake(self, self.accepted)
         return self
 
     # --- called by the server ---
@@ -299,12 +303,33 @@ class Native(Connection):
             self.server.run(link.lost(now_ms()))
 
 
-def _verdict(slot: access.Slot, session: str, credential: access.Credential | None) -> access.Accept:
-    """The verdict that `access.decide` has given to who has a certificate or key, or is anonymous."""
+def _who(credential: access.Credential | None) -> str:
+    return "anonymous" if credential is None else str(credential.identity)
+
+
+def _verdict(slot: access.Slot, credential: access.Credential | None, client_id: str) -> access.Accept:
+    """What `access.decide` has said of who has a certificate or key, or is anonymous; client_id: "" of a node."""
+    who = _who(credential)
+    session = f"{who}/{client_id}" if client_id else who
     if credential is None:
-        return access.Accept(session, session.partition("/")[0], slot)
-    who = str(credential.identity)
-    return access.Accept(session, credential.identity.name, slot, owner=who if session != who else None)
+        return access.Accept(session, who, slot)
+    return access.Accept(session, credential.identity.name, slot, owner=who if client_id else None)
+
+
+def _host_noted(host: str) -> tuple[int, bytes]:
+    """The bit and the bytes for a peer's address."""
+    try:
+        return _IPV4, socket.inet_pton(socket.AF_INET, host)
+    except OSError:
+        return 0, host.encode() + b"\0"
+
+
+def _host_of(bits: int, noted: bytes) -> tuple[str, str]:
+    """The same back, and what stands behind."""
+    if bits & _IPV4:
+        return socket.inet_ntop(socket.AF_INET, noted[:4]), noted[4:].decode()
+    host, _, rest = noted.partition(b"\0")
+    return host.decode(), rest.decode()
 
 
 class Driver:

@@ -300,3 +300,10 @@ def test_an_identity_has_no_more_clients_when_some_of_them_rest(fleet: Any) -> N
             await home.client("pc", context)
 
     run(scenario)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7", "fe80::1%eth0", "unknown"])
+def test_a_host_is_noted_as_it_is(host: str) -> None:
+    bits, noted = native._host_noted(host)
+    assert native._host_of(bits, noted + b"id") == (host, "id")
+    assert len(noted) <= max(4, len(host) + 1)
