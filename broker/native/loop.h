@@ -68,6 +68,9 @@ enum pn_order_kind {
 #define PN_RECEIVE_BUFFER (16u * 1024) /* bytes of one receive: what one peer gets before the others have their turn */
 #define PN_SEND_TURN (256u * 1024)     /* bytes that one peer is sent in a turn */
 #define PN_READY_TURN 256u             /* sockets looked at in a turn */
+#define PN_REST_FROM 4u                /* links that have something in a turn, from which on its thread may rest after it */
+#define PN_REST_EACH 10000             /* nanoseconds that such a turn takes for each of them, with the rest, */
+#define PN_REST_MOST 100000            /* and at the most */
 #define PN_STEPS_TURN 4u               /* steps of handshakes in a turn without helpers: each takes up to a millisecond */
 #define PN_SHARE_EVERY 16u             /* sockets after which whoever waits for the core has a go */
 #define PN_POSTS_MAX 65536u            /* posts that wait, beyond which no more denials are posted: they are counted all the same */
@@ -82,6 +85,11 @@ bool pn_loop_start(pn_loop *loop); /* a thread of its own, which turns until: */
 /* Has up to so many threads take the steps of handshakes (helpers.h). Before the first turn; false: there is none, and the loop takes them. */
 bool pn_loop_help(pn_loop *loop, unsigned threads);
 void pn_loop_stop(pn_loop *loop);  /* ends the threads and waits for them; none is no harm */
+
+/* Nanoseconds that the thread rests after a turn of `took`, in which `spoke` links had something. Where several speak in turns that follow each
+ * other closely, others do so while it rests, and one wake-up and one send serve them all, as a network card does with its interrupts. Nobody
+ * waits for longer than PN_REST_MOST, and what goes through is never less than a socket in PN_REST_EACH. */
+int64_t pn_loop_rest(uint32_t spoke, int64_t took);
 
 /* One turn, for those without a thread: waits `timeout` milliseconds at the most, -1 for ever. */
 void pn_loop_turn(pn_loop *loop, int timeout);

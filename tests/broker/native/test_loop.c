@@ -768,7 +768,21 @@ TEST(a_storm_with_helpers) {
     scene_end(s);
 }
 
-TEST_MAIN(CASE(one_receive_and_one_send_for_all_that_came), CASE(one_send_for_a_subscriber_and_turn),
+/* The rest that a thread has after a turn, by what loop.h promises of it: never for a few, nobody waits longer than the most of it, and with it
+ * a turn is no longer than its links' time, so that no rest makes it fewer of them a second. */
+TEST(a_turn_rests_for_many_and_not_for_long) {
+    for (uint32_t spoke = 0; spoke < PN_REST_FROM; spoke++) CHECK_EQ(pn_loop_rest(spoke, 0), 0);
+    for (uint32_t spoke = PN_REST_FROM; spoke <= PN_READY_TURN; spoke++) {
+        for (int64_t took = 0; took <= 2 * PN_REST_MOST; took += 500) {
+            int64_t rest = pn_loop_rest(spoke, took), whole = took + rest;
+            CHECK(rest >= 0 && rest <= PN_REST_MOST);
+            CHECK(rest == 0 || (whole <= PN_REST_MOST && whole <= (int64_t)spoke * PN_REST_EACH));
+            CHECK(rest > 0 || took >= PN_REST_MOST || took >= (int64_t)spoke * PN_REST_EACH);
+        }
+    }
+}
+
+TEST_MAIN(CASE(a_turn_rests_for_many_and_not_for_long), CASE(one_receive_and_one_send_for_all_that_came), CASE(one_send_for_a_subscriber_and_turn),
           CASE(a_connect_parks_its_link_and_nobody_else), CASE(who_reads_nothing_is_cut_and_waited_for_only_when_it_takes_no_more),
           CASE(finish_sends_the_rest_and_waits_for_the_peer), CASE(orders_for_one_that_is_gone_do_nothing),
           CASE(mutual_tls_there_and_back_one_send_a_turn), CASE(the_alert_of_one_is_not_sent_to_another),
