@@ -162,7 +162,7 @@ pn_session *pn_session_find(pn_broker *b, pn_span key) {
 
 bool pn_broker_online(pn_broker *b, pn_span session) {
     const pn_session *s = pn_session_find(b, session);
-    return s && s->link;
+    return s && s->wire;
 }
 
 static void buckets_grow(pn_broker *b) {
@@ -255,11 +255,11 @@ void pn_session_judge(pn_broker *b, pn_session *s) {
             pn_subs_remove_at(b->subs, s, i, &b->env);
         }
     }
-    if (s->will && !(rules && pn_rules_may_publish(rules, id, pn_message_topic(s->will), s->will->qos, s->will->retain, NULL))) {
+    const pn_message *will = s->will ? s->will->message : NULL;
+    if (will && !(rules && pn_rules_may_publish(rules, id, pn_message_topic(will), will->qos, will->retain, NULL))) {
         b->env.stats.dropped_denied++;
-        pn_message_drop(s->will);
-        s->will = NULL;
-        if (s->kept && !pn_record_session(s, s->link, &b->env)) b->env.journal->lost++;
+        pn_session_drop_will(s);
+        if (s->kept && !pn_record_session(s, s->wire, &b->env)) b->env.journal->lost++;
     }
 }
 
@@ -273,7 +273,7 @@ typedef struct routing {
 static void pass_on(void *ctx, pn_session *s, pn_pub *pub, const pn_delivery *how) {
     pn_broker *b = ctx;
     pn_session_deliver(s, pub, how, &b->env);
-    if (s->link) pn_mark_dirty(s->link);
+    if (s->wire) pn_mark_dirty(pn_link_of(s->wire));
 }
 
 static void route_one(void *ctx, pn_session *s, const pn_delivery *how) {
@@ -317,14 +317,13 @@ const pn_message *pn_broker_retained(const pn_broker *b, pn_span topic) {
 }
 
 void pn_publish_will(pn_broker *b, pn_session *s) {
-    pn_message *will = s->will;
+    pn_will *will = s->will;
     s->will = NULL;
-    s->will_at = PN_NEVER;
     if (!will) return;
-    if (s->will_lifetime != PN_NEVER) will->expires = b->env.now + s->will_lifetime; /* nobody else has seen it yet */
-    pn_pub pub = pn_message_pub(will);
+    if (will->lifetime != PN_NEVER) will->message->expires = b->env.now + will->lifetime; /* nobody else has seen it yet */
+    pn_pub pub = pn_message_pub(will->message);
     pn_publish(b, &pub, NULL, s);
-    pn_message_drop(will);
+    pn_will_free(will);
 }
 
 /* What of a PUBLISH or a will is forwarded unaltered (5.0 §3.3.2.3); when something must be left out, built in `scratch`. */
@@ -356,8 +355,7 @@ static int64_t later(int64_t now, uint32_t seconds) {
 static void drop_will(pn_broker *b, pn_session *s) {
     if (!s->will) return;
     b->env.stats.dropped_denied++;
-    pn_message_drop(s->will);
-    s->will = NULL;
+    pn_session_drop_will(s);
 }
 
 void pn_broker_revoke(pn_broker *b, uint8_t slot, pn_span identity, int64_t now) {
@@ -366,15 +364,15 @@ void pn_broker_revoke(pn_broker *b, uint8_t slot, pn_span identity, int64_t now)
         for (pn_session *s = b->buckets[i]; s; s = s->next) {
             if (s->rules != slot || s->proved_until <= now || !pn_span_eq(pn_session_identity(s), identity)) continue;
             s->proved_until = now;
-            if (s->will && s->kept && !pn_record_session(s, s->link, &b->env)) b->env.journal->lost++;
+            if (s->will && s->kept && !pn_record_session(s, s->wire, &b->env)) b->env.journal->lost++;
         }
     }
 }
 
 /* Does what is due to an offline session. False when that was its end. */
 bool pn_session_wake(pn_broker *b, pn_session *s) {
-    bool publishes = s->will_at <= b->env.now;
-    if (publishes && s->will_delay && s->will_at > s->proved_until) drop_will(b, s);
+    bool publishes = s->will && s->will->at <= b->env.now;
+    if (publishes && s->will->delay && s->will->at > s->proved_until) drop_will(b, s);
     if (publishes) pn_publish_will(b, s);
     if (s->ends_at > b->env.now) {
         if (publishes && !pn_record_session(s, false, &b->env)) b->env.journal->lost++;
@@ -388,8 +386,10 @@ bool pn_session_wake(pn_broker *b, pn_session *s) {
 /* Leaves a session to time: its will and its end come when they are due, which may be now. */
 void pn_session_sleep(pn_broker *b, pn_session *s) {
     s->ends_at = later(b->env.now, s->expiry);
-    s->will_at = s->will ? later(b->env.now, s->will_delay) : PN_NEVER;
-    if (s->will_at > s->ends_at) s->will_at = s->ends_at; /* 5.0 §3.1.3.2.2: whichever comes first */
+    if (s->will) {
+        int64_t due = later(b->env.now, s->will->delay);
+        s->will->at = due < s->ends_at ? due : s->ends_at; /* 5.0 §3.1.3.2.2: whichever comes first */
+    }
     if (!pn_session_wake(b, s)) return;
     if (!pn_record_session(s, false, &b->env)) b->env.journal->lost++;
     if (s->ends_at != PN_NEVER || s->will) sleepers_add(b, s);
@@ -397,7 +397,7 @@ void pn_session_sleep(pn_broker *b, pn_session *s) {
 
 void pn_session_resume_sleep(pn_broker *b, pn_session *s, int64_t ends_at, int64_t will_at) {
     s->ends_at = ends_at;
-    s->will_at = s->will ? will_at : PN_NEVER;
+    if (s->will) s->will->at = will_at;
     if (pn_session_wake(b, s) && (ends_at != PN_NEVER || s->will)) sleepers_add(b, s);
 }
 
@@ -439,8 +439,8 @@ const pn_stats *pn_broker_stats(pn_broker *b) {
     stats->packets_out = stats->answers_out + stats->publishes_out;
     for (uint32_t i = 0; i < b->bucket_count; i++) {
         for (const pn_session *s = b->buckets[i]; s; s = s->next) {
-            stats->stored += s->ring_count;
-            stats->stored_bytes += s->queued_bytes;
+            stats->stored += pn_session_queued(s);
+            stats->stored_bytes += pn_session_bytes(s);
         }
     }
     return stats;
@@ -499,7 +499,7 @@ void pn_broker_free(pn_broker *b) {
     pn_restoring_free(b->restoring);
     while (b->link_count) {
         pn_link *l = b->links[b->link_count - 1];
-        if (l->session) l->session->link = NULL, l->session->wire = NULL;
+        if (l->session) l->session->wire = NULL;
         pn_link_free(l);
     }
     for (uint32_t i = 0; b->buckets && i < b->bucket_count; i++) {

@@ -123,18 +123,16 @@ static bool keep_will(pn_broker *b, pn_session *s, const pn_packet *connect) {
     pn_pub pub = {.topic = connect->will_topic, .payload = connect->will_payload, .qos = connect->will_qos,
                   .retain = connect->will_retain, .expires = PN_NEVER};
     if (!pn_forwarded(b, &connect->will_props, &pub.props)) return false;
-    s->will = pn_message_new(&pub);
-    s->will_lifetime = pn_lifetime_of(&connect->will_props); /* 5.0 §3.1.3.2.4: counted from its publication */
-    s->will_delay = pn_prop_num(&connect->will_props, PN_WILL_DELAY_INTERVAL, 0);
+    int64_t lifetime = pn_lifetime_of(&connect->will_props); /* 5.0 §3.1.3.2.4: counted from its publication */
+    s->will = pn_will_new(&pub, lifetime, pn_prop_num(&connect->will_props, PN_WILL_DELAY_INTERVAL, 0));
     return s->will != NULL;
 }
 
 /* The session under `v->session`, emptied or as it was left, without a link; NULL when there is no room for one. */
 static pn_session *session_for(pn_broker *b, const pn_verdict *v, bool clean_start, bool *present) {
     pn_session *s = pn_session_find(b, v->session);
-    if (s && s->link) { /* MQTT-3.1.4-3 */
-        pn_link *other = s->link;
-        pn_link_fail(other, PN_SESSION_TAKEN_OVER);
+    if (s && s->wire) { /* MQTT-3.1.4-3 */
+        pn_link_fail(pn_link_of(s->wire), PN_SESSION_TAKEN_OVER);
         s = pn_session_find(b, v->session);
     } else if (s && !pn_session_wake(b, s)) { /* its time was up before a tick said so */
         s = NULL;
@@ -147,9 +145,8 @@ static pn_session *session_for(pn_broker *b, const pn_verdict *v, bool clean_sta
     *present = s != NULL;
     if (!s) return pn_session_begin(b, v->session, v->identity);
     pn_session_unsleep(b, s);
-    pn_message_drop(s->will); /* MQTT-3.1.3-9: the client is back before the delay is over */
-    s->will = NULL;
-    s->will_at = s->ends_at = PN_NEVER;
+    pn_session_drop_will(s); /* MQTT-3.1.3-9: the client is back before the delay is over */
+    s->ends_at = PN_NEVER;
     return s;
 }
 
@@ -269,7 +266,6 @@ bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
     if (l->proof) pn_buf_free(&l->proof->data);
     l->session = s;
     l->state = LINK_LIVE;
-    s->link = l;
     pn_buf_drop(&l->in, (size_t)pn_packet_size(pn_buf_head(&l->in), pn_buf_len(&l->in)));
     pn_session_attach(s, &l->wire, env);
     pn_walks_wake(b, s);

@@ -141,6 +141,7 @@ void pn_restoring_free(struct pn_restoring *r); /* NULL is fine */
 
 /* --- link.c --- */
 
+static inline pn_link *pn_link_of(pn_wire *w) { return (pn_link *)((char *)w - offsetof(pn_link, wire)); }
 void pn_mark_dirty(pn_link *l);
 void pn_link_end(pn_link *l, uint8_t reason, bool with_will);
 void pn_link_fail(pn_link *l, uint8_t reason);

@@ -5,8 +5,6 @@
 
 /* --- output --- */
 
-static pn_link *link_of(pn_wire *w) { return (pn_link *)((char *)w - offsetof(pn_link, wire)); }
-
 void pn_mark_dirty(pn_link *l) {
     pn_broker *b = l->broker;
     if (l->dirty || pn_wire_ready(&l->wire) == 0) return;
@@ -40,7 +38,7 @@ void pn_link_sent(pn_link *l, size_t n, int64_t now) {
     env->stats.bytes_out += n;
     pn_wire_sent(&l->wire, (uint32_t)n, env);
     if (!l->session) return;
-    if (l->session->cursor < l->session->ring_count) {
+    if (pn_session_waiting(l->session)) {
         pn_session_pump(l->session, env);
         pn_mark_dirty(l);
         pn_settle(l->broker);
@@ -55,7 +53,7 @@ void pn_broker_committed(pn_broker *b, uint64_t number, int64_t now) {
     j->committed = number;
     for (pn_hold *h = j->held, *next; h; h = next) {
         next = h->next;
-        if (pn_wire_release(h->wire, env)) pn_mark_dirty(link_of(h->wire));
+        if (pn_wire_release(h->wire, env)) pn_mark_dirty(pn_link_of(h->wire));
     }
 }
 
@@ -65,7 +63,7 @@ void pn_broker_failing(pn_broker *b, bool fails, int64_t now) {
     if (!j || j->fails == fails) return;
     j->fails = fails;
     if (fails) { /* nobody waits for what may never be: they are told, and come back to be refused or served */
-        while (j->held) pn_link_fail(link_of(j->held->wire), PN_QUOTA_EXCEEDED);
+        while (j->held) pn_link_fail(pn_link_of(j->held->wire), PN_QUOTA_EXCEEDED);
     } else {
         for (uint32_t i = 0; i < b->link_count; i++) {
             pn_link *l = b->links[i];
@@ -147,13 +145,11 @@ static void session_offline(pn_link *l, uint8_t reason, bool with_will) {
     pn_broker *b = l->broker;
     pn_session *s = l->session;
     l->session = NULL;
-    s->link = NULL;
     pn_session_detach(s);
     pn_walks_leave(b, s);
     pn_raise(b, PN_EVENT_DISCONNECT, l, reason, NULL, (pn_span){0});
     if (!with_will) { /* MQTT-3.14.4-3 */
-        pn_message_drop(s->will);
-        s->will = NULL;
+        pn_session_drop_will(s);
     }
     pn_session_sleep(b, s);
 }
@@ -187,7 +183,7 @@ void pn_link_fail(pn_link *l, uint8_t reason) {
 void pn_settle(pn_broker *b) {
     for (pn_wire *w; (w = b->env.broken) != NULL;) {
         b->env.broken = w->next_broken;
-        pn_link_fail(link_of(w), PN_QUOTA_EXCEEDED);
+        pn_link_fail(pn_link_of(w), PN_QUOTA_EXCEEDED);
     }
 }
 

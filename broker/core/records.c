@@ -155,7 +155,8 @@ bool pn_record_session(pn_session *s, bool online, pn_env *env) {
     if (fresh) s->kept = j->sessions + 1;
     pn_key key = key_of(PN_RECORD_SESSION, s->kept);
     pn_span name = pn_session_key(s), identity = pn_session_identity(s);
-    uint8_t *at = put_sealed(j, &key, SESSION_FIXED + name.n + identity.n + (s->will ? message_size(s->will) : 0), fresh);
+    const pn_will *will = s->will;
+    uint8_t *at = put_sealed(j, &key, SESSION_FIXED + name.n + identity.n + (will ? message_size(will->message) : 0), fresh);
     if (!at) {
         if (fresh) s->kept = 0;
         return false;
@@ -166,16 +167,16 @@ bool pn_record_session(pn_session *s, bool online, pn_env *env) {
     *at++ = FORMAT;
     *at++ = s->version;
     *at++ = s->rules;
-    *at++ = (uint8_t)((online ? ONLINE : 0) | (s->whole ? WHOLE : 0) | (s->will ? HAS_WILL : 0));
+    *at++ = (uint8_t)((online ? ONLINE : 0) | (s->whole ? WHOLE : 0) | (will ? HAS_WILL : 0));
     at = pn_put_number(at, s->expiry, 4);
-    at = pn_put_number(at, s->will_delay, 4);
+    at = pn_put_number(at, will ? will->delay : 0, 4);
     at = pn_put_number(at, to_wall(s->ends_at, j->wall), 8);
-    at = pn_put_number(at, to_wall(s->will_at, j->wall), 8);
+    at = pn_put_number(at, to_wall(will ? will->at : PN_NEVER, j->wall), 8);
     at = pn_put_number(at, to_wall(s->proved_until, j->wall), 8);
-    at = pn_put_number(at, (uint64_t)s->will_lifetime, 8);
+    at = pn_put_number(at, will ? (uint64_t)will->lifetime : 0, 8);
     at = pn_put_span(at, name);
     at = pn_put_span(at, identity);
-    seal(&key, start, s->will ? put_message(at, s->will, j->wall) : at);
+    seal(&key, start, will ? put_message(at, will->message, j->wall) : at);
     return true;
 }
 
@@ -204,7 +205,7 @@ bool pn_record_sent(const pn_session *s, pn_env *env) {
     if (!j) return true;
     pn_key key = key_of(PN_RECORD_SENT, s->kept);
     uint8_t *at = put_sealed(j, &key, 8, false);
-    if (at) seal(&key, at, pn_put_number(at, s->ring_place + s->numbered, 8));
+    if (at) seal(&key, at, pn_put_number(at, pn_session_sent(s), 8));
     return at;
 }
 
@@ -216,7 +217,7 @@ bool pn_record_queued(pn_session *s, uint64_t place, const pn_out *out, bool fre
     pn_key key = key_in(PN_RECORD_QUEUED, s, place);
     uint8_t *at = put_sealed(j, &key, 8 + 1 + 8 + 4 * ids, fresh), *start = at;
     if (!at) return false;
-    s->queued_in = j->pending;
+    s->queue->recorded = j->pending;
     at = pn_put_number(at, out->message ? out->message->kept : 0, 8); /* released: there is none any more */
     *at++ = (uint8_t)(out->qos | out->retain << 2);
     at = pn_put_number(at, out->extra ? out->extra->group : 0, 8);
@@ -278,7 +279,7 @@ void pn_forget_session(pn_session *s, pn_env *env) {
     for (uint32_t i = 0; i < s->in_count; i++) pn_forget_received(s, s->in_ids[i], env);
     const pn_out *out;
     for (uint32_t i = 0; (out = pn_session_outgoing(s, i)) != NULL; i++) {
-        if (out->state != PN_OUT_DONE) pn_forget_queued(s, s->ring_place + i, env);
+        if (out->state != PN_OUT_DONE) pn_forget_queued(s, s->queue->place + i, env);
     }
     s->kept = 0;
     s->whole = false;

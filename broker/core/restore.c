@@ -110,10 +110,10 @@ static bool restore_session(pn_broker *b, uint64_t number, pn_span value) {
         r->sessions = more;
         r->cap = cap;
     }
-    pn_message *will = record.has_will ? pn_message_new(&record.will) : NULL;
+    pn_will *will = record.has_will ? pn_will_new(&record.will, record.will_lifetime, record.will_delay) : NULL;
     pn_session *s = record.has_will && !will ? NULL : pn_session_begin(b, record.key, record.identity);
     if (!s) {
-        pn_message_drop(will);
+        pn_will_free(will);
         return false;
     }
     s->kept = number;
@@ -122,9 +122,7 @@ static bool restore_session(pn_broker *b, uint64_t number, pn_span value) {
     s->rules = record.rules;
     s->expiry = record.expiry;
     s->will = will;
-    s->will_delay = record.will_delay;
     s->proved_until = record.proved_until;
-    s->will_lifetime = record.will_lifetime;
     r->sessions[r->count++] = (waking){s, number, 0, record.ends_at, record.will_at, record.online};
     return true;
 }
@@ -226,8 +224,8 @@ void pn_broker_restored(pn_broker *b, int64_t now) {
         /* The last word on what was sent to a client that was online may have been lost. What it may have heard of has been sent: it is sent
          * again as a duplicate, and does not expire any more. */
         pn_session *s = w->session;
-        pn_session_restore_sent(s, w->sent + (w->online && s->ring_count ? env->limits.max_inflight : 0));
-        if (s->ring_place + s->numbered != w->sent && !pn_record_sent(s, env)) env->journal->lost++;
+        bool restored = pn_session_restore_sent(s, w->sent + (w->online && pn_session_queued(s) ? env->limits.max_inflight : 0));
+        if (!restored || (pn_session_sent(s) != w->sent && !pn_record_sent(s, env))) env->journal->lost++;
     }
     for (uint32_t i = 0; i < r->count; i++) pn_session_judge(b, r->sessions[i].session);
     for (uint32_t i = 0; i < r->count; i++) {

@@ -21,7 +21,7 @@ bool pn_memory_has(const pn_env *env, size_t more, enum pn_memory_use use) {
 pn_session *pn_session_new(pn_span key, pn_span identity) {
     pn_session *s = pn_calloc(1, sizeof *s + key.n + identity.n);
     if (!s) return NULL;
-    s->will_at = s->ends_at = s->proved_until = PN_NEVER;
+    s->ends_at = s->proved_until = PN_NEVER;
     s->key_length = key.n;
     s->identity_length = identity.n;
     if (key.n) memcpy(s->text, key.p, key.n);
@@ -29,17 +29,32 @@ pn_session *pn_session_new(pn_span key, pn_span identity) {
     return s;
 }
 
-static pn_out *at(const pn_session *s, uint32_t i) { return &s->ring[(s->ring_head + i) & (s->ring_cap - 1)]; }
+static pn_out *at(pn_queue *q, uint32_t i) { return &q->ring[(q->head + i) & (q->cap - 1)]; }
+
+pn_will *pn_will_new(const pn_pub *pub, int64_t lifetime, uint32_t delay) {
+    pn_will *w = pn_malloc(sizeof *w);
+    if (!w) return NULL;
+    *w = (pn_will){.message = pn_message_new(pub), .lifetime = lifetime, .at = PN_NEVER, .delay = delay};
+    if (w->message) return w;
+    pn_free(w);
+    return NULL;
+}
+
+void pn_will_free(pn_will *w) {
+    if (!w) return;
+    pn_message_drop(w->message);
+    pn_free(w);
+}
 
 void pn_session_free(pn_session *s) {
     if (!s) return;
     pn_walks_drop(s);
-    for (uint32_t i = 0; i < s->ring_count; i++) {
-        pn_message_drop(at(s, i)->message);
-        pn_free(at(s, i)->extra);
+    for (uint32_t i = 0; i < pn_session_queued(s); i++) {
+        pn_message_drop(at(s->queue, i)->message);
+        pn_free(at(s->queue, i)->extra);
     }
-    pn_message_drop(s->will);
-    pn_free(s->ring);
+    pn_session_drop_will(s);
+    pn_free(s->queue);
     pn_free(s->in_ids);
     pn_free(s->subs);
     pn_free(s);
@@ -275,14 +290,14 @@ static int64_t encode(pn_wire *w, const pn_pub *pub, pn_send *form, pn_env *env)
 /* --- to the client --- */
 
 /* Where the i-th entry stands among all that there ever were. */
-static uint64_t place_of(const pn_session *s, uint32_t i) { return s->ring_place + i; }
+static uint64_t place_of(const pn_queue *q, uint32_t i) { return q->place + i; }
 
 static uint16_t id_of(uint64_t place) { return (uint16_t)(place % UINT16_MAX + 1); }
 
 /* Forgets what an entry held; it keeps its place and identifier until it reaches the head. */
-static void empty(pn_session *s, pn_out *e, uint8_t state) {
+static void empty(pn_queue *q, pn_out *e, uint8_t state) {
     if (e->message) {
-        s->queued_bytes -= pn_message_bytes(e->message);
+        q->bytes -= pn_message_bytes(e->message);
         pn_message_drop(e->message);
         e->message = NULL;
         pn_free(e->extra);
@@ -292,23 +307,26 @@ static void empty(pn_session *s, pn_out *e, uint8_t state) {
 }
 
 /* The i-th entry is done with. */
-static void finish(pn_session *s, uint32_t i, pn_env *env) {
-    pn_forget_queued(s, place_of(s, i), env);
-    empty(s, at(s, i), PN_OUT_DONE);
+static inline void finish(pn_session *s, uint32_t i, pn_env *env) {
+    pn_queue *q = s->queue;
+    pn_forget_queued(s, place_of(q, i), env);
+    empty(q, at(q, i), PN_OUT_DONE);
 }
 
-static void trim(pn_session *s) {
-    while (s->cursor > 0 && at(s, 0)->state == PN_OUT_DONE) {
-        s->ring_head = (s->ring_head + 1) & (s->ring_cap - 1);
-        s->ring_count--;
-        s->ring_place++;
-        s->numbered--;
-        s->cursor--;
+static inline void trim(pn_session *s) {
+    pn_queue *q = s->queue;
+    while (q->cursor > 0 && at(q, 0)->state == PN_OUT_DONE) {
+        q->head = (q->head + 1) & (q->cap - 1);
+        q->count--;
+        q->place++;
+        q->numbered--;
+        q->cursor--;
     }
-    if (s->ring_count == 0 && s->ring_cap > RING_FIRST) { /* a backlog has been worked off: an idle session is small again */
-        pn_free(s->ring);
-        s->ring = NULL;
-        s->ring_cap = s->ring_head = 0;
+    if (q->count == 0 && q->cap > RING_FIRST) { /* a backlog has been worked off: an idle session is small again */
+        q->cap = RING_FIRST;
+        q->head = 0;
+        pn_queue *small = pn_realloc(q, sizeof *q + RING_FIRST * sizeof *q->ring);
+        if (small) s->queue = small;
     }
 }
 
@@ -316,7 +334,7 @@ static void trim(pn_session *s) {
  * to another one, which the client would take for this one. Its PUBREL: were that forgotten, it would be published again to a client that
  * has forgotten it. */
 static bool waits_for_disk(const pn_session *s, const pn_out *e, const pn_env *env) {
-    return e->qos == 2 && s->whole && env->journal && s->queued_in > env->journal->committed;
+    return e->qos == 2 && s->whole && env->journal && s->queue->recorded > env->journal->committed;
 }
 
 static void count_out(pn_env *env, const pn_pub *pub, uint8_t qos) {
@@ -324,15 +342,36 @@ static void count_out(pn_env *env, const pn_pub *pub, uint8_t qos) {
     env->stats.publish_bytes_out += pub->payload.n;
 }
 
-void pn_session_pump(pn_session *s, pn_env *env) {
+/* Publishes the entry at the cursor, or again. Returns as pn_pub_encode. */
+static int64_t publish_next(pn_queue *q, pn_out *e, pn_wire *w, const pn_pub *pub, pn_env *env) {
+    bool again = e->state == PN_OUT_PUBLISHED;
+    if (!again) {
+        e->id = id_of(place_of(q, q->cursor));
+        q->numbered = q->cursor + 1;
+        if (pub->expires <= env->now) { /* MQTT-3.3.2-5 */
+            env->stats.dropped_expired++;
+            return 0;
+        }
+    }
+    pn_send form = {.qos = e->qos, .retain = e->retain, .dup = again, .id = e->id};
+    if (e->extra) form.ids = e->extra->ids, form.id_count = e->extra->id_count;
+    int64_t n = encode(w, pub, &form, env);
+    if (n == 0) env->stats.dropped_too_large++;
+    return n;
+}
+
+/* Whether something waits, and the window is open. */
+static inline bool may_send(const pn_queue *q, const pn_wire *w) { return q->cursor < q->count && q->unacked < w->window; }
+
+/* Sends what waits to the wire there is. `last`, where it is not NULL, is the message of the last entry. */
+static void send_waiting(pn_session *s, const pn_pub *last, pn_env *env) {
     pn_wire *w = s->wire;
-    if (!w) return;
-    uint64_t sent = s->ring_place + s->numbered;
-    while (s->cursor < s->ring_count && s->unacked < w->window && !w->broken &&
-           pn_buf_len(&w->out) < env->limits.max_output_bytes) {
-        pn_out *e = at(s, s->cursor);
+    pn_queue *q = s->queue;
+    uint64_t sent = q->place + q->numbered;
+    while (may_send(q, w) && !w->broken && pn_buf_len(&w->out) < env->limits.max_output_bytes) {
+        pn_out *e = at(q, q->cursor);
         if (e->state == PN_OUT_DONE) {
-            if (++s->cursor > s->numbered) s->numbered = s->cursor; /* a gap that was restored */
+            if (++q->cursor > q->numbered) q->numbered = q->cursor; /* a gap that was restored */
             continue;
         }
         bool waits = waits_for_disk(s, e, env);
@@ -341,30 +380,19 @@ void pn_session_pump(pn_session *s, pn_env *env) {
         if (e->state == PN_OUT_RELEASED) {
             pn_wire_ack(w, PN_PUBREL, e->id, PN_SUCCESS, env);
         } else {
-            bool again = e->state == PN_OUT_PUBLISHED;
-            if (!again && s->numbered >= IDS_SPAN) { /* many may just have been dropped as expired */
+            if (e->state != PN_OUT_PUBLISHED && q->numbered >= IDS_SPAN) { /* many may just have been dropped as expired */
                 trim(s);
-                if (s->numbered >= IDS_SPAN) break;
+                q = s->queue;
+                if (q->numbered >= IDS_SPAN) break;
                 continue;
             }
-            if (!again) {
-                e->id = id_of(place_of(s, s->cursor));
-                s->numbered = s->cursor + 1;
-            }
-            pn_pub pub = pn_message_pub(e->message);
-            int64_t n;
-            if (!again && pub.expires <= env->now) { /* MQTT-3.3.2-5 */
-                env->stats.dropped_expired++;
-                n = 0;
-            } else {
-                pn_send form = {.qos = e->qos, .retain = e->retain, .dup = again, .id = e->id};
-                if (e->extra) form.ids = e->extra->ids, form.id_count = e->extra->id_count;
-                n = encode(w, &pub, &form, env);
-                if (n == 0) env->stats.dropped_too_large++;
-            }
+            pn_pub own;
+            const pn_pub *pub = last;
+            if (!last || q->cursor + 1 != q->count) own = pn_message_pub(e->message), pub = &own;
+            int64_t n = publish_next(q, e, w, pub, env);
             if (n == 0) { /* MQTT-3.1.2-25: as if it had been delivered */
-                finish(s, s->cursor, env);
-                s->cursor++;
+                finish(s, q->cursor, env);
+                q->cursor++;
                 continue;
             }
             e->state = PN_OUT_PUBLISHED;
@@ -372,25 +400,36 @@ void pn_session_pump(pn_session *s, pn_env *env) {
                 pn_wire_break(w, env);
                 break;
             }
-            count_out(env, &pub, e->qos);
+            count_out(env, pub, e->qos);
         }
-        if (waits) pn_wire_hold_until(w, from, s->queued_in, env);
-        s->cursor++;
-        s->unacked++;
+        if (waits) pn_wire_hold_until(w, from, q->recorded, env);
+        q->cursor++;
+        q->unacked++;
     }
-    if (s->ring_place + s->numbered != sent && !pn_record_sent(s, env)) env->journal->lost++;
+    if (q->place + q->numbered != sent && !pn_record_sent(s, env)) env->journal->lost++;
+}
+
+void pn_session_pump(pn_session *s, pn_env *env) {
+    if (!s->wire || !s->queue) return;
+    if (may_send(s->queue, s->wire)) send_waiting(s, NULL, env);
     trim(s);
 }
 
-static bool ring_grow(pn_session *s) {
-    uint32_t cap = s->ring_cap ? s->ring_cap * 2 : RING_FIRST;
-    pn_out *ring = pn_malloc(cap * sizeof *ring);
-    if (!ring) return false;
-    for (uint32_t i = 0; i < s->ring_count; i++) ring[i] = *at(s, i);
-    pn_free(s->ring);
-    s->ring = ring;
-    s->ring_cap = cap;
-    s->ring_head = 0;
+/* Whether there is room for one more entry; false without memory. */
+static bool queue_grow(pn_session *s);
+static inline bool queue_room(pn_session *s) { return (s->queue && s->queue->count < s->queue->cap) || queue_grow(s); }
+
+static bool queue_grow(pn_session *s) {
+    pn_queue *old = s->queue;
+    uint32_t cap = old ? old->cap * 2 : RING_FIRST;
+    pn_queue *q = pn_malloc(sizeof *q + cap * sizeof *q->ring);
+    if (!q) return false;
+    *q = old ? *old : (pn_queue){0};
+    q->cap = cap;
+    q->head = 0;
+    for (uint32_t i = 0; i < q->count; i++) q->ring[i] = *at(old, i);
+    pn_free(old);
+    s->queue = q;
     return true;
 }
 
@@ -411,7 +450,7 @@ static int64_t send_plain(pn_wire *w, pn_pub *pub, pn_env *env) {
     return pn_buf_add(&w->out, image->p, image->n) ? (int64_t)image->n : -1;
 }
 
-const pn_out *pn_session_outgoing(const pn_session *s, uint32_t i) { return i < s->ring_count ? at(s, i) : NULL; }
+const pn_out *pn_session_outgoing(const pn_session *s, uint32_t i) { return i < pn_session_queued(s) ? at(s->queue, i) : NULL; }
 
 /* What `how` has beside QoS and retain, to be kept; false without memory. */
 static bool keep_extra(const pn_delivery *how, pn_out_extra **out) {
@@ -455,9 +494,8 @@ void pn_session_deliver(pn_session *s, pn_pub *pub, const pn_delivery *how, pn_e
         }
         return;
     }
-    uint32_t waiting = s->ring_count - s->cursor;
-    uint64_t bytes = (uint64_t)s->queued_bytes + pn_pub_bytes(pub);
-    if (waiting >= env->limits.max_queued_messages || bytes > env->limits.max_queued_bytes) {
+    uint64_t bytes = (uint64_t)pn_session_bytes(s) + pn_pub_bytes(pub);
+    if (pn_session_waiting(s) >= env->limits.max_queued_messages || bytes > env->limits.max_queued_bytes) {
         env->stats.dropped_queue_full++;
         return;
     }
@@ -465,7 +503,7 @@ void pn_session_deliver(pn_session *s, pn_pub *pub, const pn_delivery *how, pn_e
         env->stats.dropped_max_memory++;
         return;
     }
-    if (s->ring_count == s->ring_cap && !ring_grow(s)) {
+    if (!queue_room(s)) {
         env->stats.dropped_no_memory++;
         return;
     }
@@ -476,26 +514,30 @@ void pn_session_deliver(pn_session *s, pn_pub *pub, const pn_delivery *how, pn_e
         env->stats.dropped_no_memory++;
         return;
     }
-    *at(s, s->ring_count++) =
-        (pn_out){.message = m, .extra = extra, .state = PN_OUT_WAITING, .qos = how->qos & 3u, .retain = how->retain};
-    s->queued_bytes += pn_message_bytes(m);
-    uint32_t i = s->ring_count - 1;
-    if (!pn_record_queued(s, place_of(s, i), at(s, i), true, env)) {
-        empty(s, at(s, i), PN_OUT_DONE);
-        s->ring_count--;
+    pn_queue *q = s->queue;
+    uint32_t i = q->count++;
+    pn_out *e = at(q, i);
+    *e = (pn_out){.message = m, .extra = extra, .state = PN_OUT_WAITING, .qos = how->qos & 3u, .retain = how->retain};
+    q->bytes += pn_message_bytes(m);
+    if (!pn_record_queued(s, place_of(q, i), e, true, env)) {
+        empty(q, e, PN_OUT_DONE);
+        q->count--;
         env->stats.dropped_no_memory++;
         return;
     }
-    pn_session_pump(s, env);
+    if (!w || !may_send(q, w)) return;
+    send_waiting(s, pub, env);
+    trim(s);
 }
 
 void pn_session_acked(pn_session *s, uint8_t type, uint16_t id, uint8_t reason, pn_env *env) {
+    pn_queue *q = s->queue;
     pn_out *e = NULL;
     uint32_t i = 0;
-    if (s->numbered) {
-        uint32_t first = at(s, 0)->id;
+    if (q && q->numbered) {
+        uint32_t first = at(q, 0)->id;
         i = id >= first ? id - first : id + 65535u - first; /* identifiers run from 1 to 65535 and round */
-        if (i < s->numbered) e = at(s, i);
+        if (i < q->numbered) e = at(q, i);
     }
     bool known = e && (type == PN_PUBACK   ? e->state == PN_OUT_PUBLISHED && e->qos == 1
                        : type == PN_PUBREC ? (e->state == PN_OUT_PUBLISHED && e->qos == 2) || e->state == PN_OUT_RELEASED
@@ -506,26 +548,26 @@ void pn_session_acked(pn_session *s, uint8_t type, uint16_t id, uint8_t reason, 
     }
     if (type == PN_PUBREC && reason < 0x80) {
         uint32_t from = pn_buf_len(&s->wire->out);
-        empty(s, e, PN_OUT_RELEASED);
-        if (!pn_record_queued(s, place_of(s, i), e, false, env)) pn_wire_break(s->wire, env);
+        empty(q, e, PN_OUT_RELEASED);
+        if (!pn_record_queued(s, place_of(q, i), e, false, env)) pn_wire_break(s->wire, env);
         pn_wire_ack(s->wire, PN_PUBREL, id, PN_SUCCESS, env);
         if (s->whole) pn_wire_hold(s->wire, from, env); /* else, after a crash, it would be published again to a client that has forgotten it */
         return;
     }
     finish(s, i, env);
-    if (i < s->cursor) s->unacked--;
+    if (i < q->cursor) q->unacked--;
     pn_session_pump(s, env);
 }
 
 void pn_session_attach(pn_session *s, pn_wire *wire, pn_env *env) {
     s->wire = wire;
-    s->cursor = s->unacked = 0;
+    if (s->queue) s->queue->cursor = s->queue->unacked = 0;
     pn_session_pump(s, env);
 }
 
 void pn_session_detach(pn_session *s) {
     s->wire = NULL;
-    s->cursor = s->unacked = 0;
+    if (s->queue) s->queue->cursor = s->queue->unacked = 0;
 }
 
 /* --- from the client --- */
@@ -575,47 +617,43 @@ bool pn_session_restore_received(pn_session *s, uint16_t id) {
     return true;
 }
 
-/* An entry at the end that says nothing. */
-static bool append(pn_session *s, pn_out entry) {
-    if (s->ring_count == s->ring_cap && !ring_grow(s)) return false;
-    *at(s, s->ring_count++) = entry;
-    return true;
-}
-
 bool pn_session_restore_out(pn_session *s, uint64_t place, pn_message *m, const pn_delivery *how) {
-    if (s->ring_count == 0) s->ring_place = place;
-    uint64_t next = place_of(s, s->ring_count);
+    if (!queue_room(s)) return false;
+    pn_queue *q = s->queue;
+    if (q->count == 0) q->place = place;
+    uint64_t next = place_of(q, q->count);
     if (place < next) return false;
-    if (place - s->ring_place >= IDS_SPAN && place != next) return false; /* what was acknowledged out of turn leaves gaps, but none so wide */
-    while (next < place) {
-        if (!append(s, (pn_out){.state = PN_OUT_DONE, .id = id_of(next)})) return false;
-        next++;
+    if (place - q->place >= IDS_SPAN && place != next) return false; /* what was acknowledged out of turn leaves gaps, but none so wide */
+    for (; next < place; next++) {
+        *at(q, q->count++) = (pn_out){.state = PN_OUT_DONE, .id = id_of(next)};
+        if (!queue_room(s)) return false;
+        q = s->queue;
     }
     pn_out entry = {.state = m ? PN_OUT_WAITING : PN_OUT_RELEASED, .id = id_of(place), .qos = how->qos & 3u, .retain = how->retain};
     if (m && !keep_extra(how, &entry.extra)) return false;
-    if (!append(s, entry)) {
-        pn_free(entry.extra);
-        return false;
-    }
     if (m) {
-        at(s, s->ring_count - 1)->message = pn_message_ref(m);
-        s->queued_bytes += pn_message_bytes(m);
-    } else {
-        s->numbered = s->ring_count;
+        entry.message = pn_message_ref(m);
+        q->bytes += pn_message_bytes(m);
     }
+    *at(q, q->count++) = entry;
+    if (!m) q->numbered = q->count;
     return true;
 }
 
-void pn_session_restore_sent(pn_session *s, uint64_t sent) {
-    if (s->ring_count == 0) {
-        s->ring_place = sent;
-        return;
+bool pn_session_restore_sent(pn_session *s, uint64_t sent) {
+    if (!s->queue && sent && !queue_room(s)) return false;
+    pn_queue *q = s->queue;
+    if (!q) return true;
+    if (q->count == 0) {
+        q->place = sent;
+        return true;
     }
-    uint64_t n = sent > s->ring_place ? sent - s->ring_place : 0;
-    if (n > s->ring_count) n = s->ring_count;
+    uint64_t n = sent > q->place ? sent - q->place : 0;
+    if (n > q->count) n = q->count;
     if (n > IDS_SPAN) n = IDS_SPAN;
-    if (n > s->numbered) s->numbered = (uint32_t)n;
-    for (uint32_t i = 0; i < s->numbered; i++) {
-        if (at(s, i)->state == PN_OUT_WAITING) at(s, i)->state = PN_OUT_PUBLISHED;
+    if (n > q->numbered) q->numbered = (uint32_t)n;
+    for (uint32_t i = 0; i < q->numbered; i++) {
+        if (at(q, i)->state == PN_OUT_WAITING) at(q, i)->state = PN_OUT_PUBLISHED;
     }
+    return true;
 }

@@ -151,43 +151,52 @@ typedef struct pn_out {
     uint8_t retain : 1;
 } pn_out;
 
+/* What is to reach the client at QoS 1 and 2, from the oldest that is not done on. */
+typedef struct pn_queue {
+    uint32_t cap, head, count; /* of the ring; cap is a power of two */
+    uint32_t numbered;         /* entries from the head on that have a packet identifier */
+    uint32_t cursor;           /* entries from the head on that this connection has been sent */
+    uint32_t unacked;          /* of those, the ones not done */
+    uint64_t place;    /* of the entry at the head among all that there ever were; it gives the packet identifier, so that a restart does not change it */
+    uint64_t recorded; /* the batch that has the latest record of it */
+    uint32_t bytes;
+    pn_out ring[];
+} pn_queue;
+
+/* What is published when the client is gone (5.0 §3.1.2.5). */
+typedef struct pn_will {
+    pn_message *message; /* one reference */
+    int64_t lifetime;    /* milliseconds from its publication to its expiry, or PN_NEVER */
+    int64_t at;          /* when it is due: while the session is offline, milliseconds; else PN_NEVER */
+    uint32_t delay;      /* seconds */
+} pn_will;
+
 /* Where one of the session's subscriptions stands in the index (subs.h). */
 typedef struct pn_sub_ref {
     struct pn_sub_node *node;
     uint32_t at;
 } pn_sub_ref;
 
+/* What every delivery touches stands in front, and what few have behind a pointer. */
 typedef struct pn_session {
-    struct pn_walk *walks, *last_walk; /* owned: retained messages that its new subscriptions have yet to get (walk.c) */
-    struct pn_session *walker_prev, *walker_next; /* among those whose walks can go on */
-    uint32_t walk_count;
-    bool walking;         /* is one of them */
-    struct pn_link *link; /* NULL while offline */
-    pn_wire *wire;        /* the link's; NULL while offline */
-    struct pn_session *next; /* in its hash bucket */
-    struct pn_session *sleeper_prev, *sleeper_next; /* among the offline ones */
-    pn_out *ring; /* owned; ring_cap is a power of two or 0 */
-    uint32_t ring_cap, ring_head, ring_count;
-    uint64_t ring_place; /* of the entry at the head among all that there ever were; it gives the packet identifier, so that a restart does not change it */
-    uint32_t numbered;  /* entries from the head on that have a packet identifier */
-    uint32_t cursor;    /* entries from the head on that this connection has been sent */
-    uint32_t unacked;   /* of those, the ones not done */
-    uint32_t queued_bytes;
-    uint16_t in_count, in_cap;
-    uint16_t *in_ids; /* owned: QoS 2 identifiers received and not yet released */
+    pn_wire *wire;   /* its link's; NULL while offline */
+    pn_queue *queue; /* owned; NULL: there never was anything for it */
+    uint64_t mark;
+    uint32_t mark_at; /* subs.c: where this session stands in the routing of publication `mark` */
+    uint8_t version, rules;
+    bool whole; /* all that is its is kept, not only the will */
     pn_sub_ref *subs; /* owned array */
     uint32_t sub_count, sub_cap;
-    uint32_t mark_at; /* subs.c: where this session stands in the routing of publication `mark` */
-    uint64_t mark;
-    pn_message *will; /* one reference */
-    uint32_t will_delay, expiry; /* seconds; expiry PN_EXPIRY_NEVER: for ever, 0: ends with the connection */
-    int64_t will_lifetime;       /* milliseconds from its publication to its expiry, or PN_NEVER */
-    int64_t proved_until;        /* when what its client has proved to be ends, or PN_NEVER */
-    int64_t will_at, ends_at;    /* while offline, milliseconds; PN_NEVER: not */
-    uint64_t kept;      /* the number of its record, 0: none (records.h) */
-    uint64_t queued_in; /* the batch that has the latest record of its queue */
-    bool whole;         /* all that is its is kept, not only the will */
-    uint8_t version, rules;
+    uint16_t *in_ids; /* owned: QoS 2 identifiers received and not yet released */
+    uint16_t in_count, in_cap;
+    uint32_t expiry;        /* seconds; PN_EXPIRY_NEVER: for ever, 0: ends with the connection */
+    struct pn_walks *walks; /* owned: retained messages that its new subscriptions have yet to get (walk.c); NULL: none */
+    pn_will *will;          /* owned, or NULL */
+    struct pn_session *next; /* in its hash bucket */
+    struct pn_session *sleeper_prev, *sleeper_next; /* among the offline ones */
+    int64_t proved_until; /* when what its client has proved to be ends, or PN_NEVER */
+    int64_t ends_at;      /* while offline, milliseconds; PN_NEVER: not */
+    uint64_t kept;        /* the number of its record, 0: none (records.h) */
     uint32_t key_length, identity_length;
     uint8_t text[]; /* key, then identity */
 } pn_session;
@@ -195,6 +204,19 @@ typedef struct pn_session {
 static inline pn_span pn_session_key(const pn_session *s) { return (pn_span){s->text, s->key_length}; }
 static inline pn_span pn_session_identity(const pn_session *s) {
     return (pn_span){s->text + s->key_length, s->identity_length};
+}
+
+/* Of its queue: messages that wait to be sent, all that are not done, what they cost, and the place behind the last one sent. */
+static inline uint32_t pn_session_waiting(const pn_session *s) { return s->queue ? s->queue->count - s->queue->cursor : 0; }
+static inline uint32_t pn_session_queued(const pn_session *s) { return s->queue ? s->queue->count : 0; }
+static inline uint32_t pn_session_bytes(const pn_session *s) { return s->queue ? s->queue->bytes : 0; }
+static inline uint64_t pn_session_sent(const pn_session *s) { return s->queue ? s->queue->place + s->queue->numbered : 0; }
+
+pn_will *pn_will_new(const pn_pub *pub, int64_t lifetime, uint32_t delay); /* owned, not due; NULL without memory */
+void pn_will_free(pn_will *w);                                           /* NULL is fine */
+static inline void pn_session_drop_will(pn_session *s) {
+    pn_will_free(s->will);
+    s->will = NULL;
 }
 
 void pn_walks_drop(pn_session *s); /* walk.c */
@@ -229,7 +251,7 @@ bool pn_session_end_qos2(pn_session *s, uint16_t id, pn_env *env);
  * message it is released. sent: those before that place have been sent; the last of the three. */
 bool pn_session_restore_received(pn_session *s, uint16_t id);
 bool pn_session_restore_out(pn_session *s, uint64_t place, pn_message *m, const pn_delivery *how);
-void pn_session_restore_sent(pn_session *s, uint64_t sent);
+bool pn_session_restore_sent(pn_session *s, uint64_t sent);
 
 /* Appends a packet other than PUBLISH. The wire is broken when the packet is longer than the client takes (MQTT-3.1.2-24), and when a
  * client makes us answer without ever reading: above max_output_bytes, one packet and a margin. */

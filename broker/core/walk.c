@@ -25,17 +25,27 @@ typedef struct pn_walk {
     uint8_t filter[];
 } walk;
 
+struct pn_walks {
+    walk *first, *last; /* owned */
+    uint32_t count;
+    bool going; /* the session is one of those whose walks can go on: */
+    pn_session *prev, *next;
+};
+
+/* The walks go when the last of them does, unless the session is among those whose walks can go on. */
 static void drop_first(pn_session *s) {
-    walk *w = s->walks;
+    struct pn_walks *x = s->walks;
+    walk *w = x->first;
     pn_trie_walk_end(&w->trie);
-    s->walks = w->next;
-    if (!s->walks) s->last_walk = NULL;
-    s->walk_count--;
+    x->first = w->next;
+    x->count--;
     pn_free(w);
 }
 
 void pn_walks_drop(pn_session *s) {
-    while (s->walks) drop_first(s);
+    while (s->walks && s->walks->first) drop_first(s);
+    pn_free(s->walks);
+    s->walks = NULL;
 }
 
 /* Whether the session could take another message of these walks now. */
@@ -43,30 +53,33 @@ static bool may_walk(const pn_session *s, const pn_env *env) {
     const pn_limits *limits = &env->limits;
     uint32_t output = limits->max_output_bytes < WALK_OUTPUT ? limits->max_output_bytes : WALK_OUTPUT;
     uint32_t waiting = limits->max_queued_messages < WALK_WAITING ? limits->max_queued_messages : WALK_WAITING;
-    return s->walks && s->wire && !s->wire->broken && pn_buf_len(&s->wire->out) < output &&
-           s->ring_count - s->cursor < waiting && s->queued_bytes < limits->max_queued_bytes / 2;
+    return s->walks && s->walks->first && s->wire && !s->wire->broken && pn_buf_len(&s->wire->out) < output &&
+           pn_session_waiting(s) < waiting && pn_session_bytes(s) < limits->max_queued_bytes / 2;
 }
 
 void pn_walks_leave(pn_broker *b, pn_session *s) {
-    if (!s->walking) return;
-    *(s->walker_prev ? &s->walker_prev->walker_next : &b->walkers) = s->walker_next;
-    *(s->walker_next ? &s->walker_next->walker_prev : &b->last_walker) = s->walker_prev;
-    s->walker_prev = s->walker_next = NULL;
-    s->walking = false;
+    struct pn_walks *x = s->walks;
+    if (!x || !x->going) return;
+    *(x->prev ? &x->prev->walks->next : &b->walkers) = x->next;
+    *(x->next ? &x->next->walks->prev : &b->last_walker) = x->prev;
+    x->prev = x->next = NULL;
+    x->going = false;
 }
 
 void pn_walks_end(pn_broker *b, pn_session *s) {
+    if (!s->walks) return;
     pn_walks_leave(b, s);
-    b->env.stats.walks -= s->walk_count;
+    b->env.stats.walks -= s->walks->count;
     pn_walks_drop(s);
 }
 
 void pn_walks_wake(pn_broker *b, pn_session *s) {
-    if (s->walking || !may_walk(s, &b->env)) return;
-    s->walking = true;
-    s->walker_prev = b->last_walker;
-    s->walker_next = NULL;
-    *(b->last_walker ? &b->last_walker->walker_next : &b->walkers) = s;
+    struct pn_walks *x = s->walks;
+    if (!x || x->going || !may_walk(s, &b->env)) return;
+    x->going = true;
+    x->prev = b->last_walker;
+    x->next = NULL;
+    *(b->last_walker ? &b->last_walker->walks->next : &b->walkers) = s;
     b->last_walker = s;
 }
 
@@ -91,27 +104,30 @@ static bool deliver(void *ctx, void *value) {
 /* Goes on with the walks of one session while it can take more and *steps are left. */
 static void go_on(pn_broker *b, pn_session *s, uint64_t *steps) {
     while (may_walk(s, &b->env) && *steps) {
-        walk *w = s->walks;
+        walk *w = s->walks->first;
         bool wanted = pn_subs_has(b->subs, s, pn_span_of(w->filter, w->n));
         --*steps;
         if (wanted && !pn_trie_walk_on(&w->trie, steps, deliver, &(step){b, s, w})) continue;
         b->env.stats.walks--;
         drop_first(s);
     }
-    if (s->link) pn_mark_dirty(s->link);
+    if (s->wire) pn_mark_dirty(pn_link_of(s->wire));
+    if (s->walks && s->walks->count == 0) pn_walks_end(b, s);
 }
 
 bool pn_walk_begin(pn_broker *b, pn_session *s, pn_span filter, uint8_t qos, uint32_t id) {
     if (b->env.stats.retained == 0) return true;
-    if (s->walk_count >= b->env.limits.max_subscriptions) return false; /* it subscribes faster than it reads */
+    if (!s->walks) s->walks = pn_calloc(1, sizeof *s->walks);
+    struct pn_walks *x = s->walks;
+    if (!x || x->count >= b->env.limits.max_subscriptions) return false; /* it subscribes faster than it reads */
     walk *w = pn_malloc(sizeof *w + filter.n);
     if (!w) return false;
     *w = (walk){.last = pn_retained_last(b->retained), .id = id, .qos = qos, .n = filter.n};
     memcpy(w->filter, filter.p, filter.n);
     pn_retained_walk(b->retained, pn_span_of(w->filter, w->n), &w->trie);
-    *(s->last_walk ? &s->last_walk->next : &s->walks) = w;
-    s->last_walk = w;
-    s->walk_count++;
+    *(x->first ? &x->last->next : &x->first) = w;
+    x->last = w;
+    x->count++;
     b->env.stats.walks++;
     return true;
 }

@@ -524,6 +524,31 @@ TEST(that_a_link_has_ended_is_told_without_memory) {
     CHECK_EQ(failmem_live(), 0);
 }
 
+/* Ten thousand nodes that say nothing: what each of them costs is counted, its share of the tables included. */
+TEST(an_idle_client_costs_little) {
+    enum { CLIENTS = 1024, MOST = 450 }; /* a power of two: the tables have just doubled */
+    static peer peers[2 * CLIENTS];
+    pn_limits limits;
+    pn_limits_default(&limits);
+    house h = {.broker = pn_broker_new(&limits, 42), .now = 1000};
+    size_t held[2];
+    for (int i = 0; i < 2 * CLIENTS; i++) {
+        uint8_t data[64];
+        char name[32];
+        (void)snprintf(name, sizeof name, "says-nothing-%d", i);
+        size_t n = encode(&(pn_packet){.type = PN_CONNECT, .version = PN_V311, .clean_start = true, .client_id = text(name)}, PN_V311, data);
+        peers[i] = (peer){.link = pn_link_open(h.broker, &peers[i], h.now)};
+        pn_link_feed(peers[i].link, data, n, h.now);
+        events(&h);
+        CHECK(peers[i].live && pn_broker_dirty(h.broker) == peers[i].link);
+        pn_link_sent(peers[i].link, pn_link_output(peers[i].link).n, h.now);
+        if ((i + 1) % CLIENTS == 0) held[i / CLIENTS] = pn_mem_held();
+    }
+    CHECK(held[1] - held[0] <= (size_t)CLIENTS * MOST);
+    pn_broker_free(h.broker);
+    CHECK_EQ(failmem_live(), 0);
+}
+
 /* The tables that the bindings read: each row in its place, each default within its bounds. */
 TEST(tables_are_whole) {
     pn_limits limits;
@@ -545,4 +570,4 @@ TEST(tables_are_whole) {
 TEST_MAIN(CASE(an_allocation_that_fails_hurts_nobody_for_long), CASE(memory_that_is_gone_for_good_crashes_nothing),
           CASE(a_broker_frees_all_it_has), CASE(no_byte_outside_a_chunk_is_read), CASE(a_verdict_needs_a_connect),
           CASE(a_slot_that_is_none_denies_and_frees), CASE(limits_may_change),
-          CASE(an_output_that_has_gone_serves_the_next), CASE(that_a_link_has_ended_is_told_without_memory), CASE(tables_are_whole))
+          CASE(an_output_that_has_gone_serves_the_next), CASE(that_a_link_has_ended_is_told_without_memory), CASE(an_idle_client_costs_little), CASE(tables_are_whole))
