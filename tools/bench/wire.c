@@ -80,7 +80,8 @@ static void tls_setup(void)
 {
     tls_context = SSL_CTX_new(TLS_client_method());
     if (tls_context == NULL || SSL_CTX_set_min_proto_version(tls_context, TLS1_3_VERSION) != 1 ||
-        SSL_CTX_set_ciphersuites(tls_context, wire.ciphersuites) != 1)
+        SSL_CTX_set_ciphersuites(tls_context, wire.ciphersuites) != 1 ||
+        SSL_CTX_set1_groups_list(tls_context, "X25519:P-256") != 1)  /* what nodes have; 3.5 would offer ML-KEM first */
         die_tls("TLS 1.3");
     if (SSL_CTX_load_verify_locations(tls_context, wire.ca, NULL) != 1)
         die_tls(wire.ca);
