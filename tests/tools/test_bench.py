@@ -648,6 +648,25 @@ def test_a_goal_stands_beside_its_row() -> None:
     assert len(parts) == 4  # what has no share has no bar
 
 
+def test_of_more_than_two_brokers_each_has_a_column() -> None:
+    """What lost a message or did not run has no figure there; the other tables say why."""
+    idle = _figures(10) | {"broker": {"connect_us": 500.0, "connect_bytes": 3072.0}}
+    runs = [report.Run(CASE, name, 0, _figures(cpu)) for name, cpu in (("mosquitto", 10), ("peanutd", 1.2))]
+    assert report.brokers_table(runs) == []
+    runs += [
+        report.Run(CASE, "amqtt", 0, _figures(200, lost=1)),
+        report.Run(CASE, "nats", 0, None, "it fell over"),
+        report.Run(Case("idle"), "nats", 0, idle),
+        report.Run(Case("broadcast"), "nats", 0, _figures(1)),  # without a goal
+    ]
+    said = [line.split() for line in report.brokers_table(runs)]
+    assert said[0][-5:] == ["mosquitto", "peanutd", "amqtt", "nats", "unit"]
+    assert [(line[1], line[-5:-1]) for line in said[2:]] == [
+        ("fan-in", ["10.0", "1.20", "-", "-"]),
+        ("memory,", ["-", "-", "-", "3.00"]),
+    ]
+
+
 def test_the_picture_is_a_png_with_a_bar_a_row() -> None:
     data = plot.draw("title: 0.5 (goal)", [plot.Bar("a row", 0.5, "0.1 (goal 0.2)"), plot.Bar("one", 9.0, "much")])
     assert data.startswith(b"\x89PNG\r\n\x1a\n")

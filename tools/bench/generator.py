@@ -26,7 +26,7 @@ TIMES = {
     "retained": 4,
     "fan-out": 8,
 }  # as many deliveries: they cost so little that it would be over too soon
-SPARSE_S = 5  # a sparse run is measured for so long, whatever else is asked for
+SPARSE_S = 10  # a sparse run is measured for so long, whatever else is asked for
 CROWD_DEADLINE_S = 300  # of a run that is connecting and nothing else: 10,000 handshakes take their time
 SILENT = ("storm", "idle")
 KILL_MARGIN_S = 15.0  # the generator ends itself at its deadline; this stands behind that

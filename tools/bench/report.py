@@ -103,6 +103,11 @@ class _Rounds:
         """Whether anything was: where messages are sent, one at least must have been delivered."""
         return any(run.case.scenario in SILENT or run.figures["delivered"] for run in self.runs if run.figures)
 
+    @property
+    def wrong(self) -> bool:
+        """Whether a message was lost or damaged, or a run failed."""
+        return any(run.figures is None or faults(run.figures) for run in self.runs)
+
     def share(self, baseline: "_Rounds | None", pick: Callable[[dict[str, Any]], float]) -> str:
         """Median over the rounds of this broker's figure as a share of the baseline's in the same round."""
         runs = [] if baseline is None else baseline.runs
@@ -308,23 +313,45 @@ def storm_table(runs: list[Run]) -> list[str]:
     )
 
 
+def _where(row: Row) -> list[str]:
+    """The cells that say which row it is, under PLACE."""
+    case, moving = row.case, row.case.scenario not in SILENT
+    traffic = [str(case.qos), str(case.window), str(case.payload)] if moving else ["-", "-", "-"]
+    return [case.transport, f"{row.name}{_kept(case)}", *traffic]
+
+
+def brokers_table(runs: list[Run]) -> list[str]:
+    """The figure of each row, a column a broker; nothing where no more than two were there.
+
+    "-": it has none, for it could not do that, or a message was lost or damaged; the other tables say why.
+    """
+    grouped = _group(runs)
+    names = list(dict.fromkeys(run.broker for run in runs))
+    if len(names) < 3:
+        return []
+    rows = []
+    for row in (row for row in ROWS if row.case in grouped and row.most is not None):
+        each = [grouped[row.case].get(name) for name in names]
+        figures = [
+            _number(rounds.median(row.figure.pick)) if rounds and rounds.measured and not rounds.wrong else "-"
+            for rounds in each
+        ]
+        rows.append([*_where(row), *figures, row.figure.unit])
+    return align([*PLACE, *names, "unit"], rows, 2) if rows else []
+
+
 def _goal(row: Row, brokers: dict[str, _Rounds]) -> list[str] | None:
     ours, theirs = brokers.get(OURS), brokers.get(BASELINE)
     if row.most is None or ours is None or not ours.figures:
         return None
-    case, measured = row.case, ours.median(row.figure.pick)
+    measured = ours.median(row.figure.pick)
     reached = "-"
     if row.absolute:
         reached = _number(measured)
     elif theirs is not None and theirs.figures:
         reached = ours.share(theirs, row.figure.pick)
-    moving = case.scenario not in SILENT
     return [
-        case.transport,
-        f"{row.name}{_kept(case)}",
-        str(case.qos) if moving else "-",
-        str(case.window) if moving else "-",
-        str(case.payload) if moving else "-",
+        *_where(row),
         _number(theirs.median(row.figure.pick)) if theirs is not None and theirs.figures else "-",
         _number(measured),
         row.figure.unit,
@@ -349,7 +376,8 @@ def goals(runs: list[Run], decoded: list[dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
-GOALS = ["transport", "row", "QoS", "in flight", "bytes", BASELINE, OURS, "unit", "share", "goal", ""]
+PLACE = ["transport", "row", "QoS", "in flight", "bytes"]
+GOALS = [*PLACE, BASELINE, OURS, "unit", "share", "goal", ""]
 
 
 def goals_table(rows: list[list[str]]) -> list[str]:
@@ -372,7 +400,7 @@ def bars(rows: list[list[str]]) -> list[plot.Bar]:
     return found
 
 
-TABLES = (traffic_table, drain_table, wildcard_table, retained_table, storm_table, idle_table)
+TABLES = (traffic_table, drain_table, wildcard_table, retained_table, storm_table, idle_table, brokers_table)
 
 
 def codec_table(lines: list[dict[str, Any]]) -> list[str]:
