@@ -89,6 +89,7 @@ struct pn_loop {
     int64_t woke;   /* nanoseconds, in the latest turn */
     uint32_t spoke; /* links that had something in it */
     bool busy; /* the core has work to go on with */
+    bool clear; /* OpenSSL's queue of errors, in this turn */
     uint8_t received[PN_RECEIVE_BUFFER], plain[PN_RECEIVE_BUFFER];
 };
 
@@ -363,6 +364,13 @@ static void keep_pipe(pn_loop *l, pn_conn *c) {
     pn_buf_drop(out, pn_buf_len(out));
 }
 
+/* Its TLS session, to read or to write: whoever had this thread before, OpenSSL's queue of errors is empty. A turn without TLS pays nothing for that. */
+static SSL *session(pn_loop *l, const pn_conn *c) {
+    if (!l->clear) pn_tls_turn();
+    l->clear = true;
+    return c->ssl;
+}
+
 /* Sends the output of a link, until there is none or the socket takes no more. Under the lock. */
 static void flush(pn_loop *l, pn_conn *c) {
     size_t most = PN_SEND_TURN;
@@ -381,7 +389,7 @@ static void flush(pn_loop *l, pn_conn *c) {
         }
         size_t n = out.n < most ? out.n : most;
         if (c->ssl) {
-            if (!pn_tls_write(c->ssl, out.p, n)) {
+            if (!pn_tls_write(session(l, c), out.p, n)) {
                 die(l, c);
                 return;
             }
@@ -429,7 +437,7 @@ static bool take_rest(pn_loop *l, pn_conn *c) {
     pn_span out = pn_link_output(c->link);
     if (!out.n) return true;
     if (c->ssl) {
-        (void)pn_tls_write(c->ssl, out.p, out.n); /* a session that is broken has said so itself */
+        (void)pn_tls_write(session(l, c), out.p, out.n); /* a session that is broken has said so itself */
     } else if (!pn_buf_add(&c->out, out.p, out.n)) {
         die(l, c);
         return false;
@@ -498,7 +506,7 @@ static void answer(pn_loop *l, pn_conn *c, bool over) {
 static void decrypt(pn_loop *l, pn_conn *c) {
     int result = PN_TLS_DONE;
     while (result == PN_TLS_DONE && c->state == LIVE && !c->parked) {
-        size_t n = pn_tls_read(c->ssl, l->plain, sizeof l->plain, &result);
+        size_t n = pn_tls_read(session(l, c), l->plain, sizeof l->plain, &result);
         answer(l, c, result == PN_TLS_FAILED);
         if (n && c->state == LIVE) feed(l, c, l->plain, n);
     }
@@ -956,7 +964,7 @@ void pn_loop_turn(pn_loop *l, int timeout) {
     l->woke = nanoseconds();
     l->now = l->woke / 1000000;
     l->spoke = 0;
-    pn_tls_turn();
+    l->clear = false;
     atomic_fetch_add_explicit(&l->turns, 1, memory_order_relaxed);
     bool ordered = false;
     for (int i = 0; i < n; i++) {

@@ -73,7 +73,7 @@ typedef struct pn_tls_failure {
 
 /* Goes on with the handshake by what is in the pipe. */
 int pn_tls_handshake(SSL *ssl, pn_tls_failure *failure);
-/* At the beginning of every turn, in the thread that reads and writes: OpenSSL's queue of errors is empty, whoever had this thread before. */
+/* In a turn before the first reading or writing, in the thread that does it: OpenSSL's queue of errors is empty, whoever had this thread before. */
 void pn_tls_turn(void);
 /* Decrypts up to `n` bytes; how many, and in `*result` MORE (all is read), DONE (there may be more) or FAILED (the session is over). */
 size_t pn_tls_read(SSL *ssl, uint8_t *to, size_t n, int *result);
