@@ -5,7 +5,7 @@
  *     link = pn_link_open(broker, owner, now)        a socket was accepted
  *     pn_link_feed(link, data, n, now)               bytes have come
  *     while pn_broker_event(broker, &event) …        after every call that takes `now`, before the next one
- *     while (link = pn_broker_dirty(broker)) …       once a turn of its loop: pn_link_output, send, pn_link_sent
+ *     while (link = pn_broker_dirty(broker, lane)) …  once a turn of its loop: pn_link_output, send, pn_link_sent
  *     pn_broker_tick(broker, now)                    once a second or more often
  *     pn_broker_work(broker, now)                    once a turn of its loop, while pn_broker_busy
  *     pn_link_lost(link, now)                        the socket is gone; frees the link
@@ -24,6 +24,7 @@
 #include "topic.h"
 
 #define PN_RULE_SETS 16
+#define PN_LANES 17 /* drivers side by side: 16 native loops (PN_LOOPS_MAX), and lane 0 for whoever is none */
 #define PN_RULE_CHECKS_MAX 500000 /* rules that the SUBSCRIBEs of one call are held against; what comes then gets PN_QUOTA_EXCEEDED */
 #define PN_DENIED_EVENTS_MAX 32 /* PN_EVENT_DENIED that one feed reports; all are counted */
 
@@ -93,8 +94,9 @@ void pn_broker_tick(pn_broker *b, int64_t now);
 bool pn_broker_busy(const pn_broker *b);
 void pn_broker_work(pn_broker *b, int64_t now);
 
-/* The next link that has output, or NULL. A link is handed out once until it gets more output. */
-pn_link *pn_broker_dirty(pn_broker *b);
+/* The next link of a lane that has output, or NULL. A link is handed out once until it gets more output. */
+pn_link *pn_broker_dirty(pn_broker *b, uint8_t lane);
+bool pn_broker_has_dirty(const pn_broker *b, uint8_t lane); /* whether there is one */
 
 enum pn_event_kind {
     PN_EVENT_NONE,
@@ -116,6 +118,8 @@ bool pn_broker_event(pn_broker *b, pn_event *out);
 
 pn_link *pn_link_open(pn_broker *b, void *owner, int64_t now); /* NULL without memory */
 void *pn_link_owner(const pn_link *l);
+/* Drivers that share a broker have a lane each, below PN_LANES; a link begins in lane 0. Output that it has already counts as new. */
+void pn_link_set_lane(pn_link *l, uint8_t lane);
 void pn_link_feed(pn_link *l, const uint8_t *data, size_t n, int64_t now);
 
 /* The CONNECT that waits for its verdict; its spans are borrowed until the next call on this link. */

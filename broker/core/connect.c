@@ -31,7 +31,7 @@ static void set_up(pn_link *l, const pn_packet *connect) {
     l->alias_max = v5 ? (uint16_t)limits->topic_alias_maximum : 0;
     l->max_packet = limits->max_packet_size;
     l->receive_max = (uint16_t)limits->receive_maximum;
-    l->max_qos = (uint8_t)limits->max_qos;
+    l->max_qos = limits->max_qos & 3u;
     l->retains = limits->retain_available;
 }
 

@@ -63,7 +63,7 @@ struct pn_link {
     uint8_t state, version;
     bool dirty : 1, behind : 1, paused : 1; /* paused: until pace->paused_until */
     bool retains : 1;
-    uint8_t max_qos;
+    uint8_t max_qos : 2, lane : 5; /* lane: whose driver looks after it */
     uint16_t keep_alive, alias_max, receive_max;
     uint8_t untold, untold_reason; /* events of its end for which there was no memory: a bit each (broker.c) */
     uint32_t max_packet; /* what the client was told at its CONNECT, and is held to: a limit that changes later is for others */
@@ -78,6 +78,11 @@ struct pn_link {
     link_proof *proof;    /* owned; NULL: its CONNECT has no Authentication Method */
     pn_message **aliases; /* owned: the topics of the client's Topic Aliases, as messages without payload; [0] is alias 1 */
 };
+
+/* Those of one lane that have output. */
+typedef struct dirty_links {
+    pn_link *first, *last;
+} dirty_links;
 
 typedef struct queued_event {
     uint8_t kind, reason;
@@ -98,7 +103,7 @@ struct pn_broker {
     pn_session **buckets; /* hash table of sessions by key; bucket_count is a power of two */
     uint32_t bucket_count, session_count;
     pn_session *sleepers; /* offline sessions that something is due to */
-    pn_link *dirty, *dirty_last;
+    dirty_links dirty[PN_LANES];
     queued_event *events; /* owned */
     uint32_t event_head, event_count, event_cap, denied_room;
     uint32_t untold; /* links that have such events */

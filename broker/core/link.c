@@ -8,25 +8,34 @@
 void pn_mark_dirty(pn_link *l) {
     pn_broker *b = l->broker;
     if (l->dirty || pn_wire_ready(&l->wire) == 0) return;
+    dirty_links *of = &b->dirty[l->lane];
     l->dirty = true;
-    l->dirty_prev = b->dirty_last;
+    l->dirty_prev = of->last;
     l->dirty_next = NULL;
-    *(b->dirty_last ? &b->dirty_last->dirty_next : &b->dirty) = l;
-    b->dirty_last = l;
+    *(of->last ? &of->last->dirty_next : &of->first) = l;
+    of->last = l;
 }
 
 static void unmark_dirty(pn_link *l) {
-    pn_broker *b = l->broker;
+    dirty_links *of = &l->broker->dirty[l->lane];
     if (!l->dirty) return;
     l->dirty = false;
-    *(l->dirty_prev ? &l->dirty_prev->dirty_next : &b->dirty) = l->dirty_next;
-    *(l->dirty_next ? &l->dirty_next->dirty_prev : &b->dirty_last) = l->dirty_prev;
+    *(l->dirty_prev ? &l->dirty_prev->dirty_next : &of->first) = l->dirty_next;
+    *(l->dirty_next ? &l->dirty_next->dirty_prev : &of->last) = l->dirty_prev;
 }
 
-pn_link *pn_broker_dirty(pn_broker *b) {
-    pn_link *l = b->dirty;
+pn_link *pn_broker_dirty(pn_broker *b, uint8_t lane) {
+    pn_link *l = b->dirty[lane].first;
     if (l) unmark_dirty(l);
     return l;
+}
+
+bool pn_broker_has_dirty(const pn_broker *b, uint8_t lane) { return b->dirty[lane].first != NULL; }
+
+void pn_link_set_lane(pn_link *l, uint8_t lane) {
+    unmark_dirty(l);
+    l->lane = lane & 31u;
+    pn_mark_dirty(l);
 }
 
 void *pn_link_owner(const pn_link *l) { return l->owner; }

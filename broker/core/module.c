@@ -15,7 +15,7 @@
 #include "../native/objects.h"
 #ifdef PN_NATIVE
 #include "../native/guest.h"
-#include "../native/loop.h"
+#include "../native/loops.h"
 #endif
 
 /* ==== Module state ============================================================================================== */
@@ -738,6 +738,22 @@ static int64_t enter(BrokerObject *self, int64_t now) { return pn_house_enter(&s
 
 static void leave(BrokerObject *self) { pn_house_leave(&self->house); }
 
+/* The native loops for whom there is something, under the lock; and after it. */
+static uint32_t due_loops(const BrokerObject *self) {
+#ifdef PN_NATIVE
+    if (self->house.loops) return pn_loops_due(self->house.loops);
+#endif
+    (void)self;
+    return 0;
+}
+
+static void wake_loops(const BrokerObject *self, uint32_t which) {
+#ifdef PN_NATIVE
+    if (which) pn_loops_wake(self->house.loops, which);
+#endif
+    (void)self, (void)which;
+}
+
 /* The same where the time may not have been said (0): then it is the latest. */
 static int64_t enter_late(BrokerObject *self, int64_t now) {
     int64_t at = enter(self, now);
@@ -849,7 +865,7 @@ static void Link_dealloc(LinkObject *self) {
         leave(self->broker);
     }
 #ifdef PN_NATIVE
-    if (self->broker->house.loop) pn_loop_forget(self->broker->house.loop, self->own);
+    if (self->broker->house.loops) pn_loops_forget(self->broker->house.loops, self->own);
     if (self->guest) pn_guest_unlink(self);
 #endif
     Py_CLEAR(self->owner);
@@ -1354,14 +1370,13 @@ static PyObject *Broker_dirty(BrokerObject *self, PyObject *unused) {
     if (!list) return NULL;
     bool whole = true;
     enter(self, 0);
-    for (pn_link *l; whole && (l = pn_broker_dirty(self->house.broker)) != NULL;) {
+    for (pn_link *l; whole && (l = pn_broker_dirty(self->house.broker, 0)) != NULL;) {
         const pn_owner *owner = pn_link_owner(l);
-        if (!owner->conn) whole = !owner->object || PyList_Append(list, owner->object) == 0; /* who rested has no connection any more */
-#ifdef PN_NATIVE
-        else pn_loop_order(self->house.loop, PN_ORDER_FLUSH, owner->conn, NULL);
-#endif
+        whole = !owner->object || PyList_Append(list, owner->object) == 0; /* who rested has no connection any more */
     }
+    uint32_t due = due_loops(self);
     leave(self);
+    wake_loops(self, due);
     if (!whole) Py_CLEAR(list);
     return list;
 }
@@ -1396,14 +1411,10 @@ static PyObject *Broker_busy(BrokerObject *self, void *closure) {
     (void)closure;
     enter(self, 0);
     bool busy = pn_broker_busy(self->house.broker);
-#ifdef PN_NATIVE
-    if (busy && self->house.loop) { /* which does a slice in each of its turns; two who did would make the others wait twice as long */
-        pn_loop_ring(self->house.loop);
-        busy = false;
-    }
-#endif
+    uint32_t due = due_loops(self);
     leave(self);
-    return PyBool_FromLong(busy);
+    wake_loops(self, due);
+    return PyBool_FromLong(busy && !due); /* a loop does a slice in each of its turns; two who did would make the others wait twice as long */
 }
 
 static PyObject *Broker_keep(BrokerObject *self, PyObject *args, PyObject *kwargs) {

@@ -1,6 +1,6 @@
 /* house.h: what drivers share: the core, its lock, and who owns a link.
  *
- * The rule it keeps: with a loop in the house, whoever calls the core holds the lock (lock.h) from the call to the last look at what it
+ * The rule it keeps: with loops in the house, whoever calls the core holds the lock (lock.h) from the call to the last look at what it
  * has borrowed; and nobody who holds it waits for anything. Without one, everything runs in one thread, and no lock is taken.
  */
 #ifndef PEANUT_HOUSE_H
@@ -11,7 +11,7 @@
 
 typedef struct pn_house {
     pn_broker *broker;
-    struct pn_loop *loop; /* loop.h; NULL: there is none */
+    struct pn_loops *loops; /* loops.h; NULL: there are none */
     bool idle;            /* the journal was empty when it was asked for last: PN_POST_JOURNAL says when there is something */
     pn_lock lock;
 } pn_house;
@@ -19,17 +19,17 @@ typedef struct pn_house {
 /* What every link's owner is (pn_link_open). */
 typedef struct pn_owner {
     void *object;       /* the driver's, borrowed */
-    uint64_t conn;      /* the native loop's name for its connection; 0: the link is another driver's, or has none any more */
-    struct pn_conn *at; /* the same; for the loop only */
+    uint64_t conn;      /* a native loop's name for its connection; 0: the link is another driver's, or has none any more */
+    struct pn_conn *at; /* the same; for that loop only */
     bool held;          /* PN_EVENT_PAUSE has come for it, and no PN_EVENT_RESUME yet; set by whoever takes the event */
 } pn_owner;
 
 /* The lock, where there is need of it; and the time, which never goes back for the core: who had the lock before may have looked at the
  * clock later. */
 static inline int64_t pn_house_enter(pn_house *h, int64_t now) {
-    if (h->loop) pn_lock_take(&h->lock);
+    if (h->loops) pn_lock_take(&h->lock);
     int64_t latest = pn_broker_now(h->broker);
-    return h->loop && now < latest ? latest : now;
+    return h->loops && now < latest ? latest : now;
 }
 
 /* The next event. What says whether a link is read from is noted here, under the lock: of two threads that take events the later one to tell
@@ -41,7 +41,7 @@ static inline bool pn_house_event(pn_house *h, pn_event *e) {
 }
 
 static inline void pn_house_leave(pn_house *h) {
-    if (h->loop) pn_lock_give(&h->lock);
+    if (h->loops) pn_lock_give(&h->lock);
 }
 
 #endif

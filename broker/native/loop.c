@@ -14,10 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "helpers.h"
-#include "mail.h"
+#include "loops.h"
 #include "mem.h"
-#include "tls.h"
 
 enum state {
     GREETING, /* TLS: nothing came yet, or not enough */
@@ -68,17 +66,35 @@ typedef struct order {
     uint8_t kind;
 } order;
 
+/* What a connection that is in has said in this turn: bytes of `plain`, and how it ended. */
+typedef struct heard {
+    pn_conn *conn;
+    uint32_t at, n;
+    uint8_t end; /* enum ending */
+} heard;
+
+enum ending { GOES_ON, HUNG_UP, BROKE /* its session of TLS is over */ };
+
+/* What it is sent in this turn: bytes of `going`. */
+typedef struct leaving {
+    pn_conn *conn;
+    uint32_t n;
+    bool more; /* there is more in the core */
+} leaving;
+
+enum { LEAVING_MAX = 64 }; /* links whose output is taken before it is sent */
+
 struct pn_loop {
+    pn_loops *all;
     pn_house *house;
+    unsigned index;
     int epoll;
     pthread_t thread;
     bool threaded;
-    atomic_bool ending;
-    atomic_uint_fast64_t names;
-    atomic_int_fast64_t stall, linger;
+    bool locked; /* the core is ours */
+    atomic_bool called, asleep; /* there is something in the core; nobody has looked for it since, and may not for long */
     atomic_uint_fast64_t turns, receives, sends, count;
-    pn_mail orders, posts;
-    pn_helpers *helpers; /* owned; NULL: handshakes are the loop's own */
+    pn_mail orders;
     pn_conn **table; /* owned: hash table of all connections by name */
     uint32_t table_cap, table_count;
     pn_conn *steps, *last_step; /* those whose handshake can go on */
@@ -90,8 +106,16 @@ struct pn_loop {
     uint32_t spoke; /* links that had something in it */
     bool busy; /* the core has work to go on with */
     bool clear; /* OpenSSL's queue of errors, in this turn */
-    uint8_t received[PN_RECEIVE_BUFFER], plain[PN_RECEIVE_BUFFER];
+    uint32_t heard_count, plain_n, leaving_count;
+    pn_buf going;
+    leaving leaving[LEAVING_MAX];
+    heard heard[PN_READY_TURN];
+    uint8_t received[PN_RECEIVE_BUFFER], plain[4 * PN_RECEIVE_BUFFER];
 };
+
+static inline bool alone(const pn_loop *l) { return l->all->count == 1; }
+
+static inline uint8_t lane(const pn_loop *l) { return (uint8_t)(l->index + 1); }
 
 static int64_t nanoseconds(void) {
     struct timespec t;
@@ -110,7 +134,21 @@ static void look_at_the_clock(pn_loop *l) {
 
 static void enter(pn_loop *l) {
     pn_lock_take(&l->house->lock);
+    l->locked = true;
     look_at_the_clock(l);
+}
+
+/* Ends what `enter` has begun. */
+static void leave(pn_loop *l) {
+    l->locked = false;
+    pn_lock_give(&l->house->lock);
+}
+
+/* `enter`, unless the core is ours already; then false. */
+static bool enter_once(pn_loop *l) {
+    if (l->locked) return false;
+    enter(l);
+    return true;
 }
 
 static void share(pn_loop *l) {
@@ -126,7 +164,7 @@ static bool write_post(pn_loop *l, pn_post p, const void *text, size_t n, bool (
         memcpy(p.text, text, n);
         p.n = (uint32_t)n;
     }
-    bool written = put(&l->posts, &p, sizeof p);
+    bool written = put(&l->all->posts, &p, sizeof p);
     if (!written) pn_free(p.text);
     return written;
 }
@@ -136,27 +174,6 @@ static bool post(pn_loop *l, pn_post p, const void *text, size_t n) { return wri
 static bool tell(pn_loop *l, const pn_conn *c, uint8_t kind, uint8_t reason, const void *text, size_t n) {
     return post(l, (pn_post){.kind = kind, .reason = reason, .object = c->object}, text, n);
 }
-
-pn_post *pn_loop_posts(pn_loop *l, uint32_t *count) {
-    pn_buf items = pn_mail_take(&l->posts);
-    pn_post *posts = (pn_post *)(void *)items.p; /* a queue that is taken whole begins at its head */
-    *count = pn_buf_len(&items) / (uint32_t)sizeof *posts;
-    for (uint32_t i = 0; i < *count; i++) {
-        if (posts[i].owner) posts[i].object = posts[i].owner->object;
-    }
-    return posts;
-}
-
-void pn_loop_forget(pn_loop *l, const pn_owner *owner) {
-    pthread_mutex_lock(&l->posts.mutex);
-    pn_post *posts = (pn_post *)(void *)l->posts.items.p;
-    for (uint32_t i = 0; i < pn_buf_len(&l->posts.items) / sizeof *posts; i++) {
-        if (posts[i].owner == owner) posts[i].owner = NULL;
-    }
-    pthread_mutex_unlock(&l->posts.mutex);
-}
-
-int pn_loop_bell(const pn_loop *l) { return l->posts.bell; }
 
 /* ==== Connections =============================================================================================== */
 
@@ -233,13 +250,15 @@ static void arm(pn_loop *l, pn_conn *c) {
 
 /* --- the end --- */
 
-/* The link is Python's to give up. Under the lock, if there is a link. */
+/* The link is Python's to give up. */
 static void lose(pn_loop *l, pn_conn *c) {
     if (!c->link) return;
+    bool entered = enter_once(l);
     pn_owner *owner = pn_link_owner(c->link);
     owner->conn = 0;
     owner->at = NULL;
     c->link = NULL;
+    if (entered) leave(l);
     tell(l, c, PN_POST_LOST, 0, NULL, 0);
 }
 
@@ -249,7 +268,7 @@ static void empty_pipe(pn_loop *l) {
     pn_buf_drop(&l->pipe.out, pn_buf_len(&l->pipe.out));
 }
 
-/* Closes the socket. Under the lock, if there is a link. */
+/* Closes the socket. */
 static void die(pn_loop *l, pn_conn *c) {
     if (c->state == DEAD) return;
     lose(l, c);
@@ -304,7 +323,7 @@ static ssize_t send_bytes(pn_loop *l, pn_conn *c, const uint8_t *p, size_t n) {
 
 /* The socket took less than there is. */
 static void block(pn_loop *l, pn_conn *c, bool moved) {
-    int64_t stall = atomic_load_explicit(&l->stall, memory_order_relaxed);
+    int64_t stall = atomic_load_explicit(&l->all->stall, memory_order_relaxed);
     if (stall && c->state != ENDING && (!c->blocked || moved)) wait_in(c, &l->stalled, l->now + stall);
     c->blocked = true;
 }
@@ -371,9 +390,64 @@ static SSL *session(pn_loop *l, const pn_conn *c) {
     return c->ssl;
 }
 
+/* Sends what was taken from the core: all of it is the loop's by now, so what the socket does not take waits here. */
+static void send_off(pn_loop *l) {
+    if (!l->leaving_count) return;
+    const uint8_t *p = pn_buf_head(&l->going);
+    for (uint32_t i = 0; i < l->leaving_count; p += l->leaving[i++].n) {
+        pn_conn *c = l->leaving[i].conn;
+        size_t n = l->leaving[i].n;
+        if (c->state != LIVE) continue;
+        bool done = false;
+        if (c->ssl) {
+            if (pn_tls_write(session(l, c), p, n)) done = send_pipe(l, c);
+            else die(l, c);
+        } else {
+            ssize_t sent = pn_buf_len(&c->out) ? 0 : send_bytes(l, c, p, n);
+            if (sent < 0) continue;
+            done = (size_t)sent == n;
+            if (!done && pn_buf_add(&c->out, p + sent, n - (size_t)sent)) block(l, c, sent > 0);
+            else if (!done) die(l, c);
+        }
+        if (c->state != LIVE) continue;
+        if (done && l->leaving[i].more) block(l, c, true); /* in the next turn: a socket that takes it is ready at once */
+        else if (done) unblock(c);
+        arm(l, c);
+    }
+    l->leaving_count = 0;
+    pn_buf_drop(&l->going, pn_buf_len(&l->going));
+    if (l->going.cap > 2 * PN_SEND_TURN) pn_buf_free(&l->going);
+}
+
+/* Takes the output of a link from the core, to be sent when the lock is another's. Under the lock, which is given for a while when many have gathered. */
+static void take(pn_loop *l, pn_conn *c) {
+    leaving one = {.conn = c};
+    if (l->leaving_count == LEAVING_MAX || pn_buf_len(&l->going) >= PN_SEND_TURN) {
+        leave(l);
+        send_off(l);
+        enter(l);
+    }
+    while (c->state == LIVE) {
+        pn_span out = pn_link_output(c->link);
+        one.more = out.n != 0;
+        uint32_t n = out.n < PN_SEND_TURN - one.n ? out.n : PN_SEND_TURN - one.n;
+        if (!n) break;
+        if (!pn_buf_add(&l->going, out.p, n)) {
+            die(l, c);
+            l->going.tail -= one.n;
+            return;
+        }
+        pn_link_sent(c->link, n, l->now);
+        one.n += n;
+    }
+    if (one.n) l->leaving[l->leaving_count++] = one;
+    else arm(l, c);
+}
+
 /* Sends the output of a link, until there is none or the socket takes no more. Under the lock. */
 static void flush(pn_loop *l, pn_conn *c) {
     size_t most = PN_SEND_TURN;
+    send_off(l);
     if (c->state != LIVE || !send_out(l, c)) {
         arm(l, c);
         return;
@@ -412,6 +486,20 @@ static void flush(pn_loop *l, pn_conn *c) {
     arm(l, c);
 }
 
+/* What the core has for a link that is not blocked goes: now, or as soon as nobody has to wait for that. Under the lock. */
+static void put_out(pn_loop *l, pn_conn *c) {
+    if (alone(l)) flush(l, c);
+    else take(l, c);
+}
+
+/* The socket takes something again: what waits here goes first, and then the core may be asked for more. */
+static bool goes_on(pn_loop *l, pn_conn *c) {
+    if (alone(l)) return true; /* all in one: flush */
+    if (!send_out(l, c)) return false;
+    unblock(c);
+    return true;
+}
+
 /* `out` is empty, and nothing more comes from a link. */
 static void all_sent(pn_loop *l, pn_conn *c) {
     unblock(c);
@@ -426,7 +514,7 @@ static void all_sent(pn_loop *l, pn_conn *c) {
 static void end(pn_loop *l, pn_conn *c) {
     if (c->state >= ENDING) return;
     c->state = ENDING;
-    wait_in(c, &l->lingering, l->now + atomic_load_explicit(&l->linger, memory_order_relaxed));
+    wait_in(c, &l->lingering, l->now + atomic_load_explicit(&l->all->linger, memory_order_relaxed));
     if (send_out(l, c)) all_sent(l, c);
     arm(l, c);
 }
@@ -448,6 +536,7 @@ static bool take_rest(pn_loop *l, pn_conn *c) {
 
 /* The core is done with the link: the rest of its output, the goodbye of TLS. Under the lock. */
 static void finish(pn_loop *l, pn_conn *c) {
+    send_off(l);
     if (c->state >= ENDING || (c->link && !take_rest(l, c))) return;
     if (c->ssl && SSL_is_init_finished(c->ssl)) pn_tls_goodbye(c->ssl);
     if (c->ssl) send_pipe(l, c);
@@ -458,11 +547,22 @@ static void finish(pn_loop *l, pn_conn *c) {
 
 /* ==== What the core says ======================================================================================== */
 
+/* An event of another loop's link: what follows from it is that loop's to do. False: it is of no interest to anybody else. */
+static bool pass_on(pn_loop *l, const pn_event *e, uint64_t conn) {
+    pn_loop *other = l->all->of[pn_loop_of(conn)];
+    bool reads = e->kind == PN_EVENT_PAUSE || e->kind == PN_EVENT_RESUME;
+    if (reads) pn_loop_order(other, PN_ORDER_READ, conn, NULL);
+    if (e->kind == PN_EVENT_CLOSED) pn_loop_order(other, PN_ORDER_FINISH, conn, NULL);
+    return !reads || (e->kind == PN_EVENT_PAUSE && e->reason);
+}
+
 static void pass_on_events(pn_loop *l) {
     for (pn_event e; pn_house_event(l->house, &e);) {
         pn_owner *owner = e.owner;
-        pn_conn *c = owner->conn ? owner->at : NULL;
+        bool ours = owner->conn && pn_loop_of(owner->conn) == l->index;
+        pn_conn *c = ours ? owner->at : NULL;
         pn_post p = {.kind = e.kind, .reason = e.reason, .owner = owner};
+        if (owner->conn && !ours && !pass_on(l, &e, owner->conn)) continue;
         if (c && e.kind == PN_EVENT_PAUSE) {
             c->held = owner->held;
             arm(l, c);
@@ -471,7 +571,7 @@ static void pass_on_events(pn_loop *l) {
             c->held = owner->held;
             arm(l, c);
             continue;
-        } else if (e.kind == PN_EVENT_DENIED && pn_mail_bytes(&l->posts) / sizeof p >= PN_POSTS_MAX) {
+        } else if (e.kind == PN_EVENT_DENIED && pn_mail_bytes(&l->all->posts) / sizeof p >= PN_POSTS_MAX) {
             continue;
         }
         post(l, p, e.text.p, e.text.n);
@@ -502,29 +602,6 @@ static void answer(pn_loop *l, pn_conn *c, bool over) {
     arm(l, c);
 }
 
-/* Decrypts what is in the pipe and feeds it. Under the lock. */
-static void decrypt(pn_loop *l, pn_conn *c) {
-    int result = PN_TLS_DONE;
-    while (result == PN_TLS_DONE && c->state == LIVE && !c->parked) {
-        size_t n = pn_tls_read(session(l, c), l->plain, sizeof l->plain, &result);
-        answer(l, c, result == PN_TLS_FAILED);
-        if (n && c->state == LIVE) feed(l, c, l->plain, n);
-    }
-    if (c->parked && !pn_buf_add(&c->in, l->pipe.in, l->pipe.in_n)) die(l, c);
-    l->pipe.in_n = 0;
-    if (c->state == LIVE && result == PN_TLS_FAILED) finish(l, c);
-}
-
-/* Goes on with what came before it could be read. Under the lock. */
-static void decrypt_first(pn_loop *l, pn_conn *c) {
-    pn_buf first = c->in;
-    c->in = (pn_buf){0};
-    l->pipe.in = pn_buf_head(&first);
-    l->pipe.in_n = pn_buf_len(&first);
-    decrypt(l, c);
-    pn_buf_free(&first);
-}
-
 /* The peer sends no more, so MQTT is over; what is written goes out still. Under the lock. */
 static void hear_the_end(pn_loop *l, pn_conn *c) {
     flush(l, c);
@@ -536,6 +613,59 @@ static void hear_the_end(pn_loop *l, pn_conn *c) {
     } else {
         die(l, c);
     }
+}
+
+/* Gives the core what was heard. */
+static void tell_core(pn_loop *l) {
+    if (!l->heard_count) return;
+    bool entered = enter_once(l);
+    for (uint32_t i = 0; i < l->heard_count; i++) {
+        const heard *h = &l->heard[i];
+        if (h->n && h->conn->state == LIVE) feed(l, h->conn, l->plain + h->at, h->n);
+        if (h->end == HUNG_UP && h->conn->state == LIVE) hear_the_end(l, h->conn);
+        if (h->end == BROKE && h->conn->state == LIVE) finish(l, h->conn);
+        if (i % PN_SHARE_EVERY == PN_SHARE_EVERY - 1) share(l);
+    }
+    l->heard_count = l->plain_n = 0;
+    if (entered) leave(l);
+}
+
+/* Room for what one receive brings. */
+static uint8_t *room(pn_loop *l) {
+    if (sizeof l->plain - l->plain_n < PN_RECEIVE_BUFFER || l->heard_count == PN_READY_TURN) tell_core(l);
+    return l->plain + l->plain_n;
+}
+
+static void hear(pn_loop *l, pn_conn *c, size_t n, uint8_t end) {
+    if (!n && end == GOES_ON) return;
+    l->heard[l->heard_count++] = (heard){c, l->plain_n, (uint32_t)n, end};
+    l->plain_n += (uint32_t)n;
+}
+
+/* Decrypts what is in the pipe. More than fits goes to the core in between: a CONNECT may park it. */
+static void decrypt(pn_loop *l, pn_conn *c) {
+    int result = PN_TLS_DONE;
+    while (result == PN_TLS_DONE && c->state == LIVE && !c->parked) {
+        uint8_t *to = room(l);
+        if (c->state != LIVE) break;
+        size_t n = pn_tls_read(session(l, c), to, PN_RECEIVE_BUFFER, &result);
+        answer(l, c, result == PN_TLS_FAILED);
+        hear(l, c, n, result == PN_TLS_FAILED ? BROKE : GOES_ON);
+        if (result == PN_TLS_DONE) tell_core(l);
+    }
+    if (c->parked && !pn_buf_add(&c->in, l->pipe.in, l->pipe.in_n)) die(l, c);
+    l->pipe.in_n = 0;
+}
+
+/* Goes on with what came before it could be read. Under the lock. */
+static void decrypt_first(pn_loop *l, pn_conn *c) {
+    pn_buf first = c->in;
+    c->in = (pn_buf){0};
+    l->pipe.in = pn_buf_head(&first);
+    l->pipe.in_n = pn_buf_len(&first);
+    decrypt(l, c);
+    tell_core(l);
+    pn_buf_free(&first);
 }
 
 /* Somebody who sends often and is answered nothing (QoS 0) is acknowledged by the kernel in a segment for each receive, which is half of what a
@@ -555,21 +685,21 @@ static void converse(const pn_loop *l, pn_conn *c) {
     }
 }
 
-/* Under the lock. */
 static void receive_live(pn_loop *l, pn_conn *c) {
+    uint8_t *to = room(l);
+    if (c->state != LIVE) return;
+    if (c->ssl) to = l->received;
     converse(l, c);
     atomic_fetch_add_explicit(&l->receives, 1, memory_order_relaxed);
-    ssize_t n = recv(c->fd, l->received, sizeof l->received, MSG_DONTWAIT);
+    ssize_t n = recv(c->fd, to, PN_RECEIVE_BUFFER, MSG_DONTWAIT);
     if (n < 0) {
         if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) die(l, c);
-    } else if (n == 0) {
-        hear_the_end(l, c);
-    } else if (c->ssl) {
+    } else if (c->ssl && n) {
         l->pipe.in = l->received;
         l->pipe.in_n = (size_t)n;
         decrypt(l, c);
     } else {
-        feed(l, c, l->received, (size_t)n);
+        hear(l, c, (size_t)n, n ? GOES_ON : HUNG_UP);
     }
 }
 
@@ -625,8 +755,9 @@ static void receive_greeting(pn_loop *l, pn_conn *c) {
 }
 
 /* Under the lock. */
-static void attach(pn_conn *c, pn_link *link) {
+static void attach(const pn_loop *l, pn_conn *c, pn_link *link) {
     pn_owner *owner = pn_link_owner(link);
+    pn_link_set_lane(link, lane(l));
     c->link = link;
     c->state = LIVE;
     owner->conn = c->name;
@@ -646,7 +777,7 @@ static void let_in(pn_loop *l, pn_conn *c) {
         die(l, c);
         return;
     }
-    attach(c, link);
+    attach(l, c, link);
     c->owner = NULL;
     send_out(l, c);
     if (c->state == LIVE && pn_buf_len(&c->in)) decrypt_first(l, c);
@@ -663,9 +794,8 @@ static void proved(pn_loop *l, pn_conn *c) {
     arm(l, c);
 }
 
-/* What has come of a step of the handshake; what it wants to be sent is in the pipe, and what came behind it in `rest`. `locked`: the core is
- * ours. */
-static void shaken(pn_loop *l, pn_conn *c, int result, const pn_tls_failure *failure, pn_span rest, bool locked) {
+/* What has come of a step of the handshake; what it wants to be sent is in the pipe, and what came behind it in `rest`. */
+static void shaken(pn_loop *l, pn_conn *c, int result, const pn_tls_failure *failure, pn_span rest) {
     if (result == PN_TLS_DONE) keep_pipe(l, c); /* what finishes the handshake of TLS 1.2 goes when it is known who that is */
     else send_pipe(l, c);
     if (c->state == DEAD) return;
@@ -675,9 +805,9 @@ static void shaken(pn_loop *l, pn_conn *c, int result, const pn_tls_failure *fai
     } else if (rest.n && !pn_buf_add(&c->in, rest.p, rest.n)) {
         die(l, c);
     } else if (result == PN_TLS_DONE && c->owner && SSL_version(c->ssl) == TLS1_3_VERSION) {
-        if (!locked) enter(l);
+        bool entered = enter_once(l);
         let_in(l, c);
-        if (!locked) pn_lock_give(&l->house->lock);
+        if (entered) leave(l);
     } else if (result == PN_TLS_DONE) {
         proved(l, c);
     }
@@ -699,7 +829,7 @@ static void shake(pn_loop *l, pn_conn *c, pn_span in) {
     int result = pn_tls_handshake(c->ssl, &failure);
     pn_span rest = pn_span_of(l->pipe.in, l->pipe.in_n);
     l->pipe.in_n = 0;
-    shaken(l, c, result, &failure, rest, false);
+    shaken(l, c, result, &failure, rest);
 }
 
 /* The same by a helper: the session goes away and comes back with PN_ORDER_STEPPED. */
@@ -718,13 +848,7 @@ static void send_away(pn_loop *l, pn_conn *c, pn_span in) {
     c->away = true;
     if (step->ssl) pn_tls_bind(step->ssl, NULL);
     arm(l, c);
-    pn_helpers_give(l->helpers, step);
-}
-
-/* A helper, in its thread: the loop gets the step back. Without memory for that, its connection has its deadline. */
-static void step_is_done(void *arg, pn_step *step) {
-    pn_loop *l = arg;
-    if (!pn_mail_put(&l->orders, &(order){step->name, step, PN_ORDER_STEPPED}, sizeof(order))) pn_step_free(step);
+    pn_helpers_give(l->all->helpers, step);
 }
 
 /* A step is back. `c`: the connection, if there is one still. */
@@ -737,7 +861,7 @@ static void stepped(pn_loop *l, pn_conn *c, pn_step *step) {
         if (c->ssl) pn_tls_bind(c->ssl, &l->pipe);
         l->pipe.out = step->out;
         step->out = (pn_buf){0};
-        shaken(l, c, step->result, &step->failure, pn_span_of(pn_buf_head(&step->in), pn_buf_len(&step->in)), true);
+        shaken(l, c, step->result, &step->failure, pn_span_of(pn_buf_head(&step->in), pn_buf_len(&step->in)));
         pn_buf_free(&l->pipe.out);
         l->pipe.out = own;
     }
@@ -755,13 +879,13 @@ static void go_on(pn_loop *l, pn_conn *c) {
         else if (n == 0 || (errno != EAGAIN && errno != EINTR)) die(l, c);
     }
     if (!in.n) arm(l, c);
-    else if (l->helpers) send_away(l, c, in);
+    else if (l->all->helpers) send_away(l, c, in);
     else shake(l, c, in);
     pn_buf_free(&first);
 }
 
 static void take_steps(pn_loop *l) {
-    for (uint32_t i = 0; (i < PN_STEPS_TURN || l->helpers) && l->steps; i++) {
+    for (uint32_t i = 0; (i < PN_STEPS_TURN || l->all->helpers) && l->steps; i++) {
         pn_conn *c = l->steps;
         l->steps = c->after;
         if (!l->steps) l->last_step = NULL;
@@ -778,31 +902,33 @@ static void take_steps(pn_loop *l) {
 
 /* ==== Orders ==================================================================================================== */
 
-/* Steals what it is given, unless it returns 0. */
-static uint64_t add(pn_loop *l, pn_conn given) {
+/* Steals what it is given, unless it returns false. */
+static bool add(pn_loop *l, pn_conn given) {
     pn_conn *c = pn_malloc(sizeof *c);
-    if (!c) return 0;
+    if (!c) return false;
     *c = given;
-    c->name = atomic_fetch_add_explicit(&l->names, 1, memory_order_relaxed);
-    uint64_t name = c->name; /* the loop may be done with it before we are */
-    if (pn_mail_put(&l->orders, &(order){name, c, PN_ORDER_ADD}, sizeof(order))) return name;
+    if (pn_mail_put(&l->orders, &(order){given.name, c, PN_ORDER_ADD}, sizeof(order))) return true;
     pn_free(c);
-    return 0;
+    return false;
 }
 
-uint64_t pn_loop_add(pn_loop *l, int fd, void *object, pn_link *link) {
-    return add(l, (pn_conn){.fd = fd, .object = object, .link = link, .state = link ? LIVE : GREETING});
+bool pn_loop_add(pn_loop *l, uint64_t name, int fd, void *object, pn_link *link) {
+    return add(l, (pn_conn){.name = name, .fd = fd, .object = object, .link = link, .state = link ? LIVE : GREETING});
 }
 
-uint64_t pn_loop_welcome(pn_loop *l, int fd, void *object, SSL_CTX *context, pn_owner *owner) {
-    return add(l, (pn_conn){.fd = fd, .object = object, .context = context, .owner = owner, .state = GREETING});
+bool pn_loop_welcome(pn_loop *l, uint64_t name, int fd, void *object, SSL_CTX *context, pn_owner *owner) {
+    return add(l, (pn_conn){.name = name, .fd = fd, .object = object, .context = context, .owner = owner, .state = GREETING});
 }
 
 bool pn_loop_order(pn_loop *l, uint8_t kind, uint64_t conn, void *thing) {
     return pn_mail_put(&l->orders, &(order){conn, thing, kind}, sizeof(order));
 }
 
-void pn_loop_ring(pn_loop *l) { pn_mail_ring(&l->orders); }
+/* What is to be seen is there before `called` is, and `called` before `asleep` is looked at; in pn_loop_turn it is the other way round. */
+void pn_loop_call(pn_loop *l) {
+    atomic_store(&l->called, true);
+    if (atomic_exchange(&l->asleep, false)) pn_mail_ring(&l->orders);
+}
 
 static void begin(pn_loop *l, pn_conn *c) {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
@@ -817,7 +943,7 @@ static void begin(pn_loop *l, pn_conn *c) {
     } else if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, c->fd, &event) < 0) {
         die(l, c);
     } else if (link) {
-        attach(c, link);
+        attach(l, c, link);
     }
 }
 
@@ -847,7 +973,7 @@ static void obey(pn_loop *l, const order *o) {
         break;
     case PN_ORDER_ATTACH:
         if (c->state != PROVED) break;
-        attach(c, o->thing);
+        attach(l, c, o->thing);
         send_out(l, c);
         if (c->state == DEAD) break;
         if (pn_buf_len(&c->in)) decrypt_first(l, c);
@@ -861,9 +987,6 @@ static void obey(pn_loop *l, const order *o) {
         break;
     case PN_ORDER_FINISH: finish(l, c); break;
     case PN_ORDER_ABORT: cut(l, c); break;
-    case PN_ORDER_FLUSH:
-        if (!c->blocked) flush(l, c);
-        break;
     default: break;
     }
     arm(l, c);
@@ -880,7 +1003,7 @@ static void obey_all(pn_loop *l) {
         obey(l, &orders[i]);
         if (i % PN_SHARE_EVERY == PN_SHARE_EVERY - 1) share(l);
     }
-    if (count) pn_lock_give(&l->house->lock);
+    if (count) leave(l);
     pn_buf_free(&items);
 }
 
@@ -896,20 +1019,20 @@ static void cut_the_late(pn_loop *l) {
     for (pn_conn *c; is_late(l, c = l->lingering.first);) cut(l, c);
 }
 
-/* Sends what has gathered. Under the lock. */
+/* Sends what has gathered, or takes it to be sent. Under the lock. */
 static void flush_all(pn_loop *l) {
-    pn_house *house = l->house;
+    pn_broker *broker = l->house->broker;
     pn_link *link;
     uint32_t count = 0;
-    while ((link = pn_broker_dirty(house->broker)) != NULL) {
-        pn_owner *owner = pn_link_owner(link);
-        if (owner->conn) {
-            if (!owner->at->blocked) flush(l, owner->at);
-            pass_on_events(l);
-        } else {
-            post(l, (pn_post){.kind = PN_POST_PUMP, .owner = owner}, NULL, 0);
-        }
+    while ((link = pn_broker_dirty(broker, lane(l))) != NULL) {
+        const pn_owner *owner = pn_link_owner(link);
+        if (!owner->conn || owner->at->blocked) continue;
+        put_out(l, owner->at);
+        pass_on_events(l);
         if (++count % PN_SHARE_EVERY == 0) share(l);
+    }
+    while ((link = pn_broker_dirty(broker, 0)) != NULL) {
+        post(l, (pn_post){.kind = PN_POST_PUMP, .owner = pn_link_owner(link)}, NULL, 0);
     }
 }
 
@@ -917,12 +1040,12 @@ static void flush_all(pn_loop *l) {
 static void settle(pn_loop *l) {
     pn_house *house = l->house;
     flush_all(l);
-    if (pn_broker_busy(house->broker)) {
+    if (l->index == 0 && pn_broker_busy(house->broker)) {
         pn_broker_work(house->broker, l->now);
         pass_on_events(l);
         flush_all(l);
     }
-    l->busy = pn_broker_busy(house->broker);
+    l->busy = l->index == 0 && pn_broker_busy(house->broker);
     pn_span batch;
     if (house->idle && pn_broker_batch(house->broker, &batch)) {
         house->idle = false;
@@ -930,37 +1053,33 @@ static void settle(pn_loop *l) {
     }
 }
 
-/* What a socket that is ready is ready for. Under the lock when it has a link. */
+/* What a socket of somebody who is not in is ready for. */
 static void look_at(pn_loop *l, pn_conn *c, uint32_t events) {
-    if (c->state == DEAD) return;
-    if (events & EPOLLOUT) {
-        if (c->state == LIVE) {
-            flush(l, c);
-        } else if (send_out(l, c)) {
-            all_sent(l, c);
-        }
-    }
-    if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)) || c->state == DEAD) return;
+    if (events & EPOLLOUT && c->state != DEAD && send_out(l, c)) all_sent(l, c);
+    if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR))) return;
     switch (c->state) {
     case GREETING: receive_greeting(l, c); break;
     case SHAKING:
         if (events & EPOLLIN) queue_step(l, c);
         else die(l, c);
         break;
-    case LIVE: receive_live(l, c); break;
     case ENDING:
     case SHUT: receive_nothing(l, c); break;
+    case DEAD: break;
     default: die(l, c); break; /* it was reset while it waited */
     }
 }
 
 void pn_loop_turn(pn_loop *l, int timeout) {
     struct epoll_event ready[PN_READY_TURN];
-    pn_house *house = l->house;
     enum { TICK = 500 };
     if (l->steps || l->busy) timeout = 0;
+    if (timeout) atomic_store(&l->asleep, true);
+    if (atomic_load(&l->called)) timeout = 0;
     if ((timeout < 0 || timeout > TICK) && (l->stalled.first || l->lingering.first || l->dead)) timeout = TICK;
     int n = epoll_wait(l->epoll, ready, PN_READY_TURN, timeout);
+    atomic_store(&l->asleep, false);
+    atomic_store(&l->called, false);
     l->woke = nanoseconds();
     l->now = l->woke / 1000000;
     l->spoke = 0;
@@ -974,18 +1093,27 @@ void pn_loop_turn(pn_loop *l, int timeout) {
     }
     if (ordered) obey_all(l);
     take_steps(l);
-    enter(l);
     for (int i = 0; i < n; i++) {
         pn_conn *c = ready[i].data.ptr;
-        if (c && c->state == LIVE) {
-            look_at(l, c, ready[i].events);
-            l->spoke++;
-        }
-        if (i % (int)PN_SHARE_EVERY == (int)PN_SHARE_EVERY - 1) share(l);
+        if (!c || c->state != LIVE) continue;
+        l->spoke++;
+        if (ready[i].events & EPOLLOUT && !goes_on(l, c)) ready[i].events &= ~(uint32_t)EPOLLOUT;
+        if (ready[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR) && c->state == LIVE) receive_live(l, c);
+    }
+    enter(l);
+    tell_core(l);
+    for (int i = 0; i < n; i++) {
+        pn_conn *c = ready[i].data.ptr;
+        if (!c || c->state != LIVE || !(ready[i].events & EPOLLOUT)) continue;
+        put_out(l, c);
+        pass_on_events(l);
     }
     cut_the_late(l);
     settle(l);
-    pn_lock_give(&house->lock);
+    uint32_t others = alone(l) ? 0 : pn_loops_due(l->all) & ~(1u << l->index);
+    leave(l);
+    send_off(l);
+    pn_loops_wake(l->all, others);
     bury(l);
 }
 
@@ -998,7 +1126,7 @@ int64_t pn_loop_rest(uint32_t spoke, int64_t took) {
 static void *turn_and_turn(void *arg) {
     pn_loop *l = arg;
     prctl(PR_SET_TIMERSLACK, 1000UL); /* nanoseconds; a rest of 20 us would take 70 otherwise */
-    while (!atomic_load(&l->ending)) {
+    while (!atomic_load(&l->all->ending)) {
         pn_loop_turn(l, -1);
         if (l->spoke < PN_REST_FROM || l->busy || l->steps) continue;
         struct timespec rest = {.tv_nsec = pn_loop_rest(l->spoke, nanoseconds() - l->woke)};
@@ -1009,7 +1137,6 @@ static void *turn_and_turn(void *arg) {
 
 bool pn_loop_start(pn_loop *l) {
     sigset_t all, before;
-    atomic_store(&l->ending, false);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the threads of Python */
     l->threaded = pthread_create(&l->thread, NULL, turn_and_turn, l) == 0;
@@ -1018,26 +1145,10 @@ bool pn_loop_start(pn_loop *l) {
     return l->threaded;
 }
 
-bool pn_loop_help(pn_loop *l, unsigned threads) {
-    l->helpers = pn_helpers_new(threads, step_is_done, l);
-    return l->helpers != NULL;
-}
-
-void pn_loop_stop(pn_loop *l) {
-    if (l->threaded) {
-        atomic_store(&l->ending, true);
-        pn_mail_ring(&l->orders);
-        pthread_join(l->thread, NULL);
-        l->threaded = false;
-    }
-    pn_helpers_free(l->helpers);
-    l->helpers = NULL;
-}
-
-void pn_loop_set_times(pn_loop *l, const pn_loop_times *times) {
-    enum { LONGEST = 1000000000 }; /* twelve days: see is_late */
-    atomic_store_explicit(&l->stall, times->stall < LONGEST ? times->stall : LONGEST, memory_order_relaxed);
-    atomic_store_explicit(&l->linger, times->linger < LONGEST ? times->linger : LONGEST, memory_order_relaxed);
+void pn_loop_join(pn_loop *l) {
+    if (!l->threaded) return;
+    pthread_join(l->thread, NULL);
+    l->threaded = false;
 }
 
 pn_loop_counts pn_loop_count(pn_loop *l) {
@@ -1047,43 +1158,34 @@ pn_loop_counts pn_loop_count(pn_loop *l) {
                             .sends = atomic_load_explicit(&l->sends, memory_order_relaxed)};
 }
 
-pn_loop *pn_loop_new(pn_house *house, const pn_loop_times *times) {
+pn_loop *pn_loop_new(pn_loops *all, unsigned index) {
     pn_loop *l = pn_calloc(1, sizeof *l);
     if (!l) return NULL;
-    l->house = house;
+    l->all = all;
+    l->house = all->house;
+    l->index = index;
     l->epoll = epoll_create1(EPOLL_CLOEXEC);
-    atomic_store(&l->names, 1);
-    pn_loop_set_times(l, times);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     bool made = pn_mail_init(&l->orders);
-    made = pn_mail_init(&l->posts) && made;
     made = pn_tls_pipe_init(&l->pipe) && made;
     if (made && l->epoll >= 0 && epoll_ctl(l->epoll, EPOLL_CTL_ADD, l->orders.bell, &event) == 0) return l;
-    pn_loop_free(l, NULL);
+    pn_loop_free(l);
     return NULL;
 }
 
-void pn_loop_free(pn_loop *l, void (*give)(void *)) {
-    uint32_t count;
-    pn_loop_stop(l);
+void pn_loop_clear(pn_loop *l) {
     obey_all(l); /* what was added last is known then, and goes like the others */
-    pn_lock_take(&l->house->lock);
     for (uint32_t i = 0; i < l->table_cap; i++) {
         while (l->table[i]) die(l, l->table[i]);
     }
-    pn_lock_give(&l->house->lock);
     while (l->steps) take_steps(l);
     bury(l);
-    pn_post *posts = pn_loop_posts(l, &count);
-    for (uint32_t i = 0; i < count; i++) {
-        if (posts[i].link) pn_link_drop(posts[i].link, l->now); /* whose nobody has become */
-        if (posts[i].kind == PN_POST_GONE) give(posts[i].object);
-        pn_free(posts[i].text);
-    }
-    pn_free(posts);
+}
+
+void pn_loop_free(pn_loop *l) {
     pn_tls_pipe_end(&l->pipe);
     pn_mail_end(&l->orders);
-    pn_mail_end(&l->posts);
+    pn_buf_free(&l->going);
     if (l->epoll >= 0) close(l->epoll);
     pn_free(l->table);
     pn_free(l);

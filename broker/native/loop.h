@@ -1,20 +1,22 @@
-/* loop.h: the native driver of the core: sockets, TLS and time, in a thread of its own or a turn at a time.
+/* loop.h: the native driver of the core: sockets, TLS and time, in a thread of its own or a turn at a time. There is one of it, or several
+ * side by side (loops.h, which is what others see of it).
  *
  * The rule it keeps: it moves bytes and decides nothing. Who may come in, how fast and for how long, Python says; the two of them talk by
- * two queues, and neither ever waits for the other:
- *
- *     pn_loop_order          any thread: what is to be done with a connection; the loop does it in its next turn
- *     pn_loop_posts          any thread: what has happened; pn_loop_bell is readable while there is anything
+ * two queues, orders and posts, and neither ever waits for the other.
  *
  * A connection is named by a number that is never used again, so an order for one that is gone is no harm. The loop's own things (sockets,
  * sessions of TLS) are touched in its turn only; the core by whoever holds the house's lock (lock.h). One receive for a socket that is
- * ready, into one buffer for all; what a link has to say is sent at once, when all that came in this turn has been looked at;
- * a socket is waited for only after it has really taken no more.
+ * ready; what a link has to say is sent at once, when all that came in this turn has been looked at; a socket is waited for only after it
+ * has really taken no more.
  *
- * The life of a connection: pn_loop_add, then
+ * Where there are several, the lock is held for the core's work alone: what comes is received and decrypted before it is taken, and what goes is
+ * encrypted and sent after it was given. Output for a link of another loop stays in the core, in that loop's lane, and the loop is woken for
+ * it once, if it may be asleep. What the core says about such a link is an order to its loop, as it would be from Python.
+ *
+ * The life of a connection: pn_loops_add, then
  *     plain   it has its link already; or it gets it by ATTACH
  *     TLS     POST_HELLO (the first bytes) … BEGIN … POST_READY (who it is) … ATTACH, or POST_FAILED
- *             and where Python has said before that it may (pn_loop_welcome) the loop waits neither for BEGIN nor for ATTACH; HELLO and
+ *             and where Python has said before that it may (pn_loops_welcome) the loop waits neither for BEGIN nor for ATTACH; HELLO and
  *             POST_OPENED ring no bell then, but come along with the next post: who comes in wakes Python once, with its CONNECT
  *     then    the core's events as posts; READ, FINISH
  *     at last POST_LOST (the link is to be given up: pn_link_lost) if it had one, and POST_GONE
@@ -22,7 +24,9 @@
 #ifndef PEANUT_LOOP_H
 #define PEANUT_LOOP_H
 
+#include "helpers.h"
 #include "house.h"
+#include "mail.h"
 #include "tls.h"
 
 typedef struct pn_loop pn_loop;
@@ -59,7 +63,6 @@ enum pn_order_kind {
                       * the CONNECT or AUTH has been seen for which it was parked */
     PN_ORDER_FINISH, /* sends what there is, says goodbye, waits for the peer to close */
     PN_ORDER_ABORT,  /* closes it at once */
-    PN_ORDER_FLUSH,  /* it has output */
     PN_ORDER_STEPPED /* of helpers only: a step of its handshake is done */
 };
 
@@ -79,45 +82,45 @@ typedef struct pn_loop_times {
     int64_t stall, linger; /* milliseconds until who reads nothing is cut, 0 never; until who does not close is; more than 10^9 is 10^9 */
 } pn_loop_times;
 
-pn_loop *pn_loop_new(pn_house *house, const pn_loop_times *times); /* owned; NULL without memory or file descriptors */
-void pn_loop_free(pn_loop *loop, void (*give)(void *object));     /* after the thread has ended; gives every object back */
-bool pn_loop_start(pn_loop *loop); /* a thread of its own, which turns until: */
-/* Has up to so many threads take the steps of handshakes (helpers.h). Before the first turn; false: there is none, and the loop takes them. */
-bool pn_loop_help(pn_loop *loop, unsigned threads);
-void pn_loop_stop(pn_loop *loop);  /* ends the threads and waits for them; none is no harm */
+/* Connections of now, the turns that were made, receives and sends so far. */
+typedef struct pn_loop_counts {
+    uint64_t connections, turns, receives, sends;
+} pn_loop_counts;
+
+#define PN_LOOPS_MAX 16u /* a lane of the core each (PN_LANES) */
+
+/* What the loops of a house share. */
+typedef struct pn_loops {
+    pn_house *house;
+    pn_mail posts;
+    pn_helpers *helpers; /* owned; NULL: handshakes are the loops' own */
+    atomic_int_fast64_t stall, linger;
+    atomic_uint_fast64_t names;
+    atomic_bool ending;
+    unsigned count;
+    pn_loop *of[PN_LOOPS_MAX]; /* owned */
+} pn_loops;
+
+pn_loop *pn_loop_new(pn_loops *all, unsigned index); /* owned; NULL without memory or file descriptors */
+void pn_loop_clear(pn_loop *loop); /* closes every connection; after the threads have ended */
+void pn_loop_free(pn_loop *loop);  /* after that */
+bool pn_loop_start(pn_loop *loop); /* a thread of its own, which turns until `ending` */
+void pn_loop_join(pn_loop *loop);
+void pn_loop_turn(pn_loop *loop, int timeout);
 
 /* Nanoseconds that the thread rests after a turn of `took`, in which `spoke` links had something. Where several speak in turns that follow each
  * other closely, others do so while it rests, and one wake-up and one send serve them all, as a network card does with its interrupts. Nobody
  * waits for longer than PN_REST_MOST, and what goes through is never less than a socket in PN_REST_EACH. */
 int64_t pn_loop_rest(uint32_t spoke, int64_t took);
 
-/* One turn, for those without a thread: waits `timeout` milliseconds at the most, -1 for ever. */
-void pn_loop_turn(pn_loop *loop, int timeout);
-
-void pn_loop_set_times(pn_loop *loop, const pn_loop_times *times);
-int pn_loop_bell(const pn_loop *loop); /* borrowed: a file descriptor that is readable while there are posts */
-
-/* A socket, not blocking, which is the loop's from now on. `object` comes with its posts. `link`: plain MQTT; NULL: TLS. Its
- * name, or 0 without memory, and then nothing has happened. */
-uint64_t pn_loop_add(pn_loop *loop, int fd, void *object, pn_link *link);
-/* The same for TLS that waits less. `context`: the handshake may begin as soon as a ClientHello does (a reference goes over); NULL: BEGIN
- * says so. `owner`: of the link that is opened when a handshake of TLS 1.3 is done, when there is nothing left to be kept back; borrowed
- * until POST_GONE is read. With TLS 1.2 ATTACH brings a link, and lets the last message of the handshake go. */
-uint64_t pn_loop_welcome(pn_loop *loop, int fd, void *object, SSL_CTX *context, pn_owner *owner);
-/* `thing` is the SSL_CTX of BEGIN (a reference goes over), the pn_link of ATTACH, anything for READ. False without memory. */
+/* A connection of this loop, by a name that is its own; see pn_loops_add and pn_loops_welcome. */
+bool pn_loop_add(pn_loop *loop, uint64_t name, int fd, void *object, pn_link *link);
+bool pn_loop_welcome(pn_loop *loop, uint64_t name, int fd, void *object, SSL_CTX *context, pn_owner *owner);
 bool pn_loop_order(pn_loop *loop, uint8_t kind, uint64_t conn, void *thing);
-
-void pn_loop_ring(pn_loop *loop); /* any thread: another turn, now; the core has work */
-
-/* All posts that wait; owned (pn_free, and the texts). Between this and the next call of pn_loop_forget owners are alive. */
-pn_post *pn_loop_posts(pn_loop *loop, uint32_t *count);
-/* The owner of a link is about to go: no post names it any more. */
-void pn_loop_forget(pn_loop *loop, const pn_owner *owner);
-
-/* Connections of now, the turns that were made, receives and sends so far. */
-typedef struct pn_loop_counts {
-    uint64_t connections, turns, receives, sends;
-} pn_loop_counts;
+void pn_loop_call(pn_loop *loop); /* any thread: there is something for it in the core; wakes it if it may be asleep */
 pn_loop_counts pn_loop_count(pn_loop *loop);
+
+/* The loop that a name is of. */
+static inline unsigned pn_loop_of(uint64_t name) { return (unsigned)(name % PN_LOOPS_MAX); }
 
 #endif

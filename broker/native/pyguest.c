@@ -4,7 +4,7 @@
 
 #include "guest.h"
 
-#include "loop.h"
+#include "loops.h"
 #include "mem.h"
 
 struct pn_rest {
@@ -130,7 +130,7 @@ LinkObject *pn_guest_wake(pn_owner *owner) {
         link->link = NULL; /* it is the note's still */
         pn_guest_unlink(link);
         Py_DECREF(link);
-        if (name) pn_loop_order(g->broker->house.loop, PN_ORDER_ABORT, name, NULL); /* whom nobody can answer for goes */
+        if (name) pn_loops_order(g->broker->house.loops, PN_ORDER_ABORT, name, NULL); /* whom nobody can answer for goes */
         return NULL;
     }
     rise(g, connection);
@@ -151,7 +151,7 @@ void pn_guest_let_go(pn_owner *owner) {
         pn_link_drop(link, pn_broker_now(g->broker->house.broker));
         pn_house_leave(&g->broker->house);
     }
-    if (g->broker->house.loop) pn_loop_forget(g->broker->house.loop, owner);
+    if (g->broker->house.loops) pn_loops_forget(g->broker->house.loops, owner);
     PyObject *connection = g->connection;
     pn_free(g);
     Py_XDECREF(connection);

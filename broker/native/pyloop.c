@@ -9,7 +9,7 @@
 
 #include "guest.h"
 
-#include "loop.h"
+#include "loops.h"
 #include "mem.h"
 #include "tls.h"
 
@@ -114,7 +114,7 @@ static PyType_Spec Tls_spec = {"peanutd._core.Tls", sizeof(TlsObject), 0, Py_TPF
 
 typedef struct {
     PyObject_HEAD
-    pn_loop *loop;        /* owned; NULL once it has ended */
+    pn_loops *loops;      /* owned; NULL once it has ended */
     BrokerObject *broker; /* strong */
 } LoopObject;
 
@@ -131,11 +131,12 @@ static pn_loop_times times_of(double stall, double linger) {
 }
 
 static PyObject *Loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"broker", "stall", "linger", "threads", "wake", NULL};
+    static char *names[] = {"broker", "stall", "linger", "threads", "loops", "wake", NULL};
     PyObject *broker, *wake = NULL;
     double stall = 0, linger = 0;
-    unsigned threads = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ddIO:Loop", names, &broker, &stall, &linger, &threads, &wake)) return NULL;
+    unsigned threads = 0, loops = 1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ddIIO:Loop", names, &broker, &stall, &linger, &threads, &loops, &wake)) return NULL;
+    if (loops < 1 || loops > PN_LOOPS_MAX) return PyErr_Format(PyExc_ValueError, "1 to %u loops", PN_LOOPS_MAX);
     PyObject *core = PyType_GetModule(type);
     PyObject *broker_type = core ? PyObject_GetAttrString(core, "Broker") : NULL;
     if (!broker_type) return NULL;
@@ -143,16 +144,16 @@ static PyObject *Loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     Py_DECREF(broker_type);
     if (!fits) return PyErr_Format(PyExc_TypeError, "Loop() takes a Broker");
     pn_house *house = &((BrokerObject *)broker)->house;
-    if (house->loop) return PyErr_Format(PyExc_RuntimeError, "this broker has a loop");
+    if (house->loops) return PyErr_Format(PyExc_RuntimeError, "this broker has a loop");
     LoopObject *self = (LoopObject *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     pn_loop_times times = times_of(stall, linger);
-    self->loop = house->loop = pn_loop_new(house, &times);
-    if (!self->loop) {
+    self->loops = house->loops = pn_loops_new(house, &times, loops);
+    if (!self->loops) {
         Py_DECREF(self);
         return PyErr_Format(PyExc_OSError, "no memory or no file descriptors for the native loop");
     }
-    if (threads) pn_loop_help(self->loop, threads); /* without any the loop does it */
+    if (threads) pn_loops_help(self->loops, threads); /* without any the loop does it */
     self->broker = (BrokerObject *)Py_NewRef(broker);
     self->broker->wake = Py_XNewRef(wake);
     return (PyObject *)self;
@@ -160,14 +161,14 @@ static PyObject *Loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
 
 /* Ends the thread, closes every connection, gives every object back. */
 static void end(LoopObject *self) {
-    pn_loop *loop = self->loop;
-    if (!loop) return;
-    self->loop = NULL;
+    pn_loops *loops = self->loops;
+    if (!loops) return;
+    self->loops = NULL;
     Py_BEGIN_ALLOW_THREADS /* its last turn may take milliseconds, and it never asks for anything of ours */
-    pn_loop_stop(loop);
+    pn_loops_stop(loops);
     Py_END_ALLOW_THREADS
-    pn_loop_free(loop, give_back);
-    self->broker->house.loop = NULL;
+    pn_loops_free(loops, give_back);
+    self->broker->house.loops = NULL;
     Py_CLEAR(self->broker->wake);
 }
 
@@ -181,8 +182,8 @@ static void Loop_dealloc(LoopObject *self) {
 
 static PyObject *Loop_start(LoopObject *self, PyObject *unused) {
     (void)unused;
-    if (!self->loop) return ended();
-    if (!pn_loop_start(self->loop)) return PyErr_Format(PyExc_OSError, "no thread for the native loop");
+    if (!self->loops) return ended();
+    if (!pn_loops_start(self->loops)) return PyErr_Format(PyExc_OSError, "no thread for the native loop");
     Py_RETURN_NONE;
 }
 
@@ -195,31 +196,31 @@ static PyObject *Loop_end(LoopObject *self, PyObject *unused) {
 static PyObject *Loop_turn(LoopObject *self, PyObject *arg) {
     long timeout = PyLong_AsLong(arg);
     if (timeout == -1 && PyErr_Occurred()) return NULL;
-    if (!self->loop) return ended();
+    if (!self->loops) return ended();
     Py_BEGIN_ALLOW_THREADS
-    pn_loop_turn(self->loop, (int)timeout);
+    pn_loops_turn(self->loops, (int)timeout);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
 static PyObject *Loop_fileno(LoopObject *self, PyObject *unused) {
     (void)unused;
-    return self->loop ? PyLong_FromLong(pn_loop_bell(self->loop)) : ended();
+    return self->loops ? PyLong_FromLong(pn_loops_bell(self->loops)) : ended();
 }
 
 static PyObject *Loop_set_times(LoopObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"stall", "linger", NULL};
     double stall, linger;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$dd:set_times", names, &stall, &linger)) return NULL;
-    if (!self->loop) return ended();
+    if (!self->loops) return ended();
     pn_loop_times times = times_of(stall, linger);
-    pn_loop_set_times(self->loop, &times);
+    pn_loops_set_times(self->loops, &times);
     Py_RETURN_NONE;
 }
 
 /* A guest and its Link, which is nobody's yet. NULL with an exception set. */
 static LinkObject *expect(LoopObject *self, PyObject *object) {
-    if (!self->loop) return (LinkObject *)ended();
+    if (!self->loops) return (LinkObject *)ended();
     pn_guest *guest = pn_guest_new(self->broker, object);
     LinkObject *link = guest ? pn_guest_link(guest) : NULL;
     if (guest && !link) pn_guest_let_go(&guest->own);
@@ -248,7 +249,7 @@ static PyObject *Loop_add(LoopObject *self, PyObject *args) {
     if (!PyArg_ParseTuple(args, "iOL:add", &fd, &object, &now)) return NULL;
     LinkObject *link = expect(self, object);
     if (!link) return NULL;
-    return expected(link, open_link(link, now) ? pn_loop_add(self->loop, fd, link->guest, link->link) : 0);
+    return expected(link, open_link(link, now) ? pn_loops_add(self->loops, fd, link->guest, link->link) : 0);
 }
 
 static PyObject *Loop_welcome(LoopObject *self, PyObject *args) {
@@ -259,7 +260,7 @@ static PyObject *Loop_welcome(LoopObject *self, PyObject *args) {
     if (!link) return NULL;
     SSL_CTX *context = tls == Py_None ? NULL : ((TlsObject *)tls)->context;
     if (context) SSL_CTX_up_ref(context);
-    uint64_t name = pn_loop_welcome(self->loop, fd, link->guest, context, link->own);
+    uint64_t name = pn_loops_welcome(self->loops, fd, link->guest, context, link->own);
     if (!name) SSL_CTX_free(context);
     return expected(link, name);
 }
@@ -268,7 +269,7 @@ static PyObject *Loop_welcome(LoopObject *self, PyObject *args) {
 static PyObject *give_order(LoopObject *self, PyObject *arg, uint8_t kind, void *thing) {
     unsigned long long name = PyLong_AsUnsignedLongLong(arg);
     if (name == (unsigned long long)-1 && PyErr_Occurred()) return NULL;
-    if (self->loop && !pn_loop_order(self->loop, kind, name, thing)) return PyErr_NoMemory();
+    if (self->loops && !pn_loops_order(self->loops, kind, name, thing)) return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
 
@@ -282,10 +283,10 @@ static PyObject *Loop_begin(LoopObject *self, PyObject *args) {
     unsigned long long name;
     PyObject *tls;
     if (!PyArg_ParseTuple(args, "KO:begin", &name, &tls)) return NULL;
-    if (!self->loop) Py_RETURN_NONE;
+    if (!self->loops) Py_RETURN_NONE;
     SSL_CTX *context = ((TlsObject *)tls)->context;
     SSL_CTX_up_ref(context);
-    if (pn_loop_order(self->loop, PN_ORDER_BEGIN, name, context)) Py_RETURN_NONE;
+    if (pn_loops_order(self->loops, PN_ORDER_BEGIN, name, context)) Py_RETURN_NONE;
     SSL_CTX_free(context);
     return PyErr_NoMemory();
 }
@@ -297,7 +298,7 @@ static PyObject *Loop_attach(LoopObject *self, PyObject *args) {
     if (!PyArg_ParseTuple(args, "KOL:attach", &name, &link, &now)) return NULL;
     if (!link->guest || link->link) return PyErr_Format(PyExc_ValueError, "the link is not one that waits to be opened");
     if (!open_link(link, now)) return PyErr_NoMemory();
-    if (self->loop && !pn_loop_order(self->loop, PN_ORDER_ATTACH, name, link->link)) return PyErr_NoMemory();
+    if (self->loops && !pn_loops_order(self->loops, PN_ORDER_ATTACH, name, link->link)) return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
 
@@ -338,9 +339,9 @@ static PyObject *whom(const pn_post *p) {
 
 static PyObject *Loop_posts(LoopObject *self, PyObject *unused) {
     (void)unused;
-    if (!self->loop) return PyList_New(0);
+    if (!self->loops) return PyList_New(0);
     uint32_t count;
-    pn_post *posts = pn_loop_posts(self->loop, &count);
+    pn_post *posts = pn_loops_posts(self->loops, &count);
     /* First of all: what follows may run the collector, and with it the end of a link. */
     for (uint32_t i = 0; i < count; i++) {
         if (posts[i].link) ((LinkObject *)((pn_owner *)pn_link_owner(posts[i].link))->object)->link = posts[i].link;
@@ -368,7 +369,7 @@ static PyObject *Loop_rest(LoopObject *self, PyObject *args) {
     Py_ssize_t n;
     PyObject *kept;
     if (!PyArg_ParseTuple(args, "Oy#O:rest", &link, &note, &n, &kept)) return NULL;
-    if (!self->loop) return ended();
+    if (!self->loops) return ended();
     if (pn_guest_rest(link, note, n, kept == Py_None ? NULL : kept) < 0) return NULL;
     Py_RETURN_NONE;
 }
@@ -438,11 +439,25 @@ static PyGetSetDef Loop_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+static PyObject *counts_of(pn_loop_counts c) {
+    return Py_BuildValue("{s:K,s:K,s:K,s:K}", "connections", c.connections, "turns", c.turns, "receives", c.receives, "sends", c.sends);
+}
+
 static PyObject *Loop_counts(LoopObject *self, PyObject *unused) {
     (void)unused;
-    if (!self->loop) return ended();
-    pn_loop_counts c = pn_loop_count(self->loop);
-    return Py_BuildValue("{s:K,s:K,s:K,s:K}", "connections", c.connections, "turns", c.turns, "receives", c.receives, "sends", c.sends);
+    return self->loops ? counts_of(pn_loops_count(self->loops)) : ended();
+}
+
+static PyObject *Loop_each(LoopObject *self, PyObject *unused) {
+    (void)unused;
+    if (!self->loops) return ended();
+    PyObject *list = PyList_New(0);
+    for (unsigned i = 0; list && i < self->loops->count; i++) {
+        PyObject *one = counts_of(pn_loops_count_of(self->loops, i));
+        if (!one || PyList_Append(list, one) < 0) Py_CLEAR(list);
+        Py_XDECREF(one);
+    }
+    return list;
 }
 
 static PyMethodDef Loop_methods[] = {
@@ -469,12 +484,14 @@ static PyMethodDef Loop_methods[] = {
     {"finish", (PyCFunction)Loop_finish, METH_O, "finish(name). Sends what there is, says goodbye, waits for the peer to close."},
     {"abort", (PyCFunction)Loop_abort, METH_O, "abort(name). Closes it at once."},
     {"counts", (PyCFunction)Loop_counts, METH_NOARGS, "counts() -> connections of now; turns, receives and sends so far."},
+    {"each", (PyCFunction)Loop_each, METH_NOARGS, "each() -> the same of each loop, in a list."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot Loop_slots[] = {
-    {Py_tp_doc, "Loop(broker, *, stall=0, linger=0, threads=0, wake=None). The native driver: sockets and TLS in a thread of its own, handshakes in\n"
-                "so many others. wake(name, Link, note, kept) -> connection's object, of one that rested. See native/loop.h and native/guest.h."},
+    {Py_tp_doc, "Loop(broker, *, stall=0, linger=0, threads=0, loops=1, wake=None). The native driver: sockets and TLS in so many loops, each a\n"
+                "thread of its own, handshakes in so many others. wake(name, Link, note, kept) -> connection's object, of one that rested. See\n"
+                "native/loop.h, native/loops.h and native/guest.h."},
     {Py_tp_new, Loop_new},
     {Py_tp_dealloc, Loop_dealloc},
     {Py_tp_methods, Loop_methods},
@@ -496,7 +513,7 @@ int pn_add_native(PyObject *module) {
         {"POST_HELLO", PN_POST_HELLO},     {"POST_READY", PN_POST_READY},     {"POST_OPENED", PN_POST_OPENED}, {"POST_FAILED", PN_POST_FAILED},
         {"POST_LOST", PN_POST_LOST},       {"POST_STALLED", PN_POST_STALLED}, {"POST_PESTERS", PN_POST_PESTERS},
         {"POST_GONE", PN_POST_GONE},       {"POST_PUMP", PN_POST_PUMP},       {"POST_JOURNAL", PN_POST_JOURNAL},
-        {"TLS_NONE", PN_TLS_NONE},         {"TLS_OPTIONAL", PN_TLS_OPTIONAL}, {"TLS_REQUIRED", PN_TLS_REQUIRED},
+        {"LOOPS_MAX", PN_LOOPS_MAX},       {"TLS_NONE", PN_TLS_NONE},         {"TLS_OPTIONAL", PN_TLS_OPTIONAL}, {"TLS_REQUIRED", PN_TLS_REQUIRED},
     };
     for (size_t i = 0; !failed && i < sizeof constants / sizeof *constants; i++) {
         failed = PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0;

@@ -241,6 +241,7 @@ POST_PESTERS: int
 POST_GONE: int
 POST_PUMP: int
 POST_JOURNAL: int
+LOOPS_MAX: int
 TLS_NONE: int
 TLS_OPTIONAL: int
 TLS_REQUIRED: int
@@ -283,17 +284,20 @@ class Loop:
         stall: float = 0,
         linger: float = 0,
         threads: int = 0,
+        loops: int = 1,
         wake: Callable[[int, Link, bytes, Any], object] | None = None,
     ) -> None:
         """stall: seconds until who reads nothing is cut (0: never); linger: until who does not close is; threads: that
-        take the steps of handshakes (0: the loop itself); wake: makes the object of a connection that has rested, of
-        name, link and what `rest` was given. It is called whenever there is news of it, before that is told."""
+        take the steps of handshakes (0: the loop itself); loops: threads among which connections are spread, up to
+        LOOPS_MAX; wake: makes the object of a connection that has rested, of name, link and what `rest` was given. It
+        is called whenever there is news of it, before that is told."""
 
     def start(self) -> None:
         """Turns in a thread of its own from now on."""
 
     def turn(self, timeout: int) -> None:
-        """One turn without a thread: waits that many milliseconds at the most, -1 for ever."""
+        """One turn without a thread: waits that many milliseconds at the most, -1 for ever; of several loops each takes
+        one, and waits a millisecond at the most."""
 
     def end(self) -> None:
         """Ends the thread and closes every connection."""
@@ -339,3 +343,6 @@ class Loop:
     def abort(self, name: int) -> None: ...
     def counts(self) -> dict[str, int]:
         """connections of now; turns, receives and sends so far."""
+
+    def each(self) -> list[dict[str, int]]:
+        """The same of each loop."""

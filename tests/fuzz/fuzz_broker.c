@@ -35,7 +35,7 @@ typedef struct peer {
 } peer;
 
 static void flush(pn_broker *b) {
-    for (pn_link *l; (l = pn_broker_dirty(b)) != NULL;) ((peer *)pn_link_owner(l))->dirty = true;
+    for (pn_link *l; (l = pn_broker_dirty(b, 0)) != NULL;) ((peer *)pn_link_owner(l))->dirty = true;
 }
 
 static void judge(peer *p, uint8_t verdict, int64_t now) {

@@ -29,7 +29,7 @@
 #include <unistd.h>
 
 #include "../broker/native/certificates.h"
-#include "loop.h"
+#include "loops.h"
 #include "mem.h"
 #include "repeatable.h"
 #include "require.h"
@@ -58,7 +58,7 @@ static struct {
 
 static struct {
     pn_house house;
-    pn_loop *loop;
+    pn_loops *loops;
     life lives[LIVES];
     int count;
     uint8_t mood; /* op 8 */
@@ -148,7 +148,7 @@ static void judge(life *p) {
         else p->accepted = pn_link_accept(p->link, &v, now);
     }
     leave();
-    pn_loop_order(s.loop, PN_ORDER_READ, p->name, &s);
+    pn_loops_order(s.loops, PN_ORDER_READ, p->name, &s);
 }
 
 static void happened(life *p, uint8_t kind) {
@@ -161,9 +161,9 @@ static void happened(life *p, uint8_t kind) {
         require(p->accepted, "DISCONNECT without accept");
         p->accepted = false;
         break;
-    case PN_EVENT_CLOSED: pn_loop_order(s.loop, PN_ORDER_FINISH, p->name, NULL); break;
+    case PN_EVENT_CLOSED: pn_loops_order(s.loops, PN_ORDER_FINISH, p->name, NULL); break;
     case PN_EVENT_PAUSE:
-    case PN_EVENT_RESUME: pn_loop_order(s.loop, PN_ORDER_READ, p->name, NULL); break;
+    case PN_EVENT_RESUME: pn_loops_order(s.loops, PN_ORDER_READ, p->name, NULL); break;
     case PN_EVENT_AUTH:
         if (p->link) {
             int64_t now = enter();
@@ -185,11 +185,8 @@ static void leave(void) {
         events[n].of = ((pn_owner *)e.owner)->object;
         events[n].kind = e.kind;
     }
-    for (pn_link *l; (l = pn_broker_dirty(s.house.broker)) != NULL;) {
-        pn_loop_order(s.loop, PN_ORDER_FLUSH, ((pn_owner *)pn_link_owner(l))->conn, NULL);
-    }
     pn_house_leave(&s.house);
-    pn_loop_ring(s.loop);
+    pn_loops_wake(s.loops, UINT32_MAX);
     for (size_t i = 0; i < n; i++) happened(events[i].of, events[i].kind);
 }
 
@@ -213,7 +210,7 @@ static void lose_link(life *p) {
 
 static void begin(life *p) {
     SSL_CTX_up_ref(world.server);
-    if (!pn_loop_order(s.loop, PN_ORDER_BEGIN, p->name, world.server)) SSL_CTX_free(world.server);
+    if (!pn_loops_order(s.loops, PN_ORDER_BEGIN, p->name, world.server)) SSL_CTX_free(world.server);
 }
 
 static void told(life *p, const pn_post *post) {
@@ -223,8 +220,8 @@ static void told(life *p, const pn_post *post) {
         require(p->kind != PLAIN && !p->ready && !p->failed && post->n <= PN_HELLO_BYTES, "a greeting at the wrong time");
         p->helloed = true;
         if (s.mood & 4 || post->reason) break;
-        if (post->n && post->text[0] != 0x16) pn_loop_order(s.loop, PN_ORDER_FINISH, p->name, NULL);
-        else if (post->n < PN_HELLO_BYTES || s.mood & 16) pn_loop_order(s.loop, PN_ORDER_MORE, p->name, NULL);
+        if (post->n && post->text[0] != 0x16) pn_loops_order(s.loops, PN_ORDER_FINISH, p->name, NULL);
+        else if (post->n < PN_HELLO_BYTES || s.mood & 16) pn_loops_order(s.loops, PN_ORDER_MORE, p->name, NULL);
         else begin(p);
         break;
     case PN_POST_READY:
@@ -237,10 +234,10 @@ static void told(life *p, const pn_post *post) {
             p->link = post->link;
         }
         if (s.mood & 8) {
-            pn_loop_order(s.loop, PN_ORDER_ABORT, p->name, NULL);
+            pn_loops_order(s.loops, PN_ORDER_ABORT, p->name, NULL);
         } else if (!p->link) {
             open_link(p);
-            pn_loop_order(s.loop, PN_ORDER_ATTACH, p->name, p->link);
+            pn_loops_order(s.loops, PN_ORDER_ATTACH, p->name, p->link);
         }
         break;
     case PN_POST_FAILED:
@@ -266,7 +263,7 @@ static void told(life *p, const pn_post *post) {
 
 static void hear(void) {
     uint32_t count;
-    pn_post *posts = pn_loop_posts(s.loop, &count);
+    pn_post *posts = pn_loops_posts(s.loops, &count);
     for (uint32_t i = 0; i < count; i++) {
         if (posts[i].object) told(posts[i].object, &posts[i]);
         pn_free(posts[i].text);
@@ -280,18 +277,18 @@ static void hear(void) {
 static void order(life *p, uint8_t argument) {
     uint64_t name = argument & 8 ? p->name + 1000 : p->name;
     switch (argument & 7) {
-    case 0: pn_loop_order(s.loop, PN_ORDER_MORE, name, NULL); break;
-    case 1: pn_loop_order(s.loop, PN_ORDER_READ, name, NULL); break;
-    case 2: pn_loop_order(s.loop, PN_ORDER_FINISH, name, NULL); break;
-    case 3: pn_loop_order(s.loop, PN_ORDER_ABORT, name, NULL); break;
-    case 4: pn_loop_order(s.loop, PN_ORDER_FLUSH, name, NULL); break;
+    case 0: pn_loops_order(s.loops, PN_ORDER_MORE, name, NULL); break;
+    case 1: pn_loops_order(s.loops, PN_ORDER_READ, name, NULL); break;
+    case 2: pn_loops_order(s.loops, PN_ORDER_FINISH, name, NULL); break;
+    case 3: pn_loops_order(s.loops, PN_ORDER_ABORT, name, NULL); break;
+    case 4: pn_loops_wake(s.loops, 1); break;
     case 5:
         if (p->helloed && name == p->name) begin(p);
         break;
     case 6:
-        if (p->link && p->ready) pn_loop_order(s.loop, PN_ORDER_ATTACH, name, p->link);
+        if (p->link && p->ready) pn_loops_order(s.loops, PN_ORDER_ATTACH, name, p->link);
         break;
-    default: pn_loop_order(s.loop, PN_ORDER_READ, name, &s); break;
+    default: pn_loops_order(s.loops, PN_ORDER_READ, name, &s); break;
     }
 }
 
@@ -373,9 +370,9 @@ static void dial(life *p, uint8_t argument) {
     if (p->expected) {
         p->owner = (pn_owner){.object = p};
         if (argument & 16) SSL_CTX_up_ref(world.server);
-        p->name = pn_loop_welcome(s.loop, ends[1], p, argument & 16 ? world.server : NULL, &p->owner);
+        p->name = pn_loops_welcome(s.loops, ends[1], p, argument & 16 ? world.server : NULL, &p->owner);
     } else {
-        p->name = pn_loop_add(s.loop, ends[1], p, p->link);
+        p->name = pn_loops_add(s.loops, ends[1], p, p->link);
     }
     require(p->name != 0, "no connection");
 }
@@ -421,7 +418,7 @@ static void freeze(void) {
     do {
         require(turns++ < 3000, "it is woken for nothing");
         woken = kernel.woken;
-        pn_loop_turn(s.loop, 0);
+        pn_loops_turn(s.loops, 0);
     } while (kernel.woken != woken);
 }
 
@@ -441,7 +438,7 @@ static void calm_down(void) {
             moved |= pn_buf_len(&s.lives[k].wire) != before;
         }
         woken = kernel.woken;
-        pn_loop_turn(s.loop, 0);
+        pn_loops_turn(s.loops, 0);
         moved |= kernel.woken != woken;
         hear();
         quiet = moved ? 0 : quiet + 1;
@@ -470,8 +467,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     s.house.broker = pn_broker_new(&limits, 1);
     rules(0);
     pn_loop_times times = {.stall = 2000, .linger = LINGER};
-    s.loop = s.house.loop = pn_loop_new(&s.house, &times);
-    require(s.loop != NULL, "no loop");
+    s.loops = s.house.loops = pn_loops_new(&s.house, &times, size % 2 ? 3 : 1);
+    require(s.loops != NULL, "no loop");
     life *at[CLIENTS] = {0};
     while (size >= 2) {
         uint8_t op = data[0] & 15, which = data[0] >> 4, argument = data[1];
@@ -499,7 +496,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             else ask(p, argument % 5 == 3);
             break;
         case 6:
-            for (int i = 0; i <= argument % 8; i++) pn_loop_turn(s.loop, 0);
+            for (int i = 0; i <= argument % 8; i++) pn_loops_turn(s.loops, 0);
             break;
         case 7:
             kernel.now += argument * 100;
@@ -539,7 +536,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             pn_broker_set_limits(s.house.broker, &limits);
             leave();
             times.stall = argument * 100;
-            pn_loop_set_times(s.loop, &times);
+            pn_loops_set_times(s.loops, &times);
             break;
         }
         default:
@@ -550,18 +547,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     calm_down();
     kernel.now += LINGER;
-    for (int i = 0; i < 3; i++) pn_loop_turn(s.loop, 0);
+    for (int i = 0; i < 3; i++) pn_loops_turn(s.loops, 0);
     hear();
     for (int i = 0; i < s.count; i++) require(!s.lives[i].ended || s.lives[i].gone, "one that lingers");
     for (int i = 0; i < s.count; i++) hang_up(&s.lives[i], 1);
     for (int i = 0; i < 20; i++) {
         kernel.now += LINGER;
-        pn_loop_turn(s.loop, 0);
+        pn_loops_turn(s.loops, 0);
         hear();
     }
-    require(pn_loop_count(s.loop).connections == 0, "connections that nobody has");
-    pn_loop_free(s.loop, give);
-    s.house.loop = NULL;
+    require(pn_loops_count(s.loops).connections == 0, "connections that nobody has");
+    pn_loops_free(s.loops, give);
+    s.house.loops = NULL;
     for (int i = 0; i < s.count; i++) {
         life *p = &s.lives[i];
         require(p->gone, "one that was never given back");

@@ -109,7 +109,7 @@ static void read_all(house *h, int i) {
 }
 
 static void read_everybody(house *h) {
-    while (pn_broker_dirty(h->broker)) continue;
+    while (pn_broker_dirty(h->broker, 0)) continue;
     for (int i = 0; i < PEERS; i++) read_all(h, i);
 }
 
@@ -451,6 +451,36 @@ TEST(limits_may_change) {
 /* Many messages at once, for two that read them later. The outputs grow; then what one has let go serves the other, and from the third time on
  * nothing is asked for any more, whoever it is for. Who has nothing to say has no output; and what is spare is given back when nobody has needed
  * it from one tick to the next. */
+TEST(a_link_with_output_waits_in_its_drivers_lane) {
+    room = guard_new(PACKET);
+    pn_limits limits;
+    pn_limits_default(&limits);
+    house h = {.broker = pn_broker_new(&limits, 42), .now = 1000};
+    CHECK(allow(&h, "#"));
+    for (int i = 0; i < 2; i++) {
+        hello(&h, i, i ? "other" : "one", PN_V311, false, false);
+        subscribe(&h, i, EVERYTHING, 0);
+    }
+    read_everybody(&h);
+    pn_link *one = h.peers[0].link, *other = h.peers[1].link;
+    pn_link_set_lane(one, 1);
+    pn_link_set_lane(other, PN_LANES - 1);
+    for (uint8_t lane = 0; lane < PN_LANES; lane++) CHECK(!pn_broker_has_dirty(h.broker, lane)); /* nothing new */
+    publish(&h, 1, "a/b", "x", 0, 0, false);
+    CHECK(!pn_broker_dirty(h.broker, 0));
+    CHECK(pn_broker_has_dirty(h.broker, 1));
+    CHECK(pn_broker_dirty(h.broker, 1) == one);
+    CHECK(!pn_broker_has_dirty(h.broker, 1));
+    pn_link_set_lane(other, 2); /* and takes along what it has */
+    CHECK(!pn_broker_dirty(h.broker, PN_LANES - 1));
+    CHECK(pn_broker_dirty(h.broker, 2) == other && !pn_broker_dirty(h.broker, 2));
+    publish(&h, 1, "a/b", "x", 0, 0, false);
+    lose(&h, 0);
+    CHECK(!pn_broker_has_dirty(h.broker, 1)); /* who has gone waits nowhere */
+    pn_broker_free(h.broker);
+    guard_free(&room);
+}
+
 TEST(an_output_that_has_gone_serves_the_next) {
     enum { MESSAGES = 100 };
     room = guard_new(PACKET);
@@ -540,7 +570,7 @@ TEST(an_idle_client_costs_little) {
         peers[i] = (peer){.link = pn_link_open(h.broker, &peers[i], h.now)};
         pn_link_feed(peers[i].link, data, n, h.now);
         events(&h);
-        CHECK(peers[i].live && pn_broker_dirty(h.broker) == peers[i].link);
+        CHECK(peers[i].live && pn_broker_dirty(h.broker, 0) == peers[i].link);
         pn_link_sent(peers[i].link, pn_link_output(peers[i].link).n, h.now);
         if ((i + 1) % CLIENTS == 0) held[i / CLIENTS] = pn_mem_held();
     }
@@ -570,4 +600,5 @@ TEST(tables_are_whole) {
 TEST_MAIN(CASE(an_allocation_that_fails_hurts_nobody_for_long), CASE(memory_that_is_gone_for_good_crashes_nothing),
           CASE(a_broker_frees_all_it_has), CASE(no_byte_outside_a_chunk_is_read), CASE(a_verdict_needs_a_connect),
           CASE(a_slot_that_is_none_denies_and_frees), CASE(limits_may_change),
-          CASE(an_output_that_has_gone_serves_the_next), CASE(that_a_link_has_ended_is_told_without_memory), CASE(an_idle_client_costs_little), CASE(tables_are_whole))
+          CASE(a_link_with_output_waits_in_its_drivers_lane), CASE(an_output_that_has_gone_serves_the_next),
+          CASE(that_a_link_has_ended_is_told_without_memory), CASE(an_idle_client_costs_little), CASE(tables_are_whole))

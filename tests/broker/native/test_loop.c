@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "certificates.h"
-#include "loop.h"
+#include "loops.h"
 #include "mem.h"
 #include "test.h"
 #include "tls.h"
@@ -33,7 +33,7 @@ typedef struct peer {
 
 typedef struct scene {
     pn_house house;
-    pn_loop *loop;
+    pn_loops *loops;
     peer peers[MANY];
     SSL_CTX *context, *client; /* the gateway's; that of clients with TLS */
     bool park; /* CONNECTs are not judged */
@@ -45,7 +45,13 @@ static int64_t now(void) {
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static scene *scene_new(int64_t stall) {
+/* What holds with one loop holds with several: the environment may ask for them. */
+static unsigned loops(void) {
+    const char *wanted = getenv("PEANUT_LOOPS");
+    return wanted ? (unsigned)atoi(wanted) : 1;
+}
+
+static scene *scene_with(unsigned count, int64_t stall) {
     scene *s = calloc(1, sizeof *s);
     signal(SIGPIPE, SIG_IGN); /* OpenSSL writes to sockets whose other end is cut */
     pn_limits limits;
@@ -56,10 +62,12 @@ static scene *scene_new(int64_t stall) {
     pn_rule all = {.allow = true, .actions = PN_MAY_PUBLISH | PN_MAY_SUBSCRIBE, .filter = pn_span_of("#", 1), .qos_max = 2};
     CHECK(rules && pn_rules_add(rules, &all) == 0);
     pn_broker_set_rules(s->house.broker, 0, rules);
-    s->loop = s->house.loop = pn_loop_new(&s->house, &(pn_loop_times){.stall = stall, .linger = 5000});
-    CHECK(s->loop);
+    s->loops = s->house.loops = pn_loops_new(&s->house, &(pn_loop_times){.stall = stall, .linger = 5000}, count);
+    CHECK(s->loops);
     return s;
 }
+
+static scene *scene_new(int64_t stall) { return scene_with(loops(), stall); }
 
 /* --- what Python does --- */
 
@@ -73,12 +81,12 @@ static void judge(scene *s, peer *p) {
         CHECK(pn_link_accept(p->link, &v, at));
     }
     pn_house_leave(&s->house);
-    pn_loop_order(s->loop, PN_ORDER_READ, p->name, s);
+    pn_loops_order(s->loops, PN_ORDER_READ, p->name, s);
 }
 
 static void hear(scene *s) {
     uint32_t count;
-    pn_post *posts = pn_loop_posts(s->loop, &count);
+    pn_post *posts = pn_loops_posts(s->loops, &count);
     for (uint32_t i = 0; i < count; i++) {
         peer *p = posts[i].object;
         if (!p) continue;
@@ -92,12 +100,12 @@ static void hear(scene *s) {
             p->hellos++;
             if (posts[i].reason) break;
             if (posts[i].text[0] != 0x16) {
-                pn_loop_order(s->loop, PN_ORDER_FINISH, p->name, NULL);
+                pn_loops_order(s->loops, PN_ORDER_FINISH, p->name, NULL);
             } else if (posts[i].n < PN_HELLO_BYTES) {
-                pn_loop_order(s->loop, PN_ORDER_MORE, p->name, NULL);
+                pn_loops_order(s->loops, PN_ORDER_MORE, p->name, NULL);
             } else {
                 SSL_CTX_up_ref(s->context);
-                pn_loop_order(s->loop, PN_ORDER_BEGIN, p->name, s->context);
+                pn_loops_order(s->loops, PN_ORDER_BEGIN, p->name, s->context);
             }
             break;
         case PN_POST_READY: {
@@ -107,7 +115,7 @@ static void hear(scene *s) {
             p->owner = (pn_owner){.object = p};
             p->link = pn_link_open(s->house.broker, &p->owner, at);
             pn_house_leave(&s->house);
-            pn_loop_order(s->loop, PN_ORDER_ATTACH, p->name, p->link);
+            pn_loops_order(s->loops, PN_ORDER_ATTACH, p->name, p->link);
             break;
         }
         case PN_POST_OPENED:
@@ -139,14 +147,14 @@ static void hear(scene *s) {
 }
 
 static void turn(scene *s) {
-    pn_loop_turn(s->loop, 0);
+    pn_loops_turn(s->loops, 0);
     hear(s);
 }
 
 /* Turns until `*flag` of a client is set, which is a matter of a helper's time. */
 static void await(scene *s, const int *flag) {
     for (int i = 0; i < 60000 && !*flag; i++) {
-        pn_loop_turn(s->loop, 1);
+        pn_loops_turn(s->loops, 1);
         hear(s);
     }
     CHECK_EQ(*flag, 1);
@@ -155,8 +163,8 @@ static void await(scene *s, const int *flag) {
 static void give(void *object) { ((peer *)object)->gone++; }
 
 static void scene_end(scene *s) {
-    pn_loop_free(s->loop, give);
-    s->house.loop = NULL;
+    pn_loops_free(s->loops, give);
+    s->house.loops = NULL;
     for (int i = 0; i < MANY; i++) {
         if (s->peers[i].link) pn_link_lost(s->peers[i].link, now());
         if (s->peers[i].name) {
@@ -186,7 +194,7 @@ static peer *dial(scene *s, int i, bool plain) {
         p->link = pn_link_open(s->house.broker, &p->owner, at);
         pn_house_leave(&s->house);
     }
-    p->name = pn_loop_add(s->loop, ends[1], p, plain ? p->link : NULL);
+    p->name = pn_loops_add(s->loops, ends[1], p, plain ? p->link : NULL);
     CHECK(p->name);
     return p;
 }
@@ -221,8 +229,8 @@ static peer *come_in(scene *s, int i) {
 
 static const uint8_t subscribe[] = {0x82, 6, 0, 1, 0, 1, 't', 0}, publish[] = {0x30, 5, 0, 1, 't', 'h', 'i'}, ping[] = {0xC0, 0};
 
-static uint64_t receives(scene *s) { return pn_loop_count(s->loop).receives; }
-static uint64_t sends(scene *s) { return pn_loop_count(s->loop).sends; }
+static uint64_t receives(scene *s) { return pn_loops_count(s->loops).receives; }
+static uint64_t sends(scene *s) { return pn_loops_count(s->loops).sends; }
 
 /* --- plain --- */
 
@@ -303,7 +311,7 @@ TEST(finish_sends_the_rest_and_waits_for_the_peer) {
     pn_event e;
     while (pn_house_event(&s->house, &e)) {}
     pn_house_leave(&s->house);
-    pn_loop_order(s->loop, PN_ORDER_FINISH, p->name, NULL);
+    pn_loops_order(s->loops, PN_ORDER_FINISH, p->name, NULL);
     for (int i = 0; i < 3; i++) turn(s);
     CHECK_EQ(read(p->fd, answer, sizeof answer), 0); /* half closed */
     CHECK_EQ(p->lost, 1);
@@ -319,9 +327,9 @@ TEST(orders_for_one_that_is_gone_do_nothing) {
     peer *p = come_in(s, 0);
     shutdown(p->fd, SHUT_RDWR);
     await(s, &p->gone);
-    for (uint8_t kind = PN_ORDER_MORE; kind <= PN_ORDER_FLUSH; kind++) pn_loop_order(s->loop, kind, p->name, s);
+    for (uint8_t kind = PN_ORDER_MORE; kind <= PN_ORDER_ABORT; kind++) pn_loops_order(s->loops, kind, p->name, s);
     turn(s);
-    CHECK_EQ(pn_loop_count(s->loop).connections, 0);
+    CHECK_EQ(pn_loops_count(s->loops).connections, 0);
     scene_end(s);
 }
 
@@ -340,7 +348,7 @@ static scene *scene_tls(bool certified, unsigned helpers) {
     unmake(root);
     unmake(gateway);
     unmake(client);
-    if (helpers) CHECK(pn_loop_help(s->loop, helpers));
+    if (helpers) CHECK(pn_loops_help(s->loops, helpers));
     return s;
 }
 
@@ -487,7 +495,7 @@ TEST(a_socket_that_a_child_holds_open_is_forgotten_all_the_same) {
     scene *s = scene_new(0);
     peer *p = come_in(s, 0);
     int child = dup(p->ours);
-    pn_loop_order(s->loop, PN_ORDER_ABORT, p->name, NULL);
+    pn_loops_order(s->loops, PN_ORDER_ABORT, p->name, NULL);
     await(s, &p->gone);
     say(p, ping, sizeof ping);
     for (int i = 0; i < 3; i++) turn(s);
@@ -541,7 +549,7 @@ TEST(two_threads_and_a_house) {
     enum { TALKERS = 4 };
     pthread_t threads[TALKERS];
     uint8_t data[64];
-    CHECK(pn_loop_start(s->loop));
+    CHECK(pn_loops_start(s->loops));
     for (int i = 0; i < TALKERS; i++) {
         peer *p = dial(s, i, true);
         say(p, data, connect_packet(data, i));
@@ -556,13 +564,12 @@ TEST(two_threads_and_a_house) {
     for (int i = 0; i < ROUNDS; i++) {
         int64_t at = pn_house_enter(&s->house, now());
         CHECK(pn_broker_publish(s->house.broker, pn_span_of("t", 1), pn_span_of("x", 1), 0, false, PN_NEVER, at));
-        for (pn_link *l; (l = pn_broker_dirty(s->house.broker)) != NULL;) {
-            pn_loop_order(s->loop, PN_ORDER_FLUSH, ((pn_owner *)pn_link_owner(l))->conn, NULL);
-        }
         CHECK(pn_broker_stats(s->house.broker)->links >= 1);
+        uint32_t due = pn_loops_due(s->loops);
         pn_house_leave(&s->house);
+        pn_loops_wake(s->loops, due);
         hear(s);
-        if (i == ROUNDS / 2) pn_loop_order(s->loop, PN_ORDER_ABORT, s->peers[0].name, NULL);
+        if (i == ROUNDS / 2) pn_loops_order(s->loops, PN_ORDER_ABORT, s->peers[0].name, NULL);
     }
     for (int i = 0; i < TALKERS; i++) pthread_join(threads[i], NULL);
     for (int t = 0; t < 30000 && !s->peers[0].gone; t++) {
@@ -570,7 +577,133 @@ TEST(two_threads_and_a_house) {
         usleep(1000);
     }
     CHECK_EQ(s->peers[0].gone, 1);
-    pn_loop_stop(s->loop);
+    pn_loops_stop(s->loops);
+    hear(s);
+    scene_end(s);
+}
+
+/* --- several loops --- */
+
+static bool comes(const peer *p, const void *what, size_t n) {
+    uint8_t got[64];
+    size_t have = 0;
+    struct pollfd at = {.fd = p->fd, .events = POLLIN};
+    while (have < n && poll(&at, 1, 60000) == 1) {
+        ssize_t more = read(p->fd, got + have, sizeof got - have);
+        if (more <= 0) break;
+        have += (size_t)more;
+    }
+    return have == n && memcmp(got, what, n) == 0;
+}
+
+TEST(newcomers_are_spread_in_turn_and_their_names_say_where_they_are) {
+    scene *s = scene_with(3, 0);
+    for (int i = 0; i < 7; i++) CHECK_EQ(pn_loop_of(come_in(s, i)->name), (unsigned)i % 3);
+    CHECK_EQ(pn_loops_count_of(s->loops, 0).connections, 3);
+    CHECK_EQ(pn_loops_count_of(s->loops, 1).connections, 2);
+    CHECK_EQ(pn_loops_count_of(s->loops, 2).connections, 2);
+    CHECK_EQ(pn_loops_count(s->loops).connections, 7);
+    CHECK(!pn_loops_new(&s->house, &(pn_loop_times){0}, PN_LOOPS_MAX + 1));
+    scene_end(s);
+}
+
+/* Whoever comes with the client id of one of another loop ends that one, which is told by its own loop. */
+TEST(a_session_goes_to_another_loop) {
+    scene *s = scene_with(2, 0);
+    uint8_t data[64], answer[BYTES];
+    peer *old = come_in(s, 0), *new = dial(s, 1, true);
+    say(new, data, connect_packet(data, 0));
+    CHECK_EQ(get(s, new, answer, 4), 4);
+    await(s, &old->lost);
+    CHECK_EQ(old->closed, 1);
+    CHECK_EQ(read(old->fd, answer, sizeof answer), 0);
+    say(new, ping, 2);
+    CHECK_EQ(get(s, new, answer, 2), 2);
+    scene_end(s);
+}
+
+/* One publishes in one loop, one hears it in the other and answers: nobody is left asleep, and nobody turns for nothing. */
+TEST(a_loop_wakes_the_other_one_once) {
+    enum { THERE_AND_BACK = 200 };
+    scene *s = scene_with(2, 0);
+    uint8_t answer[8];
+    peer *one = come_in(s, 0), *other = come_in(s, 1);
+    say(one, "\x82\6\0\1\0\1b\0", 8);
+    say(other, subscribe, sizeof subscribe);
+    CHECK_EQ(get(s, one, answer, 5), 5);
+    CHECK_EQ(get(s, other, answer, 5), 5);
+    CHECK(pn_loops_start(s->loops));
+    uint64_t before = pn_loops_count(s->loops).turns;
+    for (int i = 0; i < THERE_AND_BACK; i++) {
+        say(one, publish, sizeof publish);
+        CHECK(comes(other, publish, sizeof publish));
+        say(other, "\x30\5\0\1bhi", 7);
+        CHECK(comes(one, "\x30\5\0\1bhi", 7));
+    }
+    uint64_t turns = pn_loops_count(s->loops).turns - before;
+    CHECK(turns >= 2 * THERE_AND_BACK && turns <= 7 * THERE_AND_BACK);
+    pn_loops_stop(s->loops);
+    hear(s);
+    scene_end(s);
+}
+
+/* Four large messages, more than sockets take at once: all of it comes, whoever sends it, and then nobody turns any more. */
+TEST(who_reads_slowly_gets_all_and_leaves_rest_behind) {
+    enum { LARGE = 510 * 1024, COUNT = 4, HEADER = 1 + 3 + 3 };
+    scene *s = scene_new(0);
+    static uint8_t answer[BYTES];
+    uint8_t *payload = calloc(1, LARGE);
+    come_in(s, 0);
+    peer *slow = come_in(s, 1);
+    say(slow, subscribe, sizeof subscribe);
+    CHECK_EQ(get(s, slow, answer, 5), 5);
+    CHECK(pn_loops_start(s->loops));
+    int64_t at = pn_house_enter(&s->house, now());
+    for (int i = 0; i < COUNT; i++) {
+        CHECK(pn_broker_publish(s->house.broker, pn_span_of("t", 1), pn_span_of(payload, LARGE), 0, false, PN_NEVER, at));
+    }
+    uint32_t due = pn_loops_due(s->loops);
+    pn_house_leave(&s->house);
+    CHECK_EQ(due, loops() > 1 ? 2 : 1);
+    pn_loops_wake(s->loops, due);
+    size_t n = 0;
+    struct pollfd ready = {.fd = slow->fd, .events = POLLIN};
+    while (n < COUNT * (LARGE + HEADER) && poll(&ready, 1, 60000) == 1) {
+        ssize_t more = read(slow->fd, answer, sizeof answer);
+        if (more <= 0) break;
+        n += (size_t)more;
+    }
+    CHECK_EQ(n, COUNT * (LARGE + HEADER));
+    uint64_t before = 0, turns = 1;
+    for (int i = 0; i < 600 && turns != before; i++) {
+        before = turns;
+        usleep(100000);
+        turns = pn_loops_count(s->loops).turns;
+    }
+    CHECK_EQ(turns, before);
+    pn_loops_stop(s->loops);
+    hear(s);
+    free(payload);
+    scene_end(s);
+}
+
+/* The end, while all of them are busy with each other. */
+TEST(the_end_of_three_loops) {
+    enum { TALKERS = 6 };
+    scene *s = scene_with(3, 0);
+    pthread_t threads[TALKERS];
+    uint8_t answer[8];
+    for (int i = 0; i < TALKERS; i++) {
+        peer *p = come_in(s, i);
+        say(p, subscribe, sizeof subscribe);
+        CHECK_EQ(get(s, p, answer, 5), 5);
+    }
+    uint64_t before = sends(s);
+    CHECK(pn_loops_start(s->loops));
+    for (int i = 0; i < TALKERS; i++) CHECK_EQ(pthread_create(&threads[i], NULL, chatter, &s->peers[i]), 0);
+    while (sends(s) == before) usleep(100);
+    pn_loops_stop(s->loops);
+    for (int i = 0; i < TALKERS; i++) pthread_join(threads[i], NULL);
     hear(s);
     scene_end(s);
 }
@@ -581,14 +714,14 @@ TEST(two_threads_and_a_house) {
 static void shake_until(scene *s, peer *p, const int *flag) {
     for (int i = 0; i < 60000 && !*flag; i++) {
         SSL_do_handshake(p->ssl);
-        pn_loop_turn(s->loop, 1);
+        pn_loops_turn(s->loops, 1);
         hear(s);
     }
     CHECK_EQ(*flag, 1);
 }
 
 static bool rings(const scene *s) {
-    struct pollfd bell = {.fd = pn_loop_bell(s->loop), .events = POLLIN};
+    struct pollfd bell = {.fd = pn_loops_bell(s->loops), .events = POLLIN};
     return poll(&bell, 1, 0) == 1;
 }
 
@@ -600,7 +733,7 @@ static peer *dial_expected(scene *s, int i) {
     p->ours = ends[1];
     p->owner = (pn_owner){.object = p};
     SSL_CTX_up_ref(s->context);
-    p->name = pn_loop_welcome(s->loop, ends[1], p, s->context, &p->owner);
+    p->name = pn_loops_welcome(s->loops, ends[1], p, s->context, &p->owner);
     CHECK(p->name);
     p->ssl = SSL_new(s->client);
     SSL_set_fd(p->ssl, p->fd);
@@ -613,16 +746,16 @@ static void come_in_with_one_bell(unsigned helpers) {
     scene *s = scene_tls(true, helpers);
     uint8_t data[64], answer[4];
     peer *p = dial_expected(s, 0);
-    for (int t = 0; t < 60000 && pn_loop_count(s->loop).sends == 0; t++) {
+    for (int t = 0; t < 60000 && pn_loops_count(s->loops).sends == 0; t++) {
         SSL_do_handshake(p->ssl);
-        pn_loop_turn(s->loop, 1);
+        pn_loops_turn(s->loops, 1);
     }
     CHECK(!rings(s));
     while (!SSL_is_init_finished(p->ssl)) CHECK(SSL_do_handshake(p->ssl) == 1 || SSL_want_read(p->ssl));
-    for (int i = 0; i < 3; i++) pn_loop_turn(s->loop, 1);
+    for (int i = 0; i < 3; i++) pn_loops_turn(s->loops, 1);
     CHECK(!rings(s));
     SSL_write(p->ssl, data, (int)connect_packet(data, 0));
-    for (int t = 0; t < 60000 && !rings(s); t++) pn_loop_turn(s->loop, 1);
+    for (int t = 0; t < 60000 && !rings(s); t++) pn_loops_turn(s->loops, 1);
     CHECK_EQ(p->hellos + p->ready + p->connects, 0);
     hear(s);
     CHECK_EQ(p->hellos, 1);
@@ -663,10 +796,10 @@ TEST(the_expected_who_are_otherwise) {
     peer *last = dial_expected(s, 4);
     for (int t = 0; t < 60000 && !SSL_is_init_finished(last->ssl); t++) {
         SSL_do_handshake(last->ssl);
-        pn_loop_turn(s->loop, 1);
+        pn_loops_turn(s->loops, 1);
     }
     SSL_write(last->ssl, data, (int)connect_packet(data, 4));
-    for (int t = 0; t < 60000 && !rings(s); t++) pn_loop_turn(s->loop, 1);
+    for (int t = 0; t < 60000 && !rings(s); t++) pn_loops_turn(s->loops, 1);
     scene_end(s); /* nobody has read that it has a link, and a CONNECT */
 }
 
@@ -690,7 +823,7 @@ TEST(helpers_take_the_steps) {
         shake_until(s, p, &p->ready);
         for (int t = 0; t < 60000 && !SSL_is_init_finished(p->ssl); t++) {
             SSL_do_handshake(p->ssl);
-            pn_loop_turn(s->loop, 1);
+            pn_loops_turn(s->loops, 1);
         }
         SSL_write(p->ssl, data, (int)connect_packet(data, i));
         CHECK_EQ(get_tls(s, p, answer, 4), 4);
@@ -711,14 +844,14 @@ TEST(who_leaves_while_its_session_is_away) {
     for (int i = 0; i < 8; i++) {
         peer *p = greet(s, i);
         for (int t = 0; t < 2 + i / 2; t++) turn(s); /* HELLO, BEGIN, the step goes away … */
-        if (i % 2) pn_loop_order(s->loop, PN_ORDER_ABORT, p->name, NULL);
+        if (i % 2) pn_loops_order(s->loops, PN_ORDER_ABORT, p->name, NULL);
         else shutdown(p->fd, SHUT_RDWR);
         await(s, &p->gone);
     }
     peer *last = greet(s, 8), *finished = greet(s, 9);
     turn(s);
     turn(s);
-    pn_loop_order(s->loop, PN_ORDER_FINISH, finished->name, NULL);
+    pn_loops_order(s->loops, PN_ORDER_FINISH, finished->name, NULL);
     shake_until(s, last, &last->ready);
     shutdown(finished->fd, SHUT_WR);
     await(s, &finished->gone);
@@ -740,7 +873,7 @@ TEST(a_storm_with_helpers) {
     scene *s = scene_tls(true, 2);
     uint8_t data[64], answer[256];
     peer *plain = come_in(s, 0);
-    CHECK(pn_loop_start(s->loop));
+    CHECK(pn_loops_start(s->loops));
     for (int i = 1; i < MANY; i++) greet(s, i);
     int in = 0, cut_off = 0, answers = 0;
     for (int t = 0; t < 60000 && (in + cut_off < MANY - 1 || answers < 10); t++) {
@@ -751,7 +884,7 @@ TEST(a_storm_with_helpers) {
         for (int i = 1; i < MANY; i++) {
             peer *p = &s->peers[i];
             SSL_do_handshake(p->ssl);
-            if (i % 4 == 0 && t == i / 4 && !p->ready) pn_loop_order(s->loop, PN_ORDER_ABORT, p->name, NULL);
+            if (i % 4 == 0 && t == i / 4 && !p->ready) pn_loops_order(s->loops, PN_ORDER_ABORT, p->name, NULL);
             cut_off += p->gone;
             in += p->ready && !p->gone;
         }
@@ -763,7 +896,7 @@ TEST(a_storm_with_helpers) {
         if (s->peers[i].gone || !SSL_is_init_finished(s->peers[i].ssl)) continue;
         SSL_write(s->peers[i].ssl, data, (int)connect_packet(data, i));
     }
-    pn_loop_stop(s->loop);
+    pn_loops_stop(s->loops);
     hear(s);
     scene_end(s);
 }
@@ -787,6 +920,9 @@ TEST_MAIN(CASE(a_turn_rests_for_many_and_not_for_long), CASE(one_receive_and_one
           CASE(finish_sends_the_rest_and_waits_for_the_peer), CASE(orders_for_one_that_is_gone_do_nothing),
           CASE(mutual_tls_there_and_back_one_send_a_turn), CASE(the_alert_of_one_is_not_sent_to_another),
           CASE(tls_answers_those_who_read), CASE(who_hangs_up_takes_no_more_than_what_is_on_its_way), CASE(a_socket_that_a_child_holds_open_is_forgotten_all_the_same), CASE(without_a_certificate_the_handshake_fails_in_words),
-          CASE(what_is_not_tls_and_what_comes_byte_by_byte), CASE(two_threads_and_a_house), CASE(who_comes_in_rings_once),
+          CASE(what_is_not_tls_and_what_comes_byte_by_byte), CASE(two_threads_and_a_house),
+          CASE(newcomers_are_spread_in_turn_and_their_names_say_where_they_are), CASE(a_session_goes_to_another_loop),
+          CASE(a_loop_wakes_the_other_one_once), CASE(who_reads_slowly_gets_all_and_leaves_rest_behind),
+          CASE(the_end_of_three_loops), CASE(who_comes_in_rings_once),
           CASE(who_comes_in_rings_once_with_helpers), CASE(the_expected_who_are_otherwise), CASE(helpers_take_the_steps),
           CASE(who_leaves_while_its_session_is_away), CASE(the_end_waits_for_no_step), CASE(a_storm_with_helpers))
