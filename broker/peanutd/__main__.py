@@ -510,6 +510,7 @@ def _apply(server: Server, settings: Config, book: Book, files: int) -> None:
     server.handshakes.budget.rate = listen.handshake_rate
     server.handshakes.accepts.rate = listen.accept_rate
     server.handshakes.threads = listen.handshake_threads
+    server.handshakes.loops = listen.loops
     server.max_packet_size = {**LIMITS, **settings.limits}["max_packet_size"]
     server.broker.set_limits(**settings.limits)
     server.mqtt = mqtt
@@ -601,8 +602,9 @@ class _Reload:
         if any(getattr(new, name) != getattr(old, name) for name in fixed):
             what = "addresses, listeners, anonymous, [store], [history] or [home_assistant] have changed"
             log.warning("peanutd", f"{what}: these need a restart")
-        if new.listen.handshake_threads != old.listen.handshake_threads:
-            log.warning("peanutd", "handshake_threads in [listen] has changed: this needs a restart")
+        for name in ("handshake_threads", "loops"):
+            if getattr(new.listen, name) != getattr(old.listen, name):
+                log.warning("peanutd", f"{name} in [listen] has changed: this needs a restart")
         _mark_offline(self._home, server)
         return []
 
@@ -619,6 +621,7 @@ def _changeable(old: Config, new: Config) -> Listen:
         https=stay.https,
         insecure=stay.insecure,
         handshake_threads=stay.handshake_threads,
+        loops=stay.loops,
     )
 
 

@@ -74,8 +74,18 @@ TICKETS_MAX: Final = 86400
 """Seconds: what a ticket key has sealed can be read by who gets it, and it is kept for twice that."""
 THREADS_MAX: Final = 64
 """Threads for handshakes, at most (PN_HELPERS_MAX in native/helpers.h)."""
-THREADS: Final = min(THREADS_MAX, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1) - 1)
-"""What is taken where gateway.toml says nothing: every core that we may use has one, but for the loop's."""
+CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+"""Those that we may use."""
+THREADS: Final = min(THREADS_MAX, CORES - 1)
+"""What is taken where gateway.toml says nothing: every core has one, but for the loop's."""
+LOOPS_MAX: Final = 16
+"""Native loops, at most (PN_LOOPS_MAX in native/loop.h)."""
+LOOPS_USUAL: Final = 4
+"""Those that there are where gateway.toml says nothing, at most: the core is one, and they take turns at it."""
+LOOPS: Final = int(os.environ.get("PEANUTD_LOOPS") or min(LOOPS_USUAL, max(1, CORES // 2)))
+"""What is taken where gateway.toml says nothing: one for two cores, for handshakes and Python have work to do as well;
+the tests say it by PEANUTD_LOOPS.
+"""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LOOPBACK: Final[tuple[Network, ...]] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
@@ -154,6 +164,8 @@ class Listen:
     """TCP connections that are accepted in a second; more wait in the kernel's queue; 0: no limit."""
     handshake_threads: int = THREADS
     """Threads that take the steps of TLS handshakes for the native driver; 0: its loop takes them itself."""
+    loops: int = LOOPS
+    """Native loops, each with a thread and its share of the connections."""
     session_tickets: int = 0
     """Seconds that a TLS session can be resumed for by its ticket (native driver); 0: there are no tickets."""
     stall_timeout: int = 60
@@ -410,6 +422,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "handshake_rate",
         "accept_rate",
         "handshake_threads",
+        "loops",
         "session_tickets",
         "stall_timeout",
         "driver",
@@ -554,6 +567,7 @@ class _Reader:
             handshake_rate=number("handshake_rate", usual.handshake_rate, 0),
             accept_rate=number("accept_rate", usual.accept_rate, 0),
             handshake_threads=number("handshake_threads", usual.handshake_threads, 0, THREADS_MAX),
+            loops=number("loops", usual.loops, 1, LOOPS_MAX),
             session_tickets=number("session_tickets", usual.session_tickets, 0, TICKETS_MAX),
             stall_timeout=number("stall_timeout", usual.stall_timeout, 0),
             metrics=self._address(("listen", "metrics"), table, usual.metrics),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final, Protocol
 
-from peanutd.config import Address
+from peanutd.config import LOOPS, Address
 
 ACCEPTS_PER_TURN: Final = 16
 """Connections accepted in one turn of the loop."""
@@ -73,7 +73,9 @@ class Handshakes:
         self.accepts = Budget(0, loop.time())
         """What comes before: the TCP connections that all doors accept."""
         self.threads = 0
-        """Those that the native driver takes them in; looked at when it begins. 0: in its loop."""
+        """Those that the native driver takes them in; looked at when it begins. 0: in its loops."""
+        self.loops = LOOPS
+        """Of the native driver: who is in is theirs. Looked at when it begins."""
         self._loop = loop
         self._begun: deque[Steps] = deque()
         self._new: OrderedDict[str, deque[Steps]] = OrderedDict()  # by origin

@@ -341,8 +341,14 @@ class Driver:
         """Those by which somebody has come."""
         self._asyncio = loop
         self._stall = server.waits.stalled.seconds
-        threads = server.handshakes.threads
-        self.loop = _core.Loop(server.broker, stall=self._stall, linger=LINGER, threads=threads, wake=self._wake)
+        self.loop = _core.Loop(
+            server.broker,
+            stall=self._stall,
+            linger=LINGER,
+            threads=server.handshakes.threads,
+            loops=server.handshakes.loops,
+            wake=self._wake,
+        )
         self._soon: list[Native] = []  # those that may rest
         server.connections.sleepers = self.loop
         self._contexts: dict[Policy, _core.Tls] = {}

@@ -1,4 +1,5 @@
-"""Everything that a gateway does, by the asyncio driver: in the fast suite most of it runs on the native one.
+"""Everything that a gateway does, by the asyncio driver and by several native loops: in the fast suite most of it runs
+on one of them.
 
 Run by `make test-long`.
 """
@@ -21,10 +22,11 @@ PARTS = (
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("driver", ["asyncio", "native"])
+@pytest.mark.parametrize("driver", ["asyncio", "native", "native 3"])
 @pytest.mark.parametrize("part", PARTS)
 def test_on_either_driver(driver: str, part: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-x", f"tests/broker/{part}"]
-    environment = {**os.environ, "PEANUTD_DRIVER": driver}
+    name, _, loops = driver.partition(" ")
+    environment = {**os.environ, "PEANUTD_DRIVER": name, "PEANUTD_LOOPS": loops}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:]

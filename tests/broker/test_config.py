@@ -96,6 +96,7 @@ def test_every_key_is_read() -> None:
         handshake_rate = 7
         accept_rate = 0
         handshake_threads = 3
+        loops = 5
         session_tickets = 600
         stall_timeout = 8
         metrics = "127.0.0.1:9"
@@ -132,7 +133,7 @@ def test_every_key_is_read() -> None:
     assert config.listen.max_handshakes == 5
     assert config.listen.handshake_timeout == 4
     assert (config.listen.handshake_rate, config.listen.accept_rate, config.listen.stall_timeout) == (7, 0, 8)
-    assert (config.listen.handshake_threads, config.listen.session_tickets) == (3, 600)
+    assert (config.listen.handshake_threads, config.listen.loops, config.listen.session_tickets) == (3, 5, 600)
     assert config.listen.metrics == Address("127.0.0.1", 9)
     assert config.bans == BanRules(10, 20, 1, 2, 0, 24, 128, (IPv4Network("10.0.0.0/8"),))
     assert config.log_format == "json"

@@ -19,7 +19,7 @@ import pytest
 
 from peanutd import _core, access, native
 from peanutd._core import Broker
-from peanutd.config import Address, Listener, Policy, UnixPath
+from peanutd.config import LOOPS_MAX, Address, Listener, Policy, UnixPath
 from peanutd.log import Log
 from peanutd.server import Server
 from tests.broker.native_loop import needs_loop
@@ -34,6 +34,18 @@ def test_c(sanitizer: str) -> None:
     command = ["make", "-s", "-C", str(ROOT / "tests" / "broker" / "native"), "check", f"SANITIZE={sanitizer}"]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=300, check=False)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+
+
+@needs_loop
+def test_there_is_one_loop_at_least_and_no_more_than_the_core_has_lanes_for() -> None:
+    broker = Broker(seed=b"not a secret")
+    assert _core.LOOPS_MAX == LOOPS_MAX
+    for wrong in (0, LOOPS_MAX + 1):
+        with pytest.raises(ValueError, match="1 to 16 loops"):
+            _core.Loop(broker, loops=wrong)
+    loop = _core.Loop(broker, loops=LOOPS_MAX)
+    assert len(loop.each()) == LOOPS_MAX
+    loop.end()
 
 
 @needs_loop
@@ -84,22 +96,30 @@ def test_the_driver_is_a_setting(fleet: Any, start: Any, dial: Any, monkeypatch:
 
 
 @needs_loop
-@pytest.mark.parametrize("threads", [0, 3])
-def test_handshakes_have_threads_of_their_own(
-    fleet: Any, start: Any, dial: Any, monkeypatch: Any, threads: int
+@pytest.mark.parametrize(("threads", "loops"), [(0, 1), (3, 3)])
+def test_handshakes_and_loops_have_threads_of_their_own(
+    fleet: Any, start: Any, dial: Any, monkeypatch: Any, threads: int, loops: int
 ) -> None:
+    """And everybody hears everybody, whichever loop they are in."""
     monkeypatch.setenv("PEANUTD_DRIVER", "native")
     listen = '[listen]\nmqtts = "127.0.0.1:0"\nmqtt = ""\ntime = ""\n'
-    fleet.settings(f"{listen}handshake_threads = {threads}\n")
+    fleet.settings(f"{listen}handshake_threads = {threads}\nloops = {loops}\n")
     daemon = start(fleet.home)
     context = fleet.context(fleet.issue("peanut:operator/anna"))
     wires = [dial(daemon.port(), context) for _ in range(6)]
     assert [wire.connect(str(number))[1] for number, wire in enumerate(wires)] == [0] * 6
     names = [path.read_text() for path in Path(f"/proc/{daemon.process.pid}/task").glob("*/comm")]
-    assert names.count("peanut-hands\n") == threads
-    fleet.settings(f"{listen}handshake_threads = {threads + 1}\n")
+    assert (names.count("peanut-hands\n"), names.count("peanut-loop\n")) == (threads, loops)
+    for wire in wires:
+        wire.subscribe("/plant/+/cmd/loops")
+    for wire in wires:
+        assert wire.publish("/plant/bean/cmd/loops", b"{}") == 0
+    for wire in wires:
+        assert [wire.message()[0] for _ in wires] == ["/plant/bean/cmd/loops"] * len(wires)
+    fleet.settings(f"{listen}handshake_threads = {threads + 1}\nloops = {loops + 1}\n")
     daemon.signal(signal.SIGHUP)
     daemon.line("handshake_threads .*has changed: this needs a restart")
+    daemon.line("loops .*has changed: this needs a restart")
 
 
 @needs_loop
