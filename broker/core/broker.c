@@ -94,7 +94,7 @@ static void untold(pn_link *l, uint8_t kind, uint8_t reason) {
 /* What links have kept of their ends: DISCONNECT first, which it was. */
 static bool tell_untold(pn_broker *b, pn_event *out) {
     for (uint32_t i = 0; b->untold && i < b->link_count; i++) {
-        pn_link *l = b->links[i];
+        pn_link *l = b->links[i].link;
         if (!l->untold) continue;
         uint8_t kind = l->untold & 1 << PN_EVENT_DISCONNECT ? PN_EVENT_DISCONNECT : PN_EVENT_CLOSED;
         *out = (pn_event){.kind = kind, .reason = l->untold_reason, .link = l, .owner = l->owner};
@@ -401,20 +401,24 @@ void pn_session_resume_sleep(pn_broker *b, pn_session *s, int64_t ends_at, int64
     if (pn_session_wake(b, s) && (ends_at != PN_NEVER || s->will)) sleepers_add(b, s);
 }
 
+/* When a link ends unless it is heard of by then. */
+static int64_t due_at(const pn_link *l) {
+    if (l->state == LINK_LIVE) return l->keep_alive ? l->heard + l->keep_alive * 1500ll + 1 : PN_NEVER; /* MQTT-3.1.2-22 */
+    return l->state == LINK_CLOSING ? PN_NEVER : l->opened + l->broker->env.limits.connect_timeout + 1;
+}
+
 void pn_broker_tick(pn_broker *b, int64_t now) {
-    pn_env *env = pn_enter(b, now);
+    pn_enter(b, now);
     if (b->event_count == 0 && b->event_cap > EVENTS_FIRST) events_resize(b, EVENTS_FIRST);
     for (uint32_t i = 0; i < b->link_count; i++) { /* link_end leaves the array alone */
-        pn_link *l = b->links[i];
-        if (l->state == LINK_LIVE) {
-            if (l->paused) {
-                pn_rate_tick(l);
-            } else if (l->keep_alive && now - l->heard > l->keep_alive * 1500ll) { /* MQTT-3.1.2-22 */
-                pn_link_fail(l, PN_KEEP_ALIVE_TIMEOUT);
-            }
-        } else if (l->state != LINK_CLOSING && now - l->opened > env->limits.connect_timeout) {
-            pn_link_fail(l, PN_KEEP_ALIVE_TIMEOUT);
+        if (b->links[i].due > now) continue;
+        pn_link *l = b->links[i].link;
+        if (l->state == LINK_LIVE && l->paused) {
+            pn_rate_tick(l);
+            continue; /* and again */
         }
+        b->links[i].due = due_at(l);
+        if (b->links[i].due <= now) pn_link_fail(l, PN_KEEP_ALIVE_TIMEOUT);
     }
     for (pn_session *s = b->sleepers, *next; s; s = next) {
         next = s->sleeper_next;
@@ -457,6 +461,7 @@ static void next_generation(pn_broker *b) {
 void pn_broker_set_limits(pn_broker *b, const pn_limits *limits) {
     b->env.limits = *limits;
     next_generation(b); /* what was a valid topic may be so no longer */
+    for (uint32_t i = 0; i < b->link_count; i++) b->links[i].due = 0; /* connect_timeout may be shorter */
 }
 
 const pn_rules *pn_broker_rules(const pn_broker *b, uint8_t slot) { return slot < PN_RULE_SETS ? b->rules[slot] : NULL; }
@@ -498,7 +503,7 @@ void pn_broker_free(pn_broker *b) {
     if (b->env.journal) b->env.journal->silent = true;
     pn_restoring_free(b->restoring);
     while (b->link_count) {
-        pn_link *l = b->links[b->link_count - 1];
+        pn_link *l = b->links[b->link_count - 1].link;
         if (l->session) l->session->wire = NULL;
         pn_link_free(l);
     }

@@ -266,6 +266,7 @@ bool pn_link_accept(pn_link *l, const pn_verdict *v, int64_t now) {
     if (l->proof) pn_buf_free(&l->proof->data);
     l->session = s;
     l->state = LINK_LIVE;
+    pn_link_watch(l);
     pn_buf_drop(&l->in, (size_t)pn_packet_size(pn_buf_head(&l->in), pn_buf_len(&l->in)));
     pn_session_attach(s, &l->wire, env);
     pn_walks_wake(b, s);

@@ -40,6 +40,8 @@ void pn_link_set_lane(pn_link *l, uint8_t lane) {
 
 void *pn_link_owner(const pn_link *l) { return l->owner; }
 
+void pn_link_watch(pn_link *l) { l->broker->links[l->index].due = 0; }
+
 pn_span pn_link_output(const pn_link *l) { return (pn_span){pn_buf_head(&l->wire.out), pn_wire_ready(&l->wire)}; }
 
 void pn_link_sent(pn_link *l, size_t n, int64_t now) {
@@ -75,7 +77,7 @@ void pn_broker_failing(pn_broker *b, bool fails, int64_t now) {
         while (j->held) pn_link_fail(pn_link_of(j->held->wire), PN_QUOTA_EXCEEDED);
     } else {
         for (uint32_t i = 0; i < b->link_count; i++) {
-            pn_link *l = b->links[i];
+            pn_link *l = b->links[i].link;
             if (l->state != LINK_LIVE) continue;
             pn_session_pump(l->session, env);
             pn_mark_dirty(l);
@@ -210,7 +212,7 @@ void pn_link_free(pn_link *l) {
     pn_behind_leave(l);
     b->untold -= l->untold != 0;
     b->links[l->index] = b->links[--b->link_count];
-    b->links[l->index]->index = l->index;
+    b->links[l->index].link->index = l->index;
     b->env.stats.links = b->link_count;
     for (uint16_t i = 0; l->aliases && i < l->alias_max; i++) pn_message_drop(l->aliases[i]);
     pn_free(l->aliases);
@@ -258,7 +260,7 @@ pn_link *pn_link_open(pn_broker *b, void *owner, int64_t now) {
     enum { LINKS_FIRST = 16 };
     if (b->link_count == b->link_cap) {
         uint32_t cap = b->link_cap ? b->link_cap * 2 : LINKS_FIRST;
-        pn_link **links = pn_realloc(b->links, cap * sizeof *links);
+        struct link_place *links = pn_realloc(b->links, cap * sizeof *links);
         if (!links) return NULL;
         b->links = links;
         b->link_cap = cap;
@@ -270,7 +272,7 @@ pn_link *pn_link_open(pn_broker *b, void *owner, int64_t now) {
     l->heard = l->opened = now;
     l->index = b->link_count;
     l->wire.max_packet = PN_PACKET_SIZE_MAX;
-    b->links[b->link_count++] = l;
+    b->links[b->link_count++] = (struct link_place){.link = l};
     b->env.stats.links = b->link_count;
     return l;
 }

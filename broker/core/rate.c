@@ -32,6 +32,7 @@ static link_pace *turn(pn_link *l) {
 static void throttle(pn_link *l, int64_t until) {
     if (!l->paused) {
         l->paused = true;
+        pn_link_watch(l);
         l->broker->env.stats.throttled++;
         pn_raise(l->broker, PN_EVENT_PAUSE, l, PN_MESSAGE_RATE_TOO_HIGH, NULL, (pn_span){0});
     }

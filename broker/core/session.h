@@ -77,7 +77,8 @@ bool pn_memory_has(const pn_env *env, size_t more, enum pn_memory_use use);
 /* The way out to a connected client. */
 typedef struct pn_wire {
     pn_buf out;
-    uint32_t max_packet; /* the client's Maximum Packet Size (5.0 §3.1.2.11.4) */
+    struct pn_hold *hold; /* owned; NULL: nothing has ever waited for the disk */
+    uint32_t max_packet;  /* the client's Maximum Packet Size (5.0 §3.1.2.11.4) */
     uint16_t window;     /* QoS 1 and 2 publications that may be unacknowledged: the smaller of its Receive Maximum and max_inflight */
     uint16_t alias_max;
     uint8_t version;
@@ -86,7 +87,6 @@ typedef struct pn_wire {
     bool broken : 1;   /* something that must not be lost did not fit: the broker ends the connection */
     struct pn_wire *next_broken;
     struct pn_aliases *aliases; /* owned: topics that the client has been told an alias for */
-    struct pn_hold *hold;       /* owned; NULL: nothing has ever waited for the disk */
 } pn_wire;
 
 /* Output that waits for the disk: from `from` bytes behind the head of `out` on it waits for batch `number`, until the next of them.

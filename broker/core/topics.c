@@ -10,15 +10,15 @@
 #include "mem.h"
 
 struct link_topics {
-    uint32_t tags[KNOWN_TOPICS_MAX];  /* of those in `known` */
-    uint32_t heard[KNOWN_TOPICS_MAX]; /* the tags of the last that are not known; 0: none */
+    uint16_t tags[KNOWN_TOPICS_MAX];  /* of those in `known` */
+    uint16_t heard[KNOWN_TOPICS_MAX]; /* the tags of the last that are not known; 0: none */
     uint8_t count, next_heard, next_known;
     known_topic known[];
 };
 
 /* Tells topics apart, never 0. No secret: who makes two that have the same spoils his own memory, and no more. */
-static uint32_t tag_of(pn_span topic) {
-    enum { WORD = 8, TO_32 = 32 };
+static uint16_t tag_of(pn_span topic) {
+    enum { WORD = 8, TO_32 = 32, TO_16 = 48 };
     const uint64_t odd = 0x9E3779B97F4A7C15u;
     uint64_t tag = topic.n, word = 0;
     uint32_t i = 0;
@@ -32,13 +32,13 @@ static uint32_t tag_of(pn_span topic) {
     } else if (topic.n) {
         memcpy(&word, topic.p, topic.n);
     }
-    return (uint32_t)(((tag ^ word) * odd) >> TO_32) | 1;
+    return (uint16_t)(((tag ^ word) * odd) >> TO_16 | 1);
 }
 
 known_topic *pn_known_topic(const pn_link *l, pn_span topic) {
     struct link_topics *t = l->topics;
     if (!t || !t->count || topic.n > KNOWN_TOPIC_BYTES) return NULL;
-    uint32_t tag = tag_of(topic);
+    uint16_t tag = tag_of(topic);
     for (uint32_t i = 0; i < t->count; i++) {
         if (t->tags[i] == tag && pn_span_eq((pn_span){t->known[i].topic, t->known[i].length}, topic)) return &t->known[i];
     }
@@ -59,7 +59,7 @@ static bool grow(pn_link *l, uint32_t count) {
 known_topic *pn_learn_topic(pn_link *l, pn_span topic) {
     if (topic.n > KNOWN_TOPIC_BYTES || (!l->topics && !grow(l, 0))) return NULL;
     struct link_topics *t = l->topics;
-    uint32_t tag = tag_of(topic);
+    uint16_t tag = tag_of(topic);
     uint8_t i = 0;
     while (i < KNOWN_TOPICS_MAX && t->heard[i] != tag) i++;
     if (i == KNOWN_TOPICS_MAX) {

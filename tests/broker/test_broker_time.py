@@ -122,3 +122,30 @@ def test_a_tick_does_everything_that_is_due() -> None:
     house.wait(1)
     assert house.stat("sessions") == 0
     assert house.stat("links") == 200, "they are the driver's to report lost"
+
+
+def test_ticks_are_exact_however_often_they_come() -> None:
+    """A tick looks at a link when it may be due, and not before: that must not be too late for anybody."""
+    house = House(connect_timeout=5000)
+    silent = house.join("silent", keep_alive=10)
+    talker = house.join("talker", keep_alive=10)
+    forever = house.join("forever", keep_alive=0)
+    nobody = house.open()
+    for half_second in range(60):
+        assert (silent.closed is None) == (half_second * 0.5 <= 15)
+        assert (nobody.closed is None) == (half_second * 0.5 <= 5)
+        if half_second == 20:
+            talker.send(PINGREQ)
+        assert (talker.closed is None) == (half_second * 0.5 <= 25)
+        house.wait(0.5)
+    assert forever.closed is None
+
+
+def test_a_shorter_wait_for_connect_counts_for_who_waits_already() -> None:
+    house = House(connect_timeout=60_000)
+    client = house.open()
+    house.wait(6)
+    assert client.closed is None
+    house.broker.set_limits(connect_timeout=5000)
+    house.wait(0.001)
+    assert client.closed == KEEP_ALIVE_TIMEOUT
