@@ -4,8 +4,15 @@
  * connection's guest (guest.h), to which one reference belongs from `add` until its POST_GONE has been read here. With pyguest.c it is the only file in
  * native/ that includes Python.h.
  */
+#define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+
+#include <arpa/inet.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "guest.h"
 
@@ -109,6 +116,41 @@ static PyType_Slot Tls_slots[] = {
     {0, NULL},
 };
 static PyType_Spec Tls_spec = {"peanutd._core.Tls", sizeof(TlsObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, Tls_slots};
+
+/* ==== Accepting ================================================================================================= */
+
+/* The address and port of a peer, as Python has them of a socket; false: what cannot be said. */
+static bool peer_of(const struct sockaddr_storage *from, socklen_t size, char *host, size_t room, unsigned *port) {
+    if (from->ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)from;
+        *port = ntohs(in->sin_port);
+        return inet_ntop(AF_INET, &in->sin_addr, host, (socklen_t)room) != NULL;
+    }
+    if (from->ss_family != AF_INET6) return false;
+    *port = ntohs(((const struct sockaddr_in6 *)from)->sin6_port);
+    return getnameinfo((const struct sockaddr *)from, size, host, (socklen_t)room, NULL, 0, NI_NUMERICHOST) == 0; /* with its scope */
+}
+
+static PyObject *core_accept(PyObject *module, PyObject *arg) {
+    (void)module;
+    struct sockaddr_storage from;
+    socklen_t size = sizeof from;
+    char host[INET6_ADDRSTRLEN + IF_NAMESIZE + 1];
+    unsigned port;
+    int listening = PyObject_AsFileDescriptor(arg);
+    if (listening < 0) return NULL;
+    int fd = accept4(listening, (struct sockaddr *)&from, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) return PyErr_SetFromErrno(PyExc_OSError);
+    if (peer_of(&from, size, host, sizeof host, &port)) return Py_BuildValue("(isI)", fd, host, port);
+    close(fd);
+    return PyErr_Format(PyExc_OSError, "a peer without an address");
+}
+
+static PyMethodDef functions[] = {
+    {"accept", core_accept, METH_O,
+     "accept(socket) -> (fd, host, port) of somebody who has come to a TCP socket that listens; does not block, and OSError as a socket's."},
+    {NULL, NULL, 0, NULL},
+};
 
 /* ==== Loop ====================================================================================================== */
 
@@ -502,7 +544,7 @@ static PyType_Spec Loop_spec = {"peanutd._core.Loop", sizeof(LoopObject), 0, Py_
 
 int pn_add_native(PyObject *module) {
     PyObject *loop = PyType_FromModuleAndSpec(module, &Loop_spec, NULL), *tls = PyType_FromModuleAndSpec(module, &Tls_spec, NULL);
-    int failed = !loop || !tls || PyModule_AddObjectRef(module, "Loop", loop) < 0 || PyModule_AddObjectRef(module, "Tls", tls) < 0 ||
+    int failed = !loop || !tls || PyModule_AddFunctions(module, functions) < 0 || PyModule_AddObjectRef(module, "Loop", loop) < 0 || PyModule_AddObjectRef(module, "Tls", tls) < 0 ||
                  PyModule_AddStringConstant(module, "OPENSSL", pn_tls_library()) < 0;
     Py_XDECREF(loop);
     Py_XDECREF(tls);

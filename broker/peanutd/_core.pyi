@@ -1,6 +1,7 @@
 """Types of the extension module that core/module.c builds; the docstrings are there."""
 
 from collections.abc import Callable, Sequence
+from socket import socket
 from typing import Any, final
 
 # A packet as a dictionary; tests/vectors/README.md describes the keys of each type. Binary fields are bytes.
@@ -272,6 +273,10 @@ class Tls:
 
     def staple(self, answer: bytes) -> None:
         """What clients that ask are told about the gateway's certificate: an OCSP response in DER, or nothing."""
+
+def accept(listening: socket, /) -> tuple[int, str, int]:
+    """File descriptor, host and port of somebody who has come to a TCP socket that listens. It does not block; OSError
+    as `socket.accept`."""
 
 @final
 class Loop:

@@ -352,10 +352,14 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.problem = None
 
+    def came_from(self, host: str, port: int) -> None:
+        """Sets who is at the other end of a TCP connection."""
+        self.peer_host, self.peer = host, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"  # as an Address
+
     def _set_peer(self, name: object) -> None:
         """Sets who is at the other end of the socket."""
         if isinstance(name, tuple):
-            self.peer_host, self.peer = name[0], str(Address(name[0], name[1]))
+            self.came_from(name[0], name[1])
         elif self._transport is not None:
             sock = self._transport.get_extra_info("socket")
             if sock is not None and sock.family == socket.AF_UNIX:

@@ -12,9 +12,9 @@ import socket
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
-from peanutd.config import LOOPS, Address
+from peanutd.config import LOOPS
 
 ACCEPTS_PER_TURN: Final = 16
 """Connections accepted in one turn of the loop."""
@@ -40,9 +40,12 @@ class Budget:
 
     def has(self, now: float) -> bool:
         """Whether anything is left."""
+        if self.rate == 0:
+            self._at = now
+            return True
         self._left = min(self._most, self._left + (now - self._at) * self.rate)
         self._at = now
-        return self.rate == 0 or self._left >= 1.0
+        return self._left >= 1.0
 
     def spend(self, cost: float = 1.0) -> None:
         self._left -= cost
@@ -147,7 +150,17 @@ class Handshakes:
         return connection
 
 
-class Door:
+Accepted = TypeVar("Accepted")
+
+
+def accept(listening: socket.socket) -> tuple[socket.socket, str, int]:
+    """One that has come, which does not block, its host and its port. OSError as `socket.accept`."""
+    sock, name = listening.accept()
+    sock.setblocking(False)
+    return sock, name[0], name[1]
+
+
+class Door(Generic[Accepted]):
     """Accepts what comes to one listening socket, as fast as the budget allows; `enter` makes something of it."""
 
     def __init__(
@@ -155,11 +168,13 @@ class Door:
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
         budget: Budget,
-        enter: Callable[[socket.socket, Address], float],
+        accept: Callable[[socket.socket], tuple[Accepted, str, int]],
+        enter: Callable[[Accepted, str, int], float],
     ) -> None:
-        """`enter` gets each connection and where it comes from, and returns what it cost (1: a connection like
-        others). `budget` may be one of several doors.
+        """`enter` gets each connection that `accept` accepts, its host and port, and returns what it cost (1: a
+        connection like others). `budget` may be one of several doors.
         """
+        self._accept = accept
         self._loop = loop
         self._socket = sock
         self._budget = budget
@@ -185,14 +200,13 @@ class Door:
                 self._rest(self._budget.wait())
                 return
             try:
-                sock, name = self._socket.accept()
+                accepted, host, port = self._accept(self._socket)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError:  # no file descriptor is left, for example: not one of ours, and trying on is no use
                 self._rest(1.0)
                 return
-            sock.setblocking(False)
-            self._budget.spend(self._enter(sock, Address(name[0], name[1])))
+            self._budget.spend(self._enter(accepted, host, port))
 
     def _rest(self, seconds: float) -> None:
         self._loop.remove_reader(self._socket)

@@ -7,6 +7,7 @@ waits for the other: while Python is busy, who is in is served.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import struct
@@ -14,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Final, cast
 
 from peanutd import _core, access, psk, tls
-from peanutd.config import Address, Listener, Policy, UnixPath
+from peanutd.config import Listener, Policy, UnixPath
 from peanutd.connection import LINGER, Connection, Home, now_ms
 from peanutd.throttle import network
 
@@ -71,7 +72,7 @@ class Native(Connection):
         """There is no peer any more."""
         return self._done or self._name == 0
 
-    def enter(self, sock: socket.socket) -> None:
+    def enter(self, fd: int) -> None:
         """Takes over an accepted socket, if there is room; else closes it."""
         server = self.server
         problem = server.admit(self)
@@ -80,29 +81,28 @@ class Native(Connection):
         if problem is not None:
             self._done = True
             server.report(self, "connection refused", problem)
-            sock.close()
+            os.close(fd)
             server.forget(self)
         else:
             try:
-                self._hand_over(sock)
+                self._hand_over(fd)
             except BaseException:  # nobody would tell us that it is gone
                 self._done = True
                 self._unpromise()
-                sock.close()
+                os.close(fd)
                 server.forget(self)
                 raise
 
-    def _hand_over(self, sock: socket.socket) -> None:
+    def _hand_over(self, fd: int) -> None:
         """The socket is the C thread's from now on."""
         server = self.server
         if self.listener.secure:
             server.waits.handshaking.set(self)
             self._promised = server.handshakes.at_once()
             context = self._context if self._promised else None
-            self._name, self._opening = self._driver.loop.welcome(sock.fileno(), self, context)
+            self._name, self._opening = self._driver.loop.welcome(fd, self, context)
         else:
-            self._name, self._link = self._driver.loop.add(sock.fileno(), self, now_ms())
-        sock.detach()
+            self._name, self._link = self._driver.loop.add(fd, self, now_ms())
 
     # --- what the C thread tells ---
 
@@ -218,8 +218,8 @@ class Native(Connection):
         at, slot, bits, port = _NOTE.unpack_from(note)
         host, client_id = _host_of(bits, note[_NOTE.size :])
         self = cls(driver.server, driver.listeners[at], driver)
-        self.peer_host = self.counted = host
-        self.peer = str(Address(host, port))
+        self.came_from(host, port)
+        self.counted = host
         self.credential, self.accepted = credential, _verdict(access.Slot(slot), credential, client_id)
         self.suspect, self.blamed = bool(bits & _SUSPECT), bool(bits & _BLAMED)
         self._link, self._name, self._version, self._ready = link, name, bits & 3 or None, True
@@ -351,27 +351,33 @@ class Driver:
         )
         self._soon: list[Native] = []  # those that may rest
         server.connections.sleepers = self.loop
+        self.accept = _core.accept
+        """What the doors of its listeners accept by."""
         self._contexts: dict[Policy, _core.Tls] = {}
+        self._context_of: dict[int, _core.Tls] = {}  # the same by the policy that a listener has, by its id
         self._made_of: tls.Credentials | None = None
         self._stapled = b""  # what the contexts say of our certificate
         self._rotated = 0.0  # when the keys of tickets were made, by the monotonic clock
         loop.add_reader(self.loop.fileno(), self._read)
         self.loop.start()
 
-    def enter(self, listener: Listener, sock: socket.socket, peer: Address) -> None:
+    def enter(self, listener: Listener, fd: int, host: str, port: int) -> None:
         """Somebody has come in by a door."""
         if listener not in self.listeners:
             self.listeners.append(listener)
         connection = Native(self.server, listener, self)
-        connection.peer_host, connection.peer = peer.host, str(peer)
-        connection.enter(sock)
+        connection.came_from(host, port)
+        connection.enter(fd)
 
     def context(self, policy: Policy) -> _core.Tls:
         """What a handshake that begins now goes by, on a listener of this policy."""
         credentials = self.server.credentials
         assert credentials is not None, "a secure listener without credentials"
+        if credentials is self._made_of and (found := self._context_of.get(id(policy))) is not None:
+            return found
         if credentials is not self._made_of:
             self._contexts.clear()
+            self._context_of.clear()
             self._made_of = credentials
             self._rotated = time.monotonic()
             self._staple()
@@ -380,6 +386,7 @@ class Driver:
         if context is None:
             context = self._contexts[wanted] = tls.native_context(credentials, wanted)
             context.staple(self._stapled)
+        self._context_of[id(policy)] = context
         return context
 
     def _rotate(self) -> None:

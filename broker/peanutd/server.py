@@ -48,7 +48,7 @@ from peanutd.connection import (
 )
 from peanutd.control import Answer, Control, ControlError, Question
 from peanutd.crowd import Crowd
-from peanutd.door import Door, Handshakes
+from peanutd.door import Door, Handshakes, accept
 from peanutd.ear import Ear
 from peanutd.keeper import Keeper
 from peanutd.log import Log, clean
@@ -180,7 +180,7 @@ class Server:
         self.waits = Waits(handshake_timeout, Listen().stall_timeout)
         self._loop = loop
         self._reception = Reception(self, loop, log, users or Store(), lambda: self.wall_clock().timestamp())
-        self._listening: list[tuple[asyncio.Server | Door | TimeServer, Bound | None]] = []
+        self._listening: list[tuple[asyncio.Server | Door[Any] | TimeServer, Bound | None]] = []
         self._native: native.Driver | None = None
         self._status = status.Status(version, time.monotonic())
         self.keeper: Keeper | None = None
@@ -263,12 +263,16 @@ class Server:
                 if self._native is None and listener.driver == "native" and native.serves(listener):
                     self._native = native.Driver(self, self._loop)
                 make = partial(KINDS[listener.transport], self, listener)
-                server: asyncio.Server | Door
+                server: asyncio.Server | Door[Any]
+                accepts = self.handshakes.accepts
                 if isinstance(bound.address, UnixPath):
                     server = await self._loop.create_unix_server(make, sock=bound.socket, backlog=BACKLOG)
+                elif self._native is not None and listener.driver == "native" and native.serves(listener):
+                    show_in = partial(self._show_in, self._native, listener)
+                    server = Door(self._loop, bound.socket, accepts, self._native.accept, show_in)
                 else:
                     enter = partial(self._enter, listener, make)
-                    server = Door(self._loop, bound.socket, self.handshakes.accepts, enter)
+                    server = Door(self._loop, bound.socket, accepts, accept, enter)
                 self._listening.append((server, bound))
                 found.append(bound.address)
                 self.log.info("server", f"listening {replace(listener, address=bound.address)}")
@@ -293,7 +297,7 @@ class Server:
         is there. Users may log in, as on a listener with `password`.
         """
         make = partial(KINDS[ADOPTED.transport], self, ADOPTED)
-        self._enter(ADOPTED, make, sock, Address("app", 0))
+        self._enter(ADOPTED, make, sock, "app", 0)
 
     def standing(self) -> tuple[Mapping[str, dict[str, Any]], Mapping[str, Entry]]:
         """Who has been seen and who is revoked, by identity."""
@@ -313,18 +317,31 @@ class Server:
             sock.close()
             self.watch.knocked(connection)
 
-    def _enter(self, listener: Listener, make: Callable[[], Connection], sock: socket.socket, peer: Address) -> float:
-        """Somebody has come in by a door; what that has cost. Who is banned is shown out before it costs much."""
+    def _shuts_out(self, host: str, listener: Listener) -> bool:
+        """Counts somebody who has come in by a door; whether he is banned, and is shown out before it costs much."""
         self.watch.tally.accepted += 1
-        if listener.proxy_from is None and self.watch.shuts(peer.host, listener) is not None:
-            self.watch.tally.turned_away["banned"] += 1
+        if listener.proxy_from is not None or self.watch.shuts(host, listener) is None:
+            return False
+        self.watch.tally.turned_away["banned"] += 1
+        return True
+
+    def _show_in(self, driver: native.Driver, listener: Listener, fd: int, host: str, port: int) -> float:
+        """Somebody has come in by a door of the native driver; what that has cost."""
+        if self._shuts_out(host, listener):
+            os.close(fd)
+            return SHOWN_OUT
+        driver.enter(listener, fd, host, port)
+        return 1.0
+
+    def _enter(
+        self, listener: Listener, make: Callable[[], Connection], sock: socket.socket, host: str, port: int
+    ) -> float:
+        """The same by another door."""
+        if self._shuts_out(host, listener):
             sock.close()
             return SHOWN_OUT
-        if self._native is not None and listener.driver == "native" and native.serves(listener):
-            self._native.enter(listener, sock, peer)
-            return 1.0
         connection = make()
-        connection.peer_host, connection.peer = peer.host, str(peer)  # a socket that is reset by now cannot say it
+        connection.came_from(host, port)  # a socket that is reset by now cannot say it
         task = self._loop.create_task(self._take(connection, sock))
         self._entering.add(task)
         task.add_done_callback(self._entering.discard)

@@ -7,6 +7,7 @@ are started once for each event loop run once on each driver (conftest.py). `mak
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -135,6 +136,29 @@ def test_a_context_says_what_it_cannot_use() -> None:
             tickets=0,
             psk=None,
         )
+
+
+@needs_loop
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_somebody_is_accepted_as_a_socket_accepts_him(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listening:
+        try:
+            listening.bind((host, 0))
+        except OSError:
+            pytest.skip(f"this machine has no {host}")
+        listening.listen()
+        listening.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            _core.accept(listening)
+        with socket.create_connection(listening.getsockname()[:2], 60) as client:
+            fd, *where = _core.accept(listening)
+            with socket.socket(fileno=fd) as ours:
+                assert where == [*client.getsockname()[:2]] == [*ours.getpeername()[:2]]
+                assert not os.get_blocking(fd)
+                assert not ours.get_inheritable()
+    with pytest.raises(ValueError, match="negative"):
+        _core.accept(listening)
 
 
 def test_without_the_loop_asyncio_serves(monkeypatch: pytest.MonkeyPatch) -> None:

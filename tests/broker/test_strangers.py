@@ -85,9 +85,10 @@ def test_who_cannot_be_handed_over_leaves_no_place_behind() -> None:
         ours, theirs = socket.socketpair()
         connection = native.Native(server, listener, driver)
         connection.peer_host = "192.0.2.1"
-        with theirs, pytest.raises(RuntimeError):
-            connection.enter(ours)
-        assert ours.fileno() == -1
+        with theirs:
+            with pytest.raises(RuntimeError):
+                connection.enter(ours.detach())
+            assert theirs.recv(1) == b"", "it is closed"
         assert not server.connections
         assert not server.census.newcomers
         assert connection.counted is None
