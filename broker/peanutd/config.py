@@ -82,10 +82,15 @@ LOOPS_MAX: Final = 16
 """Native loops, at most (PN_LOOPS_MAX in native/loop.h)."""
 LOOPS_USUAL: Final = 4
 """Those that there are where gateway.toml says nothing, at most: the core is one, and they take turns at it."""
-LOOPS: Final = int(os.environ.get("PEANUTD_LOOPS") or min(LOOPS_USUAL, max(1, CORES // 2)))
-"""What is taken where gateway.toml says nothing: one for two cores, for handshakes and Python have work to do as well;
-the tests say it by PEANUTD_LOOPS.
-"""
+
+
+def loops_for(cores: int) -> int:
+    """One for two cores, for handshakes and Python have work to do as well."""
+    return min(LOOPS_USUAL, max(1, cores // 2))
+
+
+LOOPS: Final = int(os.environ.get("PEANUTD_LOOPS") or loops_for(CORES))
+"""What is taken where gateway.toml says nothing; the tests say it by PEANUTD_LOOPS."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LOOPBACK: Final[tuple[Network, ...]] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))

@@ -34,6 +34,7 @@ from peanutd.config import (
     Policy,
     UnixPath,
     load,
+    loops_for,
     parse,
     parse_address,
 )
@@ -82,6 +83,17 @@ def test_without_a_file_only_mutual_tls_listens(tmp_path: Path) -> None:
     assert not config.limits
     assert not config.warnings, "defaults make no noise"
     assert config == read("")
+
+
+@pytest.mark.parametrize(("cores", "loops"), [(1, 1), (2, 1), (3, 1), (4, 2), (7, 3), (8, 4), (64, 4)])
+def test_there_are_loops_by_cores(cores: int, loops: int) -> None:
+    assert loops_for(cores) == loops
+
+
+@pytest.mark.parametrize("loops", [0, 17])
+def test_there_is_one_loop_at_least_and_not_any_number(loops: int) -> None:
+    with pytest.raises(ConfigError, match="loops"):
+        read(f"[listen]\nloops = {loops}")
 
 
 def test_every_key_is_read() -> None:
