@@ -41,16 +41,16 @@ static inline entry *entries(node *n) { return n->cap ? n->list : &n->one; }
 
 static inline pn_span name_of(const node *n) { return (pn_span){n->text, n->length}; }
 
-static const char SHARE[] = "$share/";
+enum { SHARE = sizeof "$share/" - 1 }; /* bytes before a group's name */
 
 /* The filter, without share and group. */
 static inline pn_span filter_of(const node *n) {
-    uint32_t before = n->group ? (uint32_t)sizeof SHARE - 1 + n->group + 1 : 0;
+    uint32_t before = n->group ? (uint32_t)SHARE + n->group + 1 : 0;
     return (pn_span){n->text + before, n->length - before};
 }
 
 /* The key under which a group's node is found: `group/filter`. */
-static inline pn_span key_of(const node *n) { return (pn_span){n->text + sizeof SHARE - 1, n->length - (uint32_t)sizeof SHARE + 1}; }
+static inline pn_span key_of(const node *n) { return (pn_span){n->text + SHARE, n->length - (uint32_t)SHARE}; }
 
 typedef struct target {
     pn_session *session;
@@ -210,7 +210,7 @@ static bool node_grow(node *n) {
 }
 
 bool pn_subs_split(pn_span topic_filter, pn_span *group, pn_span *filter) {
-    const uint32_t n = sizeof SHARE - 1;
+    const uint32_t n = SHARE;
     *group = (pn_span){0};
     *filter = topic_filter;
     if (!pn_topic_is_shared(topic_filter)) return true;
