@@ -5,7 +5,8 @@ loop in C) needs Linux and the headers of OpenSSL 3 (Debian: libssl-dev); withou
 and peanutd serves by asyncio alone. The environment variable PEANUT_OPENSSL names the prefix of another OpenSSL, which
 becomes part of the module: its names stay inside, for Python's own ssl brings the system's into the same process.
 Where it cannot be had there is no module. More compiler flags come in by PEANUT_CFLAGS, for example
-"-fsanitize=address,undefined -O1 -g".
+"-fsanitize=address,undefined -O1 -g". Without any, and where compiler and linker can, the module is optimised as one
+(-flto): a message passes through ten files, and seven of a hundred of its instructions were calls between them.
 """
 
 import os
@@ -26,6 +27,7 @@ PROBE = """
 #endif
 int main(void) { return SSL_CTX_new(TLS_server_method()) == 0; }
 """
+AS_ONE = ["-flto=auto"]
 
 
 class OpenSsl:
@@ -66,16 +68,26 @@ class Build(build_ext):
             print(
                 "peanutd: no native loop, for OpenSSL 3 cannot be built with here (Debian: libssl-dev)", file=sys.stderr
             )
+        if not extra and self._builds("int main(void) { return 0; }", AS_ONE, [], [], []):
+            ext.extra_compile_args += AS_ONE
+            ext.extra_link_args += AS_ONE
         super().build_extension(ext)
 
     def _works(self, openssl: OpenSsl) -> bool:
+        return self._builds(PROBE, [], openssl.include, openssl.archives, [*openssl.libraries, "pthread"])
+
+    def _builds(
+        self, program: str, flags: list[str], include: list[str], archives: list[str], libraries: list[str]
+    ) -> bool:
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "probe.c")
-            source.write_text(PROBE)
+            source.write_text(program)
             try:
-                objects = self.compiler.compile([str(source)], output_dir=folder, include_dirs=openssl.include)
+                objects = self.compiler.compile(
+                    [str(source)], output_dir=folder, include_dirs=include, extra_postargs=flags
+                )
                 self.compiler.link_executable(
-                    [*objects, *openssl.archives], "probe", output_dir=folder, libraries=[*openssl.libraries, "pthread"]
+                    [*objects, *archives], "probe", output_dir=folder, libraries=libraries, extra_postargs=flags
                 )
             except Exception:  # of many kinds, by the compiler
                 return False
