@@ -554,6 +554,38 @@ TEST(that_a_link_has_ended_is_told_without_memory) {
     CHECK_EQ(failmem_live(), 0);
 }
 
+/* What is known of topics that are said again and again is a few of them, each of a bounded length, whatever a client says. */
+TEST(what_is_known_of_topics_is_bounded) {
+    enum { SAID = 3, MANY = 200, LONG = 100, A_FEW = 700 /* bytes: four of them */ };
+    room = guard_new(PACKET);
+    pn_limits limits;
+    pn_limits_default(&limits);
+    house h = {.broker = pn_broker_new(&limits, 42), .now = 1000};
+    CHECK(allow(&h, "#"));
+    hello(&h, 0, "talker", PN_V311, false, false);
+    char topic[LONG + 16];
+    size_t before = pn_mem_held();
+    memset(topic, 'x', LONG);
+    (void)snprintf(topic + LONG, 16, "/long");
+    for (int n = 0; n < SAID; n++) publish(&h, 0, topic, "hello", 0, 0, false);
+    size_t none = pn_mem_held();
+    CHECK_EQ(none, before);
+    for (int i = 0; i < MANY; i++) { /* each once: nothing is learned of that */
+        (void)snprintf(topic, sizeof topic, "once/%d", i);
+        publish(&h, 0, topic, "hello", 0, 0, false);
+    }
+    CHECK(pn_mem_held() - none < A_FEW / 16);
+    for (int i = 0; i < MANY; i++) {
+        (void)snprintf(topic, sizeof topic, "again/%d", i);
+        for (int n = 0; n < SAID; n++) publish(&h, 0, topic, "hello", 0, 0, false);
+    }
+    CHECK(pn_mem_held() - none > A_FEW / 2 && pn_mem_held() - before <= A_FEW);
+    CHECK(h.peers[0].live);
+    pn_broker_free(h.broker);
+    guard_free(&room);
+    CHECK_EQ(failmem_live(), 0);
+}
+
 /* Ten thousand nodes that say nothing: what each of them costs is counted, its share of the tables included. */
 TEST(an_idle_client_costs_little) {
     enum { CLIENTS = 1024, MOST = 450 }; /* a power of two: the tables have just doubled */
@@ -601,4 +633,5 @@ TEST_MAIN(CASE(an_allocation_that_fails_hurts_nobody_for_long), CASE(memory_that
           CASE(a_broker_frees_all_it_has), CASE(no_byte_outside_a_chunk_is_read), CASE(a_verdict_needs_a_connect),
           CASE(a_slot_that_is_none_denies_and_frees), CASE(limits_may_change),
           CASE(a_link_with_output_waits_in_its_drivers_lane), CASE(an_output_that_has_gone_serves_the_next),
-          CASE(that_a_link_has_ended_is_told_without_memory), CASE(an_idle_client_costs_little), CASE(tables_are_whole))
+          CASE(that_a_link_has_ended_is_told_without_memory), CASE(what_is_known_of_topics_is_bounded),
+          CASE(an_idle_client_costs_little), CASE(tables_are_whole))
