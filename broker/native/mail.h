@@ -1,4 +1,4 @@
-/* mail.h: a queue of small things between two threads, with a bell.
+/* mail.h: a queue of small things from any threads to one, with a bell.
  *
  * The rule it keeps: whoever puts something in never waits for the other side, and the bell rings once for however much there is. What is
  * in it is taken out all at once, in order.
