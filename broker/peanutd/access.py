@@ -62,9 +62,13 @@ class Identity:
 
     kind: Kind
     name: str
+    _text: str = field(init=False, repr=False, compare=False)  # asked for several times with each CONNECT
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_text", f"{self.kind.value}/{self.name}")
 
     def __str__(self) -> str:
-        return f"{self.kind.value}/{self.name}"
+        return self._text
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +277,7 @@ class Slot(Enum):
     VIN_EXPIRED = 11
     PSK = 12
 
-    @property
+    @functools.cached_property
     def expired(self) -> bool:
         """Whether it is for nodes that are let in to have their certificates renewed, and for nothing else."""
         return self.name.endswith("_EXPIRED")
@@ -293,7 +297,7 @@ class Slot(Enum):
         word = self.name.partition("_")[2].lower()
         return Role(word) if word else None
 
-    @property
+    @functools.cached_property
     def person(self) -> bool:
         """Whether `{user}` in a rule stands for its names."""
         return self.role is not None

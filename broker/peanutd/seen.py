@@ -142,6 +142,8 @@ def _read(path: Path) -> dict[str, Record]:
 
 def _add(record: Record, name: str, value: str) -> None:
     """`value` is what counts now: last in its list."""
+    if (known := record.get(name)) and known[-1] == value:
+        return
     found = [old for old in record.get(name, []) if old != value]
     record[name] = [*found, value][-KEPT:]
 

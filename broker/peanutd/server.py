@@ -63,7 +63,7 @@ from peanutd.users import Store
 from peanutd.watch import BANNED, Watch
 
 if TYPE_CHECKING:
-    from peanutd._core import Event
+    from peanutd._core import Connect, Event
 
 STOP_TIMEOUT: Final = 2.0
 """Seconds for all connections to end when the gateway stops, before they are cut."""
@@ -510,7 +510,8 @@ class Server:
             identity = connection.credential.identity if connection.credential else None
             over = connection.credential is not None and connection.credential.expired
             policy = connection.listener.policy
-            self.settle(connection, link, access.decide(wish, identity, policy, expired=over, proof=_proof(connection)))
+            verdict = access.decide(wish, identity, policy, expired=over, proof=_proof(connection))
+            self.settle(connection, link, verdict, wish=wish)
 
     def settle(
         self,
@@ -520,12 +521,12 @@ class Server:
         *,
         user: str | None = None,
         data: bytes = b"",
+        wish: Connect | None = None,
     ) -> None:
         """Carries out the verdict on the CONNECT that waits. user: who the client says it is; data: the last word of
-        an authentication.
+        an authentication; wish: the CONNECT, where it has been looked at just now.
         """
-        wish = link.connect
-        if wish is None:
+        if wish is None and (wish := link.connect) is None:
             return
         if isinstance(verdict, access.Accept):
             why = self.watch.bars(connection, user, verdict.session)

@@ -118,6 +118,9 @@ def resident_bytes() -> int:
         return 0
 
 
+_JSON: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
+
 def event(session: str, happened: str, **fields: object) -> tuple[str, bytes]:
     """Topic and payload of a client's coming (`connected`) or going (`disconnected`).
 
@@ -128,7 +131,7 @@ def event(session: str, happened: str, **fields: object) -> tuple[str, bytes]:
     name, slash, client_id = rest.partition("/") if kind != "anonymous" else ("", "", rest)
     who = f"{kind}/{name}{slash}{quote(client_id, safe='')}"
     shown = {key: value for key, value in fields.items() if value is not None}
-    return f"{ROOT}/clients/{who}/{happened}", json.dumps(shown, separators=(",", ":"), ensure_ascii=False).encode()
+    return f"{ROOT}/clients/{who}/{happened}", _JSON.encode(shown).encode()
 
 
 def _sums(rows: tuple[tuple[str, tuple[str, ...]], ...], stats: Mapping[str, int]) -> Iterator[tuple[str, int]]:
