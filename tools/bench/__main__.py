@@ -30,7 +30,7 @@ TABLE = BUILD / "table.txt"
 PLOT = BUILD / "table.png"
 
 EPILOG = """examples:
-  python -m tools.bench                                    the table of the goals, about twelve minutes
+  python -m tools.bench                                    the table of the goals, about thirteen minutes
   python -m tools.bench --quick                            one short round of it, two minutes
   python -m tools.bench --scenario fan-out,storm           all rows of these
   python -m tools.bench --scenario fan-in --qos 0 --window 1,4,20 --payload 64,1024 --rounds 5
@@ -211,6 +211,7 @@ def main(argv: list[str] | None = None) -> int:
         queue=arguments.queue,
         sparse=arguments.sparse,
         sparse_tls=arguments.sparse_tls,
+        sparse_s=3 if arguments.quick else 10,
         storm=arguments.storm,
     )
     traffic = arguments.scenario != ["codec"]

@@ -280,14 +280,13 @@ def _soak(nodes: Nodes, gateway: Gateway, seconds: float) -> Iterator[dict[str, 
         found.append(_phase(nodes, gateway, f"steady {seconds / steps}", f"soak, {step + 1} of {steps}"))
         yield found[-1]
     middle, end = found[steps // 2 - 1], found[-1]
+    reports = sum(said["reports"] for said in found[steps // 2 :])
     yield {
         "phase": "growth",
         "label": "second half of the soak",
         "growth": round(end["gateway_bytes"] / middle["gateway_bytes"] - 1, 4),
         "more_files": end["gateway_files"] - middle["gateway_files"],
-        "disk_a_report": round(
-            (end["gateway_disk"] - middle["gateway_disk"]) / sum(said["reports"] for said in found[steps // 2 :])
-        ),
+        "disk_a_report": round((end["gateway_disk"] - middle["gateway_disk"]) / max(1, reports)),
     }
 
 

@@ -26,7 +26,6 @@ TIMES = {
     "retained": 4,
     "fan-out": 8,
 }  # as many deliveries: they cost so little that it would be over too soon
-SPARSE_S = 10  # a sparse run is measured for so long, whatever else is asked for
 CROWD_DEADLINE_S = 300  # of a run that is connecting and nothing else: 10,000 handshakes take their time
 SILENT = ("storm", "idle")
 KILL_MARGIN_S = 15.0  # the generator ends itself at its deadline; this stands behind that
@@ -74,8 +73,8 @@ class Load:
     `clients` is the number of publishers of a fan-in, of publishers and of subscribers of a fan-out, of both together
     where each publisher has a subscriber of its own; `filters` what the subscribers of a wildcard run hold in all,
     `retained` the messages of a retained run and `queue` those of a drain run; `sparse` the clients of a sparse run
-    (`sparse_tls` over TLS), of which half send a message a second; `storm` and `idle_clients` the connections of those
-    runs; `messages` the deliveries measured; `seconds` ends the measuring earlier (a sparse run lasts SPARSE_S);
+    (`sparse_tls` over TLS), of which half send a message a second for `sparse_s` seconds; `storm` and `idle_clients`
+    the connections of those runs; `messages` the deliveries measured; `seconds` ends the measuring of the others earlier;
     `deadline` is that of the whole run.
     """
 
@@ -88,6 +87,7 @@ class Load:
     queue: int = 100_000
     sparse: int = 2000
     sparse_tls: int = 1000
+    sparse_s: int = 10
     seconds: int = 10
     deadline: int = 60
 
@@ -169,7 +169,7 @@ def run(generator: Generator, endpoint: Endpoint, case: Case, load: Load, core: 
         "retained": load.retained,
         "clients": connections + connections // 10,
         "base": connections // 10,
-        "seconds": SPARSE_S if case.scenario == "sparse" else load.seconds,
+        "seconds": load.sparse_s if case.scenario == "sparse" else load.seconds,
         "deadline": deadline,
     }
     if endpoint.credentials is not None:
@@ -200,7 +200,7 @@ def _messages(case: Case, load: Load) -> int:
     if case.scenario == "drain":
         return load.queue
     if case.scenario == "sparse":
-        return load.publishers(case) * SPARSE_S
+        return load.publishers(case) * load.sparse_s
     return load.messages * TIMES.get(case.scenario, 1)
 
 
