@@ -74,8 +74,8 @@ class Load:
     where each publisher has a subscriber of its own; `filters` what the subscribers of a wildcard run hold in all,
     `retained` the messages of a retained run and `queue` those of a drain run; `sparse` the clients of a sparse run
     (`sparse_tls` over TLS), of which half send a message a second for `sparse_s` seconds; `storm` and `idle_clients`
-    the connections of those runs; `messages` the deliveries measured; `seconds` ends the measuring of the others earlier;
-    `deadline` is that of the whole run.
+    the connections of those runs; `messages` the deliveries measured; `seconds` ends the measuring of the
+    others earlier; `deadline` is that of the whole run.
     """
 
     messages: int
