@@ -49,6 +49,7 @@ class Census:
         self._addresses: Counter[str] = Counter()
         self._online: dict[str, object] = {}  # connections by session, but for those that rest
         self._resting = 0
+        self._asleep: set[str] = set()  # sessions of one that rests, where somebody owns them
         self._owners: Counter[str] = Counter()  # online sessions of each
         self._contests: OrderedDict[str, tuple[float, int]] = OrderedDict()  # since when, how many takeovers
 
@@ -109,7 +110,7 @@ class Census:
         whether any connection has it: one that rests, say.
         """
         owner = verdict.owner
-        if owner is not None and verdict.session not in self._online:
+        if owner is not None and not self._has_place(verdict.session):
             count = self._owners[owner]
             if 0 < self.limits.per_identity <= count and not online(verdict.session):
                 return access.Refuse(QUOTA_EXCEEDED, f"{owner} has {count} clients connected already")
@@ -118,8 +119,9 @@ class Census:
     def enter(self, connection: object, verdict: access.Accept) -> None:
         """A client is let in; it may take over the session of another connection."""
         self.part(connection)
-        if verdict.session not in self._online and verdict.owner is not None:
+        if verdict.owner is not None and not self._has_place(verdict.session):
             self._owners[verdict.owner] += 1
+        self._asleep.discard(verdict.session)
         self._online[verdict.session] = connection
 
     def holder(self, session: str) -> object | None:
@@ -132,12 +134,23 @@ class Census:
             return False
         del self._online[verdict.session]
         self._resting += 1
+        if verdict.owner is not None:
+            self._asleep.add(verdict.session)
         return True
 
     def wake(self, connection: object, verdict: access.Accept) -> None:
-        """It has an object again. Another one may have taken over its session meanwhile."""
+        """It has an object again. Another one may have taken over its session meanwhile, and with that its place among
+        those of its owner: the news that it is gone may come after the other one is in.
+        """
         self._resting -= 1
+        if verdict.owner is not None and verdict.session not in self._asleep:
+            return
+        self._asleep.discard(verdict.session)
         self._online.setdefault(verdict.session, connection)
+
+    def _has_place(self, session: str) -> bool:
+        """Whether the session is counted among those of its owner."""
+        return session in self._online or session in self._asleep
 
     def contested(self, session: str, now: float) -> bool:
         """Counts a takeover from another address; True when it is the CONTEST-th in a row of them."""

@@ -33,6 +33,8 @@ OPENSSL: Final[str | None] = getattr(_core, "OPENSSL", None)
 REST_AT: Final = 64
 """Connections that have been let in and not yet sent to rest, at the most; the tick sends fewer."""
 _VERSIONS: Final = {2: "TLSv1.2", 3: "TLSv1.3"}
+NOTE_MAX: Final = 0xFFFF
+"""Bytes of the note of one that rests, at the most: a client id can be almost as long, where it may (max_client_id)."""
 _NOTE: Final = struct.Struct("<BBBH")
 """What is noted of one that rests: listener, slot, version of TLS and the three bits below, the peer's port. Behind it
 its host (four bytes of IPv4, or a text and a zero) and its client id, which is empty where the identity says it."""
@@ -203,14 +205,16 @@ class Native(Connection):
         again = _verdict(verdict.slot, self.credential, client_id)
         if (again.session, again.identity, again.owner) != (verdict.session, verdict.identity, verdict.owner):
             return  # of somebody who has logged in: the reception knows it
-        if server.census.rest(self, verdict):
-            bits, host = _host_noted(self.peer_host)
-            bits |= (self._version or 0) | _SUSPECT * self.suspect | _BLAMED * self.blamed
-            at, port = self._driver.listeners.index(self.listener), int(self.peer.rpartition(":")[2])
-            note = _NOTE.pack(at, verdict.slot.value, bits, port) + host + client_id.encode()
-            self._link = None
-            server.connections.discard(self)
-            self._driver.loop.rest(link, note, self.credential)
+        bits, host = _host_noted(self.peer_host)
+        bits |= (self._version or 0) | _SUSPECT * self.suspect | _BLAMED * self.blamed
+        at, port = self._driver.listeners.index(self.listener), int(self.peer.rpartition(":")[2])
+        note = _NOTE.pack(at, verdict.slot.value, bits, port) + host + client_id.encode()
+        if len(note) > NOTE_MAX or server.census.holder(verdict.session) is not self:
+            return
+        self._driver.loop.rest(link, note, self.credential)  # first: without memory for it nothing has happened
+        self._link = None
+        server.census.rest(self, verdict)
+        server.connections.discard(self)
 
     @classmethod
     def woken(cls, driver: Driver, name: int, link: Link, note: bytes, credential: access.Credential | None) -> Native:

@@ -93,6 +93,57 @@ def test_whatever_happens_nothing_is_left_when_all_have_gone(steps: list[tuple[i
     assert not census._owners
 
 
+def test_the_news_that_one_who_rested_is_gone_comes_after_the_next_one_is_in() -> None:
+    """It has said goodbye to the core, and Python reads of that when the next one has its session already."""
+    census, verdict = Census(Limits(per_identity=1)), operator("anna", "phone")
+    for _ in range(3):
+        first, second = object(), object()
+        census.enter(first, verdict)
+        assert census.rest(first, verdict)
+        assert isinstance(census.judge(operator("anna", "pc")), Refuse), "it is counted while it rests"
+        assert census.judge(verdict) == verdict, "comes back to its own session"
+        census.enter(second, verdict)
+        census.wake(first, verdict)
+        assert not census.leave(first, verdict), "taken over: it is not offline"
+        assert not census.rest(first, verdict)
+        assert census.holder(verdict.session) is second
+        assert census.online == 1
+        assert census.leave(second, verdict)
+    assert not census._owners
+    assert isinstance(census.judge(operator("anna", "pc")), Accept)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(0, 2)), max_size=60))
+def test_whoever_rests_and_wakes_nothing_is_left_when_all_have_gone(steps: list[tuple[int, int, int]]) -> None:
+    """The news of those who rest comes whenever it likes."""
+    census, here, resting = Census(Limits(per_identity=2)), dict[int, Accept](), set[int]()
+
+    def wake(number: int) -> None:
+        if number in resting:
+            resting.remove(number)
+            census.wake(number, here[number])
+
+    for number, client_id, act in steps:
+        verdict = operator("anna", str(client_id))
+        if number not in here:
+            census.enter(number, verdict)
+            here[number] = verdict
+        elif act == 0:
+            wake(number)
+            census.leave(number, here.pop(number))
+        elif number in resting:
+            wake(number)
+        elif census.rest(number, here[number]):
+            resting.add(number)
+        assert census._owners["operator/anna"] <= 2
+    for number, verdict in here.items():
+        wake(number)
+        census.leave(number, verdict)
+    assert census.online == 0
+    assert not +census._owners
+    assert not census._asleep
+
+
 def test_who_takes_over_again_and_again_is_noticed_once_a_window() -> None:
     census = Census()
     assert [census.contested("plant/a", float(second)) for second in range(CONTEST + 1)] == [False, False, True, False]

@@ -116,6 +116,22 @@ def test_who_rests_has_no_object_and_is_counted_and_served() -> None:
     run(scenario)
 
 
+def test_who_has_too_long_a_name_for_a_note_stays_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with gateway(ANYBODY) as home:
+            _, writer = await home.client("a" * 100)
+            await home.client("a" * (100 - 9))
+            monkeypatch.setattr(native, "NOTE_MAX", 100)  # nine bytes of it are what else is noted
+            home.driver.tick()
+            assert home.driver.loop.resting == 1
+            assert len(home.server.connections) == home.server.census.online == 2
+            writer.close()
+            await home.until(lambda: home.server.census.online == 1)
+            assert len(home.lines(" disconnected ")) == 1
+
+    run(scenario)
+
+
 def test_who_goes_is_told_of_as_he_came() -> None:
     async def scenario() -> None:
         async with gateway(ANYBODY) as home:
