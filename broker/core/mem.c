@@ -1,9 +1,13 @@
 /* mem.c: the C library's allocator behind mem.h, counted. */
+#define _DEFAULT_SOURCE /* madvise */
 #include "mem.h"
 
 #include <malloc.h>
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 static atomic_size_t held; /* relaxed: a sum, that orders nothing */
 
@@ -28,6 +32,19 @@ void *pn_realloc(void *old, size_t size) {
     void *p = realloc(old, size);
     if (p) atomic_fetch_sub_explicit(&held, before, memory_order_relaxed);
     return took(p);
+}
+
+void *pn_table_new(size_t size) {
+    enum { LINE = 64, HUGE_PAGE = 2 << 20 };
+    bool large = size >= HUGE_PAGE;
+    size_t align = large ? HUGE_PAGE : LINE;
+    if (size > SIZE_MAX - align) return NULL;
+    size = (size + align - 1) / align * align;
+    void *p = took(aligned_alloc(align, size));
+#ifdef MADV_HUGEPAGE
+    if (p && large) (void)madvise(p, size, MADV_HUGEPAGE); /* where there are none, it is a table all the same */
+#endif
+    return p;
 }
 
 void pn_free(void *ptr) {

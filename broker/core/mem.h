@@ -14,6 +14,9 @@ void *pn_malloc(size_t size);               /* owned by the caller; NULL when th
 void *pn_calloc(size_t count, size_t size); /* zeroed; NULL also when count * size overflows */
 void *pn_realloc(void *old, size_t size);   /* on NULL `old` stays valid and owned */
 void pn_free(void *ptr);                    /* NULL is fine */
+/* For a table that is looked up at random: not zeroed, from the boundary of a cache line on; pn_free returns it. A large one asks the system for
+ * huge pages, for else each look at it misses not only the caches, but also what the processor knows of the page tables. */
+void *pn_table_new(size_t size);
 
 /* Once, at the beginning, for the whole process: some megabytes that are free stay with it, and are not given to the system and asked for
  * again in every turn: output of many clients comes and goes together, and each page of it cost a fault (a third of a fan-out). */

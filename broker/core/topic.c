@@ -198,8 +198,7 @@ typedef struct slot {
 } slot;
 
 struct pn_trie {
-    uint8_t *block; /* owned; the nodes lie in it from the first boundary of a cache line on */
-    node *nodes;    /* `used` of `cap` have been in use, those on the free list are not now */
+    node *nodes; /* owned; `used` of `cap` have been in use, those on the free list are not now */
     uint32_t used, cap, free;
     slot *slots; /* owned; 2^bits of them, `filled` not empty, at most two thirds */
     uint32_t filled, bits;
@@ -280,12 +279,18 @@ static void slot_empty(pn_trie *t, uint32_t index) {
     t->filled--;
 }
 
+static slot *slots_new(uint32_t bits) {
+    size_t size = sizeof(slot) << bits;
+    slot *slots = pn_table_new(size);
+    return slots ? memset(slots, 0, size) : NULL;
+}
+
 /* Room in the table for one more. Slots lie in the order of their hashes: this reads and writes from front to back. */
 static bool slots_grow(pn_trie *t) {
     if ((t->filled + 1) * 3ull <= 2ull << t->bits) return true;
     if (t->bits == MAX_BITS) return false;
     uint32_t bits = t->bits + 1;
-    slot *slots = pn_calloc((size_t)1 << bits, sizeof *slots);
+    slot *slots = slots_new(bits);
     if (!slots) return false;
     for (size_t i = 0; i < (size_t)1 << t->bits; i++) {
         if (t->slots[i].node) slot_fill(slots, bits, t->slots[i]);
@@ -297,15 +302,13 @@ static bool slots_grow(pn_trie *t) {
 }
 
 /* An array of `cap` nodes, no fewer than there are. Each on a cache line of its own: a walk over a trie that fits no
- * cache waits for memory and for little else. (A large block keeps its alignment as it grows: nothing moves then.) */
+ * cache waits for memory and for little else. */
 static bool nodes_resize(pn_trie *t, uint32_t cap) {
-    size_t from = t->block ? (size_t)((uint8_t *)t->nodes - t->block) : 0;
-    uint8_t *block = pn_realloc(t->block, sizeof(node) * cap + LINE - 1);
-    if (!block) return false;
-    size_t to = (LINE - (uintptr_t)block % LINE) % LINE;
-    if (to != from) memmove(block + to, block + from, sizeof(node) * t->used);
-    t->block = block;
-    t->nodes = (node *)(void *)(block + to);
+    node *nodes = pn_table_new(sizeof(node) * cap);
+    if (!nodes) return false;
+    if (t->used) memcpy(nodes, t->nodes, sizeof(node) * t->used);
+    pn_free(t->nodes);
+    t->nodes = nodes;
     t->cap = cap;
     return true;
 }
@@ -423,7 +426,7 @@ static uint32_t find(const pn_trie *t, pn_trie *make, pn_span key, bool rule) {
 pn_trie *pn_trie_new(uint64_t seed) {
     pn_trie *t = pn_calloc(1, sizeof *t);
     if (!t) return NULL;
-    t->slots = pn_calloc((size_t)1 << FIRST_BITS, sizeof *t->slots);
+    t->slots = slots_new(FIRST_BITS);
     if (!t->slots || !nodes_resize(t, FIRST_NODES)) {
         pn_free(t->slots);
         pn_free(t);
@@ -443,7 +446,7 @@ void pn_trie_free(pn_trie *t) {
     for (uint32_t i = 1; i < t->used; i++) { /* a free node has length 0 */
         if (t->nodes[i].length > NEAR) pn_free(t->nodes[i].level.far);
     }
-    pn_free(t->block);
+    pn_free(t->nodes);
     pn_free(t->slots);
     pn_free(t);
 }
@@ -482,7 +485,7 @@ uint64_t pn_trie_visited(const pn_trie *t) { return t->visited; }
 
 size_t pn_trie_appetite(const pn_trie *t) {
     enum { SPARE = 64 }; /* nodes of the key to come; a few more make it round */
-    size_t nodes = t->used + SPARE > t->cap ? t->cap * sizeof(node) : 0;
+    size_t nodes = t->used + SPARE > t->cap ? 2 * t->cap * sizeof(node) : 0; /* the old ones are there meanwhile */
     bool full = (t->filled + SPARE) * 3ull > 2ull << t->bits;
     return nodes + (full ? sizeof(slot) << (t->bits + 1) : 0);
 }

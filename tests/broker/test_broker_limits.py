@@ -584,7 +584,7 @@ def test_max_memory() -> None:
     assert reasons == {0x10}  # sent on, whether or not it could be kept
     assert house.stat("dropped_retained_full") > 100
     assert house.stat("memory") < limit * 14 // 16 + 200_000
-    newcomers = [house.join(f"new{number}") for number in range(300)]
+    newcomers = [house.join(f"new{number}") for number in range(1000)]  # more than the last message that found no room
     assert newcomers[-1].closed == 0x97
     refused = house.stat("refused_max_memory")
     assert refused > 0

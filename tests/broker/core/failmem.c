@@ -50,6 +50,11 @@ void *pn_realloc(void *old, size_t size) {
     return count(p);
 }
 
+void *pn_table_new(size_t size) {
+    enum { LINE = 64 };
+    return refuse() ? NULL : count(aligned_alloc(LINE, (size + LINE - 1) / LINE * LINE));
+}
+
 void pn_free(void *p) {
     if (p) live--, held -= malloc_usable_size(p);
     free(p);
