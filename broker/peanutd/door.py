@@ -48,7 +48,8 @@ class Budget:
         return self._left >= 1.0
 
     def spend(self, cost: float = 1.0) -> None:
-        self._left -= cost
+        if self.rate:  # what was free is not owed when there is a limit again
+            self._left -= cost
 
     def wait(self) -> float:
         """Seconds until there is something again, counted from the last `has`."""

@@ -80,6 +80,16 @@ def test_a_budget_of_one_and_one_without_a_limit() -> None:
     assert none.wait() == 0.0
 
 
+def test_what_was_spent_without_a_limit_is_not_owed_when_there_is_one() -> None:
+    budget = Budget(0, 0.0)
+    for _ in range(1000):
+        assert budget.has(0.0)
+        budget.spend()
+    budget.rate = 10
+    assert budget.has(0.0)
+    assert budget.wait() == 0.0
+
+
 def test_handshakes_begin_as_the_budget_allows() -> None:
     clock, done = Clock(), list[str]()
     queue = handshakes(clock, 20)
