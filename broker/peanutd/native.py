@@ -358,7 +358,7 @@ class Driver:
         self.accept = _core.accept
         """What the doors of its listeners accept by."""
         self._contexts: dict[Policy, _core.Tls] = {}
-        self._context_of: dict[int, _core.Tls] = {}  # the same by the policy that a listener has, by its id
+        self._context_of: dict[int, _core.Tls] = {}  # by the id of a policy: listeners live as long as this
         self._made_of: tls.Credentials | None = None
         self._stapled = b""  # what the contexts say of our certificate
         self._rotated = 0.0  # when the keys of tickets were made, by the monotonic clock

@@ -146,7 +146,9 @@ def test_somebody_is_accepted_as_a_socket_accepts_him(host: str) -> None:
         try:
             listening.bind((host, 0))
         except OSError:
-            pytest.skip(f"this machine has no {host}")
+            if family == socket.AF_INET:
+                raise
+            pytest.skip("IPv6 is switched off in this kernel, as in many containers: there is nothing to be accepted")
         listening.listen()
         listening.setblocking(False)
         with pytest.raises(BlockingIOError):

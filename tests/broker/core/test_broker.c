@@ -448,9 +448,7 @@ TEST(limits_may_change) {
     CHECK_EQ(failmem_live(), 0);
 }
 
-/* Many messages at once, for two that read them later. The outputs grow; then what one has let go serves the other, and from the third time on
- * nothing is asked for any more, whoever it is for. Who has nothing to say has no output; and what is spare is given back when nobody has needed
- * it from one tick to the next. */
+/* A driver is told of output by lanes: each link in its own, wherever it was put last, and nowhere when it has gone. */
 TEST(a_link_with_output_waits_in_its_drivers_lane) {
     room = guard_new(PACKET);
     pn_limits limits;
@@ -481,6 +479,9 @@ TEST(a_link_with_output_waits_in_its_drivers_lane) {
     guard_free(&room);
 }
 
+/* Many messages at once, for two that read them later. The outputs grow; then what one has let go serves the other, and from the third time on
+ * nothing is asked for any more, whoever it is for. Who has nothing to say has no output; and what is spare is given back when nobody has needed
+ * it from one tick to the next. */
 TEST(an_output_that_has_gone_serves_the_next) {
     enum { MESSAGES = 100 };
     room = guard_new(PACKET);

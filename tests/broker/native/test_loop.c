@@ -674,6 +674,7 @@ TEST(who_reads_slowly_gets_all_and_leaves_rest_behind) {
         n += (size_t)more;
     }
     CHECK_EQ(n, COUNT * (LARGE + HEADER));
+    /* That nothing happens is no event to wait for: it is looked at until a tenth of a second has passed without a turn. */
     uint64_t before = 0, turns = 1;
     for (int i = 0; i < 600 && turns != before; i++) {
         before = turns;
